@@ -1,0 +1,16 @@
+"""Multi-codebook speech language models for ESPnet: local transformers, frame stacking, decoding strategies.
+
+Shape legend, used by every docstring of the package:
+
+    B   utterances in a batch              T   codec frames of an utterance
+    N   codebooks of a frame               S   frames per step of the primary transformer (stacking factor)
+    L   steps, ceil(T / S)                 M   slots of a step, S * N, frame-major (all codes of frame 0 first)
+    U   text tokens                        P   valid steps of a batch, padding removed
+    D   width of a transformer             V   ids of one codebook, specials included
+    K   prompt steps                       C   positions a cache can hold
+
+Codes are always ``(B, T, N)`` int64. A *step* is one position of the primary transformer, a *slot* one code
+of a step, a *strategy* the way the slots of a step are filled.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,128 @@
+"""Integers only: the ids of a codec, frames stacked into steps, length masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """The facts of a codec that a language model needs, and the only home of special ids.
+
+    Attributes:
+        num_codebooks: N, codes of one frame.
+        codebook_size: entries of one codebook, specials not counted.
+        frame_rate_hz: codec frames per second.
+        sample_rate_hz: samples per second of the waveform.
+
+    >>> spec = CodecSpec(num_codebooks=8, codebook_size=1024, frame_rate_hz=75.0, sample_rate_hz=24000)
+    >>> spec.bos_id, spec.eos_id, spec.mask_id, spec.vocab_size
+    (1024, 1025, 1026, 1027)
+    """
+
+    num_codebooks: int
+    codebook_size: int
+    frame_rate_hz: float
+    sample_rate_hz: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_codebooks", "codebook_size", "frame_rate_hz", "sample_rate_hz"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+
+    @property
+    def bos_id(self) -> int:
+        """Fills the S frames in front of an utterance."""
+        return self.codebook_size
+
+    @property
+    def eos_id(self) -> int:
+        """Fills the one frame that ends an utterance."""
+        return self.codebook_size + 1
+
+    @property
+    def mask_id(self) -> int:
+        """A slot that is not known yet."""
+        return self.codebook_size + 2
+
+    @property
+    def vocab_size(self) -> int:
+        """V, rows of every codebook's embedding table and outputs of every head."""
+        return self.codebook_size + 3
+
+    def check(self, codes: Tensor) -> None:
+        """Refuse codes that cannot come from this codec.
+
+        Args:
+            codes: (..., N) integers.
+
+        Raises:
+            ValueError: if the last axis is not N or an id is outside the codebook.
+        """
+        if codes.shape[-1] != self.num_codebooks:
+            raise ValueError(f"codes must have {self.num_codebooks} codebooks in the last axis, got shape {tuple(codes.shape)}")
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
+            raise ValueError(f"codes must lie in [0, {self.codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")
+
+
+def length_mask(lengths: Tensor, max_length: int) -> Tensor:
+    """True where a position exists: (B, max_length) bool.
+
+    Args:
+        lengths: (B,) int64.
+        max_length: width of the mask.
+
+    Returns:
+        The mask.
+
+    >>> length_mask(torch.tensor([1, 3]), 3).int().tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
+    return torch.arange(max_length, device=lengths.device) < lengths[:, None]
+
+
+def num_steps(lengths: Tensor, factor: int) -> Tensor:
+    """Steps that hold so many frames, ceil(T / S), same shape as `lengths`."""
+    return (lengths + factor - 1) // factor
+
+
+def stack_frames(codes: Tensor, factor: int, fill_id: int) -> Tensor:
+    """Codes regrouped into steps: (B, L, M), the last step completed with `fill_id`.
+
+    Args:
+        codes: (B, T, N) int64.
+        factor: S, frames per step.
+        fill_id: id of the slots that no frame fills.
+
+    Returns:
+        (B, ceil(T / S), S * N) int64, frame-major.
+
+    Raises:
+        ValueError: if `factor` is less than 1.
+
+    >>> stack_frames(torch.tensor([[[1, 2], [3, 4], [5, 6]]]), factor=2, fill_id=0).tolist()
+    [[[1, 2, 3, 4], [5, 6, 0, 0]]]
+    """
+    if factor < 1:
+        raise ValueError(f"frame_stacking_factor must be at least 1, got {factor}")
+    batch, frames, codebooks = codes.shape
+    missing = -frames % factor
+    padded = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=fill_id)
+    return padded.reshape(batch, -1, factor * codebooks)
+
+
+def unstack_frames(steps: Tensor, factor: int) -> Tensor:
+    """Steps taken apart into frames: (B, L * S, N); the inverse of `stack_frames` up to the fill.
+
+    Args:
+        steps: (B, L, M) int64.
+        factor: S, frames per step.
+
+    Returns:
+        (B, L * S, M / S) int64.
+    """
+    batch, length, slots = steps.shape
+    return steps.reshape(batch, length * factor, slots // factor)

@@ -1,0 +1,164 @@
+"""What every primary transformer can do: score all steps at once, or one after the other from a state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.registry import Registry
+from espnet_ext.transformer import KVCache, Memory, causal_mask
+
+
+class Conditions(NamedTuple):
+    """What a batch of utterances is generated from.
+
+    Attributes:
+        text: (B, U) int64 token ids, right-padded with any id.
+        text_lengths: (B,) int64.
+        prompt: (B, K, D) embedded steps of the speaker prompt, right-padded.
+        prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
+    """
+
+    text: Tensor
+    text_lengths: Tensor
+    prompt: Tensor
+    prompt_lengths: Tensor
+
+
+class PrimaryOutput(NamedTuple):
+    """Hidden vectors of all steps.
+
+    Attributes:
+        hidden: (B, L, D), hidden[:, l] predicts step l.
+        alignment: (B, L, U) attention logits to the text, mean over layers; None for a primary without
+            cross-attention.
+    """
+
+    hidden: Tensor
+    alignment: Tensor | None
+
+
+@dataclass
+class PrimaryState:
+    """Everything a row carries from step to step.
+
+    Attributes:
+        cache: keys and values of the prompt and the steps so far.
+        memory: the text, for a primary with cross-attention.
+        attended: (B,) int64, the token each row attended to most in its last step.
+        step: steps done, the same for every row.
+    """
+
+    cache: KVCache
+    memory: Memory | None = None
+    attended: Tensor | None = None
+    step: int = 0
+
+    def gather(self, rows: Tensor) -> PrimaryState:
+        """The state of the given rows, in their order.
+
+        Args:
+            rows: (B',) int64 indices.
+
+        Returns:
+            A new state; this one is unchanged.
+        """
+        return replace(
+            self,
+            cache=self.cache.gather(rows),
+            memory=None if self.memory is None else self.memory.gather(rows),
+            attended=None if self.attended is None else self.attended[rows],
+        )
+
+
+class Primary(nn.Module, ABC):
+    """The big transformer over steps.
+
+    Attributes:
+        width: D.
+    """
+
+    width: int
+
+    @abstractmethod
+    def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:
+        """Hidden vectors of teacher-forced steps.
+
+        Args:
+            conditions: text and prompt.
+            steps: (B, L, D) embedded steps, the first one BOS, right-padded.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Hidden vectors and the alignment.
+        """
+
+    @abstractmethod
+    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:
+        """The state before the first step.
+
+        Args:
+            conditions: text and prompt.
+            max_steps: steps the cache has to hold.
+
+        Returns:
+            The state.
+
+        Raises:
+            ValueError: if `max_steps` is more than the model has positions for.
+        """
+
+    @abstractmethod
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) of the next step; the state moves on.
+
+        Args:
+            x: (B, D) embedding of the step before, BOS for the first one.
+            state: what `prefill` or the last `step` left.
+
+        Returns:
+            The hidden vector.
+        """
+
+
+primaries: Registry[type[Primary]] = Registry("primary")
+
+
+def left_pad(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows moved to the right edge, and the mask of what is there: (B, K, D) and (B, K) bool.
+
+    Prefixes are left-padded so that every row writes the same cache index in every step.
+
+    Args:
+        x: (B, K, D), right-padded.
+        lengths: (B,) int64.
+
+    Returns:
+        The moved rows, zero where nothing is, and the mask.
+
+    >>> left_pad(torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([2]))[0].flatten().tolist()
+    [0.0, 1.0, 2.0]
+    """
+    width = x.shape[1]
+    source = torch.arange(width, device=x.device) - (width - lengths[:, None])  # (B, K)
+    mask = source >= 0
+    moved = x.gather(1, source.clamp_min(0)[..., None].expand_as(x))
+    return moved * mask[..., None], mask
+
+
+def visible_mask(keys: Tensor) -> Tensor:
+    """Causal mask without the padded keys: (B, 1, length, length) bool.
+
+    Args:
+        keys: (B, length) bool, True where something is.
+
+    Returns:
+        The mask; a position always sees itself, so that padding has a finite softmax too.
+    """
+    length = keys.shape[1]
+    itself = torch.eye(length, dtype=torch.bool, device=keys.device)
+    return ((causal_mask(length, keys.device) & keys[:, None]) | itself)[:, None]

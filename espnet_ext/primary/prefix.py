@@ -1,0 +1,86 @@
+"""The decoder-only primary: prompt, text and steps are one causal sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import length_mask
+from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
+from espnet_ext.transformer import Transformer
+
+
+@primaries.register("prefix")
+class PrefixPrimary(Primary):
+    """Prompt steps, then text tokens, then the steps, all in one causal transformer.
+
+    Args:
+        text_vocab_size: ids of the text.
+        width: D.
+        layers: number of blocks.
+        heads: attention heads.
+        dropout: probability of dropping, in training.
+        position: "rope" or "learned".
+        max_positions: positions of a learned table: prompt, text and steps together.
+    """
+
+    def __init__(
+        self,
+        text_vocab_size: int,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        position: str = "rope",
+        max_positions: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.text_embedding = nn.Embedding(text_vocab_size, width)
+        nn.init.normal_(self.text_embedding.weight, std=0.02)
+        self.segment = nn.Parameter(torch.empty(3, width).normal_(std=0.02))  # prompt, text, steps
+        self.position = nn.Embedding(max_positions, width) if position == "learned" else None
+        self.transformer = Transformer(width, layers, heads, dropout, position)
+
+    def _prefix(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Prompt and text joined per row without a gap, left-padded: (B, K + U, D) and its mask."""
+        prompt, prompt_mask = left_pad(conditions.prompt + self.segment[0], conditions.prompt_lengths)
+        text = self.text_embedding(conditions.text) + self.segment[1]
+        # the prompt's left padding and the text's right padding are both outside, so one rotation closes the row
+        joined = torch.cat((prompt, text), dim=1)
+        keep = torch.cat((prompt_mask, length_mask(conditions.text_lengths, text.shape[1])), dim=1)
+        order = keep.to(torch.int8).argsort(dim=1, stable=True)
+        return joined.gather(1, order[..., None].expand_as(joined)), keep.gather(1, order)
+
+    def _add_positions(self, x: Tensor, start: int, padding: Tensor) -> Tensor:
+        if self.position is None:
+            return x
+        index = torch.arange(start, start + x.shape[1], device=x.device) - padding[:, None]
+        if start + x.shape[1] > self.position.num_embeddings:
+            raise ValueError(f"max_positions must be at least {start + x.shape[1]}, got {self.position.num_embeddings}")
+        return x + self.position(index.clamp_min(0))
+
+    def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:  # noqa: D102
+        prefix, mask = self._prefix(conditions)
+        x = self._add_positions(torch.cat((prefix, steps + self.segment[2]), dim=1), 0, (~mask).sum(1))
+        keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
+        hidden, _ = self.transformer(x, visible_mask(keys))
+        return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
+
+    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
+        prefix, mask = self._prefix(conditions)
+        batch, width, _ = prefix.shape
+        cache = self.transformer.new_cache(batch, width + max_steps)
+        cache.key_mask[:, :width] = mask
+        self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
+        return PrimaryState(cache)
+
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache = state.cache
+        padding = (~cache.key_mask).sum(1)
+        x = self._add_positions((x + self.segment[2])[:, None], cache.length, padding)
+        mask = cache.key_mask[:, None, None, : cache.length + 1]
+        hidden, _ = self.transformer(x, mask, cache=cache)
+        state.step += 1
+        return hidden[:, 0]
+

@@ -1,0 +1,105 @@
+"""A name → class table whose errors name the choices; used by strategies, codecs and local transformers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=type)
+
+
+def _qualified_name(item: type) -> str:
+    return f"{item.__module__}:{item.__qualname__}"
+
+
+class Registry(Generic[T]):
+    """Named classes of one kind.
+
+    Args:
+        kind: what the classes are, in the words of the user's option ("decoding", "codec").
+        entry_point_group: group under which other packages announce their own classes; they are loaded
+            on the first look-up.
+
+    >>> fruits: Registry[type] = Registry("fruit")
+    >>> @fruits.register("apple")
+    ... class Apple: ...
+    >>> fruits["apple"].__name__, list(fruits)
+    ('Apple', ['apple'])
+    >>> fruits["pear"]
+    Traceback (most recent call last):
+    ValueError: fruit must be one of ['apple'], got 'pear'
+    """
+
+    def __init__(self, kind: str, entry_point_group: str | None = None) -> None:
+        self.kind = kind
+        self._group = entry_point_group
+        self._classes: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A class decorator that adds the class under `name`.
+
+        Args:
+            name: lower-case name used in yaml files and on the command line.
+
+        Returns:
+            The decorator; it returns the class unchanged.
+
+        Raises:
+            ValueError: if another class already has this name, or the name is not lower case.
+        """
+        if name != name.lower():
+            raise ValueError(f"{self.kind} name must be lower case, got {name!r}")
+
+        def add(item: T) -> T:
+            owner = self._classes.get(name)
+            # the same class seen through two imports (``python -m`` does that) is not a duplicate
+            if owner is not None and _qualified_name(owner) != _qualified_name(item):
+                raise ValueError(
+                    f"{self.kind} {name!r} is already {_qualified_name(owner)}; {_qualified_name(item)} needs another name"
+                )
+            self._classes[name] = item
+            return item
+
+        return add
+
+    def _load_entry_points(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            for point in entry_points(group=group):
+                point.load()
+
+    def __getitem__(self, name: str) -> T:
+        self._load_entry_points()
+        if name not in self._classes:
+            raise ValueError(f"{self.kind} must be one of {list(self)}, got {name!r}")
+        return self._classes[name]
+
+    def check_options(self, name: str, conf: Mapping[str, object], given: int = 0) -> None:
+        """Refuse options that the named class does not take.
+
+        Args:
+            name: registered name.
+            conf: options a user gave.
+            given: leading parameters of the constructor that are not the user's.
+
+        Raises:
+            ValueError: if the name or an option is unknown; the message lists those there are.
+        """
+        known = list(inspect.signature(self[name]).parameters)[given:]
+        unknown = sorted(set(conf) - set(known))
+        if unknown:
+            raise ValueError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
+
+    def __contains__(self, name: object) -> bool:
+        self._load_entry_points()
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_entry_points()
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        self._load_entry_points()
+        return len(self._classes)

@@ -1,0 +1,152 @@
+"""The numbers of training are the numbers of decoding, and a row's numbers are its own."""
+
+import pytest
+import torch
+from conftest import SPEC, ragged_batch, tiny_model
+
+from espnet_ext.codes import stack_frames
+from espnet_ext.decoding import build_strategy, generate, strategies
+from espnet_ext.local_transformer import ARLocalTransformer
+from espnet_ext.sampling import SamplingOptions, row_generators
+
+LIMITS = torch.tensor([9, 20, 14])
+
+
+def without_window(model):
+    """Decoding's window has no counterpart in teacher forcing."""
+    if hasattr(model.primary, "window"):
+        model.primary.window = None
+    return model
+
+
+def teacher_forced_hidden(model, batch):
+    """Hidden vectors (B, L, D) of the primary, and the steps (B, L, M) they predict."""
+    steps = stack_frames(model._append_eos(batch.codes, batch.code_lengths), model.stacking, SPEC.eos_id)
+    inputs = torch.cat((torch.full_like(steps[:, :1], SPEC.bos_id), steps[:, :-1]), dim=1)
+    lengths = torch.full((len(steps),), steps.shape[1])
+    return model.primary(batch.conditions(model), model.embedding.step(inputs), lengths).hidden, steps
+
+
+def test_incremental_equals_teacher_forced(primary, stacking):
+    model, batch = without_window(tiny_model(primary, stacking)), ragged_batch()
+    expected, steps = teacher_forced_hidden(model, batch)
+    state = model.prefill(batch.conditions(model), steps.shape[1])
+    codes = torch.full_like(steps[:, 0], SPEC.bos_id)
+    for step in range(steps.shape[1]):
+        torch.testing.assert_close(model.step(codes, state), expected[:, step], rtol=1e-9, atol=1e-9)
+        codes = steps[:, step]
+
+
+def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking):
+    model = tiny_model(stacking=stacking)
+    local = model.head_of(ARLocalTransformer)
+    hidden = torch.randn(4, 32, dtype=torch.float64)
+    codes = torch.randint(SPEC.codebook_size, (4, model.slots))
+    expected = local(hidden, codes).logits
+    cache = local.new_cache(4)
+    one_by_one = [local.logits(hidden, codes[:, max(m - 1, 0) : m], cache) for m in range(model.slots)]
+    torch.testing.assert_close(torch.cat(one_by_one, dim=1), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_local_ar_slot_cannot_see_itself_or_later_slots(stacking):
+    model = tiny_model(stacking=stacking)
+    local = model.head_of(ARLocalTransformer)
+    hidden, codes = torch.randn(1, 32, dtype=torch.float64), torch.zeros(1, model.slots, dtype=torch.long)
+    before = local(hidden, codes).logits
+    for slot in range(model.slots):
+        changed = codes.clone()
+        changed[0, slot] = 5
+        after = local(hidden, changed).logits
+        assert torch.equal(after[:, : slot + 1], before[:, : slot + 1])
+        assert slot == model.slots - 1 or not torch.equal(after[:, slot + 1 :], before[:, slot + 1 :])
+
+
+def test_primary_step_cannot_see_itself_or_later_steps(primary, stacking):
+    model, batch = tiny_model(primary, stacking), ragged_batch()
+    before, steps = teacher_forced_hidden(model, batch)
+    frame = 4
+    changed = batch._replace(codes=batch.codes.clone())
+    changed.codes[:, frame] = (changed.codes[:, frame] + 1) % SPEC.codebook_size
+    after, _ = teacher_forced_hidden(model, changed)
+    first = frame // stacking + 1
+    torch.testing.assert_close(after[:1, :first], before[:1, :first], rtol=0, atol=1e-12)
+    assert steps.shape[1] == first or not torch.allclose(after[0, first:], before[0, first:])
+
+
+def test_teacher_forced_scores_of_a_row_do_not_depend_on_its_batch(primary, stacking):
+    model, batch = tiny_model(primary, stacking), ragged_batch()
+    together = model(*batch)
+    start = 0
+    for index in range(3):
+        alone = model(*batch.row(index))
+        end = start + len(alone.targets)
+        assert torch.equal(together.targets[start:end], alone.targets)
+        for name, head in alone.heads.items():
+            torch.testing.assert_close(together.heads[name].logits[start:end], head.logits, rtol=1e-9, atol=1e-9)
+            assert torch.equal(together.heads[name].loss_mask[start:end], head.loss_mask)
+        start = end
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("name", list(strategies))
+def test_a_generated_row_does_not_depend_on_its_batch(primary, stacking, name, temperature):
+    model, batch, options = tiny_model(primary, stacking), ragged_batch(), SamplingOptions(temperature, top_k=5)
+    strategy, names = build_strategy(name), ["a", "b", "c"]
+    together = generate(model, batch.conditions(model), strategy, options, LIMITS, row_generators(7, names))
+    for index in range(3):
+        conditions = batch.row(index).conditions(model)
+        alone = generate(model, conditions, strategy, options, LIMITS[index], row_generators(7, names[index : index + 1]))
+        assert torch.equal(together.codes[index, : together.lengths[index]], alone.codes[0])
+        assert bool(together.has_eos[index]) == bool(alone.has_eos[0])
+        torch.testing.assert_close(together.logprobs[index], alone.logprobs[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(strategies))
+def test_greedy_generation_with_cache_equals_full_recomputation(primary, stacking, name):
+    """The oracle prefills anew and replays every step from the start, for every step."""
+    model, batch, strategy = tiny_model(primary, stacking), ragged_batch(), build_strategy(name)
+    fast = generate(model, batch.conditions(model), strategy, SamplingOptions(0.0), 8)
+    frames = torch.zeros(3, 0, SPEC.num_codebooks, dtype=torch.long)
+    for step in range(fast.steps):
+        history = stack_frames(frames, stacking, SPEC.eos_id)
+        state = model.prefill(batch.conditions(model), step + 1)
+        hidden = model.step(torch.full((3, model.slots), SPEC.bos_id), state)
+        for earlier in range(step):
+            hidden = model.step(history[:, earlier], state)
+        oracle = naive_greedy_step(model, strategy, hidden, step)
+        frames = torch.cat((frames, oracle.unflatten(1, (stacking, -1))), dim=1)
+    for row in range(3):
+        length = int(fast.lengths[row])
+        assert torch.equal(fast.codes[row, :length], frames[row, :length])
+
+
+def naive_greedy_step(model, strategy, hidden, step):
+    """Slot by slot, one full pass of the head for each."""
+    from espnet_ext.decoding.generate import legal_ids
+
+    head = model.head_of(strategy.local_type)
+    codes = torch.zeros(len(hidden), model.slots, dtype=torch.long)
+    legal = legal_ids(SPEC, model.stacking, step * model.stacking, min_frames=1)
+    for slot in range(model.slots):
+        logits = head(hidden, codes).logits[:, slot]
+        codes[:, slot] = logits.masked_fill(~legal[slot], -torch.inf).argmax(-1)
+    return codes
+
+
+def test_greedy_equals_top_k_of_one(primary):
+    model, batch = tiny_model(primary), ragged_batch()
+    conditions, strategy = batch.conditions(model), build_strategy("local_ar")
+    greedy = generate(model, conditions, strategy, SamplingOptions(0.0), 8)
+    top_one = generate(model, conditions, strategy, SamplingOptions(1.0, top_k=1), 8, row_generators(0, ["a", "b", "c"]))
+    assert torch.equal(greedy.codes, top_one.codes)
+
+
+def test_a_stacking_factor_of_one_is_the_unstacked_model(primary):
+    """Every code is scored once, in order, and a step's slots are the frame's codebooks."""
+    model, batch = tiny_model(primary), ragged_batch()
+    output = model(*batch)
+    expected = [
+        torch.cat((batch.codes[row, : batch.code_lengths[row]], torch.full((1, 3), SPEC.eos_id))) for row in range(3)
+    ]
+    assert torch.equal(output.targets, torch.cat(expected))
+    assert all(bool(head.loss_mask.all()) for head in output.heads.values())

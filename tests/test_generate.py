@@ -1,0 +1,94 @@
+"""The loop's edges, with models that do as they are told."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import SPEC, ragged_batch, tiny_model
+
+from espnet_ext.decoding import DecodingStrategy, Filled, generate
+from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.local_transformer import ParallelHeads
+from espnet_ext.sampling import SamplingOptions
+
+GREEDY = SamplingOptions(0.0)
+
+
+@dataclass(frozen=True)
+class Scripted(DecodingStrategy):
+    """Plays frames from a script per row; "." is a frame of code 1, "E" the end."""
+
+    script: tuple[str, ...]
+    local_type = ParallelHeads
+
+    def decode_step(self, local, hidden, sampler):
+        stacking = local.slots // SPEC.num_codebooks
+        played[0] += 1
+        start = (played[0] - 1) * stacking
+        frames = [[row[start + i] if start + i < len(row) else "." for i in range(stacking)] for row in self.script]
+        codes = torch.tensor([[[SPEC.eos_id if f == "E" else 1] * SPEC.num_codebooks for f in row] for row in frames])
+        return Filled(codes.flatten(1), torch.full((len(frames), local.slots), -1.0), 1)
+
+
+played = [0]
+
+
+def play(stacking, *script, max_frames=8):
+    played[0] = 0
+    model = tiny_model(stacking=stacking)
+    return generate(model, ragged_batch().conditions(model), Scripted(script), GREEDY, max_frames)
+
+
+@pytest.mark.parametrize("stacking", [1, 2, 3, 4])
+def test_rows_end_where_their_eos_is(stacking):
+    result = play(stacking, "..E", "E", ".......")
+    assert result.lengths.tolist() == [2, 0, 8]
+    assert result.has_eos.tolist() == [True, True, False]
+    assert result.steps == -(-8 // stacking)
+
+
+@pytest.mark.parametrize("stacking", [1, 2, 4])
+def test_the_loop_stops_when_all_rows_have_ended(stacking):
+    result = play(stacking, "...E", ".E", "E", max_frames=100)
+    assert result.steps == -(-4 // stacking)
+    assert result.codes.shape == (3, 3, SPEC.num_codebooks)
+
+
+def test_frames_behind_an_eos_inside_a_step_are_dropped():
+    result = play(4, ".E..", ".E.E", "...E", max_frames=20)
+    assert result.lengths.tolist() == [1, 1, 3]
+
+
+def test_an_eos_behind_the_limit_does_not_count():
+    result = play(4, "..E", "...", "E", max_frames=2)
+    assert result.lengths.tolist() == [2, 2, 0]
+    assert result.has_eos.tolist() == [False, False, True]
+
+
+def test_every_kept_code_and_the_eos_are_scored():
+    result = play(2, "..E.", ".E..", "...E", max_frames=20)
+    assert result.logprobs.tolist() == [-7.0, -4.0, -10.0]  # N codes a frame, the EOS as one
+
+
+def test_nothing_but_ends_gives_no_frames():
+    result = play(1, "E", "E", "E")
+    assert result.codes.shape == (3, 0, SPEC.num_codebooks) and result.steps == 1
+
+
+def test_eos_is_legal_in_codebook_0_after_min_frames_only():
+    legal = legal_ids(SPEC, stacking=3, first_frame=3, min_frames=4).unflatten(0, (3, SPEC.num_codebooks))
+    assert legal[..., SPEC.eos_id].tolist() == [[False] * 3, [True, False, False], [True, False, False]]
+    assert not legal[..., [SPEC.bos_id, SPEC.mask_id]].any()
+    assert legal[..., : SPEC.codebook_size].all()
+
+
+def test_sampling_without_a_generator_per_row_is_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="generators must be one per row = 3, got 0"):
+        generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), SamplingOptions(1.0), 5)
+
+
+def test_a_limit_below_min_frames_is_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="max_frames must be at least min_frames = 4, got 3"):
+        generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), GREEDY, 3, min_frames=4)
