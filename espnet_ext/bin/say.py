@@ -1,0 +1,90 @@
+"""Say one sentence: ``python -m espnet_ext.bin.say EXP "text" -o out.wav``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from espnet_ext.ark import read_codes
+from espnet_ext.atomic import atomic_path
+from espnet_ext.bin import run
+from espnet_ext.bin.codec_lm_inference import check_codec, decode_options
+from espnet_ext.datadir import read_scp, speaker_to_utterances
+from espnet_ext.decoding import strategies
+from espnet_ext.inference import DEFAULT_MODEL_FILE, CodecLM
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("exp", type=Path, help="Experiment directory")
+    parser.add_argument("text", help="What to say")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Wav file to write")
+    parser.add_argument("--prompt", type=Path, help="Audio file of the voice to use")
+    parser.add_argument("--speaker", help="Voice to use: a speaker of --data_dir")
+    parser.add_argument("--data_dir", type=Path, help="Directory with codes.scp and utt2spk")
+    parser.add_argument("--model_file", default=DEFAULT_MODEL_FILE, help="Weights inside of the experiment")
+    parser.add_argument("--inference_config", type=Path, help="Decode yaml")
+    parser.add_argument("--decoding", choices=list(strategies), help="Strategy; overrides the yaml's")
+    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+    return parser
+
+
+def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArray[np.int64]:
+    """Codes of the first utterance of a speaker.
+
+    Args:
+        speaker: the speaker's id.
+        data_dir: directory with codes.scp and utt2spk.
+        codebooks: N.
+
+    Returns:
+        Codes (T, N).
+
+    Raises:
+        ValueError: if there is no data directory, or it does not know the speaker.
+    """
+    if data_dir is None:
+        raise ValueError(f"data_dir must be given with speaker, got none (speaker is {speaker!r})")
+    speakers = speaker_to_utterances(read_scp(data_dir / "utt2spk"))
+    if speaker not in speakers:
+        raise ValueError(f"speaker must be one of {sorted(speakers)} of {data_dir}, got {speaker!r}")
+    return read_codes(data_dir / "codes.scp", codebooks)[speakers[speaker][0]]
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Say one sentence.
+
+    Args:
+        cmd: command line without the program's name; None for the process's own.
+    """
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    options = decode_options(args)
+    if args.prompt is not None and args.speaker is not None:
+        raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
+    speak = CodecLM.from_experiment(args.exp, args.model_file)
+    prompt: NDArray[np.int64] | Path | None = args.prompt
+    if args.speaker is not None:
+        prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
+        check_codec(args.exp, args.data_dir)
+    speech = speak(args.text, prompt, options)
+    with atomic_path(args.output) as temporary:
+        soundfile.write(temporary, speech.waveform, speak.codec.spec.sample_rate_hz, subtype="PCM_16")
+    if speak.tokenizer.unknown:
+        logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
+    if not speech.has_eos:
+        logging.warning("no EOS: the speech was cut at its length limit")
+    seconds = len(speech.waveform) / speak.codec.spec.sample_rate_hz
+    logging.info("%s: %.2f s of speech, RTF %.3f", args.output, seconds, speak.timing.rtf)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,68 @@
+"""The token list of a corpus' transcripts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from espnet_ext.atomic import atomic_path
+from espnet_ext.bin import run
+from espnet_ext.datadir import read_scp
+from espnet_ext.text import CLEANERS, TOKEN_TYPES, make_token_list
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="Kaldi text files")
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
+    parser.add_argument("--bpemodel", type=Path, help="SentencePiece model; trained here when it is missing")
+    parser.add_argument("--vocab_size", type=int, default=200, help="Pieces of a SentencePiece model trained here")
+    parser.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS))
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def train_bpe(texts: Sequence[str], model: Path, vocab_size: int, cleaner: str) -> None:
+    """Train a SentencePiece BPE model.
+
+    Args:
+        texts: transcripts.
+        model: file to write.
+        vocab_size: number of pieces.
+        cleaner: name of the cleaner.
+    """
+    import sentencepiece
+
+    with atomic_path(model) as temporary, temporary.open("wb") as stream:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([CLEANERS[cleaner](text) for text in texts]),
+            model_writer=stream,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            minloglevel=1,
+        )
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Write the token list.
+
+    Args:
+        cmd: command line without the program's name; None for the process's own.
+    """
+    args = get_parser().parse_args(cmd)
+    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    texts = [text for path in args.text for text in read_scp(path).values()]
+    if args.token_type == "bpe" and args.bpemodel is not None and not args.bpemodel.is_file():
+        train_bpe(texts, args.bpemodel, args.vocab_size, args.cleaner)
+    tokens = make_token_list(texts, args.token_type, args.bpemodel, args.cleaner)
+    with atomic_path(args.out) as temporary:
+        temporary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    logging.info("%d tokens in %s", len(tokens), args.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+"""The core LM as ESPnet's trainer wants it: a batch → loss, statistics, weight."""
+
+from __future__ import annotations
+
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from torch import Tensor
+
+from espnet_ext.core_lm import CoreLM
+from espnet_ext.loss import LossWeights, codec_loss
+
+
+class ESPnetCodecLMModel(AbsESPnetModel):
+    """Trains a core LM.
+
+    Args:
+        corelm: the model.
+        weights: what each part of the loss counts.
+    """
+
+    # shapes of the batch are all that collect_stats needs; there are no features to extract
+    extract_feats_in_collect_stats = False
+
+    def __init__(self, corelm: CoreLM, weights: LossWeights) -> None:
+        super().__init__()
+        self.corelm = corelm
+        self.weights = weights
+
+    def forward(  # type: ignore[override]
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        codes_lengths: Tensor,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+        utt_id: list[str] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, statistics and the number of codes they are means over; arguments as in `CoreLM.forward`."""
+        output = self.corelm(text, text_lengths, codes, codes_lengths, prompt, prompt_lengths)
+        loss = codec_loss(output, self.corelm.spec.num_codebooks, self.corelm.stacking, text_lengths, self.weights)
+        return loss.total, loss.stats, loss.codes
+
+    def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Nothing: codes are not features.
+
+        Args:
+            batch: a collated batch.
+
+        Returns:
+            An empty dict.
+        """
+        return {}

@@ -1,0 +1,321 @@
+"""A trained experiment as a Python object: text and speaker prompt in, speech out."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from espnet_ext.codec import Codec, load_codec, read_codec_info
+from espnet_ext.core_lm import CoreLM
+from espnet_ext.decoding import Generation, build_strategy, generate
+from espnet_ext.preprocess import collate
+from espnet_ext.sampling import SamplingOptions, row_generators
+from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY, CodecLMTask, build_tokenizer, prompt_frames
+
+DEFAULT_MODEL_FILE = "valid.loss.ave.pth"
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Everything a decode yaml may say.
+
+    Attributes:
+        decoding: name of the strategy.
+        decoding_conf: its options.
+        sampling: temperature, top_k, top_p.
+        seed: of the draws; an utterance's draws depend on it and the utterance's id alone.
+        maxlenratio: most frames per text token.
+        min_frames: fewest frames of an utterance.
+    """
+
+    decoding: str = "local_ar"
+    decoding_conf: Mapping[str, object] = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    maxlenratio: float = 6.0
+    min_frames: int = 4
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> DecodeOptions:
+        """Options from a yaml's content.
+
+        Args:
+            options: names and values.
+
+        Returns:
+            The options.
+
+        Raises:
+            ValueError: if a name is unknown.
+        """
+        known = [item.name for item in fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ValueError(f"inference_config must have keys among {known}, got {unknown}")
+        return cls(**options)
+
+    def sampling_options(self) -> SamplingOptions:
+        """The checked sampling options.
+
+        Returns:
+            The options.
+
+        Raises:
+            ValueError: if a name is unknown or a value out of range.
+        """
+        known = list(inspect.signature(SamplingOptions).parameters)
+        unknown = sorted(set(self.sampling) - set(known))
+        if unknown:
+            raise ValueError(f"sampling must have keys among {known}, got {unknown}")
+        return SamplingOptions(**self.sampling)  # type: ignore[arg-type]  # checked by the class
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One utterance as generated.
+
+    Attributes:
+        codes: (T, N) int64.
+        waveform: (samples,) float32.
+        has_eos: False if it ran into its length limit.
+        logprob: sum over its codes.
+    """
+
+    codes: NDArray[np.int64]
+    waveform: NDArray[np.float32]
+    has_eos: bool
+    logprob: float
+
+
+@dataclass
+class Timing:
+    """Costs, added up over batches.
+
+    Attributes:
+        utterances: rows generated.
+        frames: codec frames.
+        steps: steps of the primary transformer, per batch.
+        local_passes: passes of the head, per batch.
+        seconds_lm: wall time in the language model.
+        seconds_codec: wall time in the codec.
+        seconds_audio: length of the speech.
+        no_eos: rows that ran into their limit.
+    """
+
+    utterances: int = 0
+    frames: int = 0
+    steps: int = 0
+    local_passes: int = 0
+    seconds_lm: float = 0.0
+    seconds_codec: float = 0.0
+    seconds_audio: float = 0.0
+    no_eos: int = 0
+
+    @property
+    def rtf(self) -> float:
+        """Seconds of work per second of speech."""
+        return (self.seconds_lm + self.seconds_codec) / max(self.seconds_audio, 1e-9)
+
+
+def load_strictly(module: nn.Module, checkpoint: Path) -> None:
+    """Load weights and insist that every key fits.
+
+    Args:
+        module: the model.
+        checkpoint: file of its state dict.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or keys or shapes differ; the message names the first.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"model_file not found: {checkpoint} (is the training finished?)")
+    try:
+        state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(f"model_file {checkpoint} cannot be read: {error}") from None
+    own = module.state_dict()
+    problems = [f"{key} is missing" for key in own.keys() - state.keys()]
+    problems += [f"{key} is unknown" for key in state.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    if problems:
+        raise ValueError(f"model_file {checkpoint} must fit its config.yaml: {sorted(problems)[0]} ({len(problems)} such)")
+    module.load_state_dict(state)
+
+
+class CodecLM:
+    """A trained codec language model with its codec and tokenizer.
+
+    >>> speak = CodecLM.from_experiment("exp/codec_lm_small_s1")  # doctest: +SKIP
+    >>> speak("two red dogs", prompt="someone.wav").waveform  # doctest: +SKIP
+    """
+
+    def __init__(self, corelm: CoreLM, codec: Codec, args: Namespace) -> None:
+        self.corelm, self.codec = corelm.eval(), codec
+        self.tokenizer = build_tokenizer(args)
+        self.prompt_frames = prompt_frames(args, corelm.spec)
+        self.timing = Timing()
+
+    @classmethod
+    def from_experiment(cls, directory: Path | str, model_file: str = DEFAULT_MODEL_FILE) -> CodecLM:
+        """Load what training wrote.
+
+        Args:
+            directory: an experiment directory: config.yaml, weights, codec.
+            model_file: name of the weights inside of it.
+
+        Returns:
+            The model, ready to speak.
+
+        Raises:
+            FileNotFoundError: naming the file that a half-written experiment lacks.
+            ValueError: if config, weights and codec do not fit each other.
+        """
+        directory = Path(directory)
+        config = directory / "config.yaml"
+        if not config.is_file():
+            raise FileNotFoundError(f"config.yaml not found in experiment {directory}")
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("codec_info"), dict):
+            raise ValueError(f"{config} must be a config.yaml written by codec_lm_train")
+        args = Namespace(**content)
+        codec_directory = directory / CODEC_DIRECTORY
+        fingerprint = read_codec_info(codec_directory).fingerprint
+        if fingerprint != args.codec_info["fingerprint"]:
+            raise ValueError(f"{codec_directory} must hold codec {args.codec_info['fingerprint'][:12]}…, got {fingerprint[:12]}…")
+        model = CodecLMTask.build_model(args)
+        load_strictly(model, directory / model_file)
+        return cls(model.corelm, load_codec(codec_directory), args)
+
+    @staticmethod
+    def set_threads(threads: int) -> None:
+        """Let torch use so many threads; one is fastest for one small stream."""
+        torch.set_num_threads(threads)
+
+    def __call__(
+        self,
+        text: str,
+        prompt: NDArray[np.int64] | Path | str | None = None,
+        options: DecodeOptions | None = None,
+        name: str = "utterance",
+    ) -> Speech:
+        """Speech for one text.
+
+        Args:
+            text: what to say.
+            prompt: who says it: an audio file, or codes (T, N).
+            options: how to decode.
+            name: seeds the draws together with `options.seed`.
+
+        Returns:
+            The speech.
+        """
+        codes = self.encode_prompt(prompt) if isinstance(prompt, (str, Path)) else prompt
+        return self.batch([name], [text], [codes], options or DecodeOptions())[0]
+
+    def encode_prompt(self, path: Path | str) -> NDArray[np.int64]:
+        """Codes (T, N) of an audio file, resampled to the codec's rate.
+
+        Args:
+            path: audio file.
+
+        Returns:
+            The codes.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no audio.
+        """
+        import soundfile
+        import soxr
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"prompt not found: {path}")
+        try:
+            waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"prompt must be an audio file, got {path} ({error.error_string})") from None
+        mono = soxr.resample(waveform.mean(axis=1), rate, self.codec.spec.sample_rate_hz)
+        codes, _ = self.codec.encode(torch.from_numpy(mono)[None], torch.tensor([len(mono)]))
+        return codes[0].numpy()
+
+    def batch(
+        self,
+        names: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[NDArray[np.int64] | None],
+        options: DecodeOptions,
+    ) -> list[Speech]:
+        """Speech for several texts at once; every row comes out as if it were alone.
+
+        Args:
+            names: utterance ids; an id and the seed determine the draws.
+            texts: what to say.
+            prompts: codes (T, N) of each row's prompt, or None.
+            options: how to decode.
+
+        Returns:
+            One speech per row.
+        """
+        codebooks = self.corelm.spec.num_codebooks
+        rows = []
+        for name, text, prompt in zip(names, texts, prompts, strict=True):
+            prompt = np.zeros((0, codebooks), dtype=np.int64) if prompt is None else prompt[: self.prompt_frames]
+            self.corelm.spec.check(torch.from_numpy(prompt))
+            rows.append((name, {"text": np.asarray(self.tokenizer.encode(text)), "prompt": prompt}))
+        _, batch = collate(rows)
+        start = time.perf_counter()
+        generation = self._generate(names, batch, options)
+        between = time.perf_counter()
+        waveforms, samples = self.codec.decode(generation.codes, generation.lengths)
+        self.timing.seconds_lm += between - start
+        self.timing.seconds_codec += time.perf_counter() - between
+        self._count(generation, samples)
+        return [
+            Speech(
+                generation.codes[row, : int(generation.lengths[row])].numpy(),
+                waveforms[row, : int(samples[row])].numpy(),
+                bool(generation.has_eos[row]),
+                float(generation.logprobs[row]),
+            )
+            for row in range(len(names))
+        ]
+
+    def _generate(self, names: Sequence[str], batch: Mapping[str, Tensor], options: DecodeOptions) -> Generation:
+        sampling = options.sampling_options()
+        conditions = self.corelm.conditions(
+            batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"]
+        )
+        limit = (batch["text_lengths"] * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
+        return generate(
+            self.corelm,
+            conditions,
+            build_strategy(options.decoding, **options.decoding_conf),
+            sampling,
+            limit,
+            row_generators(options.seed, names),
+            options.min_frames,
+        )
+
+    def _count(self, generation: Generation, samples: Tensor) -> None:
+        self.timing.utterances += len(samples)
+        self.timing.frames += int(generation.lengths.sum())
+        self.timing.steps += generation.steps
+        self.timing.local_passes += generation.local_passes
+        self.timing.seconds_audio += float(samples.sum()) / self.codec.spec.sample_rate_hz
+        self.timing.no_eos += int((~generation.has_eos).sum())

@@ -1,0 +1,253 @@
+"""The ESPnet task: options, preprocessing and model building for codec language models."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from typeguard import typechecked
+
+from espnet_ext.codec import copy_codec, read_codec_info
+from espnet_ext.codes import CodecSpec
+from espnet_ext.core_lm import CoreLM
+from espnet_ext.espnet_model import ESPnetCodecLMModel
+from espnet_ext.local_transformer import LocalTransformer, local_transformers
+from espnet_ext.loss import LossWeights
+from espnet_ext.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.primary import Primary, primaries
+from espnet_ext.text import CLEANERS, TOKEN_TYPES, TextTokenizer, read_token_list
+from espnet_ext.torchaudio_shim import import_torchaudio
+
+import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim
+from espnet2.tasks.abs_task import AbsTask  # noqa: E402
+from espnet2.train.class_choices import ClassChoices  # noqa: E402
+from espnet2.train.trainer import Trainer  # noqa: E402
+from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
+from espnet2.utils.types import str_or_none  # noqa: E402
+
+CODEC_DIRECTORY = "codec"
+
+corelm_choices = ClassChoices("corelm", {"codec_lm": CoreLM}, type_check=CoreLM, default="codec_lm")
+primary_choices = ClassChoices(
+    "primary", {name: primaries[name] for name in primaries}, type_check=Primary, default="cross_attention"
+)
+local_choices = ClassChoices(
+    "local", {name: local_transformers[name] for name in local_transformers}, type_check=LocalTransformer
+)
+
+
+def check_model_conf(conf: dict[str, object]) -> LossWeights:
+    """The loss weights of `--model_conf`.
+
+    Args:
+        conf: weights by part of the loss.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: if a part is unknown.
+    """
+    known = [field.name for field in fields(LossWeights)]
+    unknown = sorted(set(conf) - set(known))
+    if unknown:
+        raise ValueError(f"model_conf must be among {known}, got {unknown}")
+    return LossWeights(**conf)  # type: ignore[arg-type]  # yaml values, checked by use
+
+
+class CodecLMTask(AbsTask):
+    """Trains `CoreLM`s with ESPnet's trainer; `main()` is the command line."""
+
+    num_optimizers = 1
+    class_choices_list = [corelm_choices, primary_choices, local_choices]
+    trainer = Trainer
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the task's options to ESPnet's.
+
+        Args:
+            parser: the parser of `AbsTask`.
+        """
+        # what ESPnet would use by default and this model or this machine does not have
+        parser.set_defaults(
+            num_att_plot=0,
+            use_matplotlib=importlib.util.find_spec("matplotlib") is not None,
+            use_tensorboard=importlib.util.find_spec("tensorboard") is not None,
+        )
+        group = parser.add_argument_group("codec language model")
+        group.add_argument("--token_list", type=str_or_none, default=None, help="Text tokens, one a line")
+        group.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="What a text token is")
+        group.add_argument("--bpemodel", type=str_or_none, default=None, help="SentencePiece model for bpe")
+        group.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS), help="Text cleaning")
+        group.add_argument("--codec_info", type=str_or_none, default=None, help="codec_info.yaml of the codes")
+        group.add_argument("--prompt_sec", type=float, default=3.0, help="Longest speaker prompt in seconds")
+        group.add_argument("--frame_stacking_factor", type=int, default=1, help="Frames per primary step, S")
+        group.add_argument(
+            "--matmul_precision",
+            default="highest",
+            choices=["highest", "high", "medium"],
+            help="float32 matrix products; medium is about twice as fast on CPUs with bf16 instructions",
+        )
+        group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    @typechecked
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable[..., Any]:
+        """The function that makes a batch of preprocessed utterances."""
+        return collate
+
+    @classmethod
+    @typechecked
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor:
+        """The preprocessor; it works before the model is built, too."""
+        spec = codec_spec(args)
+        return CodecLMPreprocessor(build_tokenizer(args), spec.num_codebooks, prompt_frames(args, spec), train)
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Data every utterance has."""
+        return ("text",) if inference else ("text", "codes")
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        """Data an utterance may have."""
+        return ("prompt", "codes") if inference else ("prompt",)
+
+    @classmethod
+    @typechecked
+    def build_model(cls, args: argparse.Namespace) -> ESPnetCodecLMModel:
+        """The model of the options; token list and codec facts are put into `args`, so config.yaml is complete.
+
+        Args:
+            args: parsed options, or those of a config.yaml.
+
+        Returns:
+            The model.
+        """
+        tokens = build_tokenizer(args).tokens
+        spec = codec_spec(args)
+        args.token_list, args.codec_info = list(tokens), codec_facts(args)
+        weights = check_model_conf(args.model_conf)
+        corelm = corelm_choices.get_class(args.corelm)(
+            spec,
+            len(tokens),
+            primary=args.primary,
+            primary_conf=args.primary_conf,
+            local=args.local or "none",
+            local_conf=args.local_conf,
+            frame_stacking_factor=args.frame_stacking_factor,
+            **args.corelm_conf,
+        )
+        return ESPnetCodecLMModel(corelm, weights)
+
+    @classmethod
+    @typechecked
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train, or collect statistics, after checking that options, data and an earlier run agree."""
+        output_dir = Path(args.output_dir)
+        torch.set_float32_matmul_precision(args.matmul_precision)
+        check_earlier_run(args, output_dir)
+        check_data_codec(args)
+        if not args.collect_stats and not args.dry_run and isinstance(args.codec_info, str):
+            copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
+        super().main_worker(args)
+
+
+def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
+    """The tokenizer of the options `token_list`, `token_type`, `bpemodel` and `cleaner`.
+
+    Args:
+        args: parsed options; `token_list` is a file, or the tokens themselves in a config.yaml.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: if there is no token list.
+    """
+    if args.token_list is None:
+        raise ValueError("token_list must be a file of text tokens, got none")
+    tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
+    bpemodel = Path(args.bpemodel) if args.bpemodel else None
+    return TextTokenizer(args.token_type, tokens, bpemodel, args.cleaner)
+
+
+def codec_facts(args: argparse.Namespace) -> dict[str, Any]:
+    """Name, fingerprint and spec of the codec, as config.yaml keeps them.
+
+    Args:
+        args: parsed options; `codec_info` is a file, or these facts themselves in a config.yaml.
+
+    Returns:
+        The facts.
+
+    Raises:
+        ValueError: if there is no codec.
+    """
+    if args.codec_info is None:
+        raise ValueError("codec_info must be the codec_info.yaml of the codes, got none")
+    if not isinstance(args.codec_info, str):
+        return dict(args.codec_info)
+    info = read_codec_info(args.codec_info)
+    return {"codec": info.codec, "fingerprint": info.fingerprint, "spec": asdict(info.spec)}
+
+
+def codec_spec(args: argparse.Namespace) -> CodecSpec:
+    """The codec's facts that a model needs."""
+    return CodecSpec(**codec_facts(args)["spec"])
+
+
+def prompt_frames(args: argparse.Namespace, spec: CodecSpec) -> int:
+    """Longest speaker prompt in codec frames."""
+    return round(args.prompt_sec * spec.frame_rate_hz)
+
+
+def check_earlier_run(args: argparse.Namespace, output_dir: Path) -> None:
+    """Refuse to continue a run of another codec or stacking factor.
+
+    Args:
+        args: parsed options.
+        output_dir: where checkpoints may lie.
+
+    Raises:
+        ValueError: if a checkpoint is there and its config.yaml disagrees.
+    """
+    config = output_dir / "config.yaml"
+    if args.collect_stats or not config.is_file() or not (output_dir / "checkpoint.pth").is_file():
+        return
+    earlier = yaml.safe_load(config.read_text(encoding="utf-8"))
+    stacking = earlier.get("frame_stacking_factor")
+    if stacking != args.frame_stacking_factor:
+        raise ValueError(
+            f"frame_stacking_factor must be {stacking} to continue {output_dir}, got {args.frame_stacking_factor}"
+        )
+    before, now = earlier["codec_info"]["fingerprint"], codec_facts(args)["fingerprint"]
+    if before != now:
+        raise ValueError(f"codec_info must be codec {before[:12]}… to continue {output_dir}, got {now[:12]}…")
+
+
+def check_data_codec(args: argparse.Namespace) -> None:
+    """Refuse codes of another codec than `--codec_info`.
+
+    Args:
+        args: parsed options.
+
+    Raises:
+        ValueError: if the codec_info.yaml beside a codes file disagrees.
+    """
+    expected = codec_facts(args)["fingerprint"]
+    for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
+        beside = Path(path).parent / "codec_info.yaml"
+        if name in ("codes", "prompt") and beside.is_file():
+            found = read_codec_info(beside).fingerprint
+            if found != expected:
+                raise ValueError(f"{path} must hold codes of codec {expected[:12]}…, got {found[:12]}…")
