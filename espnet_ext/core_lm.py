@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec, length_mask, num_steps, stack_frames
 from espnet_ext.local_transformer import LocalOutput, LocalTransformer, ParallelHeads, SlotEmbedding, local_transformers
 from espnet_ext.primary import Conditions, PrimaryState, primaries
+from espnet_ext.registry import Registry
 
 LocalT = TypeVar("LocalT", bound=LocalTransformer)
 
@@ -30,6 +31,10 @@ class CoreLMOutput(NamedTuple):
     step_lengths: Tensor
 
 
+corelms: Registry[type[CoreLM]] = Registry("corelm")
+
+
+@corelms.register("codec_lm")
 class CoreLM(nn.Module):
     """p(codes | text, prompt) with N codebooks per frame and S frames per step.
 
@@ -82,6 +87,8 @@ class CoreLM(nn.Module):
             local_transformers.check_options(local, local_conf, given=4)
             build_local = local_transformers[local]
             self.heads[local] = build_local(self.embedding, slots, spec.vocab_size, width, **local_conf)
+        elif local_conf:
+            raise ValueError(f"local_conf must be empty with local none, got {sorted(local_conf)}")
 
     @property
     def slots(self) -> int:

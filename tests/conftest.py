@@ -12,6 +12,8 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.primary import Conditions
 
+pytest_plugins = ["fabricated"]
+
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
 TEXT_VOCAB = 10
 PRIMARIES = {

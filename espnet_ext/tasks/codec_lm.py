@@ -15,7 +15,7 @@ from typeguard import typechecked
 
 from espnet_ext.codec import copy_codec, read_codec_info
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import CoreLM, corelms
 from espnet_ext.espnet_model import ESPnetCodecLMModel
 from espnet_ext.local_transformer import LocalTransformer, local_transformers
 from espnet_ext.loss import LossWeights
@@ -33,12 +33,18 @@ from espnet2.utils.types import str_or_none  # noqa: E402
 
 CODEC_DIRECTORY = "codec"
 
-corelm_choices = ClassChoices("corelm", {"codec_lm": CoreLM}, type_check=CoreLM, default="codec_lm")
+corelm_choices = ClassChoices(
+    "corelm", {name: corelms[name] for name in corelms}, type_check=CoreLM, default="codec_lm"
+)
 primary_choices = ClassChoices(
     "primary", {name: primaries[name] for name in primaries}, type_check=Primary, default="cross_attention"
 )
 local_choices = ClassChoices(
-    "local", {name: local_transformers[name] for name in local_transformers}, type_check=LocalTransformer
+    "local",
+    {name: local_transformers[name] for name in local_transformers},
+    type_check=LocalTransformer,
+    default="ar",
+    optional=True,
 )
 
 
@@ -137,6 +143,8 @@ class CodecLMTask(AbsTask):
         spec = codec_spec(args)
         args.token_list, args.codec_info = list(tokens), codec_facts(args)
         weights = check_model_conf(args.model_conf)
+        # what stands before these in the constructor are options of the task, so that S is spelled in one place
+        corelms.check_options(args.corelm, args.corelm_conf, given=7)
         corelm = corelm_choices.get_class(args.corelm)(
             spec,
             len(tokens),

@@ -1,0 +1,160 @@
+"""Stage 4, codec: make the codec of a corpus, learned from it or loaded, and write codec_info.yaml and the weights."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+from tqdm import tqdm
+
+from espnet_ext.bin import run
+from espnet_ext.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
+from espnet_ext.codec.audio import read_wav
+from espnet_ext.codec.files import check_codec_conf
+from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
+from espnet_ext.finished import digest
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--config", type=Path, help="yaml file of options; the command line overrides it")
+    parser.add_argument("--codec", default="world_vq", help=f"one of {list(codecs)}")
+    parser.add_argument("--codec_conf", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    parser.add_argument("--wav_scp", type=Path, help="audio to learn from")
+    parser.add_argument("--out", type=Path, help="directory for codec_info.yaml and the weights")
+    parser.add_argument("--max_minutes", type=float, default=15.0, help="learn from a random part of this length")
+    parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
+    return parser
+
+
+def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, those of `--config` included; `codec_conf` becomes a dict.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: if the yaml file has an unknown option, or a KEY=VALUE has no "="
+    """
+    parser = get_parser()
+    config = parser.parse_known_args(arguments)[0].config
+    conf: dict[str, Any] = {}
+    if config is not None:
+        content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        known = sorted(set(vars(parser.parse_args([]))) - {"config"})
+        for key, value in content.items():
+            if key not in known:
+                raise ValueError(f"{config} must have options among {known}, got {key!r}")
+            if key == "codec_conf":
+                conf.update(value)
+            else:
+                parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
+    args = parser.parse_args(arguments)
+    for pair in args.codec_conf:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"codec_conf must be KEY=VALUE, got {pair!r}")
+        conf[key] = yaml.safe_load(value)
+    args.codec_conf = conf
+    if args.out is None:
+        raise ValueError("--out must be given")
+    if args.wav_scp is None and codecs[args.codec].learns:
+        raise ValueError(f"--wav_scp must be given: codec {args.codec} learns from audio")
+    if args.max_minutes <= 0:
+        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
+    return args
+
+
+def choose_utterances(wavs: dict[str, str], max_minutes: float, seed: int) -> tuple[list[str], dict[str, str]]:
+    """A random part of a corpus, in C-locale order, and those passed over because their audio is unreadable.
+
+    Args:
+        wavs: utterance → audio file
+        max_minutes: stop when this much is chosen
+        seed: of the choice
+
+    Returns:
+        Utterances, and skipped utterance → reason.
+    """
+    chosen, skipped, seconds = [], {}, 0.0
+    for index in np.random.default_rng(seed).permutation(len(wavs)):
+        utterance = list(wavs)[index]
+        if seconds >= 60 * max_minutes:
+            break
+        try:
+            seconds += soundfile.info(wavs[utterance]).duration
+            chosen.append(utterance)
+        except (soundfile.LibsndfileError, OSError) as error:
+            skipped[utterance] = f"unreadable wav: {error}"
+    return sorted(chosen), skipped
+
+
+def read_waveforms(
+    wavs: dict[str, str], utterances: list[str], sample_rate_hz: int, skipped: dict[str, str]
+) -> Iterator[np.ndarray]:
+    """Samples of the utterances, (samples,) float32 each, with a progress bar.
+
+    Args:
+        wavs: utterance → audio file
+        utterances: which ones
+        sample_rate_hz: rate that the files must have
+        skipped: gets the reason for every utterance that cannot be used
+
+    Yields:
+        One array per usable utterance.
+    """
+    for utterance in tqdm(utterances, desc="learn codec", unit="utt", mininterval=1.0):
+        try:
+            yield read_wav(wavs[utterance], sample_rate_hz)
+        except ValueError as error:
+            skipped[utterance] = str(error)
+
+
+def is_made(out: Path, name: str, origin: dict[str, object]) -> bool:
+    """Whether `out` holds the codec that this request would make again."""
+    if not (out / INFO_NAME).exists():
+        return False
+    info = read_codec_info(out)
+    return info.codec == name and info.origin == origin and info.checkpoint.is_file()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the codec; one that was made earlier by the same request is kept.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    args = parse_args(arguments)
+    check_codec_conf(args.codec, args.codec_conf)
+    kind = codecs[args.codec]
+    origin: dict[str, object] = {"codec_conf": args.codec_conf, "seed": args.seed}
+    wavs: dict[str, str] = {}
+    if kind.learns:
+        wavs = read_scp(args.wav_scp)
+        origin |= {"max_minutes": args.max_minutes, "audio": digest([args.wav_scp])}
+    if is_made(args.out, args.codec, origin):
+        logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
+        return
+    chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
+    waveforms = read_waveforms(wavs, chosen, kind.sample_rate_hz, skipped)
+    codec = create_codec(args.codec, waveforms, args.seed, args.codec_conf)
+    write_skipped(args.out / "skipped", skipped)
+    info = save_codec(codec, args.codec, args.out, origin)
+    if kind.learns:
+        logging.info("learned from %d of %d utterances; skipped: %s", len(chosen), len(wavs), skipped_summary(skipped))
+    logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])
+
+
+if __name__ == "__main__":
+    run(main)

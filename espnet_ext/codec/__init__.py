@@ -1,0 +1,34 @@
+"""Codecs by name: waveforms to ``(B, T, N)`` codes and back.
+
+The package of a codec is imported only when a codec of that name is created or loaded.
+"""
+
+from espnet_ext.codec.base import Codec, codecs, register_codec
+from espnet_ext.codec.encodec import EncodecCodec
+from espnet_ext.codec.files import (
+    INFO_NAME,
+    CodecInfo,
+    copy_codec,
+    create_codec,
+    load_codec,
+    read_codec_info,
+    save_codec,
+    write_codec_info,
+)
+from espnet_ext.codec.world_vq import WorldVQCodec
+
+__all__ = [
+    "INFO_NAME",
+    "Codec",
+    "CodecInfo",
+    "EncodecCodec",
+    "WorldVQCodec",
+    "codecs",
+    "copy_codec",
+    "create_codec",
+    "load_codec",
+    "read_codec_info",
+    "register_codec",
+    "save_codec",
+    "write_codec_info",
+]

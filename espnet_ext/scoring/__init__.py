@@ -1,0 +1,1 @@
+"""Measures of synthesised speech against its reference, all of them without network."""

@@ -1,0 +1,205 @@
+"""All measures of all systems on one test set, as a dictionary that can be written as JSON."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espnet_ext.scoring.asr import transcribe, unknown_words
+from espnet_ext.scoring.bootstrap import corrected, percentiles, ratio_draws, resample_weights
+from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, total, word_errors
+from espnet_ext.scoring.frame_distance import Dequantiser, frame_distances
+from espnet_ext.scoring.speaker import Similarity, embed_files, similarities
+from espnet_ext.scoring.system import Reference, System
+
+Array = NDArray[np.float64]
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate.
+
+    Attributes:
+        nj: processes of the recogniser.
+        resamples: bootstrap draws.
+        seed: of the draws.
+        compare: pairs of system names whose difference is wanted; empty: all pairs from one experiment.
+        frechet_reference: directory of other codes to measure the distance to; None: those of the test set itself.
+    """
+
+    nj: int = 1
+    resamples: int = 1000
+    seed: int = 0
+    compare: tuple[tuple[str, str], ...] = ()
+    frechet_reference: Path | None = None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _recognise(reference: Reference, systems: Sequence[System], nj: int) -> dict[str, dict[str, str]]:
+    files = {(system.name, one): path for system in systems for one, path in system.wavs.items()}
+    heard = transcribe(files, reference.transcripts.values(), nj)
+    # an utterance without audio is heard as nothing, so that its words count as deletions
+    utterances = list(reference.transcripts)
+    return {system.name: {one: heard.get((system.name, one), "") for one in utterances} for system in systems}
+
+
+def _rate(counts: Mapping[str, ErrorCounts], weights: Array) -> tuple[Result, Array]:
+    pooled = total(counts.values())
+    draws = ratio_draws(
+        np.array([one.errors for one in counts.values()], dtype=np.float64),
+        np.array([one.reference for one in counts.values()], dtype=np.float64),
+        weights,
+    )
+    wrong = sum(one.errors > 0 for one in counts.values())
+    values = {**asdict(pooled), "reference": pooled.reference, "rate": pooled.rate if pooled.reference else None}
+    return {"sentences": len(counts), "wrong_sentences": wrong, **values, "interval": percentiles(draws)}, draws
+
+
+# --- voices ----------------------------------------------------------------------------------------------------------
+
+
+def _speaker_summary(values: Mapping[str, Similarity], targets: Mapping[str, str]) -> Result:
+    def summary(chosen: Sequence[Similarity]) -> Result:
+        nearest = _mean([float(one.nearest) for one in chosen])
+        own, other = _mean([one.own for one in chosen]), _mean([one.other for one in chosen])
+        return {"utterances": len(chosen), "own": own, "other": other, "nearest": nearest}
+
+    names = sorted({targets[one] for one in values})
+    by_speaker = {name: summary([value for one, value in values.items() if targets[one] == name]) for name in names}
+    return {**summary(list(values.values())), "by_speaker": by_speaker}
+
+
+def _voices(reference: Reference, systems: Sequence[System]) -> dict[str, dict[str, Similarity]]:
+    files = [*reference.wavs.values(), *(path for system in systems for path in system.wavs.values())]
+    vectors = embed_files(files)
+    originals = {one: vectors[path] for one, path in reference.wavs.items() if path in vectors}
+    result = {}
+    for system in systems:
+        spoken = {one: vectors[path] for one, path in system.wavs.items() if path in vectors}
+        result[system.name] = similarities(spoken, originals, reference.utt2spk, reference.targets)
+    return result
+
+
+# --- everything ------------------------------------------------------------------------------------------------------
+
+
+def _compared(systems: Sequence[System], wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    if wanted:
+        names = [system.name for system in systems]
+        for name in (name for pair in wanted for name in pair):
+            if name not in names:
+                raise ValueError(f"compare must name systems among {names}, got {name!r}")
+        return list(wanted)
+    models = [system for system in systems if system.timing is not None]
+    pairs = [(one, other) for index, one in enumerate(models) for other in models[index + 1 :]]
+    return [(one.name, other.name) for one, other in pairs if one.experiment == other.experiment]
+
+
+def _difference(first: float | None, second: float | None, draws: Array) -> Result | None:
+    if first is None or second is None:
+        return None
+    without_bias = corrected(first - second, draws)
+    if without_bias is None:
+        return None
+    return {"difference": first - second, "corrected": without_bias[0], "interval": without_bias[1]}
+
+
+def _delivery(system: System, reference: Reference) -> Result:
+    ratios = {
+        one: length / reference.seconds[one] for one, length in system.seconds.items() if one in reference.seconds
+    }
+    states = None if system.status is None else [system.status.get(one, "missing") for one in reference.transcripts]
+    return {
+        "directory": str(system.directory),
+        "utterances": len(system.wavs),
+        "missing": system.missing,
+        "duration_ratio": _mean(list(ratios.values())),
+        "duration_ratios": ratios,
+        "eos_rate": None if states is None else states.count("ok") / len(states),
+        "rtf": None if system.timing is None else system.timing.get("rtf"),
+        "timing": system.timing,
+    }
+
+
+def _comparison(
+    pair: tuple[str, str], results: Mapping[str, Result], draws: Mapping[str, Mapping[str, Array]]
+) -> Result:
+    one, other = pair
+    rows: Result = {"first": one, "second": other}
+    for measure, value in (("frechet", "distance"), ("wer", "rate")):
+        difference = draws[measure][one] - draws[measure][other]
+        rows[measure] = _difference(results[one][measure][value], results[other][measure][value], difference)
+    return rows
+
+
+def _about(reference: Reference, settings: Settings) -> Result:
+    return {
+        "directory": str(reference.directory),
+        "frechet_reference": str(settings.frechet_reference or reference.directory),
+        "utterances": len(reference.transcripts),
+        "speakers": len({reference.utt2spk[one] for one in reference.transcripts}),
+        "transcripts": reference.transcripts,
+        "missing": reference.missing,
+        "unknown_words": unknown_words(reference.transcripts.values()),
+        "other_prompt_speaker": sum(reference.targets[one] != reference.utt2spk[one] for one in reference.transcripts),
+    }
+
+
+def evaluate(reference: Reference, systems: Sequence[System], codec: Dequantiser, settings: Settings) -> Result:
+    """Every measure of every system, and the wanted differences between systems.
+
+    Args:
+        reference: the test set.
+        systems: at least one, names all different.
+        codec: makes frame vectors of codes.
+        settings: how to evaluate.
+
+    Returns:
+        Plain values: "reference", "systems" (name → measures), "comparisons" and "settings".
+    """
+    pairs = _compared(systems, settings.compare)  # first: it can fail, and what follows takes long
+    weights = resample_weights(len(reference.transcripts), settings.resamples, settings.seed)
+    frechet, frechet_draws = frame_distances(codec, reference, systems, settings.frechet_reference, weights)
+    heard = _recognise(reference, systems, settings.nj)
+    voices = _voices(reference, systems)
+    results: dict[str, Result] = {}
+    word_draws = {}
+    for system in systems:
+        words = {one: word_errors(text, heard[system.name][one]) for one, text in reference.transcripts.items()}
+        letters = {one: character_errors(text, heard[system.name][one]) for one, text in reference.transcripts.items()}
+        wer, word_draws[system.name] = _rate(words, weights)
+        results[system.name] = {
+            **_delivery(system, reference),
+            "wer": wer,
+            "cer": _rate(letters, weights)[0],
+            "frechet": frechet[system.name],
+            "speaker": _speaker_summary(voices[system.name], reference.targets),
+            "hypotheses": heard[system.name],
+            "similarities": {
+                one: [value.own, value.other if np.isfinite(value.other) else None]
+                for one, value in voices[system.name].items()
+            },
+        }
+        if system.missing:
+            logging.warning("%s lacks %d of %d utterances", system.name, len(system.missing), len(words))
+    draws = {"frechet": frechet_draws, "wer": word_draws}
+    return {
+        "reference": _about(reference, settings),
+        "systems": results,
+        "comparisons": [_comparison(pair, results, draws) for pair in pairs],
+        "settings": {"resamples": settings.resamples, "seed": settings.seed},
+    }

@@ -1,0 +1,173 @@
+"""Pictures of a comparison: spectrograms side by side, error rates, learning curves."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import scipy.signal
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from espnet_ext.atomic import atomic_path
+from espnet_ext.scoring.learning_curve import Curves
+from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
+
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
+COLOUR = "#33658a"
+DYNAMIC_RANGE_DB = 70.0
+QUALITATIVE_COLOURS = 8
+WINDOW, HOP = 400, 80  # 25 ms and 5 ms at the evaluation rate
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order.
+
+    Args:
+        utt2spk: utterance → speaker, in C-locale order.
+        present: for every system, a mapping whose keys are its utterances.
+        most: how many to choose.
+
+    Returns:
+        Utterances.
+    """
+    seen: dict[str, int] = {}
+    rank = {}
+    for utterance, speaker in utt2spk.items():
+        rank[utterance] = seen.get(speaker, 0)
+        seen[speaker] = rank[utterance] + 1
+    having = {utterance: sum(utterance in system for system in present) for utterance in utt2spk}
+    return sorted(utt2spk, key=lambda utterance: (-having[utterance], rank[utterance], utterance))[:most]
+
+
+def _spectrogram(axes: Axes, path: Path) -> None:
+    samples = read_resampled(path)
+    if len(samples) < WINDOW:
+        samples = np.pad(samples, (0, WINDOW - len(samples)))
+    _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
+    level = 10 * np.log10(power + 1e-12)
+    top = float(level.max())
+    axes.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=top - DYNAMIC_RANGE_DB,
+        vmax=top,
+        extent=(0, len(samples) / EVALUATION_RATE_HZ, 0, EVALUATION_RATE_HZ / 2000),
+        interpolation="nearest",
+    )
+
+
+def spectrograms(
+    systems: Mapping[str, Mapping[str, Path]],
+    hypotheses: Mapping[str, Mapping[str, str]],
+    transcripts: Mapping[str, str],
+    path: Path,
+) -> None:
+    """The same sentences (columns) by every system (rows), each with what the recogniser heard.
+
+    Args:
+        systems: name → utterance → audio file.
+        hypotheses: name → utterance → words heard.
+        transcripts: the utterances to show → text.
+        path: PNG to write.
+    """
+    seconds = {
+        one: max(
+            [len(read_resampled(wavs[one])) / EVALUATION_RATE_HZ for wavs in systems.values() if one in wavs] or [1]
+        )
+        for one in transcripts
+    }
+    with mpl.rc_context({**STYLE, "font.size": 8}):
+        figure = Figure(figsize=(4.2 * len(transcripts), 1.55 * len(systems) + 0.6))
+        panels = figure.subplots(len(systems), len(transcripts), squeeze=False)
+        for row, (name, wavs) in enumerate(systems.items()):
+            for column, (utterance, text) in enumerate(transcripts.items()):
+                axes = panels[row][column]
+                if utterance in wavs:
+                    _spectrogram(axes, wavs[utterance])
+                heard = hypotheses[name].get(utterance, "") if utterance in wavs else "missing"
+                title = textwrap.fill(f"heard: {heard or '(nothing)'}", 70)
+                axes.set_title(f"{utterance}: {textwrap.fill(text, 60)}\n{title}" if row == 0 else title, fontsize=7)
+                axes.set(xlim=(0, seconds[utterance]), ylim=(0, EVALUATION_RATE_HZ / 2000))
+                axes.label_outer()
+            panels[row][0].set_ylabel(f"{textwrap.fill(name, 16)}\nkHz")
+        for axes in panels[-1]:
+            axes.set_xlabel("s")
+        _save(figure, path)
+
+
+def error_bars(systems: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> None:
+    """Word error rate of every system with its interval.
+
+    Args:
+        systems: name → measures.
+        title: of the picture.
+        path: PNG to write.
+    """
+    words = {name: scores["wer"] for name, scores in systems.items() if scores["wer"]["rate"] is not None}
+    rates = np.array([100 * counts["rate"] for counts in words.values()])
+    ends = np.array([100 * np.array(counts["interval"] or [counts["rate"]] * 2) for counts in words.values()])
+    # percentiles of a rate that is hardly ever anything else can lie on one side of it
+    errors = np.stack([rates - ends[:, 0], ends[:, 1] - rates]).clip(min=0.0)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 0.42 * len(words) + 1.1))
+        axes = figure.subplots()
+        axes.barh(
+            list(words), rates, xerr=errors, color=COLOUR, height=0.62, error_kw={"capsize": 3, "ecolor": "#222222"}
+        )
+        for row, (rate, high) in enumerate(zip(rates, ends[:, 1], strict=True)):
+            axes.annotate(f"{rate:.1f}", (max(rate, high), row), (5, 0), textcoords="offset points", va="center")
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="word error rate, % (95 % interval)")
+        axes.margins(x=0.12)
+        axes.set_xlim(left=0)
+        _save(figure, path)
+
+
+def _curve_panel(axes: Axes, curves: Curves, prefix: str, label: str) -> None:
+    names = sorted({name for part in curves.values() for name in part if name.startswith(prefix)})
+    # few curves: colours that differ in hue; many, such as one per codebook: an ordered scale
+    colours = mpl.colormaps["Dark2"](range(len(names)))
+    if len(names) > QUALITATIVE_COLOURS:
+        colours = mpl.colormaps["viridis"](np.linspace(0, 0.88, len(names)))
+    for name, colour in zip(names, colours, strict=True):
+        for part, line in (("train", "--"), ("valid", "-")):
+            values = sorted(curves.get(part, {}).get(name, {}).items())
+            if values:
+                marker = "o" if len(values) == 1 else None
+                axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"{name}, {part}")
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7, frameon=False, ncols=1 + len(names) // 6)
+
+
+def learning_curves(curves: Curves, title: str, path: Path) -> None:
+    """Losses, and accuracies where there are any, of each head over the epochs: training dashed, validation solid.
+
+    Args:
+        curves: from `read_learning_curves`.
+        title: of the picture.
+        path: PNG to write.
+    """
+    panels = [("loss", "loss")]
+    if any(name.startswith("acc") for part in curves.values() for name in part):
+        panels.append(("acc", "accuracy"))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2 * len(panels), 3.8))
+        for axes, (prefix, label) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+            _curve_panel(axes, curves, prefix, label)
+        figure.suptitle(title)
+        _save(figure, path)

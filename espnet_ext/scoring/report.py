@@ -1,0 +1,249 @@
+"""RESULTS.md in ESPnet's style, made from the contents of scores.json files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Result = Mapping[str, Any]
+ABSENT = "–"
+MOST_NAMES = 5  # utterances named per system and reason; scores.json has them all
+
+
+def _number(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return ABSENT if value is None else f"{100 * value:.1f}"
+
+
+def _range(ends: Sequence[float] | None, digits: int, factor: float = 1.0) -> str:
+    return ABSENT if ends is None else f"{factor * ends[0]:.{digits}f} … {factor * ends[1]:.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""A Markdown table.
+
+    Args:
+        header: names of the columns; the first is of text, the others of numbers.
+        rows: cells.
+
+    Returns:
+        Lines, each ended by a line feed.
+
+    >>> print(table(["system", "Err"], [["a|b", "1.0"]]), end="")
+    |system|Err|
+    |---|---:|
+    |a\\|b|1.0|
+    """
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"|{'|'.join(line)}|\n" for line in lines)
+
+
+def error_table(systems: Mapping[str, Result], measure: str) -> str:
+    """Rows of correct, substituted, deleted and inserted units in percent of the reference's.
+
+    Args:
+        systems: name → measures.
+        measure: "wer" or "cer".
+
+    Returns:
+        The table.
+    """
+    rows = []
+    for name, scores in systems.items():
+        counts = scores[measure]
+        units, sentences = counts["reference"], counts["sentences"]
+        shares = [
+            _percent(counts[key] / units if units else None)
+            for key in ("correct", "substitutions", "deletions", "insertions")
+        ]
+        wrong = _percent(counts["wrong_sentences"] / sentences if sentences else None)
+        rows.append([name, str(sentences), str(units), *shares, _percent(counts["rate"]), wrong])
+    unit = {"wer": "Wrd", "cer": "Chr"}[measure]
+    return table(["dataset", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err"], rows)
+
+
+def metric_table(systems: Mapping[str, Result]) -> str:
+    """One row of all measures per system.
+
+    Args:
+        systems: name → measures.
+
+    Returns:
+        The table.
+    """
+    header = ["system", "utt", "WER %", "95 %", "CER %", "speaker own", "others", "own nearest %"]
+    header += ["codec FD", "FD, bias-corrected", "95 %", "duration ratio", "EOS %", "RTF"]
+    rows = []
+    for name, scores in systems.items():
+        words, voice, frames = scores["wer"], scores["speaker"], scores["frechet"]
+        row = [name, str(scores["utterances"])]
+        row += [_percent(words["rate"]), _range(words["interval"], 1, 100), _percent(scores["cer"]["rate"])]
+        row += [_number(voice["own"], 3), _number(voice["other"], 3), _percent(voice["nearest"])]
+        row += [_number(frames["distance"], 4), _number(frames["corrected"], 4), _range(frames["interval"], 4)]
+        row += [_number(scores["duration_ratio"], 2), _percent(scores["eos_rate"]), _number(scores["rtf"], 3)]
+        rows.append(row)
+    return table(header, rows)
+
+
+def comparison_table(comparisons: Sequence[Result]) -> str:
+    """One row per difference between two systems, on the same utterances.
+
+    Args:
+        comparisons: from `evaluate`.
+
+    Returns:
+        The table.
+    """
+    rows = []
+    for pair in comparisons:
+        names = f"{pair['first']} − {pair['second']}"
+        for label, measure, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
+            found = pair[measure]
+            if found is not None:
+                values = [f"{factor * found[key]:.{digits}f}" for key in ("difference", "corrected")]
+                rows.append([names, label, *values, _range(found["interval"], digits, factor)])
+    return table(["systems", "measure", "difference", "bias-corrected", "95 %"], rows)
+
+
+def speaker_table(systems: Mapping[str, Result]) -> str:
+    """Similarity to the own speaker / mean to the others, for every target speaker (rows) and system (columns).
+
+    Args:
+        systems: name → measures.
+
+    Returns:
+        The table.
+    """
+    speakers = sorted({name for scores in systems.values() for name in scores["speaker"]["by_speaker"]})
+    rows = []
+    for speaker in speakers:
+        cells = []
+        for scores in systems.values():
+            found = scores["speaker"]["by_speaker"].get(speaker)
+            cells.append(ABSENT if found is None else f"{_number(found['own'], 2)} / {_number(found['other'], 2)}")
+        rows.append([speaker, *cells])
+    return table(["speaker", *systems], rows)
+
+
+def _named(what: str, missing: Mapping[str, str]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for utterance, reason in missing.items():
+        by_reason.setdefault(reason.partition(":")[0], []).append(utterance)
+    lines = []
+    for reason, names in sorted(by_reason.items()):
+        shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+        lines.append(f"- {what}: {len(names)} × {reason} ({shown})")
+    return lines
+
+
+def remarks(result: Result) -> list[str]:
+    """What a reader must know about the numbers: absent utterances, unknown words, what the distance measures.
+
+    Args:
+        result: contents of a scores.json.
+
+    Returns:
+        Lines of a Markdown list.
+    """
+    reference = result["reference"]
+    lines = _named("reference, no recording", reference["missing"])
+    for name, scores in result["systems"].items():
+        lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
+        lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
+    if reference["unknown_words"]:
+        words = ", ".join(f"{word} ({count})" for word, count in reference["unknown_words"].items())
+        lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")
+    if reference["other_prompt_speaker"]:
+        lines.append(f"- prompts of another speaker than the recording's: {reference['other_prompt_speaker']}")
+    silent = [name for name, scores in result["systems"].items() if not scores["frechet"]["own_codes"]]
+    if silent:
+        lines.append(f"- no codes of their own, measured with the reference's: {', '.join(silent)}")
+    lines.append(
+        f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
+        "it sees which frames occur, not their order"
+    )
+    lines.append(
+        f"- intervals: {result['settings']['resamples']} bootstrap resamples of {reference['utterances']} utterances; "
+        "a distance between few utterances is biased upwards, the corrected one is not"
+    )
+    return lines
+
+
+def _section(result: Result, folder: Path) -> str:
+    systems = result["systems"]
+    parts = [f"## {result['title']}\n"]
+    parts.append("### WER\n\n" + error_table(systems, "wer"))
+    parts.append("### CER\n\n" + error_table(systems, "cer"))
+    parts.append("### Measures\n\n" + metric_table(systems))
+    if result["comparisons"]:
+        parts.append("### Differences on the same utterances\n\n" + comparison_table(result["comparisons"]))
+    if any(len(scores["speaker"]["by_speaker"]) > 1 for scores in systems.values()):
+        parts.append("### Speaker similarity, own / others\n\n" + speaker_table(systems))
+    parts.append("### Remarks\n\n" + "".join(f"{line}\n" for line in remarks(result)))
+    figures = "".join(
+        f"![{caption}]({os.path.relpath(path, folder)})\n\n" for caption, path in result["figures"].items()
+    )
+    return "\n".join(parts) + (f"\n### Figures\n\n{figures}" if figures else "")
+
+
+def environment_block(environment: Mapping[str, str]) -> str:
+    """ESPnet's list of versions.
+
+    Args:
+        environment: name → value.
+
+    Returns:
+        Lines of a Markdown list.
+    """
+    return "".join(f"- {name}: `{value}`\n" for name, value in environment.items())
+
+
+def results_page(results: Sequence[Result], folder: Path) -> str:
+    """The page of one or several test sets.
+
+    Args:
+        results: contents of scores.json files; the environment is that of the newest.
+        folder: where the page will be; links to figures start there.
+
+    Returns:
+        Contents of RESULTS.md.
+    """
+    newest = max(results, key=lambda result: str(result["environment"]["date"]))
+    parts = ["<!-- Generated by espnet_ext.bin.score -->\n# RESULTS\n"]
+    parts.append("## Environments\n\n" + environment_block(newest["environment"]))
+    parts += [_section(result, folder) for result in results]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def terminal_summary(results: Sequence[Result]) -> str:
+    """The most important measures as aligned text.
+
+    Args:
+        results: contents of scores.json files.
+
+    Returns:
+        Lines.
+    """
+    rows = [["test set", "system", "WER %", "speaker own", "others", "codec FD", "duration", "EOS %", "RTF"]]
+    for result in results:
+        for name, scores in result["systems"].items():
+            voice = scores["speaker"]
+            row = [result["title"], name, _percent(scores["wer"]["rate"]), _number(voice["own"], 3)]
+            row += [_number(voice["other"], 3), _number(scores["frechet"]["distance"], 4)]
+            row += [_number(scores["duration_ratio"], 2), _percent(scores["eos_rate"]), _number(scores["rtf"], 3)]
+            rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,123 @@
+"""Whose voice it is: similarity of speech to its target speaker and to the other speakers of the test set."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
+
+if TYPE_CHECKING:
+    from resemblyzer import VoiceEncoder
+
+Embedding = NDArray[np.float32]
+SHORTEST_SPEECH_SECONDS = 0.3  # where the voice detector leaves less, the whole audio is embedded
+SILENCE = 1e-5  # root mean square, full scale 1; below it there is no voice to describe
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine similarities of one utterance.
+
+    Attributes:
+        own: to the centroid of its target speaker.
+        other: mean over the centroids of the other speakers; NaN if there are none.
+        nearest: whether the target speaker's centroid is the nearest of all.
+    """
+
+    own: float
+    other: float
+    nearest: bool
+
+
+def load_encoder() -> VoiceEncoder:
+    """Resemblyzer's speaker encoder on the CPU, with the weights inside its wheel."""
+    with warnings.catch_warnings():
+        # its import of scipy.ndimage.morphology is deprecated, which no user of ours can change
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from resemblyzer import VoiceEncoder
+    return VoiceEncoder("cpu", verbose=False)
+
+
+def embed(encoder: VoiceEncoder, path: Path) -> Embedding | None:
+    """Unit vector (256,) that describes the voice of a file; None for silence.
+
+    Args:
+        encoder: from `load_encoder`.
+        path: audio of any sample rate.
+
+    Returns:
+        The embedding.
+    """
+    from resemblyzer.audio import normalize_volume, trim_long_silences
+    from resemblyzer.hparams import audio_norm_target_dBFS
+
+    samples = read_resampled(path)
+    if float(np.sqrt(np.mean(samples**2))) < SILENCE:
+        return None
+    samples = np.clip(normalize_volume(samples, audio_norm_target_dBFS, increase_only=True), -1.0, 1.0)
+    speech = trim_long_silences(samples)
+    if len(speech) < SHORTEST_SPEECH_SECONDS * EVALUATION_RATE_HZ:
+        speech = samples
+    return encoder.embed_utterance(speech)
+
+
+def embed_files(paths: Iterable[Path]) -> dict[Path, Embedding]:
+    """Embeddings of files, each file once; silent files are absent.
+
+    Args:
+        paths: audio files of any sample rate.
+
+    Returns:
+        Path → embedding.
+    """
+    encoder = load_encoder()
+    found = {path: embed(encoder, path) for path in tqdm(dict.fromkeys(paths), desc="speaker embeddings", unit="utt")}
+    return {path: vector for path, vector in found.items() if vector is not None}
+
+
+def _centroids(originals: Mapping[str, Embedding], utt2spk: Mapping[str, str], left_out: str) -> dict[str, Embedding]:
+    by_speaker: dict[str, list[Embedding]] = {}
+    for utterance, vector in originals.items():
+        if utterance != left_out:
+            by_speaker.setdefault(utt2spk[utterance], []).append(vector)
+    means = {speaker: np.mean(vectors, axis=0) for speaker, vectors in by_speaker.items()}
+    return {speaker: mean / np.linalg.norm(mean) for speaker, mean in means.items()}
+
+
+def similarities(
+    embeddings: Mapping[str, Embedding],
+    originals: Mapping[str, Embedding],
+    utt2spk: Mapping[str, str],
+    targets: Mapping[str, str],
+) -> dict[str, Similarity]:
+    """Similarities of a system's utterances to the speakers of the originals.
+
+    A speaker's centroid is the mean of that speaker's originals without the original of the utterance at hand, so that
+    copying its recording exactly gains nothing over another recording of the same voice.
+
+    Args:
+        embeddings: utterance → what a system made of it.
+        originals: utterance → its recording.
+        utt2spk: utterance → speaker of the recording.
+        targets: utterance → speaker that the system was prompted with.
+
+    Returns:
+        Utterance → similarities, without utterances whose target speaker has no other recording.
+    """
+    result = {}
+    for utterance, vector in embeddings.items():
+        close = {name: float(vector @ one) for name, one in _centroids(originals, utt2spk, utterance).items()}
+        own = close.pop(targets[utterance], None)
+        if own is None:
+            continue
+        other = float(np.mean(list(close.values()))) if close else float("nan")
+        result[utterance] = Similarity(own, other, all(own > value for value in close.values()))
+    return result

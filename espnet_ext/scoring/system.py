@@ -1,0 +1,144 @@
+"""What is compared: a reference test set and the output directories of systems, checked utterance by utterance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_ext.datadir import read_scp
+from espnet_ext.scoring.waveform import read_mono
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A test set as it should sound.
+
+    Attributes:
+        directory: of the codes, with text, utt2spk and wav.scp.
+        transcripts: utterance → text; its keys are the test set.
+        utt2spk: utterance → speaker of the recording.
+        targets: utterance → speaker of the prompt that systems were given.
+        wavs: utterance → readable recording.
+        seconds: utterance → duration of it.
+        missing: utterance → why it has no readable recording.
+    """
+
+    directory: Path
+    transcripts: dict[str, str]
+    utt2spk: dict[str, str]
+    targets: dict[str, str]
+    wavs: dict[str, Path]
+    seconds: dict[str, float]
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True)
+class System:
+    """One system's speech for the utterances of a test set.
+
+    Attributes:
+        name: row label.
+        directory: its output.
+        wavs: utterance → readable audio.
+        seconds: utterance → duration of it.
+        missing: utterance of the test set → why there is no readable audio.
+        has_own_codes: whether the directory has a codes.scp.
+        status: utterance → "ok" or what went wrong; None if the system reports none.
+        timing: contents of timing.json; None if the system reports none.
+    """
+
+    name: str
+    directory: Path
+    wavs: dict[str, Path]
+    seconds: dict[str, float]
+    missing: dict[str, str]
+    has_own_codes: bool
+    status: dict[str, str] | None
+    timing: dict[str, float] | None
+
+    @property
+    def experiment(self) -> Path:
+        """Directory of the model, two above ``<model>/<decoding>/<set>``."""
+        return self.directory.parent.parent
+
+
+def _readable(
+    wav_scp: Mapping[str, str], utterances: Iterable[str]
+) -> tuple[dict[str, Path], dict[str, float], dict[str, str]]:
+    wavs, seconds, missing = {}, {}, {}
+    for utterance in utterances:
+        if utterance not in wav_scp:
+            missing[utterance] = "not in wav.scp"
+            continue
+        path = Path(wav_scp[utterance])
+        try:
+            samples, rate = read_mono(path)
+        except ValueError as error:
+            missing[utterance] = str(error)
+            continue
+        wavs[utterance], seconds[utterance] = path, len(samples) / rate
+    return wavs, seconds, missing
+
+
+def load_reference(directory: Path) -> Reference:
+    """The test set of a data directory.
+
+    Args:
+        directory: with text, utt2spk and wav.scp; utt2prompt, if there, tells whose voice was the prompt.
+
+    Returns:
+        The test set.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is malformed, there is no utterance, or one has no speaker.
+    """
+    transcripts, utt2spk = read_scp(directory / "text"), read_scp(directory / "utt2spk")
+    if not transcripts:
+        raise ValueError(f"reference must have utterances, got none in {directory / 'text'}")
+    strangers = [utterance for utterance in transcripts if utterance not in utt2spk]
+    if strangers:
+        raise ValueError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
+    prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
+    targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
+    wavs, seconds, missing = _readable(read_scp(directory / "wav.scp"), transcripts)
+    return Reference(directory, transcripts, utt2spk, targets, wavs, seconds, missing)
+
+
+def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System:
+    """The output directory of a system; what it lacks is recorded, not dropped.
+
+    Args:
+        name: row label.
+        directory: with wav.scp and perhaps codes.scp, status and timing.json.
+        utterances: the test set.
+
+    Returns:
+        The system.
+
+    Raises:
+        FileNotFoundError: if wav.scp is missing.
+        ValueError: if a file is malformed.
+    """
+    try:
+        wav_scp = read_scp(directory / "wav.scp")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"system {name!r}: {directory / 'wav.scp'} is missing") from None
+    wavs, seconds, missing = _readable(wav_scp, utterances)
+    status, timing = directory / "status", directory / "timing.json"
+    try:
+        costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"system {name!r}: {timing} must be JSON: {error}") from None
+    return System(
+        name,
+        directory,
+        wavs,
+        seconds,
+        missing,
+        (directory / "codes.scp").is_file(),
+        read_scp(status) if status.is_file() else None,
+        costs,
+    )

@@ -1,0 +1,62 @@
+"""What the README shows works."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Contents of the fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert named and named <= targets
+
+
+def test_every_path_in_backticks_exists():
+    named = re.findall(r"`((?:egs2|conf|espnet_ext|local|tests|requirements)/[\w./-]*)`", README)
+    assert named and [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_registered_strategy_has_a_row():
+    from espnet_ext.decoding import strategies
+
+    rows = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
+    assert set(strategies) <= rows
+
+
+@pytest.mark.espnet
+def test_the_say_command_speaks(corpus, experiment, tmp_path, monkeypatch):
+    from espnet_ext.bin import say
+
+    command = next(block for block in blocks("bash") if "espnet_ext.bin.say" in block).replace("\\\n", " ")
+    words = shlex.split(next(line for line in command.splitlines() if "espnet_ext.bin.say" in line))
+    words = words[words.index("espnet_ext.bin.say") + 1 :]
+    words[0] = str(experiment)
+    words[words.index("--data_dir") + 1] = str(corpus / "train")
+    words[words.index("--speaker") + 1] = "s"
+    monkeypatch.chdir(tmp_path)
+    say.main(words)
+    assert (tmp_path / words[words.index("-o") + 1]).stat().st_size > 44
+
+
+@pytest.mark.espnet
+def test_the_python_example_runs(corpus, experiment, tmp_path, monkeypatch):
+    import soundfile
+    from fabricated import tone
+
+    (code,) = blocks("python")
+    name = re.search(r'from_experiment\("(.*?)"\)', code).group(1)
+    shutil.copytree(experiment, tmp_path / name)
+    soundfile.write(tmp_path / "someone.wav", tone(), 16000)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})

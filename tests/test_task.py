@@ -1,0 +1,164 @@
+"""The ESPnet side on a fabricated corpus: options, training, checkpoints, resuming, decoding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fabricated import command, tone
+
+pytest.importorskip("espnet2")
+from espnet_ext.ark import read_codes
+from espnet_ext.bin import codec_lm_inference, say
+from espnet_ext.codec import copy_codec, create_codec, save_codec
+from espnet_ext.inference import CodecLM, DecodeOptions, load_strictly
+from espnet_ext.tasks.codec_lm import CodecLMTask
+
+pytestmark = pytest.mark.espnet
+CONFS = sorted((Path(__file__).parent.parent / "conf").glob("train*.yaml"))
+MODEL_FILE = "valid.loss.ave.pth"
+
+
+@pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("stacking", [1, 2])
+def test_every_conf_builds(corpus, tmp_path, conf, stacking):
+    CodecLMTask.main(cmd=command(corpus, tmp_path, "--dry_run", "true", "--frame_stacking_factor", str(stacking), conf=conf))
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert config["token_list"][-1] == "<eos>" and config["codec_info"]["spec"]["num_codebooks"] == 8
+    assert len(conf.read_text().splitlines()) <= 60
+
+
+def test_statistics_hold_the_shape_of_every_utterance(corpus, tmp_path):
+    CodecLMTask.main(cmd=command(corpus, tmp_path, "--collect_stats", "true"))
+    shapes = dict(line.split() for line in (tmp_path / "train" / "codes_shape").read_text().splitlines())
+    assert shapes == {f"s-{i}": f"{5 + i},8" for i in range(6)}
+    assert (tmp_path / "valid" / "text_shape").is_file()
+
+
+def test_training_writes_a_checkpoint_with_every_key_and_the_codec(experiment):
+    state = torch.load(experiment / MODEL_FILE, weights_only=True)
+    assert {"corelm.embedding.table.weight", "corelm.primary.updates"} <= set(state)
+    assert (experiment / "codec" / "codec_info.yaml").is_file()
+    log = (experiment / "train.log").read_text() if (experiment / "train.log").is_file() else ""
+    assert "Traceback" not in log
+
+
+def test_resuming_continues_the_epochs_and_the_updates(corpus, experiment, tmp_path):
+    import shutil
+
+    output = tmp_path / "model"
+    shutil.copytree(experiment, output, symlinks=True)
+    more = ["--resume", "true", "--frame_stacking_factor", "2", "--max_epoch", "2"]
+    CodecLMTask.main(cmd=command(corpus, output, *more))
+    before, after = (torch.load(d / f, weights_only=True) for d, f in ((experiment, "1epoch.pth"), (output, "2epoch.pth")))
+    assert int(after["corelm.primary.updates"]) == 2 * int(before["corelm.primary.updates"]) > 0
+    assert not torch.equal(after["corelm.embedding.table.weight"], before["corelm.embedding.table.weight"])
+
+
+def test_resuming_with_another_stacking_factor_is_refused_in_one_line(corpus, experiment):
+    with pytest.raises(ValueError, match=r"frame_stacking_factor must be 2 to continue .*, got 1"):
+        CodecLMTask.main(cmd=command(corpus, experiment, "--resume", "true", "--frame_stacking_factor", "1"))
+
+
+def test_codes_of_another_codec_are_refused(corpus, tmp_path):
+    other = create_codec("world_vq", [tone(0.8)], seed=1, conf={"codebook_size": 8})
+    save_codec(other, "world_vq", tmp_path / "other", origin={})
+    line = command(corpus, tmp_path / "exp")
+    line[line.index("--codec_info") + 1] = str(tmp_path / "other" / "codec_info.yaml")
+    with pytest.raises(ValueError, match="must hold codes of codec"):
+        CodecLMTask.main(cmd=line)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--corelm_conf", "depth=3"], "corelm_conf of codec_lm must be among .*'depth'"),
+        (["--primary_conf", "depth=3"], "primary_conf of cross_attention must be among .*'depth'"),
+        (["--local_conf", "depth=3"], "local_conf of ar must be among .*'depth'"),
+        (["--model_conf", "depth=3"], "model_conf must be among .*'depth'"),
+        (["--frame_stacking_factor", "0"], "frame_stacking_factor must be at least 1, got 0"),
+        (["--token_list", "nowhere.txt"], "token_list not found: nowhere.txt"),
+        (["--codec_info", "nowhere/codec_info.yaml"], "codec_info not found"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused_by_name(corpus, tmp_path, more, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        CodecLMTask.main(cmd=command(corpus, tmp_path, "--dry_run", "true", *more))
+
+
+@pytest.mark.parametrize("decoding", ["parallel", "local_ar"])
+def test_inference_writes_everything_it_promises(corpus, experiment, tmp_path, decoding):
+    data, text = tmp_path / "data", "s-0 abc\ns-1 a?b\ns-2  \n"
+    copy_codec(corpus / "codec", data)
+    (data / "text").write_text(text)
+    (data / "prompt.scp").write_text((corpus / "dev" / "prompt.scp").read_text())
+    line = ["--exp", str(experiment), "--data_dir", str(data), "--output_dir", str(tmp_path / "out"), "--decoding", decoding]
+    codec_lm_inference.main(line)
+    out = tmp_path / "out"
+    codes = read_codes(out / "codes.scp", 8)
+    assert sorted(codes) == ["s-0", "s-1"]
+    assert (out / "skipped").read_text().startswith("s-2\tempty text")
+    assert {line.split()[1] for line in (out / "status").read_text().splitlines()} <= {"ok", "no_eos", "skipped"}
+    timing = json.loads((out / "timing.json").read_text())
+    assert timing["utterances"] == 2 and timing["frames"] == sum(len(codes[utt]) for utt in codes)
+    assert timing["decoding"] == decoding and timing["rtf"] > 0
+    assert len(list((out / "wav").glob("*.wav"))) == 2
+
+
+def test_a_batch_is_its_utterances_alone(corpus, experiment):
+    speak = CodecLM.from_experiment(experiment)
+    options = DecodeOptions(sampling={"temperature": 1.0}, maxlenratio=4.0)
+    prompt = read_codes(corpus / "dev" / "codes.scp", 8)["s-0"]
+    together = speak.batch(["x", "y"], ["abc", "abcd dcba"], [prompt, None], options)
+    alone = [speak.batch([n], [t], [p], options)[0] for n, t, p in (("x", "abc", prompt), ("y", "abcd dcba", None))]
+    for row, single in zip(together, alone, strict=True):
+        assert np.array_equal(row.codes, single.codes) and row.has_eos == single.has_eos
+        np.testing.assert_allclose(row.waveform, single.waveform, atol=1e-6)
+
+
+def test_say_writes_one_sentence(corpus, experiment, tmp_path):
+    out = tmp_path / "out.wav"
+    say.main([str(experiment), "abc", "-o", str(out), "--speaker", "s", "--data_dir", str(corpus / "train")])
+    assert out.stat().st_size > 44
+
+
+def test_an_unknown_speaker_is_refused_with_the_list(corpus, experiment, tmp_path):
+    line = [str(experiment), "abc", "-o", str(tmp_path / "o.wav"), "--speaker", "nobody", "--data_dir", str(corpus / "train")]
+    with pytest.raises(ValueError, match=r"speaker must be one of \['s'\] of .*, got 'nobody'"):
+        say.main(line)
+
+
+@pytest.mark.parametrize("missing", ["config.yaml", MODEL_FILE, "codec/codec_info.yaml", "codec/codec.npz"])
+def test_a_half_written_experiment_names_what_it_lacks(experiment, tmp_path, missing):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(experiment, broken)
+    (broken / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=Path(missing).name):
+        CodecLM.from_experiment(broken)
+
+
+def test_a_checkpoint_that_lacks_a_key_or_has_another_shape_is_refused(experiment, tmp_path):
+    state = torch.load(experiment / MODEL_FILE, weights_only=True)
+    module = torch.nn.Linear(2, 2)
+    torch.save({"weight": torch.zeros(2, 2)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="bias is missing"):
+        load_strictly(module, tmp_path / "a.pth")
+    torch.save({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"weight is \(3, 2\), not \(2, 2\)"):
+        load_strictly(module, tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes((experiment / MODEL_FILE).read_bytes()[:1000])
+    with pytest.raises(ValueError, match="c.pth cannot be read"):
+        load_strictly(module, tmp_path / "c.pth")
+    assert len(state) > 10
+
+
+def test_unknown_keys_of_a_decode_yaml_are_refused():
+    with pytest.raises(ValueError, match=r"inference_config must have keys among .*, got \['temperature'\]"):
+        DecodeOptions.from_mapping({"temperature": 1.0})
+    with pytest.raises(ValueError, match=r"sampling must have keys among .*, got \['heat'\]"):
+        DecodeOptions.from_mapping({"sampling": {"heat": 1.0}}).sampling_options()
