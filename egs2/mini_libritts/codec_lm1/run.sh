@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Mini LibriTTS: the small synthetic corpus of this repository, in LibriTTS's layout, from audio to scores.
+#
+#   ./run.sh                           everything, as `make quickstart` does
+#   ./run.sh --size tiny               the same on a handful of sentences, to see that all stages work
+#   ./run.sh --stage train --stop_stage score --stacking "1 4"
+#   ./run.sh --help                    the stages and all options
+set -euo pipefail
+
+recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+shared=${recipe}/../../../local
+# shellcheck source=../../../local/parse_options.sh
+. "${shared}/parse_options.sh"
+
+size=$(option_value size mini "$@")
+case ${size} in
+  mini) defaults=() ;;
+  tiny)
+    # its own directories, so that neither size undoes the work of the other
+    defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml)
+    ;;
+  *) usage_error "--size must be mini or tiny, got '${size}'" ;;
+esac
+
+exec bash "${shared}/codec_lm.sh" \
+  --recipe_dir "${recipe}" \
+  --size "${size}" \
+  --train_set train \
+  --valid_set dev \
+  --test_sets "test_seen test_unseen" \
+  --fs 16000 \
+  --codec world_vq \
+  --token_type char \
+  --stacking "1 2" \
+  --decodings "parallel local_ar" \
+  "${defaults[@]}" "$@"

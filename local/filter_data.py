@@ -1,0 +1,82 @@
+"""Stage 3, filter: utterances of a usable length that have a transcript; the others are listed.
+
+python local/filter_data.py --in dump/raw/train --out dump/filtered/train --min_wav_duration 0.3 --max_wav_duration 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import soundfile
+
+from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+
+
+def reason_to_skip(duration_s: float, transcript: str | None, min_s: float, max_s: float) -> str:
+    """Why an utterance cannot be used; the empty string if it can."""
+    if transcript is None:
+        return "missing transcript"
+    if not transcript:
+        return "empty transcript"
+    if duration_s < min_s:
+        return f"too short: {duration_s:.3f} s"
+    if duration_s > max_s:
+        return f"too long: {duration_s:.3f} s"
+    return ""
+
+
+def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float) -> None:
+    """Write the data directory of the utterances that can be used and the list of the others.
+
+    Args:
+        source: output of stage format.
+        out: data directory to write; its wav.scp points to the audio of `source`.
+        min_s: shortest duration, seconds.
+        max_s: longest duration, seconds.
+
+    Raises:
+        ValueError: if the limits contradict each other, an utterance lacks its length, or nothing is left.
+    """
+    if not 0 <= min_s < max_s:
+        raise ValueError(f"--min_wav_duration must be >= 0 and below --max_wav_duration, got {min_s} and {max_s}")
+    wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
+    lengths, text = read_scp(source / "utt2num_samples"), read_scp(source / "text", allow_empty=True)
+    if lengths.keys() != wavs.keys():
+        odd = min(lengths.keys() ^ wavs.keys())
+        raise ValueError(f"{source}: wav.scp and utt2num_samples must list the same utterances, they differ in {odd}")
+    rate_hz = soundfile.info(next(iter(wavs.values()))).samplerate if wavs else 1  # stage format made them all equal
+    reasons = {
+        utterance: reason_to_skip(int(lengths[utterance]) / rate_hz, text.get(utterance), min_s, max_s)
+        for utterance in wavs
+    }
+    skipped = {utterance: reason for utterance, reason in reasons.items() if reason}
+    kept = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
+    write_skipped(out / "skipped", skipped)
+    if not kept:
+        raise ValueError(f"{source}/wav.scp must list usable utterances; skipped {skipped_summary(skipped)}")
+    write_scp(out / "utt2num_samples", {utterance: lengths[utterance] for utterance in kept})
+    write_data_dir(out, kept, text, speakers)
+    hours = sum(int(lengths[utterance]) for utterance in kept) / rate_hz / 3600
+    logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(kept), hours, skipped_summary(skipped))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--in", dest="source", type=Path, required=True, help="output of stage format")
+    parser.add_argument("--out", type=Path, required=True, help="data directory to write")
+    parser.add_argument("--min_wav_duration", type=float, default=0.3, help="seconds")
+    parser.add_argument("--max_wav_duration", type=float, default=20.0, help="seconds")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        filter_data_dir(args.source, args.out, args.min_wav_duration, args.max_wav_duration)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

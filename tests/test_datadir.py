@@ -1,0 +1,80 @@
+"""Kaldi-style tables: what is written can be read, and what is broken is named with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+
+
+def test_a_written_table_is_read_back_in_c_locale_order(tmp_path: Path) -> None:
+    table = {"b_1": "x y  z", "B_1": "upper case sorts first", "b-1": "café", "b1": "1"}
+    write_scp(tmp_path / "text", table)
+    assert list(read_scp(tmp_path / "text")) == ["B_1", "b-1", "b1", "b_1"]
+    assert read_scp(tmp_path / "text") == table
+
+
+def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
+    write_scp(tmp_path / "wav.scp", {})
+    assert read_scp(tmp_path / "wav.scp") == {}
+
+
+def test_an_empty_transcript_is_kept_only_when_asked_for(tmp_path: Path) -> None:
+    write_scp(tmp_path / "text", {"a": "", "b": "two"})
+    assert read_scp(tmp_path / "text", allow_empty=True) == {"a": "", "b": "two"}
+    with pytest.raises(ValueError, match=r"text:1: must be a key and a value, got 'a'"):
+        read_scp(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a 1\na 2\n", "text:2: a is a duplicate"),
+        (b"b 1\na 2\n", "text:2: must be sorted as in the C locale"),
+        (b"a 1\n\nb 2\n", "text:2: must be a key and a value"),
+        (b"a 1\nb \xff\n", "text:2: must be UTF-8, got byte 0xff"),
+        (b"\na 1\n", "text:1: must be a key and a value"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_scp(tmp_path / "text")
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"utt2spk is missing"):
+        read_scp(tmp_path / "utt2spk")
+
+
+@pytest.mark.parametrize("table", [{"two words": "x"}, {"": "x"}, {"a": "two\nlines"}])
+def test_a_table_that_could_not_be_read_back_is_not_written(tmp_path: Path, table: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be one"):
+        write_scp(tmp_path / "text", table)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_directory_holds_the_utterances_of_its_wav_scp(tmp_path: Path) -> None:
+    text = {"a-1": "one", "a-2": "two", "b-1": "dropped"}
+    write_data_dir(tmp_path, {"a-2": "2.wav", "a-1": "1.wav", "a-3": "3.wav"}, text, {f"a-{n}": "a" for n in range(9)})
+    assert read_scp(tmp_path / "text") == {"a-1": "one", "a-2": "two"}
+    assert read_scp(tmp_path / "spk2utt") == {"a": "a-1 a-2 a-3"}
+    assert list(read_scp(tmp_path / "utt2spk")) == list(read_scp(tmp_path / "wav.scp")) == ["a-1", "a-2", "a-3"]
+
+
+def test_an_utterance_without_speaker_or_with_a_foreign_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must name the speaker of every utterance, got none for a-1"):
+        write_data_dir(tmp_path, {"a-1": "1.wav"}, {}, {})
+    with pytest.raises(ValueError, match="must start with its speaker b, got a-1"):
+        write_data_dir(tmp_path, {"a-1": "1.wav"}, {}, {"a-1": "b"})
+
+
+def test_skipped_items_are_listed_and_counted_by_reason(tmp_path: Path) -> None:
+    skipped = {"b": "too short: 0.01 s", "a": "too short: 0.02 s", "c": "unreadable wav: two\nlines"}
+    write_skipped(tmp_path / "skipped", skipped)
+    assert (
+        tmp_path / "skipped"
+    ).read_text() == "a\ttoo short: 0.02 s\nb\ttoo short: 0.01 s\nc\tunreadable wav: two lines\n"
+    assert skipped_summary(skipped, most=1) == "2 too short (a, …), 1 unreadable wav (c)"
