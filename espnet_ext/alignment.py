@@ -1,91 +1,221 @@
-"""Which text position a step speaks: priors that guide cross-attention, and the loss that teaches it."""
+"""Which text token a step speaks: found from text and codes in training, predicted from the text in inference."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from espnet_ext.codes import length_mask
 
 
-def diagonal_log_prior(step_lengths: Tensor, text_lengths: Tensor, width: float) -> Tensor:
-    """Log prior for training, high where a step and a token are at the same share of the utterance: (B, L, U).
+class Alignment(NamedTuple):
+    """What the alignment losses need.
 
-    A Gaussian ridge along the diagonal; its standard deviation is `width` of the text's length.
+    Attributes:
+        log_attention: (B, L, U) log-probabilities over tokens, from text and codes.
+        frames: (B, U) frames of each token on the best monotonic path.
+        predicted: (B, U) log(1 + frames) as predicted from text and prompt.
+        text_lengths: (B,) int64.
+        step_lengths: (B,) int64.
+    """
+
+    log_attention: Tensor
+    frames: Tensor
+    predicted: Tensor
+    text_lengths: Tensor
+    step_lengths: Tensor
+
+
+class Aligner(nn.Module):
+    """Similarity of every step to every token, from short stretches of codes and text alone.
+
+    Neither side knows its position, so an alignment can only be monotonic by being right; a wide ridge along
+    the diagonal breaks ties between repeated words.
 
     Args:
-        step_lengths: (B,) int64 steps of each utterance.
-        text_lengths: (B,) int64 tokens of each utterance.
-        width: standard deviation as a share of the text.
-
-    Returns:
-        The log prior, 0 on the ridge and negative beside it.
+        width: D of text and step embeddings.
+        inner: width of the space they are compared in.
+        ridge: standard deviation of the diagonal ridge as a share of the text.
 
     Reference:
-        arXiv:2509.19592's base model uses a beta-binomial ridge; a Gaussian needs no table per length.
+        Shih et al. 2021, RAD-TTS, "alignment learning"; here steps of codes take the place of mel frames.
     """
-    steps = torch.arange(int(step_lengths.max()), device=step_lengths.device)
-    tokens = torch.arange(int(text_lengths.max()), device=step_lengths.device)
-    step_share = (steps + 0.5) / step_lengths[:, None]  # (B, L)
-    token_share = (tokens + 0.5) / text_lengths[:, None]  # (B, U)
-    distance = step_share[:, :, None] - token_share[:, None]
-    return -0.5 * (distance / width).square()
+
+    def __init__(self, width: int, inner: int = 96, ridge: float = 0.15) -> None:
+        super().__init__()
+        self.ridge = ridge
+        # embeddings start small; without norms the convolutions would begin with little but their biases
+        self.text_norm, self.step_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.key = nn.Sequential(nn.Conv1d(width, inner, 5, padding=2), nn.GELU(), nn.Conv1d(inner, inner, 1))
+        self.query = nn.Sequential(nn.Conv1d(width, inner, 3, padding=1), nn.GELU(), nn.Conv1d(inner, inner, 1))
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+
+    def forward(self, text: Tensor, text_lengths: Tensor, steps: Tensor, step_lengths: Tensor) -> Tensor:
+        """Log-probabilities over tokens: (B, L, U).
+
+        Args:
+            text: (B, U, D) embedded tokens.
+            text_lengths: (B,) int64.
+            steps: (B, L, D) embedded steps, each at the place where it is spoken.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Log-probabilities; very low where no token is.
+        """
+        tokens = length_mask(text_lengths, text.shape[1])
+        key = F.normalize(self.key((self.text_norm(text) * tokens[..., None]).transpose(1, 2)), dim=1)
+        valid = length_mask(step_lengths, steps.shape[1])[..., None]
+        query = F.normalize(self.query((self.step_norm(steps) * valid).transpose(1, 2)), dim=1)
+        logits = query.transpose(1, 2) @ key * self.log_scale.exp()
+        logits = logits + diagonal_ridge(step_lengths, text_lengths, self.ridge, logits)
+        return logits.masked_fill(~tokens[:, None], -1e4).log_softmax(dim=-1)
 
 
-def window_log_prior(attended: Tensor, tokens: int, back: int, ahead: int, floor: float) -> Tensor:
-    """Log prior for inference, 0 in a window around the last attended token: (B, U).
+def diagonal_ridge(step_lengths: Tensor, text_lengths: Tensor, width: float, like: Tensor) -> Tensor:
+    """Log prior that is 0 where step and token are at the same share of the utterance: (B, L, U).
 
     Args:
-        attended: (B,) int64, the token each row attended to most in the step before.
-        tokens: U.
-        back: tokens of the window before the attended one.
-        ahead: tokens of the window after it.
-        floor: log prior outside of the window, negative; -inf forbids leaving it.
-
-    Returns:
-        The log prior.
-
-    >>> window_log_prior(torch.tensor([0, 2]), tokens=4, back=1, ahead=1, floor=-9.0).tolist()
-    [[0.0, 0.0, -9.0, -9.0], [-9.0, 0.0, 0.0, 0.0]]
-    """
-    offset = torch.arange(tokens, device=attended.device) - attended[:, None]
-    inside = (offset >= -back) & (offset <= ahead)
-    return torch.where(inside, 0.0, floor)
-
-
-def forward_sum_loss(
-    log_attention: Tensor, step_lengths: Tensor, text_lengths: Tensor, repeats: int = 1, blank_logprob: float = -1.0
-) -> Tensor:
-    """Mean negative log-likelihood per token of all monotonic alignments, a scalar.
-
-    Every token must be attended to at least once and in order, at most `repeats` tokens per step; the sum over
-    such paths is the CTC forward algorithm with the tokens' indices as labels. A blank of constant score
-    lets a path rest between tokens.
-
-    Args:
-        log_attention: (B, L, U) log-probabilities over tokens; -inf or very low where no token is.
         step_lengths: (B,) int64.
         text_lengths: (B,) int64.
-        repeats: frames per step: a step of S frames may pass S tokens.
-        blank_logprob: score of the blank.
+        width: standard deviation as a share of the text.
+        like: (B, L, U), gives shape and dtype.
+
+    Returns:
+        The log prior, negative beside the ridge.
+    """
+    step_share = (torch.arange(like.shape[1], device=like.device) + 0.5) / step_lengths[:, None]  # (B, L)
+    token_share = (torch.arange(like.shape[2], device=like.device) + 0.5) / text_lengths[:, None]  # (B, U)
+    return (-0.5 * ((step_share[:, :, None] - token_share[:, None]) / width).square()).to(like.dtype)
+
+
+def forward_sum_loss(log_attention: Tensor, frame_lengths: Tensor, text_lengths: Tensor) -> Tensor:
+    """Mean negative log-likelihood per token of all monotonic alignments, a scalar.
+
+    Every token must be attended to at least once and in order; the sum over such paths is the CTC forward
+    algorithm with the tokens' indices as labels. A blank of constant score lets a path rest between tokens.
+
+    Args:
+        log_attention: (B, F, U) log-probabilities over tokens.
+        frame_lengths: (B,) int64.
+        text_lengths: (B,) int64.
 
     Returns:
         The loss. Utterances with more tokens than frames have no path and count as 0.
 
     Reference:
-        Shih et al. 2021, RAD-TTS, "alignment learning"; used at S = 1 by arXiv:2509.19592's base model. Counting
-        a stacked step as S frames is ours.
+        Shih et al. 2021, RAD-TTS, "alignment learning".
     """
     batch, _, tokens = log_attention.shape
-    frames = log_attention.clamp_min(-1e4).repeat_interleave(repeats, dim=1)
-    with_blank = F.pad(frames, (1, 0), value=blank_logprob).log_softmax(dim=-1)
+    with_blank = F.pad(log_attention, (1, 0), value=-1.0).log_softmax(dim=-1)
     labels = torch.arange(1, tokens + 1, device=log_attention.device).expand(batch, -1)
     loss = F.ctc_loss(
-        with_blank.transpose(0, 1),
-        labels,
-        step_lengths * repeats,
-        text_lengths,
-        blank=0,
-        reduction="none",
-        zero_infinity=True,
+        with_blank.transpose(0, 1), labels, frame_lengths, text_lengths, reduction="none", zero_infinity=True
     )
     return (loss / text_lengths).mean()
+
+
+@torch.no_grad()
+def best_path(log_attention: Tensor, frame_lengths: Tensor, text_lengths: Tensor) -> Tensor:
+    """The most likely monotonic alignment: (B, F) int64, the token of every frame.
+
+    It begins at the first token, ends at the last one and moves on by at most one token per frame. Where there
+    are fewer frames than tokens it is the diagonal.
+
+    Args:
+        log_attention: (B, F, U).
+        frame_lengths: (B,) int64.
+        text_lengths: (B,) int64.
+
+    Returns:
+        The path; behind a row's last frame it stays at the last token.
+
+    >>> best_path(torch.eye(3).repeat_interleave(2, 0)[None], torch.tensor([6]), torch.tensor([3])).tolist()
+    [[0, 0, 1, 1, 2, 2]]
+    """
+    batch, frames, tokens = log_attention.shape
+    rows = torch.arange(batch, device=log_attention.device)
+    score = torch.full_like(log_attention[:, 0], -torch.inf)
+    score[:, 0] = log_attention[:, 0, 0]
+    advanced = torch.zeros(frames, batch, tokens, dtype=torch.bool, device=score.device)
+    for frame in range(1, frames):
+        moved = F.pad(score[:, :-1], (1, 0), value=-torch.inf)
+        advanced[frame] = moved > score
+        score = torch.maximum(moved, score) + log_attention[:, frame]
+    path = torch.empty(frames, batch, dtype=torch.int64, device=score.device)
+    token = text_lengths - 1
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = token
+        inside = frame < frame_lengths
+        token = token - (advanced[frame, rows, token] & inside).long()
+    diagonal = torch.arange(frames, device=score.device) * text_lengths[:, None] // frame_lengths[:, None]
+    possible = frame_lengths >= text_lengths
+    return torch.where(possible[:, None], path.T, diagonal.minimum(text_lengths[:, None] - 1))
+
+
+class FramePredictor(nn.Module):
+    """How many frames each token takes, from the encoded text and the encoded prompt."""
+
+    def __init__(self, width: int, inner: int = 96) -> None:
+        super().__init__()
+        self.input = nn.Conv1d(width, inner, 3, padding=1)
+        self.prompt = nn.Linear(width, inner)
+        self.hidden = nn.Conv1d(inner, inner, 3, padding=1)
+        self.output = nn.Linear(inner, 1)
+
+    def forward(self, encoded: Tensor, mask: Tensor, prompt: Tensor) -> Tensor:
+        """log(1 + frames) of every token: (B, U).
+
+        Args:
+            encoded: (B, U, D) encoded text.
+            mask: (B, U) bool, True where a token exists.
+            prompt: (B, D) mean of the encoded prompt.
+
+        Returns:
+            The predictions.
+        """
+        valid = mask[:, None]
+        x = F.gelu(self.input(encoded.transpose(1, 2) * valid) + self.prompt(prompt)[..., None])
+        x = F.gelu(self.hidden(x * valid))
+        return self.output(x.transpose(1, 2))[..., 0]
+
+
+def path_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
+    """The token spoken at every frame if tokens last so long: (B, length) int64, the last token at the end.
+
+    Args:
+        frames: (B, U) frames of each token, fractions allowed.
+        text_lengths: (B,) int64.
+        length: number of frames.
+
+    Returns:
+        The path.
+
+    >>> path_of(torch.tensor([[1.0, 2.5, 1.5]]), torch.tensor([3]), 6).tolist()
+    [[0, 1, 1, 2, 2, 2]]
+    """
+    ends = (frames * length_mask(text_lengths, frames.shape[1])).cumsum(dim=1)
+    middle = torch.arange(length, device=frames.device, dtype=frames.dtype) + 0.5
+    return torch.searchsorted(ends, middle.expand(len(frames), -1).contiguous(), right=True).minimum(
+        text_lengths[:, None] - 1
+    )
+
+
+def path_log_prior(path: Tensor, stacking: int, tokens: int, width: float) -> Tensor:
+    """Log prior that is 0 on the tokens a step speaks and falls off beside them: (B, L, U).
+
+    Args:
+        path: (B, L * S) int64, the token of every frame.
+        stacking: S.
+        tokens: U.
+        width: standard deviation of the fall, in tokens.
+
+    Returns:
+        The log prior.
+    """
+    first, last = path[:, ::stacking, None], path[:, stacking - 1 :: stacking, None]
+    index = torch.arange(tokens, device=path.device)
+    distance = (first - index).clamp_min(0) + (index - last).clamp_min(0)
+    return -0.5 * (distance / width).square()

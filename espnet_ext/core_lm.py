@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.alignment import Alignment
 from espnet_ext.codes import CodecSpec, length_mask, num_steps, stack_frames
 from espnet_ext.local_transformer import LocalOutput, LocalTransformer, ParallelHeads, SlotEmbedding, local_transformers
 from espnet_ext.primary import Conditions, PrimaryState, primaries
@@ -21,14 +22,12 @@ class CoreLMOutput(NamedTuple):
     Attributes:
         heads: per head name the logits (P, M, V) and the mask of the codes that count (P, M).
         targets: (P, M) int64.
-        alignment: (B, L, U) attention logits to the text, None without cross-attention.
-        step_lengths: (B,) int64, steps of each utterance, the one with EOS included.
+        alignment: of steps and text, for its losses; None for a primary that has none.
     """
 
     heads: dict[str, LocalOutput]
     targets: Tensor
-    alignment: Tensor | None
-    step_lengths: Tensor
+    alignment: Alignment | None
 
 
 corelms: Registry[type[CoreLM]] = Registry("corelm")
@@ -78,8 +77,8 @@ class CoreLM(nn.Module):
         self.spec, self.stacking, self.code_corruption = spec, frame_stacking_factor, code_corruption
         slots = spec.num_codebooks * frame_stacking_factor
         primary_conf, local_conf = primary_conf or {}, local_conf or {}
-        primaries.check_options(primary, primary_conf, given=1)
-        self.primary = primaries[primary](text_vocab_size, **primary_conf)
+        primaries.check_options(primary, primary_conf, given=2)
+        self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
         width = self.primary.width
         self.embedding = SlotEmbedding(slots, spec.vocab_size, width)
         self.heads = nn.ModuleDict({"parallel": ParallelHeads(slots, spec.vocab_size, width)})
@@ -150,7 +149,7 @@ class CoreLM(nn.Module):
         for name, head in self.heads.items():
             logits, loss_mask = head(kept_hidden, kept_targets)
             heads[name] = LocalOutput(logits, loss_mask & counted)
-        return CoreLMOutput(heads, kept_targets, alignment, step_lengths)
+        return CoreLMOutput(heads, kept_targets, alignment)
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""

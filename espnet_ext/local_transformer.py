@@ -169,7 +169,7 @@ class ARLocalTransformer(LocalTransformer):
             x = torch.cat((hidden[:, None], x), dim=1)
         x = self.input_projection(x) + self.position[start : start + x.shape[1]]
         mask = causal_mask(x.shape[1], x.device, start) if x.shape[1] > 1 else None
-        x, _ = self.transformer(x, mask, cache=cache)
+        x = self.transformer(x, mask, cache=cache)
         return self.heads(x, start)
 
     def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_ext.alignment import forward_sum_loss
+from espnet_ext.alignment import Alignment, forward_sum_loss
+from espnet_ext.codes import length_mask
 from espnet_ext.core_lm import CoreLMOutput
 from espnet_ext.local_transformer import LocalOutput
 
@@ -20,12 +21,14 @@ class LossWeights:
     Attributes:
         parallel: the parallel heads.
         local: the local transformer.
-        alignment: the forward-sum loss of the cross-attention; 0 leaves it out.
+        alignment: the forward-sum loss of the aligner, where the primary has one.
+        frames: the squared error of the predicted log(1 + frames) per token, likewise.
     """
 
     parallel: float = 1.0
     local: float = 1.0
-    alignment: float = 0.0
+    alignment: float = 1.0
+    frames: float = 1.0
 
 
 @dataclass
@@ -43,33 +46,48 @@ class Loss:
     codes: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
-def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, text_lengths: Tensor, weights: LossWeights) -> Loss:
+def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: LossWeights) -> Loss:
     """The training loss of a batch.
 
     Args:
         output: scores of the core LM.
         codebooks: N.
         stacking: S.
-        text_lengths: (B,) int64.
         weights: what each part counts.
 
     Returns:
-        The weighted sum over heads of the mean cross-entropy per code, and statistics.
+        The weighted sum over heads of the mean cross-entropy per code, and of the alignment losses; statistics.
     """
-    total = output.targets.new_zeros((), dtype=torch.float32)
-    loss = Loss(total)
+    loss = Loss(output.targets.new_zeros((), dtype=torch.float32))
     for name, head in output.heads.items():
         mean, stats = head_loss(head, output.targets, codebooks)
         loss.stats.update({f"{key}_{name}": value for key, value in stats.items()})
         loss.total = loss.total + (weights.parallel if name == "parallel" else weights.local) * mean
         loss.codes = head.loss_mask.sum()
-    if weights.alignment > 0 and output.alignment is not None:
-        log_attention = output.alignment.log_softmax(dim=-1)
-        alignment = forward_sum_loss(log_attention, output.step_lengths, text_lengths, stacking)
-        loss.stats["loss_alignment"] = alignment.detach()
-        loss.total = loss.total + weights.alignment * alignment
+    if output.alignment is not None:
+        forward_sum, frames = alignment_losses(output.alignment, stacking)
+        loss.stats.update(loss_alignment=forward_sum.detach(), loss_frames=frames.detach())
+        loss.total = loss.total + weights.alignment * forward_sum + weights.frames * frames
     loss.stats["loss"] = loss.total.detach()
     return loss
+
+
+def alignment_losses(alignment: Alignment, stacking: int) -> tuple[Tensor, Tensor]:
+    """Forward-sum loss of the aligner, and mean squared error of the predicted log(1 + frames) per token.
+
+    Args:
+        alignment: of steps and text.
+        stacking: S; a step of S frames may pass S tokens.
+
+    Returns:
+        Two scalars.
+    """
+    log_attention, frames, predicted, text_lengths, step_lengths = alignment
+    per_frame = log_attention.repeat_interleave(stacking, dim=1)
+    forward_sum = forward_sum_loss(per_frame, step_lengths * stacking, text_lengths)
+    mask = length_mask(text_lengths, frames.shape[1])
+    error = (predicted - frames.log1p()).square() * mask
+    return forward_sum, error.sum() / mask.sum()
 
 
 def head_loss(head: LocalOutput, targets: Tensor, codebooks: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -179,15 +179,14 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(width, head_width, bias=False)
         self.key_value = nn.Linear(width, 2 * head_width, bias=False)
         self.out = nn.Linear(head_width, width, bias=False)
-        self.scale = head_width**-0.5
 
     def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoded text, each (B, U, head_width)."""
         keys, values = self.key_value(self.norm(memory)).chunk(2, dim=-1)
         return keys, values
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Attended values (B, length, D) and the attention logits before the bias (B, length, U).
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Attended values, (B, length, D).
 
         Args:
             x: (B, length, D).
@@ -196,10 +195,10 @@ class CrossAttention(nn.Module):
             bias: (B, 1 or length, U), the log prior; -inf where no token is.
 
         Returns:
-            The attended values and the logits.
+            The attended values.
         """
-        logits = self.query(x) @ keys.transpose(1, 2) * self.scale
-        return self.out((logits + bias).softmax(dim=-1) @ values), logits
+        bias = bias.expand(-1, x.shape[1], -1)
+        return self.out(F.scaled_dot_product_attention(self.query(x), keys, values, attn_mask=bias))
 
 
 class FeedForward(nn.Module):
@@ -274,11 +273,12 @@ class Transformer(nn.Module):
         self._init_weights(layers)
 
     def _init_weights(self, layers: int) -> None:
-        """GPT-2's: small normal weights, those that end a residual branch smaller with depth."""
+        """Weights that keep the variance of their input, those that end a residual branch smaller with depth."""
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
+                fan_in = parameter[0].numel()
                 ends_branch = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if ends_branch else 0.02)
+                nn.init.normal_(parameter, std=(fan_in * 2 * layers) ** -0.5 if ends_branch else fan_in**-0.5)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for so many rows and positions, every position visible."""
@@ -307,8 +307,8 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         memory: Memory | None = None,
         prior: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Normed hidden states (B, length, D) and each layer's cross-attention logits (B, length, U).
+    ) -> Tensor:
+        """Normed hidden states, (B, length, D).
 
         Args:
             x: (B, length, D).
@@ -319,11 +319,10 @@ class Transformer(nn.Module):
             prior: (B, 1 or length, U) log prior added to the cross-attention logits.
 
         Returns:
-            The hidden states and the logits, an empty list without cross-attention.
+            The hidden states.
         """
         start = cache.length if cache is not None else 0
         rotation = self.rotary(start, x.shape[1], x.dtype) if self.rotary is not None else None
-        alignments = []
         bias = None
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None]
@@ -331,13 +330,12 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self._typed_blocks()):
             x = x + block.dropout(block.attention(block.attention_norm(x), mask, rotation, cache, layer))
             if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
-                read, logits = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias)
+                read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias)
                 x = x + block.dropout(read)
-                alignments.append(logits)
             x = x + block.feed_forward(block.feed_forward_norm(x), valid)
         if cache is not None:
             cache.length += x.shape[1]
-        return self.norm(x), alignments
+        return self.norm(x)
 
 
 def causal_mask(length: int, device: torch.device, start: int = 0) -> Tensor:

@@ -12,11 +12,13 @@ from espnet_ext.sampling import SamplingOptions, row_generators
 LIMITS = torch.tensor([9, 20, 14])
 
 
-def without_window(model):
-    """Decoding's window has no counterpart in teacher forcing."""
-    if hasattr(model.primary, "window"):
-        model.primary.window = None
-    return model
+def with_path(model, frames=24):
+    """A fixed path for teacher forcing; the aligner's own would look at the codes, and decoding predicts one."""
+    path = torch.arange(frames).div(4, rounding_mode="floor").expand(3, -1).minimum(ragged_batch().text_lengths[:, None] - 1)
+    if hasattr(model.primary, "aligner"):
+        align = model.primary._align
+        model.primary._align = lambda *args: (align(*args)[0], path[:, : args[1].shape[1] * model.stacking])
+    return model, path
 
 
 def teacher_forced_hidden(model, batch):
@@ -28,9 +30,10 @@ def teacher_forced_hidden(model, batch):
 
 
 def test_incremental_equals_teacher_forced(primary, stacking):
-    model, batch = without_window(tiny_model(primary, stacking)), ragged_batch()
+    (model, path), batch = with_path(tiny_model(primary, stacking)), ragged_batch()
     expected, steps = teacher_forced_hidden(model, batch)
     state = model.prefill(batch.conditions(model), steps.shape[1])
+    state.path = path
     codes = torch.full_like(steps[:, 0], SPEC.bos_id)
     for step in range(steps.shape[1]):
         torch.testing.assert_close(model.step(codes, state), expected[:, step], rtol=1e-9, atol=1e-9)
@@ -62,7 +65,7 @@ def test_local_ar_slot_cannot_see_itself_or_later_slots(stacking):
 
 
 def test_primary_step_cannot_see_itself_or_later_steps(primary, stacking):
-    model, batch = tiny_model(primary, stacking), ragged_batch()
+    (model, _), batch = with_path(tiny_model(primary, stacking)), ragged_batch()
     before, steps = teacher_forced_hidden(model, batch)
     frame = 4
     changed = batch._replace(codes=batch.codes.clone())

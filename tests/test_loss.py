@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import SPEC, ragged_batch, tiny_model
 
-from espnet_ext.alignment import diagonal_log_prior, forward_sum_loss, window_log_prior
+from espnet_ext.alignment import best_path, forward_sum_loss, path_log_prior, path_of
 from espnet_ext.local_transformer import LocalOutput
-from espnet_ext.loss import LossWeights, codec_loss, head_loss
+from espnet_ext.loss import LossWeights, alignment_losses, codec_loss, head_loss
+from espnet_ext.primary import CrossAttentionPrimary
 
 
 def test_head_loss_equals_the_naive_loop():
@@ -25,20 +26,22 @@ def test_head_loss_equals_the_naive_loop():
 
 def test_every_code_and_one_eos_frame_count_for_every_length(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
-    loss = codec_loss(model(*batch), 3, stacking, batch.text_lengths, LossWeights())
+    loss = codec_loss(model(*batch), 3, stacking, LossWeights())
     assert int(loss.codes) == int((batch.code_lengths + 1).sum()) * SPEC.num_codebooks
 
 
 def test_weights_scale_their_part():
     model, batch = tiny_model(), ragged_batch()
-    output = model(*batch)
-    zero = {"parallel": 0.0, "local": 0.0, "alignment": 0.0}
+    with torch.no_grad():
+        output = model(*batch)
+    zero = {"parallel": 0.0, "local": 0.0, "alignment": 0.0, "frames": 0.0}
     parts = {
-        name: float(codec_loss(output, 3, 1, batch.text_lengths, LossWeights(**{**zero, name: 1.0})).total)
+        name: float(codec_loss(output, 3, 1, LossWeights(**{**zero, name: 1.0})).total)
         for name in zero
     }
-    total = codec_loss(output, 3, 1, batch.text_lengths, LossWeights(0.5, 2.0, 3.0)).total
-    assert float(total) == pytest.approx(0.5 * parts["parallel"] + 2 * parts["local"] + 3 * parts["alignment"], rel=1e-5)
+    total = codec_loss(output, 3, 1, LossWeights(0.5, 2.0, 3.0, 4.0)).total
+    expected = sum(weight * parts[name] for name, weight in zip(zero, (0.5, 2.0, 3.0, 4.0), strict=True))
+    assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
 def brute_force_forward_sum(log_attention, frames, tokens, blank):
@@ -60,46 +63,69 @@ def test_forward_sum_equals_brute_force():
     assert float(forward_sum_loss(log_attention, lengths, tokens)) == pytest.approx(sum(expected) / 2, rel=1e-5)
 
 
-def test_a_stacked_step_may_pass_as_many_tokens_as_it_has_frames():
-    log_attention = torch.zeros(1, 2, 4).log_softmax(-1)
-    lengths, tokens = torch.tensor([2]), torch.tensor([4])
-    assert float(forward_sum_loss(log_attention, lengths, tokens, repeats=1)) == 0.0  # no path
-    assert float(forward_sum_loss(log_attention, lengths, tokens, repeats=2)) > 0.0
-
-
 def test_the_alignment_loss_prefers_a_diagonal_attention():
     diagonal = torch.eye(6).mul(8).log_softmax(-1)[None]
-    backwards = diagonal.flip(1)
     lengths = torch.tensor([6])
-    assert forward_sum_loss(diagonal, lengths, lengths) < forward_sum_loss(backwards, lengths, lengths)
+    assert forward_sum_loss(diagonal, lengths, lengths) < forward_sum_loss(diagonal.flip(1), lengths, lengths)
 
 
-def test_the_training_prior_peaks_on_the_diagonal():
-    prior = diagonal_log_prior(torch.tensor([8, 4]), torch.tensor([4, 4]), width=0.1)
-    assert prior[0].argmax(-1).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert prior[1, :4].argmax(-1).tolist() == [0, 1, 2, 3]
-    assert (prior <= 0).all()
+def test_an_utterance_with_more_tokens_than_frames_does_not_count():
+    log_attention = torch.zeros(1, 2, 4).log_softmax(-1)
+    assert float(forward_sum_loss(log_attention, torch.tensor([2]), torch.tensor([4]))) == 0.0
 
 
-def test_the_inference_window_follows_the_attended_token():
-    prior = window_log_prior(torch.tensor([3]), tokens=8, back=1, ahead=2, floor=-torch.inf)
-    assert torch.isfinite(prior[0]).nonzero().flatten().tolist() == [2, 3, 4, 5]
+def brute_force_path(log_attention, frames, tokens):
+    """The best of all monotonic paths that visit every token."""
+    paths = [p for p in itertools.product(range(tokens), repeat=frames) if p[0] == 0 and p[-1] == tokens - 1]
+    paths = [p for p in paths if all(b - a in (0, 1) for a, b in itertools.pairwise(p))]
+    return max(paths, key=lambda p: sum(float(log_attention[t, u]) for t, u in enumerate(p)))
 
 
-def test_the_training_prior_fades_with_updates():
-    model = tiny_model()
-    model.primary.prior_updates = (2, 4)
-    conditions, lengths = ragged_batch().conditions(model), torch.tensor([5, 5, 5])
-    strengths = []
-    for update in range(6):
-        model.primary.updates.fill_(update)
-        prior = model.primary._training_prior(conditions, lengths)
-        strengths.append(0.0 if prior is None else float(-prior.min()))
-    assert strengths[0] == strengths[1] == strengths[2] > strengths[3] > strengths[4] == strengths[5] == 0.0
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_path_equals_brute_force(seed):
+    log_attention = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(seed))
+    frames, tokens = torch.tensor([6, 5]), torch.tensor([3, 4])
+    path = best_path(log_attention, frames, tokens)
+    for row in range(2):
+        expected = brute_force_path(log_attention[row], int(frames[row]), int(tokens[row]))
+        assert path[row, : frames[row]].tolist() == list(expected)
 
 
-def test_updates_are_counted_in_training_and_kept_in_the_checkpoint():
-    model = tiny_model().train()
-    model(*ragged_batch())
-    model.eval()(*ragged_batch())
-    assert int(model.state_dict()["primary.updates"]) == 1
+def test_the_best_path_is_the_diagonal_where_no_path_exists():
+    path = best_path(torch.randn(1, 3, 6), torch.tensor([3]), torch.tensor([6]))
+    assert path.tolist() == [[0, 2, 4]]
+
+
+def test_a_path_and_its_frames_are_each_other_s_inverse():
+    path = best_path(torch.randn(1, 9, 4), torch.tensor([9]), torch.tensor([4]))
+    frames = torch.zeros(1, 4).scatter_add_(1, path, torch.ones(1, 9))
+    assert torch.equal(path_of(frames, torch.tensor([4]), 9), path)
+
+
+def test_the_prior_is_flat_over_the_tokens_of_a_step_and_falls_beside_them(stacking):
+    path = torch.arange(2 * stacking)[None] + 1
+    prior = path_log_prior(path, stacking, tokens=2 * stacking + 3, width=1.0)
+    assert (prior[0, 0] == 0).nonzero().flatten().tolist() == list(range(1, stacking + 1))
+    assert prior[0, 0, 0] == -0.5 and prior[0, 0, stacking + 1] == -0.5 and prior[0, 0, stacking + 2] == -2.0
+
+
+def test_frames_are_counted_over_existing_frames_only(stacking):
+    model, batch = tiny_model(stacking=stacking), ragged_batch()
+    alignment = model(*batch).alignment
+    existing = alignment.step_lengths * stacking
+    assert torch.equal(alignment.frames.sum(1), existing.double())
+    assert (alignment.frames >= 0).all()
+
+
+def test_predicted_frames_are_learned():
+    """The error of the prediction has a gradient for the predictor and for nothing else."""
+    model, batch = tiny_model(), ragged_batch()
+    _, error = alignment_losses(model(*batch).alignment, stacking=1)
+    error.backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert with_gradient and all("frame_predictor" in name for name in with_gradient)
+
+
+def test_a_prior_without_width_is_refused():
+    with pytest.raises(ValueError, match="prior_width must be positive, got 0"):
+        CrossAttentionPrimary(10, 1, prior_width=0)

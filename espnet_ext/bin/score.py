@@ -43,6 +43,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"
     )
+    parser.add_argument(
+        "--vocabulary_text", action="append", default=[], type=Path,
+        help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
+    )  # fmt: skip
     parser.add_argument("--output_dir", type=Path, required=True, help=f"for {SCORES_NAME}, {PAGE_NAME} and figures")
     parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
     parser.add_argument("--nj", type=int, default=1, help="processes of the recogniser")
@@ -90,7 +94,7 @@ def input_files(args: argparse.Namespace, systems: Mapping[str, Path]) -> list[P
     """
     tables = ["text", "utt2spk", "utt2prompt", "wav.scp", "codes.scp", "codes.ark", "status", "timing.json"]
     folders = [args.reference, *systems.values(), *([args.frechet_reference] if args.frechet_reference else [])]
-    files = [args.codec_info, *(folder / name for folder in folders for name in tables)]
+    files = [args.codec_info, *args.vocabulary_text, *(folder / name for folder in folders for name in tables)]
     files += [folder / name for folder in args.train_dir for name in ("checkpoint.pth", "train.log")]
     for folder in folders:
         if (folder / "wav.scp").is_file():
@@ -176,7 +180,8 @@ def score(args: argparse.Namespace, directories: Mapping[str, Path]) -> dict[str
     reference = load_reference(args.reference)
     systems = [load_system(name, directory, reference.transcripts) for name, directory in directories.items()]
     pairs = tuple((first, second) for first, second in args.compare)
-    settings = Settings(args.nj, args.num_bootstrap, args.seed, pairs, args.frechet_reference)
+    vocabulary = tuple(text for path in args.vocabulary_text for text in read_scp(path).values())
+    settings = Settings(args.nj, vocabulary, args.num_bootstrap, args.seed, pairs, args.frechet_reference)
     result = evaluate(reference, systems, codec, settings)
     result = {"title": args.title, "environment": environment(), **result}
     result["figures"] = draw_figures(args, reference, systems, result)

@@ -18,9 +18,9 @@ FEATURE_DIM = CEPSTRUM + CEPSTRUM_DIM
 _PERIOD_MS = 10.0
 _F0_FLOOR_HZ, _F0_CEIL_HZ = 65.0, 400.0
 _FFT_SIZE = 1024
-# -90 dB of full scale, below 16-bit noise: digital silence and near silence become the same frame, and no code
-# is spent on telling apart what nobody hears
-_POWER_FLOOR = 1e-9
+# -120 dB of full scale: digital silence becomes one frame. A higher floor would fill what is empty in speech that was
+# recorded at a lower rate, its upper band, with noise that a recogniser hears.
+_POWER_FLOOR = 1e-12
 _NEUTRAL_LOG_F0 = float(np.log(130.0))
 
 

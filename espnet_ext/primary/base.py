@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.alignment import Alignment
 from espnet_ext.registry import Registry
 from espnet_ext.transformer import KVCache, Memory, causal_mask
 
@@ -34,12 +35,11 @@ class PrimaryOutput(NamedTuple):
 
     Attributes:
         hidden: (B, L, D), hidden[:, l] predicts step l.
-        alignment: (B, L, U) attention logits to the text, mean over layers; None for a primary without
-            cross-attention.
+        alignment: of steps and text, for its losses; None for a primary that has none.
     """
 
     hidden: Tensor
-    alignment: Tensor | None
+    alignment: Alignment | None
 
 
 @dataclass
@@ -49,13 +49,13 @@ class PrimaryState:
     Attributes:
         cache: keys and values of the prompt and the steps so far.
         memory: the text, for a primary with cross-attention.
-        attended: (B,) int64, the token each row attended to most in its last step.
+        path: (B, frames) int64, the token each frame is expected to speak, for a primary with cross-attention.
         step: steps done, the same for every row.
     """
 
     cache: KVCache
     memory: Memory | None = None
-    attended: Tensor | None = None
+    path: Tensor | None = None
     step: int = 0
 
     def gather(self, rows: Tensor) -> PrimaryState:
@@ -71,7 +71,7 @@ class PrimaryState:
             self,
             cache=self.cache.gather(rows),
             memory=None if self.memory is None else self.memory.gather(rows),
-            attended=None if self.attended is None else self.attended[rows],
+            path=None if self.path is None else self.path[rows],
         )
 
 
@@ -107,9 +107,6 @@ class Primary(nn.Module, ABC):
 
         Returns:
             The state.
-
-        Raises:
-            ValueError: if `max_steps` is more than the model has positions for.
         """
 
     @abstractmethod

@@ -1,14 +1,14 @@
-"""The encoder-decoder primary: steps attend to the encoded text along a guided, monotonic alignment."""
+"""The encoder-decoder primary: steps attend to the encoded text along a monotonic alignment."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.alignment import diagonal_log_prior, window_log_prior
+from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
 from espnet_ext.codes import length_mask
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
-from espnet_ext.transformer import Memory, Transformer
+from espnet_ext.transformer import Transformer
 
 
 class TextEncoder(nn.Module):
@@ -22,7 +22,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, text: Tensor, mask: Tensor) -> Tensor:
         """Encoded tokens (B, U, D) of text (B, U) int64; `mask` (B, U) is True where a token exists."""
-        encoded, _ = self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
+        encoded = self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
         return encoded
 
 
@@ -30,112 +30,108 @@ class TextEncoder(nn.Module):
 class CrossAttentionPrimary(Primary):
     """Text encoder, context encoder and a causal decoder with one cross-attention head per layer.
 
-    The context encoder reads the speaker prompt; its output stands in front of the steps. In training the
-    cross-attention is biased towards the diagonal, fully for the first of `prior_updates` and not at all after the
-    last, linearly less in between. In inference it is confined to a window around the token it attended
-    to last. Positions are rotary, so the left padding of prompts costs no position.
+    The context encoder reads the speaker prompt; its output stands in front of the steps. The cross-attention
+    is biased towards the tokens that a monotonic path assigns to each step. When codes are given (training,
+    scoring) the path is the best one through an aligner's similarities; in inference it is made of the frames
+    per token that a predictor expects. Positions are rotary, so the left padding of prompts costs no position.
 
     Args:
         text_vocab_size: ids of the text.
+        stacking: S.
         width: D.
         layers: decoder blocks.
         heads: self-attention heads.
         text_layers: blocks of the text encoder.
         context_layers: blocks of the context encoder.
         dropout: probability of dropping, in training.
-        prior_width: standard deviation of the training prior as a share of the text.
-        prior_updates: updates at which the training prior starts to fade and is gone.
-        window: tokens before and after the last attended one that inference may attend to; None for all.
+        prior_width: standard deviation of the attention prior beside the path, in tokens.
 
     Reference:
-        Base model of arXiv:2509.19592, §2.
+        Base model of arXiv:2509.19592, §2; the aligner and the predicted path are ours for quick learning.
     """
-
-    updates: Tensor
 
     def __init__(
         self,
         text_vocab_size: int,
+        stacking: int,
         width: int = 256,
         layers: int = 4,
         heads: int = 4,
         text_layers: int = 2,
         context_layers: int = 1,
         dropout: float = 0.1,
-        prior_width: float = 0.1,
-        prior_updates: tuple[int, int] = (1000, 2000),
-        window: tuple[int, int] | None = (1, 5),
+        prior_width: float = 1.5,
     ) -> None:
         super().__init__()
-        self.width = width
-        self.prior_width, self.prior_updates, self.window = prior_width, tuple(prior_updates), window
-        if not 0 <= prior_updates[0] < prior_updates[1]:
-            raise ValueError(f"prior_updates must be two growing numbers, got {list(prior_updates)}")
+        if prior_width <= 0:
+            raise ValueError(f"prior_width must be positive, got {prior_width}")
+        self.width, self.stacking, self.prior_width = width, stacking, prior_width
         self.text_encoder = TextEncoder(text_vocab_size, width, text_layers, heads, dropout, kernel_size=3)
         self.context_encoder = Transformer(width, context_layers, heads, dropout)
+        self.aligner = Aligner(width)
+        self.frame_predictor = FramePredictor(width)
         self.decoder = Transformer(width, layers, heads, dropout, cross_width=min(width, 128))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
-
-    def _read_text(self, conditions: Conditions) -> Memory:
-        mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
-        return self.decoder.read(self.text_encoder(conditions.text, mask), mask)
 
     def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
         if prompt.shape[1] == 0:
             return prompt, mask
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-        encoded, _ = self.context_encoder(prompt, (mask[:, None] | itself)[:, None], valid=mask)
+        encoded = self.context_encoder(prompt, (mask[:, None] | itself)[:, None], valid=mask)
         return encoded, mask
 
-    def _training_prior(self, conditions: Conditions, step_lengths: Tensor) -> Tensor | None:
-        fade_from, gone_at = self.prior_updates
-        strength = 1.0 - (int(self.updates) - fade_from) / (gone_at - fade_from)
-        if strength <= 0:
-            return None
-        return min(strength, 1.0) * diagonal_log_prior(step_lengths, conditions.text_lengths, self.prior_width)
+    def _predict_frames(self, encoded: Tensor, text_mask: Tensor, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
+        """log(1 + frames) per token (B, U); the encoders learn from the codes, not from this."""
+        mean = (prompt * prompt_mask[..., None]).sum(1) / prompt_mask.sum(1, keepdim=True).clamp_min(1)
+        return self.frame_predictor(encoded.detach(), text_mask, mean.detach())
+
+    def _align(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-attention of the aligner (B, L, U), and the best path (B, L * S) through it."""
+        # the input of a step is the step before it, so the step itself stands one place further on; the last
+        # step, which holds EOS, is nobody's input
+        spoken = nn.functional.pad(steps[:, 1:], (0, 0, 0, 1)) * length_mask(step_lengths - 1, steps.shape[1])[..., None]
+        text = self.text_encoder.embedding(conditions.text)
+        log_attention = self.aligner(text, conditions.text_lengths, spoken.detach(), step_lengths)
+        frames = log_attention.detach().repeat_interleave(self.stacking, dim=1)
+        return log_attention, best_path(frames, step_lengths * self.stacking, conditions.text_lengths)
 
     def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:  # noqa: D102
-        memory = self._read_text(conditions)
+        log_attention, path = self._align(conditions, steps, step_lengths)
+        text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
+        encoded = self.text_encoder(conditions.text, text_mask)
         prompt, mask = self._encode_prompt(conditions)
-        prior = None
-        if self.training:
-            prior = self._training_prior(conditions, step_lengths)
-            self.updates += 1
-            if prior is not None:  # the prompt attends to the text as well, without a preference
-                prior = torch.cat((prior.new_zeros(prior.shape[0], prompt.shape[1], prior.shape[2]), prior), dim=1)
+        prior = path_log_prior(path, self.stacking, text_mask.shape[1], self.prior_width).to(steps.dtype)
+        # the prompt attends to the text as well, without a preference
+        prior = nn.functional.pad(prior, (0, 0, prompt.shape[1], 0))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        hidden, logits = self.decoder(torch.cat((prompt, steps), dim=1), visible_mask(keys), memory=memory, prior=prior)
-        alignment = torch.stack(logits).mean(0)
-        if prior is not None:
-            alignment = alignment + prior
-        alignment = alignment.masked_fill(~memory.mask[:, None], -torch.inf)
-        first = prompt.shape[1]
-        return PrimaryOutput(hidden[:, first:], alignment[:, first:])
+        memory = self.decoder.read(encoded, text_mask)
+        hidden = self.decoder(torch.cat((prompt, steps), dim=1), visible_mask(keys), memory=memory, prior=prior)
+        existing = length_mask(step_lengths * self.stacking, path.shape[1])
+        frames = torch.zeros_like(text_mask, dtype=steps.dtype).scatter_add_(1, path, existing.to(steps.dtype))
+        predicted = self._predict_frames(encoded, text_mask, prompt, mask)
+        alignment = Alignment(log_attention, frames, predicted, conditions.text_lengths, step_lengths)
+        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
 
     def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
-        memory = self._read_text(conditions)
+        text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
+        encoded = self.text_encoder(conditions.text, text_mask)
+        memory = self.decoder.read(encoded, text_mask)
         prompt, mask = self._encode_prompt(conditions)
         batch, width, _ = prompt.shape
         cache = self.decoder.new_cache(batch, width + max_steps)
         if width:
             cache.key_mask[:, :width] = mask
             self.decoder(prompt, visible_mask(mask), cache=cache, memory=memory)
-        return PrimaryState(cache, memory, attended=torch.zeros_like(conditions.text_lengths))
+        frames = self._predict_frames(encoded, text_mask, prompt, mask).expm1().clamp_min(0)
+        path = path_of(frames, conditions.text_lengths, max_steps * self.stacking)
+        return PrimaryState(cache, memory, path)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
-        cache, memory, attended = state.cache, state.memory, state.attended
-        assert memory is not None and attended is not None
-        prior = None
-        if self.window is not None:
-            back, ahead = self.window
-            prior = window_log_prior(attended, memory.mask.shape[1], back, ahead, floor=-torch.inf)[:, None]
+        cache, memory, path = state.cache, state.memory, state.path
+        assert memory is not None and path is not None
+        now = path[:, state.step * self.stacking : (state.step + 1) * self.stacking]
+        prior = path_log_prior(now, self.stacking, memory.mask.shape[1], self.prior_width).to(x.dtype)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
-        hidden, logits = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior)
-        alignment = torch.stack(logits).mean(0)[:, 0]
-        alignment = alignment.masked_fill(~memory.mask, -torch.inf)
-        if prior is not None:
-            alignment = alignment + prior[:, 0]
-        state.attended = alignment.argmax(dim=-1)
+        hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior)
         state.step += 1
         return hidden[:, 0]

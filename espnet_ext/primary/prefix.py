@@ -16,6 +16,7 @@ class PrefixPrimary(Primary):
 
     Args:
         text_vocab_size: ids of the text.
+        stacking: S; a step is one position whatever it holds.
         width: D.
         layers: number of blocks.
         heads: attention heads.
@@ -27,6 +28,7 @@ class PrefixPrimary(Primary):
     def __init__(
         self,
         text_vocab_size: int,
+        stacking: int,
         width: int = 256,
         layers: int = 4,
         heads: int = 4,
@@ -64,7 +66,7 @@ class PrefixPrimary(Primary):
         prefix, mask = self._prefix(conditions)
         x = self._add_positions(torch.cat((prefix, steps + self.segment[2]), dim=1), 0, (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        hidden, _ = self.transformer(x, visible_mask(keys))
+        hidden = self.transformer(x, visible_mask(keys))
         return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
 
     def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
@@ -80,7 +82,7 @@ class PrefixPrimary(Primary):
         padding = (~cache.key_mask).sum(1)
         x = self._add_positions((x + self.segment[2])[:, None], cache.length, padding)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
-        hidden, _ = self.transformer(x, mask, cache=cache)
+        hidden = self.transformer(x, mask, cache=cache)
         state.step += 1
         return hidden[:, 0]
 

@@ -21,9 +21,10 @@ from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
 
 Key = TypeVar("Key", bound=Hashable)
 
-# Narrower beams, fewer Gaussians (topn 2) or one pass (fwdflat off) save 10-35 % of a time that is 4 % of the audio's,
-# and each changes the error rate of degraded speech by up to 4 points; language weight and word insertion penalty
-# change it by less than 2 because all words of the flat model cost the same. So the model's own settings stay.
+# The model's own search settings stay, because nothing cheaper is as good on damaged speech and the whole takes about
+# 4 % of the audio's duration. Tried on 48 synthetic sentences, clean and with noise: beams of 1e-30 save 5 %, two
+# Gaussians (topn) 5-20 %, both at up to 2 points of error rate; one pass (fwdflat off) saves 15-40 % and costs a point
+# on clean speech; wider beams change nothing. A smaller word insertion penalty trades insertions for deletions.
 DECODER_OPTIONS = {
     "lw": 6.5,  # language weight
     "wip": 0.65,  # word insertion penalty
@@ -58,6 +59,11 @@ def pronunciations(vocabulary: Iterable[str]) -> dict[str, list[str]]:
             if word in wanted:
                 found.setdefault(word, []).append(line)
     return found
+
+
+def known_words(transcripts: Iterable[str]) -> set[str]:
+    """Words that the recogniser can hear when it is given these transcripts as its vocabulary."""
+    return set(pronunciations(word for text in transcripts for word in normalise(text).split()))
 
 
 def unknown_words(transcripts: Iterable[str]) -> dict[str, int]:

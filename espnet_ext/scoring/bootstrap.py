@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
 
-def resample_weights(utterances: int, resamples: int, seed: int) -> Array:
-    """How often each utterance occurs in each resample: (resamples, utterances), rows sum to `utterances`.
+def resample_weights(groups: Sequence[str], resamples: int, seed: int) -> Array:
+    """How often each utterance occurs in each resample: (resamples, utterances), rows sum to the size of the test set.
+
+    Utterances are drawn within their group: the voices of a test set were chosen, its sentences are a sample. Drawn
+    across voices, some resamples would lack a voice, and all distances would mostly tell which. A group of one cannot
+    vary, so where there is one all utterances form a single group.
 
     Args:
-        utterances: size of the test set.
+        groups: group (speaker) of every utterance.
         resamples: number of draws.
         seed: the same seed gives the same draws.
 
@@ -20,7 +27,14 @@ def resample_weights(utterances: int, resamples: int, seed: int) -> Array:
         The counts, as float64 because they are factors of sums.
     """
     generator = np.random.default_rng(seed)
-    return generator.multinomial(utterances, np.full(utterances, 1 / utterances), size=resamples).astype(np.float64)
+    if min(Counter(groups).values(), default=0) < 2:
+        groups = ["all"] * len(groups)
+    weights = np.zeros((resamples, len(groups)))
+    for name in sorted(set(groups)):
+        members = [index for index, group in enumerate(groups) if group == name]
+        share = np.full(len(members), 1 / len(members))
+        weights[:, members] = generator.multinomial(len(members), share, size=resamples)
+    return weights
 
 
 def percentiles(draws: Array, level: float = 0.95) -> tuple[float, float] | None:

@@ -77,8 +77,8 @@ def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
     Returns:
         The counts.
 
-    >>> word_errors("Two red dogs.", "two dogs now")
-    ErrorCounts(correct=2, substitutions=0, deletions=1, insertions=1)
+    >>> word_errors("Two red dogs.", "two bad dogs now")
+    ErrorCounts(correct=2, substitutions=1, deletions=0, insertions=1)
     >>> word_errors("two red dogs", "")
     ErrorCounts(correct=0, substitutions=0, deletions=3, insertions=0)
     """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.scoring.asr import transcribe, unknown_words
+from espnet_ext.scoring.asr import known_words, transcribe, unknown_words
 from espnet_ext.scoring.bootstrap import corrected, percentiles, ratio_draws, resample_weights
 from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, total, word_errors
 from espnet_ext.scoring.frame_distance import Dequantiser, frame_distances
@@ -28,13 +28,16 @@ class Settings:
 
     Attributes:
         nj: processes of the recogniser.
+        vocabulary: further texts whose words may be heard, besides the test set's own.
         resamples: bootstrap draws.
         seed: of the draws.
-        compare: pairs of system names whose difference is wanted; empty: all pairs from one experiment.
+        compare: pairs of system names whose difference is wanted; empty: all pairs from one experiment, later minus
+            earlier.
         frechet_reference: directory of other codes to measure the distance to; None: those of the test set itself.
     """
 
     nj: int = 1
+    vocabulary: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
     compare: tuple[tuple[str, str], ...] = ()
@@ -49,9 +52,9 @@ def _mean(values: Sequence[float]) -> float | None:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _recognise(reference: Reference, systems: Sequence[System], nj: int) -> dict[str, dict[str, str]]:
+def _recognise(reference: Reference, systems: Sequence[System], settings: Settings) -> dict[str, dict[str, str]]:
     files = {(system.name, one): path for system in systems for one, path in system.wavs.items()}
-    heard = transcribe(files, reference.transcripts.values(), nj)
+    heard = transcribe(files, [*reference.transcripts.values(), *settings.vocabulary], settings.nj)
     # an utterance without audio is heard as nothing, so that its words count as deletions
     utterances = list(reference.transcripts)
     return {system.name: {one: heard.get((system.name, one), "") for one in utterances} for system in systems}
@@ -74,7 +77,7 @@ def _rate(counts: Mapping[str, ErrorCounts], weights: Array) -> tuple[Result, Ar
 
 def _speaker_summary(values: Mapping[str, Similarity], targets: Mapping[str, str]) -> Result:
     def summary(chosen: Sequence[Similarity]) -> Result:
-        nearest = _mean([float(one.nearest) for one in chosen])
+        nearest = _mean([float(one.nearest) for one in chosen if np.isfinite(one.other)])
         own, other = _mean([one.own for one in chosen]), _mean([one.other for one in chosen])
         return {"utterances": len(chosen), "own": own, "other": other, "nearest": nearest}
 
@@ -104,9 +107,9 @@ def _compared(systems: Sequence[System], wanted: Sequence[tuple[str, str]]) -> l
             if name not in names:
                 raise ValueError(f"compare must name systems among {names}, got {name!r}")
         return list(wanted)
-    models = [system for system in systems if system.timing is not None]
-    pairs = [(one, other) for index, one in enumerate(models) for other in models[index + 1 :]]
-    return [(one.name, other.name) for one, other in pairs if one.experiment == other.experiment]
+    models = [system for system in systems if system.experiment is not None]
+    pairs = [(later, earlier) for index, earlier in enumerate(models) for later in models[index + 1 :]]
+    return [(later.name, earlier.name) for later, earlier in pairs if later.experiment == earlier.experiment]
 
 
 def _difference(first: float | None, second: float | None, draws: Array) -> Result | None:
@@ -122,7 +125,9 @@ def _delivery(system: System, reference: Reference) -> Result:
     ratios = {
         one: length / reference.seconds[one] for one, length in system.seconds.items() if one in reference.seconds
     }
-    states = None if system.status is None else [system.status.get(one, "missing") for one in reference.transcripts]
+    states = None  # only what generates can forget to end
+    if system.status is not None and system.experiment is not None:
+        states = [system.status.get(one, "missing") for one in reference.transcripts]
     return {
         "directory": str(system.directory),
         "utterances": len(system.wavs),
@@ -154,6 +159,7 @@ def _about(reference: Reference, settings: Settings) -> Result:
         "speakers": len({reference.utt2spk[one] for one in reference.transcripts}),
         "transcripts": reference.transcripts,
         "missing": reference.missing,
+        "vocabulary": len(known_words([*reference.transcripts.values(), *settings.vocabulary])),
         "unknown_words": unknown_words(reference.transcripts.values()),
         "other_prompt_speaker": sum(reference.targets[one] != reference.utt2spk[one] for one in reference.transcripts),
     }
@@ -172,9 +178,11 @@ def evaluate(reference: Reference, systems: Sequence[System], codec: Dequantiser
         Plain values: "reference", "systems" (name → measures), "comparisons" and "settings".
     """
     pairs = _compared(systems, settings.compare)  # first: it can fail, and what follows takes long
-    weights = resample_weights(len(reference.transcripts), settings.resamples, settings.seed)
+    weights = resample_weights(
+        [reference.utt2spk[one] for one in reference.transcripts], settings.resamples, settings.seed
+    )
     frechet, frechet_draws = frame_distances(codec, reference, systems, settings.frechet_reference, weights)
-    heard = _recognise(reference, systems, settings.nj)
+    heard = _recognise(reference, systems, settings)
     voices = _voices(reference, systems)
     results: dict[str, Result] = {}
     word_draws = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +21,15 @@ from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
 COLOUR = "#33658a"
-DYNAMIC_RANGE_DB = 70.0
-QUALITATIVE_COLOURS = 8
+DYNAMIC_RANGE_DB = 60.0
+DPI = 110
+_CODEBOOK_LOSS = re.compile(r"loss_cb(\d+)_(\w+)")  # as espnet_ext.loss names them
 WINDOW, HOP = 400, 80  # 25 ms and 5 ms at the evaluation rate
 
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=DPI)
 
 
 def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str, Any]], most: int) -> list[str]:
@@ -56,7 +58,7 @@ def _spectrogram(axes: Axes, path: Path) -> None:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
     _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
     level = 10 * np.log10(power + 1e-12)
-    top = float(level.max())
+    top = float(np.quantile(level, 0.999))  # not the maximum: one click would darken everything else
     axes.imshow(
         level,
         origin="lower",
@@ -136,38 +138,54 @@ def error_bars(systems: Mapping[str, Mapping[str, Any]], title: str, path: Path)
         _save(figure, path)
 
 
-def _curve_panel(axes: Axes, curves: Curves, prefix: str, label: str) -> None:
-    names = sorted({name for part in curves.values() for name in part if name.startswith(prefix)})
-    # few curves: colours that differ in hue; many, such as one per codebook: an ordered scale
-    colours = mpl.colormaps["Dark2"](range(len(names)))
-    if len(names) > QUALITATIVE_COLOURS:
-        colours = mpl.colormaps["viridis"](np.linspace(0, 0.88, len(names)))
-    for name, colour in zip(names, colours, strict=True):
+def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> None:
+    names = sorted({name for part in curves.values() for name in part if name.startswith(prefix) and "_cb" not in name})
+    for name, colour in zip(names, mpl.colormaps["Dark2"](range(len(names))), strict=True):
         for part, line in (("train", "--"), ("valid", "-")):
             values = sorted(curves.get(part, {}).get(name, {}).items())
             if values:
                 marker = "o" if len(values) == 1 else None
                 axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"{name}, {part}")
-    axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=7, frameon=False, ncols=1 + len(names) // 6)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _codebook_panel(axes: Axes, curves: Curves) -> None:
+    found = {name: _CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})}
+    books = {name: (int(match[1]), match[2]) for name, match in found.items() if match}
+    heads = sorted({head for _, head in books.values()})
+    highest = max((book for book, _ in books.values()), default=0)
+    for name, (book, head) in sorted(books.items(), key=lambda item: item[1]):
+        values = sorted(curves["valid"][name].items())
+        colour = mpl.colormaps["viridis"](0.9 * book / max(highest, 1))
+        line = ("-", "--", ":", "-.")[heads.index(head) % 4]
+        marker = "o" if len(values) == 1 else None
+        axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"cb{book} {head}")
+    axes.legend(fontsize=7, frameon=False, ncols=1 + len(books) // 9)
 
 
 def learning_curves(curves: Curves, title: str, path: Path) -> None:
-    """Losses, and accuracies where there are any, of each head over the epochs: training dashed, validation solid.
+    """Losses and accuracies of each head over the epochs, and the validation loss of each codebook.
 
     Args:
         curves: from `read_learning_curves`.
         title: of the picture.
         path: PNG to write.
     """
-    panels = [("loss", "loss")]
-    if any(name.startswith("acc") for part in curves.values() for name in part):
-        panels.append(("acc", "accuracy"))
+    names = [name for part in curves.values() for name in part]
+    labels = ["loss (dashed: training)"]
+    if any(name.startswith("acc") for name in names):
+        labels.append("accuracy (dashed: training)")
+    if any(_CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})):
+        labels.append("validation loss per codebook, nats")
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.2 * len(panels), 3.8))
-        for axes, (prefix, label) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
-            _curve_panel(axes, curves, prefix, label)
+        figure = Figure(figsize=(5.4 * len(labels), 3.8))
+        for axes, label in zip(np.atleast_1d(figure.subplots(1, len(labels))), labels, strict=True):
+            if label.startswith("validation"):
+                _codebook_panel(axes, curves)
+            else:
+                _curve_panel(axes, curves, label[:3])
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
         figure.suptitle(title)
         _save(figure, path)

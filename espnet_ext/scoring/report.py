@@ -13,15 +13,15 @@ MOST_NAMES = 5  # utterances named per system and reason; scores.json has them a
 
 
 def _number(value: float | None, digits: int) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
 
 
 def _percent(value: float | None) -> str:
-    return ABSENT if value is None else f"{100 * value:.1f}"
+    return _number(None if value is None else 100 * value, 1)
 
 
 def _range(ends: Sequence[float] | None, digits: int, factor: float = 1.0) -> str:
-    return ABSENT if ends is None else f"{factor * ends[0]:.{digits}f} … {factor * ends[1]:.{digits}f}"
+    return ABSENT if ends is None else " … ".join(_number(factor * end, digits) for end in ends)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -34,10 +34,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     Returns:
         Lines, each ended by a line feed.
 
-    >>> print(table(["system", "Err"], [["a|b", "1.0"]]), end="")
+    >>> print(table(["system", "Err"], [["one|two", "1.0"]]), end="")
     |system|Err|
     |---|---:|
-    |a\\|b|1.0|
+    |one\|two|1.0|
     """
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -106,7 +106,7 @@ def comparison_table(comparisons: Sequence[Result]) -> str:
         for label, measure, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
             found = pair[measure]
             if found is not None:
-                values = [f"{factor * found[key]:.{digits}f}" for key in ("difference", "corrected")]
+                values = [_number(factor * found[key], digits) for key in ("difference", "corrected")]
                 rows.append([names, label, *values, _range(found["interval"], digits, factor)])
     return table(["systems", "measure", "difference", "bias-corrected", "95 %"], rows)
 
@@ -156,6 +156,7 @@ def remarks(result: Result) -> list[str]:
     for name, scores in result["systems"].items():
         lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
         lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
+    lines.append(f"- the recogniser chooses among {reference['vocabulary']} words, all equally likely anywhere")
     if reference["unknown_words"]:
         words = ", ".join(f"{word} ({count})" for word, count in reference["unknown_words"].items())
         lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")
@@ -168,10 +169,11 @@ def remarks(result: Result) -> list[str]:
         f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
         "it sees which frames occur, not their order"
     )
+    resamples, utterances = result["settings"]["resamples"], reference["utterances"]
     lines.append(
-        f"- intervals: {result['settings']['resamples']} bootstrap resamples of {reference['utterances']} utterances; "
-        "a distance between few utterances is biased upwards, the corrected one is not"
+        f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
     )
+    lines.append("- a distance between few utterances is biased upwards; the corrected one is not, and can be negative")
     return lines
 
 

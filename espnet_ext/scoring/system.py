@@ -59,9 +59,10 @@ class System:
     timing: dict[str, float] | None
 
     @property
-    def experiment(self) -> Path:
-        """Directory of the model, two above ``<model>/<decoding>/<set>``."""
-        return self.directory.parent.parent
+    def experiment(self) -> Path | None:
+        """Directory of the model, two above ``<model>/<decoding>/<set>``; None for systems that generate nothing."""
+        generates = self.timing is not None and self.timing.get("steps", 0) > 0
+        return self.directory.parent.parent if generates else None
 
 
 def _readable(
