@@ -1,0 +1,281 @@
+"""The contract of every registered codec, the embedded codec's sound, and codecs on disk."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from espnet_ext.codec import (
+    Codec,
+    codecs,
+    copy_codec,
+    create_codec,
+    load_codec,
+    read_codec_info,
+    save_codec,
+)
+
+CONF = {
+    "world_vq": {"codebook_size": 16},
+    "encodec": {"pretrained": False, "num_codebooks": 2},
+}
+PACKAGE = {"world_vq": "pyworld", "encodec": "encodec"}
+
+
+def voice(seconds: float, f0_hz: float, seed: int, rate_hz: int = 16000) -> np.ndarray:
+    """Harmonics of a gliding pitch, a pause, and a little noise: (samples,) float32."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate_hz)) / rate_hz
+    phase = 2 * np.pi * np.cumsum(f0_hz * (1 + 0.1 * np.sin(2 * np.pi * 1.5 * time))) / rate_hz
+    harmonics = sum(np.sin(k * phase) / k for k in range(1, int(7000 / (1.1 * f0_hz))))
+    loud = 0.1 * (np.sin(2 * np.pi * time / 0.7) > -0.6)
+    return (loud * harmonics + 0.001 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def corpus(rate_hz: int = 16000) -> list[np.ndarray]:
+    return [voice(2.0, f0, seed, rate_hz) for seed, f0 in enumerate((90.0, 120.0, 160.0, 220.0))]
+
+
+@functools.cache
+def tiny_codec(name: str) -> Codec:
+    if importlib.util.find_spec(PACKAGE[name]) is None:
+        pytest.skip(f"codec {name} needs {PACKAGE[name]}")
+    return create_codec(name, corpus(), seed=3, conf=CONF[name])
+
+
+@pytest.fixture(params=list(codecs))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def batch_of(codec: Codec) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three rows, the last one empty; garbage where the rows have ended."""
+    hop = codec.hop_samples
+    rows = [
+        voice(0.5, 130.0, 8, codec.spec.sample_rate_hz),
+        voice(0.2, 200.0, 9, codec.spec.sample_rate_hz)[: 3 * hop + 1],
+    ]
+    wavs = torch.full((3, len(rows[0])), 0.3)
+    for index, row in enumerate(rows):
+        wavs[index, : len(row)] = torch.from_numpy(row)
+    return wavs, torch.tensor([len(rows[0]), len(rows[1]), 0])
+
+
+def test_every_codec_has_a_tiny_configuration_here() -> None:
+    assert set(codecs) == set(CONF)
+
+
+def test_frames_and_samples_are_tied_by_the_hop(name: str) -> None:
+    codec = tiny_codec(name)
+    wavs, lengths = batch_of(codec)
+    codes, frames = codec.encode(wavs, lengths)
+    assert codes.dtype == torch.int64
+    assert frames.tolist() == [-(-int(length) // codec.hop_samples) for length in lengths]
+    assert codes.shape == (3, int(frames.max()), codec.spec.num_codebooks)
+    codec.spec.check(codes)
+    assert codes[0].unique(dim=0).shape[0] > 3  # a voice does not collapse into one code
+    back, samples = codec.decode(codes, frames)
+    assert back.dtype == torch.float32
+    assert torch.isfinite(back).all()
+    assert samples.tolist() == (frames * codec.hop_samples).tolist()
+    assert back.shape == (3, int(samples.max()))
+    assert not back[1, int(samples[1]) :].any()
+    assert not codes[1, int(frames[1]) :].any()
+
+
+def test_batched_equals_single_bit_for_bit(name: str) -> None:
+    codec = tiny_codec(name)
+    wavs, lengths = batch_of(codec)
+    codes, frames = codec.encode(wavs, lengths)
+    back, samples = codec.decode(codes, frames)
+    for row in range(2):
+        alone, count = codec.encode(wavs[row : row + 1, : lengths[row]], lengths[row : row + 1])
+        assert torch.equal(alone[0], codes[row, : frames[row]])
+        wav, _ = codec.decode(alone, count)
+        assert torch.equal(wav[0], back[row, : samples[row]])
+
+
+def test_every_frame_has_a_vector(name: str) -> None:
+    codec = tiny_codec(name)
+    codes, frames = codec.encode(*batch_of(codec))
+    vectors = codec.dequantise(codes[0])
+    assert (vectors.dtype, vectors.ndim, len(vectors)) == (torch.float32, 2, int(frames[0]))
+    assert torch.equal(codec.dequantise(codes[0, 2:4]), vectors[2:4])
+
+
+def test_decoding_refuses_ids_that_are_not_codes(name: str) -> None:
+    codec = tiny_codec(name)
+    special = torch.full((1, 2, codec.spec.num_codebooks), codec.spec.eos_id)
+    with pytest.raises(ValueError, match="codes must lie in"):
+        codec.decode(special, torch.tensor([2]))
+
+
+def test_the_same_seed_gives_the_same_file_and_loading_gives_the_same_codes(name: str, tmp_path: Path) -> None:
+    codec = tiny_codec(name)
+    again = create_codec(name, corpus(), seed=3, conf=CONF[name])
+    first, second = (save_codec(c, name, tmp_path / n, {}) for c, n in ((codec, "one"), (again, "two")))
+    assert first.fingerprint == second.fingerprint
+    loaded = load_codec(tmp_path / "one")
+    assert loaded.spec == codec.spec
+    wavs, lengths = batch_of(codec)
+    codes, frames = codec.encode(wavs, lengths)
+    assert torch.equal(loaded.encode(wavs, lengths)[0], codes)
+    assert torch.equal(loaded.decode(codes, frames)[0], codec.decode(codes, frames)[0])
+
+
+def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"codec must be one of \['encodec', 'world_vq'\], got 'soundstream'"):
+        create_codec("soundstream", [], 0, {})
+    with pytest.raises(ValueError, match=r"codec_conf of world_vq must be among \['codebook_size', .*got 'size'"):
+        create_codec("world_vq", [], 0, {"size": 3})
+    with pytest.raises(ValueError, match="bandwidth_kbps must be one of"):
+        create_codec("encodec", [], 0, {"bandwidth_kbps": 5})
+
+
+@pytest.mark.parametrize("name", ["world_vq", "encodec"])
+def test_a_codec_whose_package_is_missing_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, PACKAGE[name], None)
+    with pytest.raises(ValueError, match=f"codec {name} needs .*: pip install {PACKAGE[name]}"):
+        create_codec(name, corpus()[:1], 0, CONF[name])
+
+
+def test_encodec_names_a_missing_or_foreign_weights_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="codec file not found: .*gone.th"):
+        create_codec("encodec", [], 0, {"checkpoint": str(tmp_path / "gone.th")})
+    if importlib.util.find_spec("encodec") is None:
+        pytest.skip("codec encodec needs encodec")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "foreign.th")
+    with pytest.raises(ValueError, match="must hold the weights of EnCodec 24 kHz, got .*foreign.th") as caught:
+        create_codec("encodec", [], 0, {"checkpoint": str(tmp_path / "foreign.th")})
+    assert "\n" not in str(caught.value)
+
+
+def test_encodec_reads_a_torch_state_dict_strictly_and_uses_the_first_codebooks(tmp_path: Path) -> None:
+    codec = tiny_codec("encodec")
+    torch.save(codec.model.state_dict(), tmp_path / "weights.th")  # type: ignore[attr-defined]
+    other = create_codec("encodec", [], 0, {"checkpoint": str(tmp_path / "weights.th"), "bandwidth_kbps": 3})
+    assert other.spec.num_codebooks == 4
+    wavs, lengths = batch_of(codec)
+    assert torch.equal(other.encode(wavs, lengths)[0][..., :2], codec.encode(wavs, lengths)[0])
+
+
+# --- the embedded codec ----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def fitted_codec() -> Codec:
+    return create_codec("world_vq", corpus(), seed=0, conf={"codebook_size": 64})
+
+
+def median_f0(wav: np.ndarray) -> float:
+    from espnet_ext.codec import world
+
+    features = world.analyse(wav)
+    voiced = features[..., world.VOICING] > 0.5
+    return float(np.exp(np.median(features[voiced][:, world.LOG_F0])))
+
+
+@pytest.mark.parametrize("f0_hz", [90.0, 120.0, 160.0, 220.0])
+def test_a_round_trip_keeps_pitch_and_loudness(f0_hz: float) -> None:
+    pytest.importorskip("pyworld")
+    codec = fitted_codec()
+    wav = voice(1.5, f0_hz, seed=77)
+    codes, frames = codec.encode(torch.from_numpy(wav)[None], torch.tensor([len(wav)]))
+    back = codec.decode(codes, frames)[0][0, : len(wav)].numpy()
+    assert abs(np.log2(median_f0(back) / median_f0(wav))) < 1 / 12  # a semitone
+    assert abs(20 * np.log10(np.std(back) / np.std(wav))) < 3
+    envelopes = [np.abs(x[: len(x) // 800 * 800]).reshape(-1, 800).mean(1) for x in (wav, back)]
+    assert np.corrcoef(*envelopes)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("samples", [1, 5, 159, 639, 640, 641, 1500])
+def test_silence_noise_and_tiny_inputs_are_coded(samples: int) -> None:
+    pytest.importorskip("pyworld")
+    codec = fitted_codec()
+    noise = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    wavs = torch.stack([torch.zeros(samples), noise])
+    codes, frames = codec.encode(wavs, torch.tensor([samples, samples]))
+    assert frames.tolist() == [-(-samples // 640)] * 2
+    back, lengths = codec.decode(codes, frames)
+    assert torch.isfinite(back).all()
+    assert lengths.tolist() == (frames * 640).tolist()
+
+
+def test_band_widths_set_the_number_of_codebooks() -> None:
+    pytest.importorskip("pyworld")
+    codec = create_codec("world_vq", corpus()[:1], seed=0, conf={"codebook_size": 4, "band_widths": [4, 20]})
+    assert codec.spec.num_codebooks == 3
+    with pytest.raises(ValueError, match=r"band_widths must be positive and sum to 24, got \[1, 2\]"):
+        create_codec("world_vq", corpus()[:1], seed=0, conf={"band_widths": [1, 2]})
+
+
+def test_more_entries_than_frames_are_refused() -> None:
+    pytest.importorskip("pyworld")
+    with pytest.raises(ValueError, match=r"codebook_size must be in \[2, 50\] \(frames to learn from\), got 256"):
+        create_codec("world_vq", corpus()[:1], seed=0, conf={})
+
+
+# --- codecs on disk --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    pytest.importorskip("pyworld")
+    save_codec(fitted_codec(), "world_vq", tmp_path / "codec", {"seed": 0})
+    return tmp_path / "codec" / "codec_info.yaml"
+
+
+def test_a_changed_weights_file_is_another_codec(saved: Path) -> None:
+    save_codec(tiny_codec("world_vq"), "world_vq", saved.parent / "other", {})
+    shutil.copy(saved.parent / "other" / "codec.npz", saved.parent / "codec.npz")
+    with pytest.raises(ValueError, match="fingerprint of codec file .*codec.npz must be .*: it is another codec"):
+        load_codec(saved)
+
+
+def test_missing_files_are_named(saved: Path) -> None:
+    (saved.parent / "codec.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="codec file not found: .*codec.npz .named by .*codec_info.yaml"):
+        load_codec(saved)
+    saved.unlink()
+    with pytest.raises(FileNotFoundError, match="codec_info not found: .*codec_info.yaml"):
+        load_codec(saved.parent)
+
+
+def test_damaged_descriptions_are_one_line_errors(saved: Path) -> None:
+    good = yaml.safe_load(saved.read_text())
+    for content in (
+        "",
+        "codec: [",
+        "- 1",
+        yaml.safe_dump({**good, "spec": {}}),
+        yaml.safe_dump({**good, "codec_conf": 1}),
+    ):
+        saved.write_text(content)
+        with pytest.raises(ValueError, match="codec_info must be a file written by") as caught:
+            load_codec(saved)
+        assert "\n" not in str(caught.value)
+    saved.write_text(yaml.safe_dump({**good, "codec": "dac"}))
+    with pytest.raises(ValueError, match="codec must be one of"):
+        load_codec(saved)
+
+
+def test_a_copy_decodes_alone_and_is_not_replaced_by_another_codec(saved: Path, tmp_path: Path) -> None:
+    copy = copy_codec(saved, tmp_path / "exp" / "codec")
+    assert copy_codec(saved, tmp_path / "exp" / "codec") == copy
+    fingerprint = read_codec_info(saved).fingerprint
+    shutil.rmtree(saved.parent)
+    shutil.move(tmp_path / "exp", tmp_path / "moved")
+    moved = tmp_path / "moved" / "codec"
+    assert load_codec(moved).spec == fitted_codec().spec
+    assert read_codec_info(moved).fingerprint == fingerprint
+    save_codec(tiny_codec("world_vq"), "world_vq", tmp_path / "other", {})
+    with pytest.raises(ValueError, match="must hold the codec of .*use another directory"):
+        copy_codec(tmp_path / "other", moved)

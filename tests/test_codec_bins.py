@@ -1,0 +1,191 @@
+"""The command lines of stages 4 and 5 and of the resynthesis control, on a made-up corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("pyworld")
+pytest.importorskip("kaldiio")
+
+from espnet_ext.ark import read_codes
+from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
+from espnet_ext.codec import read_codec_info
+from espnet_ext.datadir import read_scp, write_data_dir
+
+FIT = ["--wav_scp", "data/wav.scp", "--codec_conf", "codebook_size=8", "--out", "dump/codec"]
+TOKENS = ["--codec_info", "dump/codec/codec_info.yaml", "--data_dir", "data", "--out", "dump/codec/train"]
+RESYNTHESIS = ["--codec_info", "dump/codec/codec_info.yaml", "--data_dir", "dump/codec/train"]
+BAD = {"a-3": "missing wav", "a-4": "unreadable wav", "a-5": "wrong sample rate", "a-6": "no transcript"}
+
+
+@pytest.fixture(autouse=True)
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe directory with three speakers, one of them with a single utterance, and four useless utterances."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    utterances = ["a-1", "a-2", *BAD, "b-1", "b-2", "c-1"]
+    wavs = {utterance: f"wav/{utterance}.wav" for utterance in utterances}
+    Path("wav").mkdir()
+    for index, utterance in enumerate(utterances):
+        time = np.arange(6000 + 700 * index) / 16000
+        tone = sum(np.sin(2 * np.pi * 110 * k * time) / k for k in range(1, 30))
+        soundfile.write(wavs[utterance], 0.1 * tone + 0.01 * rng.standard_normal(len(time)), 16000)
+    Path("wav/a-3.wav").unlink()
+    Path("wav/a-4.wav").write_bytes(b"RIFF, not really")
+    soundfile.write("wav/a-5.wav", np.zeros(4000), 8000)
+    text = {utterance: "words" for utterance in utterances if utterance != "a-6"}
+    write_data_dir("data", wavs, text, {utterance: utterance[0] for utterance in utterances})
+    return tmp_path
+
+
+def made() -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in Path("dump").rglob("*") if path.is_file()}
+
+
+def test_fitting_writes_a_codec_and_lists_what_it_could_not_use() -> None:
+    codec_fit.main(FIT)
+    info = read_codec_info("dump/codec")
+    assert (info.codec, info.spec.codebook_size) == ("world_vq", 8)
+    skipped = dict(line.split("\t") for line in Path("dump/codec/skipped").read_text().splitlines())
+    assert set(skipped) == {"a-3", "a-4", "a-5"}
+    before = made()
+    codec_fit.main(FIT)
+    assert made() == before
+    codec_fit.main([*FIT, "--seed", "1"])
+    assert read_codec_info("dump/codec").fingerprint != info.fingerprint
+
+
+def test_a_yaml_file_gives_options_and_the_command_line_overrides_them() -> None:
+    Path("codec.yaml").write_text("max_minutes: 0.01\nseed: 5\ncodec_conf: {codebook_size: 4, band_widths: [4, 20]}\n")
+    codec_fit.main(["--config", "codec.yaml", "--wav_scp", "data/wav.scp", "--out", "dump/codec", "--seed", "7"])
+    info = read_codec_info("dump/codec")
+    assert (info.spec.codebook_size, info.spec.num_codebooks) == (4, 3)
+    assert (info.origin["seed"], info.origin["max_minutes"]) == (7, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--codec", "dac", *FIT], "codec must be one of"),
+        ([*FIT, "--codec_conf", "size=3"], "codec_conf of world_vq must be among"),
+        ([*FIT, "--codec_conf", "size"], "codec_conf must be KEY=VALUE, got 'size'"),
+        (["--wav_scp", "data/wav.scp"], "--out must be given"),
+        (["--out", "dump/codec"], "--wav_scp must be given: codec world_vq learns from audio"),
+        (["--config", "bad.yaml", *FIT], "bad.yaml must have options among"),
+        (["--config", "gone.yaml", *FIT], "gone.yaml"),
+        ([*FIT, "--max_minutes", "0"], "max_minutes must be positive, got 0"),
+    ],
+)
+def test_wrong_options_are_one_line_errors(arguments: list[str], message: str) -> None:
+    Path("bad.yaml").write_text("codec_config: {}\n")
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: codec_fit.main(arguments))
+    assert str(caught.value).startswith("error: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not Path("dump/codec/codec_info.yaml").exists()
+
+
+def test_tokens_are_complete_sorted_and_everything_else_is_listed() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    kept = ["a-1", "a-2", "b-1", "b-2", "c-1"]
+    for name in ("codes.scp", "prompt.scp", "utt2num_frames", "utt2prompt", "text", "utt2spk", "wav.scp"):
+        assert list(read_scp(f"dump/codec/train/{name}")) == kept
+    skipped = dict(line.split("\t") for line in Path("dump/codec/train/skipped").read_text().splitlines())
+    assert {utterance: reason.split(":")[0] for utterance, reason in skipped.items()} == BAD
+    codes = read_codes("dump/codec/train/codes.scp", 8)
+    frames = read_scp("dump/codec/train/utt2num_frames")
+    assert {utterance: str(len(codes[utterance])) for utterance in kept} == frames
+    assert read_codec_info("dump/codec/train").checkpoint.is_file()
+
+
+def test_prompts_are_other_utterances_of_the_speaker_where_there_are_any() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    prompts, pointers = read_scp("dump/codec/train/utt2prompt"), read_scp("dump/codec/train/codes.scp")
+    assert [prompts[utterance] for utterance in ("a-1", "a-2", "b-1", "b-2")] == ["a-2", "a-1", "b-2", "b-1"]
+    assert prompts["c-1"] != "c-1"
+    assert read_scp("dump/codec/train/prompt.scp") == {key: pointers[prompt] for key, prompt in prompts.items()}
+    foreign = Path("dump/codec/train/prompt_of_another_speaker").read_text()
+    assert foreign == "c-1\tthe only utterance of speaker c\n"
+
+
+def test_finished_tokens_are_kept_until_the_codec_or_the_data_change() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    before = made()
+    codec_tokens.main(TOKENS)
+    assert made() == before
+    codec_fit.main([*FIT, "--seed", "1"])
+    codec_tokens.main(TOKENS)
+    assert read_codec_info("dump/codec/train").fingerprint == read_codec_info("dump/codec").fingerprint
+
+
+def test_processes_do_not_change_the_codes() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    single = Path("dump/codec/train/codes.ark").read_bytes()
+    codec_tokens.main([*TOKENS[:-1], "dump/codec/parallel", "--nj", "2"])
+    assert Path("dump/codec/parallel/codes.ark").read_bytes() == single
+
+
+def test_resynthesis_writes_what_inference_writes() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    codec_resynthesis.main([*RESYNTHESIS, "--out", "exp/resynthesis"])
+    frames = read_scp("dump/codec/train/utt2num_frames")
+    assert read_scp("exp/resynthesis/utt2num_frames") == frames
+    for utterance, path in read_scp("exp/resynthesis/wav.scp").items():
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.frames) == (16000, 1, 640 * int(frames[utterance]))
+    assert set(read_scp("exp/resynthesis/status").values()) == {"ok"}
+    timing = json.loads(Path("exp/resynthesis/timing.json").read_text())
+    assert timing["frames"] == sum(map(int, frames.values()))
+    assert timing["rtf"] > 0
+
+
+def test_shuffling_permutes_whole_frames_and_depends_on_the_seed() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    plain = read_codes("dump/codec/train/codes.scp", 8)
+    results = []
+    for seed in ("1", "1", "2"):
+        codec_resynthesis.main([*RESYNTHESIS, "--out", f"exp/{len(results)}", "--shuffle_frames", seed])
+        table = read_codes(f"exp/{len(results)}/codes.scp", 8)
+        results.append({utterance: table[utterance].tolist() for utterance in table})
+    assert results[0] == results[1] != results[2]
+    for utterance, frames in results[0].items():
+        assert frames != plain[utterance].tolist()
+        assert sorted(frames) == sorted(plain[utterance].tolist())
+
+
+def test_codes_of_another_codec_and_missing_files_are_one_line_errors() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    codec_fit.main([*FIT, "--seed", "1"])
+    cases = [
+        (codec_resynthesis, [*RESYNTHESIS, "--out", "exp"], "must hold codes of codec"),
+        (codec_tokens, ["--codec_info", "gone.yaml", *TOKENS[2:]], "codec_info not found: gone.yaml"),
+        (codec_tokens, [*TOKENS, "--data_dir", "gone"], "gone/wav.scp is missing"),
+        (codec_tokens, [*TOKENS, "--nj", "0"], "nj must be at least 1, got 0"),
+    ]
+    for command, arguments, message in cases:
+        with pytest.raises(SystemExit, match=message) as caught:
+            run(lambda command=command, arguments=arguments: command.main(arguments))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_data_directory_without_usable_audio_is_an_error_and_writes_no_codes() -> None:
+    codec_fit.main(FIT)
+    write_data_dir("data", {"a-3": "wav/a-3.wav"}, {"a-3": "words"}, {"a-3": "a"})
+    with pytest.raises(ValueError, match="must have usable utterances, skipped: 1 missing wav"):
+        codec_tokens.main(TOKENS)
+    assert not Path("dump/codec/train/codes.scp").exists()
+    assert "a-3" in Path("dump/codec/train/skipped").read_text()
+    assert not Path("dump/codec/train/codec_info.yaml").exists()
