@@ -1,0 +1,74 @@
+# make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
+# make test         install into .venv, then the tests          make check   formatting, types, docstrings, shell, quick tests
+#
+# Every target works alone and again: what is installed or finished stays. Variables:
+#   PYTHON=python3.11       the interpreter that makes .venv
+#   TORCH_INDEX_URL=...     package index for torch alone, for example PyTorch's CPU wheel index (PyPI's Linux build is the CUDA one)
+#   MINI=tiny               quickstart on a handful of sentences
+#   RECIPE_ARGS="..."       further options of the recipe's run.sh
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH_INDEX_URL ?=
+MINI ?=
+RECIPE_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+RECIPE := egs2/mini_libritts/codec_lm1
+SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
+PYTHON_FILES := espnet_ext tests local egs2 setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+install: $(VENV)/.installed
+
+# The lock lists what torch does not bring. pip must not resolve it: espnet's bound on setuptools excludes torch's.
+$(VENV)/.installed: requirements/lock-py311.txt setup.py
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: PYTHON must be Python 3.11, got '$(PYTHON)'" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch==2.13.0
+	$(PIP) --no-deps --no-build-isolation --use-pep517 -r requirements/lock-py311.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements/lock-dev.txt $(VENV)/.installed
+	$(PIP) --no-deps -r requirements/lock-dev.txt
+	@touch $@
+
+quickstart: $(VENV)/.installed
+	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/python -m mypy
+	$(BIN)/pydoclint --quiet espnet_ext local
+	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not recipe and not espnet"
+
+# the decoding speed that the quick start measured
+SPEED := import glob, json, sys; \
+  found = {name: json.load(open(name)) for name in sorted(glob.glob("$(RECIPE)/exp*/codec_lm_*/decode_*/*/timing.json"))}; \
+  found or sys.exit("no timing.json yet: run make quickstart first; its stage inference measures the decoding speed"); \
+  [print("RTF %.3f  %7.1f frames/s  %s" % (t["rtf"], t["frames"] / t["seconds_lm"], name)) for name, t in found.items()]
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -c '$(SPEED)'
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf egs2/*/codec_lm1/data egs2/*/codec_lm1/dump egs2/*/codec_lm1/exp
+	rm -rf egs2/*/codec_lm1/data_tiny egs2/*/codec_lm1/dump_tiny egs2/*/codec_lm1/exp_tiny
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

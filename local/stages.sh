@@ -1,0 +1,216 @@
+# Named stages made of jobs that are skipped when they were finished before with the same options. To be sourced.
+#
+# The sourcing script defines the array `stages`, one function stage_<name> for each, and the variables expdir and force.
+# A job is one command that makes one directory; DIRECTORY/.done holds its command line, the state of what it read and
+# an id of its own, so that a change of options or of an input makes it, and whatever reads its output, run again.
+# shellcheck shell=bash
+
+current_stage=""
+failure_told=false
+max_jobs=1        # jobs that may run side by side; a stage may raise it
+quiet=false       # true: output goes to the log only, with a line of progress now and then; implied by max_jobs > 1
+resumable=false   # true: what an interrupted job left is continued, if its options and inputs are still the same
+job_number=0      # jobs of the current stage, and how many of them had to run
+job_ran=0
+running_pids=()
+declare -A job_label=() job_output=() job_log=() job_key=() job_shown=()
+
+log() { printf '%(%H:%M:%S)T %s\n' -1 "$*"; }
+
+# die MESSAGE [STATUS]: one line on stderr, then exit
+die() {
+  failure_told=true
+  printf 'error: %s\n' "$1" >&2
+  exit "${2:-1}"
+}
+
+stage_list() {
+  local i separator=''
+  for i in "${!stages[@]}"; do
+    printf '%s%d %s' "${separator}" "$((i + 1))" "${stages[i]}"
+    separator=', '
+  done
+}
+
+# stage_number NAME_OR_NUMBER: prints 1, 2, …; anything else is an error that lists the stages
+stage_number() {
+  local i
+  for i in "${!stages[@]}"; do
+    if [[ $1 == "${stages[i]}" || $1 == "$((i + 1))" ]]; then
+      printf '%d\n' "$((i + 1))"
+      return
+    fi
+  done
+  die "stage must be a number or a name of: $(stage_list); got '$1'" 2
+}
+
+# require_file FILE STAGE: FILE is what the named earlier stage makes
+require_file() {
+  [[ -s $1 ]] || die "stage ${current_stage} needs $1, which is missing or empty: run stage $(stage_number "$2") ($2) first"
+}
+
+# require_conf OPTION FILE: FILE is named by the user
+require_conf() {
+  [[ -f $2 ]] || die "--$1 must be an existing file, got '$2' (looked for in ${PWD})" 2
+}
+
+# job_state PATH...: one line per input that changes when the input is made anew
+job_state() {
+  local path
+  for path in "$@"; do
+    if [[ -f ${path}/.done ]]; then
+      printf 'input %s %s\n' "${path}" "$(cksum < "${path}/.done")"
+    elif [[ -f ${path} ]]; then
+      printf 'input %s %s\n' "${path}" "$(cksum < "${path}")"
+    else
+      printf 'input %s\n' "${path}" # a directory that the user made
+    fi
+  done
+}
+
+# job_command COMMAND...: the command without what cannot change its result
+job_command() {
+  shift # the interpreter
+  while (( $# > 0 )); do
+    case $1 in
+      --nj | --ngpu | --python) shift ;;
+      --force) ;;
+      *) printf 'argument %q\n' "$1" ;;
+    esac
+    shift
+  done
+}
+
+# job LABEL DIRECTORY INPUT... -- COMMAND...: runs COMMAND, which makes DIRECTORY from the INPUTs, unless that was done
+job() {
+  local label=$1 output=$2 inputs=() key log_file
+  shift 2
+  while [[ $1 != -- ]]; do inputs+=("$1"); shift; done
+  shift
+  key=$(job_state "${inputs[@]}"; job_command "$@")
+  job_number=$((job_number + 1))
+  if [[ ${force} == false && -f ${output}/.done && "$(sed '$d' "${output}/.done")" == "${key}" ]]; then
+    return
+  fi
+  job_ran=$((job_ran + 1))
+  rm -f "${output}/.done"
+  if [[ ${resumable} == true ]]; then keep_or_move_aside "${output}" "${key}"; fi
+  log_file=${expdir}/log/${current_stage}.${label}.log
+  mkdir -p "${expdir}/log"
+  if [[ ${resumable} == true ]]; then log_file=${output}/${current_stage}.log; else : > "${log_file}"; fi
+  log "  ${current_stage} ${label}: log in ${log_file}"
+  if (( max_jobs > 1 )) || [[ ${quiet} == true ]]; then
+    wait_for_jobs "${max_jobs}"
+    "$@" >> "${log_file}" 2>&1 &
+    running_pids+=("$!")
+    job_label[$!]=${label} job_output[$!]=${output} job_log[$!]=${log_file} job_key[$!]=${key}
+  else
+    "$@" 2>&1 | tee -a "${log_file}" || job_failed "${label}" "${log_file}"
+    job_finished "${output}" "${key}"
+  fi
+}
+
+# keep_or_move_aside DIRECTORY KEY: never continues from, and never deletes, what other options or inputs made
+keep_or_move_aside() {
+  local number=1
+  if [[ -d $1 ]] && ! [[ ${force} == false && -f $1/.started && $(< "$1/.started") == "$2" ]]; then
+    while [[ -e $1.old${number} ]]; do number=$((number + 1)); done
+    log "  $1 was made with other options or inputs: moved to $1.old${number}"
+    mv "$1" "$1.old${number}"
+  fi
+  mkdir -p "$1"
+  printf '%s\n' "$2" > "$1/.started"
+}
+
+job_failed() {
+  die "stage ${current_stage} (${1}) failed, see $(cd "$(dirname "$2")" && pwd)/$(basename "$2")"
+}
+
+job_finished() {
+  mkdir -p "$1"
+  # written aside first: a marker that a full disk cut short must not count
+  printf '%s\nid %s %s\n' "$2" "$(date +%Y-%m-%dT%H:%M:%S)" "${RANDOM}${RANDOM}" > "$1/.done.part"
+  mv "$1/.done.part" "$1/.done"
+}
+
+# reap_jobs: waits a moment, then collects the jobs that ended; the first failure ends the run
+reap_jobs() {
+  local pid still=()
+  sleep 0.1
+  for pid in "${running_pids[@]}"; do
+    if kill -0 "${pid}" 2> /dev/null; then
+      still+=("${pid}")
+      show_progress "${pid}"
+    else
+      wait "${pid}" || { tail -n 3 "${job_log[${pid}]}" >&2; job_failed "${job_label[${pid}]}" "${job_log[${pid}]}"; }
+      job_finished "${job_output[${pid}]}" "${job_key[${pid}]}"
+      log "  ${current_stage} ${job_label[${pid}]}: done"
+    fi
+  done
+  running_pids=("${still[@]}")
+}
+
+# wait_for_jobs [LIMIT]: returns when fewer than LIMIT jobs run, none without LIMIT
+wait_for_jobs() {
+  while (( ${#running_pids[@]} >= ${1:-1} )); do reap_jobs; done
+}
+
+# show_progress PID: every 15 s the last line of the job's log that tells how far it is
+show_progress() {
+  local now line
+  printf -v now '%(%s)T' -1
+  if (( now < ${job_shown[$1]:-now} )); then return; fi
+  if [[ -v job_shown[$1] ]]; then
+    line=$(tail -c 2000 "${job_log[$1]}" | tr '\r' '\n' | grep -E 'epoch|[0-9]%' | tail -n 1 | sed 's/^.*INFO: //' | cut -c 1-100) || true
+    [[ -z ${line} ]] || printf '         %s: %s\n' "${job_label[$1]}" "${line}"
+  fi
+  job_shown[$1]=$((now + 15))
+}
+
+# run_stage NAME: runs stage_NAME and appends how long it took to stage_times.tsv
+run_stage() {
+  local number started seconds
+  number=$(stage_number "$1")
+  current_stage=$1 job_number=0 job_ran=0 max_jobs=1 quiet=false resumable=false
+  log "stage ${number} (${current_stage})"
+  printf -v started '%(%s)T' -1
+  "stage_${current_stage}"
+  wait_for_jobs
+  printf -v seconds '%(%s)T' -1
+  seconds=$((seconds - started))
+  if (( job_ran == 0 && job_number > 0 )); then
+    log "stage ${number} (${current_stage}): finished before, nothing to do (--force runs it again)"
+  else
+    log "stage ${number} (${current_stage}): ${seconds} s"
+    mkdir -p "${expdir}"
+    printf '%s\t%d\t%(%Y-%m-%dT%H:%M:%S)T\n' "${current_stage}" "${seconds}" -1 >> "${expdir}/stage_times.tsv"
+  fi
+}
+
+# print_stage_times: the last time that each stage really ran
+print_stage_times() {
+  [[ -f ${expdir}/stage_times.tsv ]] || return 0
+  awk -F '\t' -v names="${stages[*]}" '
+    { seconds[$1] = $2; when[$1] = $3 }
+    END {
+      n = split(names, name, " ")
+      for (i = 1; i <= n; i++) if (name[i] in seconds) {
+        printf "  %2d %-14s %6d s   (%s)\n", i, name[i], seconds[name[i]], when[name[i]]
+        total += seconds[name[i]]
+      }
+      printf "     %-14s %6d s\n", "together", total
+    }' "${expdir}/stage_times.tsv"
+}
+
+# for `trap … EXIT`: stops what still runs and names the stage that failed if nobody did
+end_of_run() {
+  local status=$? pid
+  for pid in "${running_pids[@]}"; do
+    [[ -z ${pid} ]] || kill "${pid}" 2> /dev/null || true
+  done
+  if (( status == 130 || status == 143 )); then
+    printf 'error: stopped in stage %s; the same command continues there\n' "${current_stage}" >&2
+  elif (( status != 0 )) && [[ ${failure_told} == false && -n ${current_stage} ]]; then
+    printf 'error: stage %s failed with exit status %d, see %s\n' "${current_stage}" "${status}" "${expdir}/log" >&2
+  fi
+}

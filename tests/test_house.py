@@ -1,0 +1,193 @@
+"""The house rules that a machine can check: sizes, names, who imports what."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "espnet_ext"
+PYTHON_FILES = sorted(
+    path for folder in ("espnet_ext", "tests", "local", "egs2") for path in (ROOT / folder).rglob("*.py")
+)
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODEL_CORE = [
+    "espnet_ext.codes",
+    "espnet_ext.registry",
+    "espnet_ext.transformer",
+    "espnet_ext.local_transformer",
+    "espnet_ext.primary",
+    "espnet_ext.core_lm",
+    "espnet_ext.loss",
+    "espnet_ext.sampling",
+    "espnet_ext.alignment",
+    "espnet_ext.decoding",
+]
+
+# The environment of somebody who installed torch and nothing else.
+ONLY_TORCH = """
+import importlib, sys
+ALLOWED = {"espnet_ext", "torch", "torchgen", "functorch", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2",
+           "markupsafe", "fsspec", "filelock", "setuptools", "_distutils_hack"}
+class Refuse:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ALLOWED and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {name!r} (only torch is installed)", name=name)
+sys.meta_path.insert(0, Refuse)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+# A program that uses the strategy of CONTRIBUTING.md, which it finds as the module example.py.
+USE_EXAMPLE = """
+import torch
+import example
+from espnet_ext.decoding import build_strategy
+from espnet_ext.local_transformer import ParallelHeads
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+torch.manual_seed(0)
+heads = ParallelHeads(slots=6, vocab_size=11, width=4)
+filled = build_strategy("best_of").decode_step(
+    heads, torch.randn(5, 4), Sampler(SamplingOptions(), row_generators(0, list("abcde"))))
+assert filled.codes.shape == filled.logprobs.shape == (5, 6)
+"""
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from package import module` uses the package's name only
+            yield from (name if name in MODULES else node.module for name in inner)
+
+
+def importers(*packages: str) -> set[str]:
+    return {
+        relative(path)
+        for path in PYTHON_FILES
+        if any(name.partition(".")[0] in packages for name in imported_names(parsed(path)))
+    }
+
+
+def import_time_statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run when a module is imported; those for type checkers alone do not."""
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        for field in ("body", "orelse", "finalbody"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from import_time_statements(getattr(node, field, []))
+
+
+def import_graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        names = {
+            name
+            for node in import_time_statements(parsed(path).body)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in imported_names(node)
+        }
+        graph[module] = (names & MODULES.keys()) - {module}
+    return graph
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
+def test_files_and_functions_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+            parameters = len(node.args.args) + len(node.args.kwonlyargs) - 1
+            assert node.name != "__init__" or parameters <= 10, f"a constructor has {parameters} parameters"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("egs2/*/*/run.sh")), ids=relative)
+def test_recipes_are_thin(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 120
+
+
+def test_no_file_is_called_after_nothing() -> None:
+    vague = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
+    assert not [relative(path) for path in PYTHON_FILES if path.name in vague]
+
+
+def test_nothing_is_left_to_do() -> None:
+    shell = [*ROOT.glob("local/*.sh"), *ROOT.glob("egs2/**/*.sh")]
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+    assert not [relative(path) for path in [*PYTHON_FILES, *shell] if marks.search(path.read_text(encoding="utf-8"))]
+
+
+def test_espnet_is_imported_behind_its_boundary_only() -> None:
+    allowed = {"espnet_ext/espnet_model.py", "espnet_ext/preprocess.py", "espnet_ext/codec/espnet.py"}
+    package = {name for name in importers("espnet", "espnet2", "espnetez") if name.startswith("espnet_ext/")}
+    assert {name for name in package if not name.startswith("espnet_ext/tasks/")} <= allowed
+
+
+def test_parts_of_espnet_that_change_or_download_are_not_imported() -> None:
+    refused = ("espnet.", "espnetez", "espnet2.speechlm", "espnet2.train.collate_fn", "espnet2.train.preprocessor")
+    for path in PYTHON_FILES:
+        names = [name for name in imported_names(parsed(path)) if name.startswith(refused) or name == "espnet"]
+        assert not names, f"{relative(path)} imports {names}"
+
+
+def test_arks_are_read_and_written_in_one_file() -> None:
+    assert {name for name in importers("kaldiio", "omniio") if name.startswith("espnet_ext/")} <= {"espnet_ext/ark.py"}
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    graph = import_graph()
+    while leaves := {module for module, needs in graph.items() if not needs}:
+        graph = {module: needs - leaves for module, needs in graph.items() if module not in leaves}
+    # what is left is in a circle or imports one
+    assert not graph
+
+
+def test_nothing_imports_the_command_lines() -> None:
+    for module, needs in import_graph().items():
+        assert not [
+            name for name in needs if name.startswith("espnet_ext.bin.") and not module.startswith("espnet_ext.bin")
+        ]
+
+
+def test_model_core_needs_only_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_TORCH, *MODEL_CORE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_strategy_of_the_contributing_page_works(tmp_path: Path) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "example.py").write_text(textwrap.dedent("   " + example.lstrip()))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", USE_EXAMPLE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
