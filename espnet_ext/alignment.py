@@ -17,7 +17,7 @@ class Alignment(NamedTuple):
     Attributes:
         log_attention: (B, L, U) log-probabilities over tokens, from text and codes.
         frames: (B, U) frames of each token on the best monotonic path.
-        predicted: (B, U) log(1 + frames) as predicted from text and prompt.
+        predicted: (B, U) log of the frames expected from text and prompt.
         text_lengths: (B,) int64.
         step_lengths: (B,) int64.
     """
@@ -166,7 +166,7 @@ class FramePredictor(nn.Module):
         self.output = nn.Linear(inner, 1)
 
     def forward(self, encoded: Tensor, mask: Tensor, prompt: Tensor) -> Tensor:
-        """log(1 + frames) of every token: (B, U).
+        """Log of the expected frames of every token: (B, U).
 
         Args:
             encoded: (B, U, D) encoded text.

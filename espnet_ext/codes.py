@@ -63,9 +63,13 @@ class CodecSpec:
             ValueError: if the last axis is not N or an id is outside the codebook.
         """
         if codes.shape[-1] != self.num_codebooks:
-            raise ValueError(f"codes must have {self.num_codebooks} codebooks in the last axis, got shape {tuple(codes.shape)}")
+            raise ValueError(
+                f"codes must have {self.num_codebooks} codebooks in the last axis, got shape {tuple(codes.shape)}"
+            )
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
-            raise ValueError(f"codes must lie in [0, {self.codebook_size}), got [{int(codes.min())}, {int(codes.max())}]")
+            raise ValueError(
+                f"codes must lie in [0, {self.codebook_size}), got [{int(codes.min())}, {int(codes.max())}]"
+            )
 
 
 def length_mask(lengths: Tensor, max_length: int) -> Tensor:

@@ -25,7 +25,7 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         self.corelm = corelm
         self.weights = weights
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         text: Tensor,
         text_lengths: Tensor,
@@ -44,7 +44,7 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         """Nothing: codes are not features.
 
         Args:
-            batch: a collated batch.
+            **batch: a collated batch.
 
         Returns:
             An empty dict.

@@ -154,7 +154,9 @@ def load_strictly(module: nn.Module, checkpoint: Path) -> None:
         if own[key].shape != state[key].shape
     ]
     if problems:
-        raise ValueError(f"model_file {checkpoint} must fit its config.yaml: {sorted(problems)[0]} ({len(problems)} such)")
+        raise ValueError(
+            f"model_file {checkpoint} must fit its config.yaml: {sorted(problems)[0]} ({len(problems)} such)"
+        )
     module.load_state_dict(state)
 
 
@@ -197,7 +199,9 @@ class CodecLM:
         codec_directory = directory / CODEC_DIRECTORY
         fingerprint = read_codec_info(codec_directory).fingerprint
         if fingerprint != args.codec_info["fingerprint"]:
-            raise ValueError(f"{codec_directory} must hold codec {args.codec_info['fingerprint'][:12]}…, got {fingerprint[:12]}…")
+            raise ValueError(
+                f"{codec_directory} must hold codec {args.codec_info['fingerprint'][:12]}…, got {fingerprint[:12]}…"
+            )
         model = CodecLMTask.build_model(args)
         load_strictly(model, directory / model_file)
         return cls(model.corelm, load_codec(codec_directory), args)

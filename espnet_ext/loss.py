@@ -22,7 +22,7 @@ class LossWeights:
         parallel: the parallel heads.
         local: the local transformer.
         alignment: the forward-sum loss of the aligner, where the primary has one.
-        frames: the squared error of the predicted log(1 + frames) per token, likewise.
+        frames: the Poisson loss of the expected frames per token, likewise.
     """
 
     parallel: float = 1.0
@@ -73,7 +73,9 @@ def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: Los
 
 
 def alignment_losses(alignment: Alignment, stacking: int) -> tuple[Tensor, Tensor]:
-    """Forward-sum loss of the aligner, and mean squared error of the predicted log(1 + frames) per token.
+    """Forward-sum loss of the aligner, and mean Poisson deviance of the expected frames per token.
+
+    Unlike a squared error of logarithms it is least at the mean, so that utterances keep their length.
 
     Args:
         alignment: of steps and text.
@@ -86,8 +88,8 @@ def alignment_losses(alignment: Alignment, stacking: int) -> tuple[Tensor, Tenso
     per_frame = log_attention.repeat_interleave(stacking, dim=1)
     forward_sum = forward_sum_loss(per_frame, step_lengths * stacking, text_lengths)
     mask = length_mask(text_lengths, frames.shape[1])
-    error = (predicted - frames.log1p()).square() * mask
-    return forward_sum, error.sum() / mask.sum()
+    deviance = predicted.exp() - frames - frames * predicted + torch.xlogy(frames, frames)
+    return forward_sum, (deviance * mask).sum() / mask.sum()
 
 
 def head_loss(head: LocalOutput, targets: Tensor, codebooks: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -56,9 +56,8 @@ class Registry(Generic[T]):
             owner = self._classes.get(name)
             # the same class seen through two imports (``python -m`` does that) is not a duplicate
             if owner is not None and _qualified_name(owner) != _qualified_name(item):
-                raise ValueError(
-                    f"{self.kind} {name!r} is already {_qualified_name(owner)}; {_qualified_name(item)} needs another name"
-                )
+                taken, newcomer = _qualified_name(owner), _qualified_name(item)
+                raise ValueError(f"{self.kind} {name!r} is already {taken}; {newcomer} needs another name")
             self._classes[name] = item
             return item
 

@@ -71,6 +71,12 @@ def splitter(token_type: str, bpemodel: Path | None = None) -> Split:
 class TextTokenizer:
     """Texts as ids, each ended by the id of <eos>; unknown tokens become <unk> and are counted.
 
+    Args:
+        token_type: char, bpe, phn or word.
+        tokens: the token list.
+        bpemodel: SentencePiece model, for bpe only.
+        cleaner: name of the cleaner.
+
     Attributes:
         unknown: how often each token outside of the list was seen.
 

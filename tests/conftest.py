@@ -49,13 +49,13 @@ def tiny_model(
 ) -> CoreLM:
     """A random model in float64 and eval mode, with weights large enough for decisions to differ."""
     torch.manual_seed(seed)
+    options.setdefault("local_conf", {} if local == "none" else {"width": 16, "heads": 2})
     model = CoreLM(
         SPEC,
         TEXT_VOCAB,
         primary=primary.removesuffix("_learned"),
         primary_conf={**PRIMARIES[primary], "dropout": 0.0},
         local=local,
-        local_conf={} if local == "none" else {"width": 16, "heads": 2},
         frame_stacking_factor=stacking,
         **options,
     )

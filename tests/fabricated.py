@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
@@ -54,7 +52,11 @@ def command(corpus, output, *more, conf=None):
     line += ["--codec_info", str(corpus / "codec" / "codec_info.yaml"), "--num_workers", "0"]
     line += ["--use_matplotlib", "false", "--use_tensorboard", "false"]
     for part, name in (("train", "train"), ("valid", "dev")):
-        for file, key, kind in (("text", "text", "text"), ("codes.scp", "codes", "kaldi_ark"), ("prompt.scp", "prompt", "kaldi_ark")):
+        for file, key, kind in (
+            ("text", "text", "text"),
+            ("codes.scp", "codes", "kaldi_ark"),
+            ("prompt.scp", "prompt", "kaldi_ark"),
+        ):
             line += [f"--{part}_data_path_and_name_and_type", f"{corpus / name / file},{key},{kind}"]
         line += [f"--{part}_shape_file", str(corpus / name / "shape")]
     if conf is None:

@@ -14,7 +14,12 @@ LIMITS = torch.tensor([9, 20, 14])
 
 def with_path(model, frames=24):
     """A fixed path for teacher forcing; the aligner's own would look at the codes, and decoding predicts one."""
-    path = torch.arange(frames).div(4, rounding_mode="floor").expand(3, -1).minimum(ragged_batch().text_lengths[:, None] - 1)
+    path = (
+        torch.arange(frames)
+        .div(4, rounding_mode="floor")
+        .expand(3, -1)
+        .minimum(ragged_batch().text_lengths[:, None] - 1)
+    )
     if hasattr(model.primary, "aligner"):
         align = model.primary._align
         model.primary._align = lambda *args: (align(*args)[0], path[:, : args[1].shape[1] * model.stacking])
@@ -40,8 +45,9 @@ def test_incremental_equals_teacher_forced(primary, stacking):
         codes = steps[:, step]
 
 
-def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking):
-    model = tiny_model(stacking=stacking)
+@pytest.mark.parametrize("hidden_at", ["first", "every"])
+def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking, hidden_at):
+    model = tiny_model(stacking=stacking, local_conf={"width": 16, "heads": 2, "hidden_at": hidden_at})
     local = model.head_of(ARLocalTransformer)
     hidden = torch.randn(4, 32, dtype=torch.float64)
     codes = torch.randint(SPEC.codebook_size, (4, model.slots))
@@ -98,7 +104,9 @@ def test_a_generated_row_does_not_depend_on_its_batch(primary, stacking, name, t
     together = generate(model, batch.conditions(model), strategy, options, LIMITS, row_generators(7, names))
     for index in range(3):
         conditions = batch.row(index).conditions(model)
-        alone = generate(model, conditions, strategy, options, LIMITS[index], row_generators(7, names[index : index + 1]))
+        alone = generate(
+            model, conditions, strategy, options, LIMITS[index], row_generators(7, names[index : index + 1])
+        )
         assert torch.equal(together.codes[index, : together.lengths[index]], alone.codes[0])
         assert bool(together.has_eos[index]) == bool(alone.has_eos[0])
         torch.testing.assert_close(together.logprobs[index], alone.logprobs[0], rtol=1e-4, atol=1e-4)
@@ -140,7 +148,9 @@ def test_greedy_equals_top_k_of_one(primary):
     model, batch = tiny_model(primary), ragged_batch()
     conditions, strategy = batch.conditions(model), build_strategy("local_ar")
     greedy = generate(model, conditions, strategy, SamplingOptions(0.0), 8)
-    top_one = generate(model, conditions, strategy, SamplingOptions(1.0, top_k=1), 8, row_generators(0, ["a", "b", "c"]))
+    top_one = generate(
+        model, conditions, strategy, SamplingOptions(1.0, top_k=1), 8, row_generators(0, ["a", "b", "c"])
+    )
     assert torch.equal(greedy.codes, top_one.codes)
 
 

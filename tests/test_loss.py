@@ -17,7 +17,9 @@ def test_head_loss_equals_the_naive_loop():
     logits, targets = torch.randn(5, 6, 11), torch.randint(11, (5, 6))
     mask = torch.rand(5, 6) < 0.7
     mean, stats = head_loss(LocalOutput(logits, mask), targets, codebooks=3)
-    nats = {(p, m): -float(logits[p, m].log_softmax(-1)[targets[p, m]]) for p in range(5) for m in range(6) if mask[p, m]}
+    nats = {
+        (p, m): -float(logits[p, m].log_softmax(-1)[targets[p, m]]) for p in range(5) for m in range(6) if mask[p, m]
+    }
     assert float(mean) == pytest.approx(sum(nats.values()) / len(nats), rel=1e-5)
     for book in range(3):
         own = [value for (_, m), value in nats.items() if m % 3 == book]
@@ -35,10 +37,7 @@ def test_weights_scale_their_part():
     with torch.no_grad():
         output = model(*batch)
     zero = {"parallel": 0.0, "local": 0.0, "alignment": 0.0, "frames": 0.0}
-    parts = {
-        name: float(codec_loss(output, 3, 1, LossWeights(**{**zero, name: 1.0})).total)
-        for name in zero
-    }
+    parts = {name: float(codec_loss(output, 3, 1, LossWeights(**{**zero, name: 1.0})).total) for name in zero}
     total = codec_loss(output, 3, 1, LossWeights(0.5, 2.0, 3.0, 4.0)).total
     expected = sum(weight * parts[name] for name, weight in zip(zero, (0.5, 2.0, 3.0, 4.0), strict=True))
     assert float(total) == pytest.approx(expected, rel=1e-5)

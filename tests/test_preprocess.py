@@ -44,7 +44,10 @@ def test_an_empty_text_is_refused_by_name():
 
 
 def test_a_batch_is_padded_and_knows_its_lengths():
-    rows = [(name, preprocessor()(name, {"text": text, "codes": flat(t)})) for name, text, t in [("x", "a", 3), ("y", "ab", 1)]]
+    rows = [
+        (name, preprocessor()(name, {"text": text, "codes": flat(t)}))
+        for name, text, t in [("x", "a", 3), ("y", "ab", 1)]
+    ]
     names, batch = collate(rows)
     assert names == ["x", "y"]
     assert batch["codes"].shape == (2, 3, 2) and batch["codes"].dtype == torch.int64

@@ -94,6 +94,9 @@ def test_first_slot_selects_the_slots_ban():
 
 def test_a_rows_draws_depend_on_its_name_and_the_seed_alone():
     logits = torch.zeros(1, 20, 50)
-    draw = lambda seed, names: Sampler(SamplingOptions(), row_generators(seed, names))(logits.expand(len(names), -1, -1))  # noqa: E731
+
+    def draw(seed, names):
+        return Sampler(SamplingOptions(), row_generators(seed, names))(logits.expand(len(names), -1, -1))
+
     assert torch.equal(draw(0, ["x", "y"]).codes[1], draw(0, ["y"]).codes[0])
     assert not torch.equal(draw(0, ["x"]).codes, draw(1, ["x"]).codes)

@@ -12,10 +12,11 @@ from espnet_ext.registry import Registry
 from espnet_ext.sampling import SamplingOptions, row_generators
 
 NAMES = ["a", "b", "c"]
+SAMPLING = SamplingOptions()
 PASSES = {"parallel": lambda slots: 1, "local_ar": lambda slots: slots}
 
 
-def run(model, name, options=SamplingOptions(), max_frames=10, seed=0, **conf):
+def run(model, name, options=SAMPLING, max_frames=10, seed=0, **conf):
     conditions = ragged_batch().conditions(model)
     return generate(model, conditions, build_strategy(name, **conf), options, max_frames, row_generators(seed, NAMES))
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-
 from fabricated import command, tone
 
 pytest.importorskip("espnet2")
@@ -25,7 +24,9 @@ MODEL_FILE = "valid.loss.ave.pth"
 @pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("stacking", [1, 2])
 def test_every_conf_builds(corpus, tmp_path, conf, stacking):
-    CodecLMTask.main(cmd=command(corpus, tmp_path, "--dry_run", "true", "--frame_stacking_factor", str(stacking), conf=conf))
+    CodecLMTask.main(
+        cmd=command(corpus, tmp_path, "--dry_run", "true", "--frame_stacking_factor", str(stacking), conf=conf)
+    )
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert config["token_list"][-1] == "<eos>" and config["codec_info"]["spec"]["num_codebooks"] == 8
     assert len(conf.read_text().splitlines()) <= 60
@@ -53,7 +54,9 @@ def test_resuming_continues_the_epochs_and_the_updates(corpus, experiment, tmp_p
     shutil.copytree(experiment, output, symlinks=True)
     more = ["--resume", "true", "--frame_stacking_factor", "2", "--max_epoch", "2"]
     CodecLMTask.main(cmd=command(corpus, output, *more))
-    before, after = (torch.load(d / f, weights_only=True) for d, f in ((experiment, "1epoch.pth"), (output, "2epoch.pth")))
+    before, after = (
+        torch.load(d / f, weights_only=True) for d, f in ((experiment, "1epoch.pth"), (output, "2epoch.pth"))
+    )
     updates = [torch.load(d / "checkpoint.pth", weights_only=False)["reporter"]["epoch"] for d in (experiment, output)]
     assert updates == [1, 2]
     assert not torch.equal(after["corelm.embedding.table.weight"], before["corelm.embedding.table.weight"])
@@ -96,7 +99,16 @@ def test_inference_writes_everything_it_promises(corpus, experiment, tmp_path, d
     copy_codec(corpus / "codec", data)
     (data / "text").write_text(text)
     (data / "prompt.scp").write_text((corpus / "dev" / "prompt.scp").read_text())
-    line = ["--exp", str(experiment), "--data_dir", str(data), "--output_dir", str(tmp_path / "out"), "--decoding", decoding]
+    line = [
+        "--exp",
+        str(experiment),
+        "--data_dir",
+        str(data),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--decoding",
+        decoding,
+    ]
     codec_lm_inference.main(line)
     out = tmp_path / "out"
     codes = read_codes(out / "codes.scp", 8)
@@ -127,7 +139,16 @@ def test_say_writes_one_sentence(corpus, experiment, tmp_path):
 
 
 def test_an_unknown_speaker_is_refused_with_the_list(corpus, experiment, tmp_path):
-    line = [str(experiment), "abc", "-o", str(tmp_path / "o.wav"), "--speaker", "nobody", "--data_dir", str(corpus / "train")]
+    line = [
+        str(experiment),
+        "abc",
+        "-o",
+        str(tmp_path / "o.wav"),
+        "--speaker",
+        "nobody",
+        "--data_dir",
+        str(corpus / "train"),
+    ]
     with pytest.raises(ValueError, match=r"speaker must be one of \['s'\] of .*, got 'nobody'"):
         say.main(line)
 

@@ -42,7 +42,20 @@ def test_bpe_pieces_cover_the_text(tmp_path):
     text = tmp_path / "text"
     text.write_text("".join(f"u{i} {'two red dogs waited' if i % 2 else 'open the blue door'}\n" for i in range(9)))
     model, tokens = tmp_path / "bpe.model", tmp_path / "tokens.txt"
-    main(["--text", str(text), "--token_type", "bpe", "--bpemodel", str(model), "--vocab_size", "40", "--out", str(tokens)])
+    main(
+        [
+            "--text",
+            str(text),
+            "--token_type",
+            "bpe",
+            "--bpemodel",
+            str(model),
+            "--vocab_size",
+            "40",
+            "--out",
+            str(tokens),
+        ]
+    )
     tokenizer = TextTokenizer("bpe", read_token_list(tokens), model)
     ids = tokenizer.encode("two dogs")
     assert tokenizer.ids[UNKNOWN] not in ids and len(ids) < len("two dogs") + 1

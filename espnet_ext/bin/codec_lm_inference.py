@@ -69,10 +69,14 @@ def check_codec(exp: Path, data_dir: Path) -> None:
     if (data_dir / "codec_info.yaml").is_file():
         expected, found = (read_codec_info(path).fingerprint for path in (exp / "codec", data_dir))
         if expected != found:
-            raise ValueError(f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…")
+            raise ValueError(
+                f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…"
+            )
 
 
-def speak_all(speak: CodecLM, args: argparse.Namespace, options: DecodeOptions) -> tuple[dict[str, Speech], dict[str, str]]:
+def speak_all(
+    speak: CodecLM, args: argparse.Namespace, options: DecodeOptions
+) -> tuple[dict[str, Speech], dict[str, str]]:
     """Speech of every utterance, and the reasons for those that have none.
 
     Args:
@@ -141,14 +145,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     check_codec(args.exp, args.data_dir)
     speeches, skipped = speak_all(speak, args, options)
     write_results(speeches, skipped, speak, args.output_dir)
-    timing = {**asdict(speak.timing), "rtf": speak.timing.rtf, "batch_size": args.batch_size, **asdict(options)}
+    cost = speak.timing
+    timing = {**asdict(cost), "rtf": cost.rtf, "batch_size": args.batch_size, **asdict(options)}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
     if speak.tokenizer.unknown:
         logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
     logging.info(
         "%d utterances (%d without EOS; skipped: %s), %.1f s of speech, RTF %.3f, in %s",
-        len(speeches), speak.timing.no_eos, skipped_summary(skipped), speak.timing.seconds_audio, speak.timing.rtf, args.output_dir,
+        len(speeches), cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
 
 

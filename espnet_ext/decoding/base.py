@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -51,16 +51,16 @@ class DecodingStrategy(ABC, Generic[LocalT]):
         """
 
 
-strategies: Registry[type[DecodingStrategy[LocalTransformer]]] = Registry("decoding", "espnet_ext.decoding")
+strategies: Registry[type[DecodingStrategy[Any]]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register
 
 
-def build_strategy(name: str, **options: object) -> DecodingStrategy[LocalTransformer]:
+def build_strategy(name: str, **options: object) -> DecodingStrategy[Any]:
     """A strategy with its options.
 
     Args:
         name: registered name.
-        options: fields of the strategy's dataclass.
+        **options: fields of the strategy's dataclass.
 
     Returns:
         The strategy.

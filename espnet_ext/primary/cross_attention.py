@@ -22,8 +22,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, text: Tensor, mask: Tensor) -> Tensor:
         """Encoded tokens (B, U, D) of text (B, U) int64; `mask` (B, U) is True where a token exists."""
-        encoded = self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
-        return encoded
+        return self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
 
 
 @primaries.register("cross_attention")
@@ -81,7 +80,7 @@ class CrossAttentionPrimary(Primary):
         return encoded, mask
 
     def _predict_frames(self, encoded: Tensor, text_mask: Tensor, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
-        """log(1 + frames) per token (B, U); the encoders learn from the codes, not from this."""
+        """Log of the expected frames per token (B, U); the encoders learn from the codes, not from this."""
         mean = (prompt * prompt_mask[..., None]).sum(1) / prompt_mask.sum(1, keepdim=True).clamp_min(1)
         return self.frame_predictor(encoded.detach(), text_mask, mean.detach())
 
@@ -89,7 +88,9 @@ class CrossAttentionPrimary(Primary):
         """Log-attention of the aligner (B, L, U), and the best path (B, L * S) through it."""
         # the input of a step is the step before it, so the step itself stands one place further on; the last
         # step, which holds EOS, is nobody's input
-        spoken = nn.functional.pad(steps[:, 1:], (0, 0, 0, 1)) * length_mask(step_lengths - 1, steps.shape[1])[..., None]
+        spoken = (
+            nn.functional.pad(steps[:, 1:], (0, 0, 0, 1)) * length_mask(step_lengths - 1, steps.shape[1])[..., None]
+        )
         text = self.text_encoder.embedding(conditions.text)
         log_attention = self.aligner(text, conditions.text_lengths, spoken.detach(), step_lengths)
         frames = log_attention.detach().repeat_interleave(self.stacking, dim=1)
@@ -122,7 +123,7 @@ class CrossAttentionPrimary(Primary):
         if width:
             cache.key_mask[:, :width] = mask
             self.decoder(prompt, visible_mask(mask), cache=cache, memory=memory)
-        frames = self._predict_frames(encoded, text_mask, prompt, mask).expm1().clamp_min(0)
+        frames = self._predict_frames(encoded, text_mask, prompt, mask).exp()
         path = path_of(frames, conditions.text_lengths, max_steps * self.stacking)
         return PrimaryState(cache, memory, path)
 

@@ -85,4 +85,3 @@ class PrefixPrimary(Primary):
         hidden = self.transformer(x, mask, cache=cache)
         state.step += 1
         return hidden[:, 0]
-
