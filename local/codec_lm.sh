@@ -296,6 +296,7 @@ score() {
   [[ ${force} == false ]] || more+=(--force)
   job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.score \
     --codec_info "${codec_dir}/codec_info.yaml" --reference "${codec_dir}/$1" "${systems[@]}" \
+    --vocabulary_text "${codec_dir}/${train_set}/text" \
     --output_dir "${expdir}/scoring/$1" --nj "$((nj / max_jobs))" "${more[@]}"
 }
 

@@ -17,7 +17,6 @@ class TextEncoder(nn.Module):
     def __init__(self, vocab_size: int, width: int, layers: int, heads: int, dropout: float, kernel_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
         self.transformer = Transformer(width, layers, heads, dropout, kernel_size=kernel_size)
 
     def forward(self, text: Tensor, mask: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ class PrefixPrimary(Primary):
         super().__init__()
         self.width = width
         self.text_embedding = nn.Embedding(text_vocab_size, width)
-        nn.init.normal_(self.text_embedding.weight, std=0.02)
-        self.segment = nn.Parameter(torch.empty(3, width).normal_(std=0.02))  # prompt, text, steps
+        self.segment = nn.Parameter(torch.empty(3, width).normal_(std=0.5))  # prompt, text, steps
         self.position = nn.Embedding(max_positions, width) if position == "learned" else None
         self.transformer = Transformer(width, layers, heads, dropout, position)
 
