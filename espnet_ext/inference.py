@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from espnet_ext.checkpoint import load_strictly
 from espnet_ext.codec import Codec, load_codec, read_codec_info
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.decoding import Generation, build_strategy, generate
@@ -128,38 +129,6 @@ class Timing:
         return (self.seconds_lm + self.seconds_codec) / max(self.seconds_audio, 1e-9)
 
 
-def load_strictly(module: nn.Module, checkpoint: Path) -> None:
-    """Load weights and insist that every key fits.
-
-    Args:
-        module: the model.
-        checkpoint: file of its state dict.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or keys or shapes differ; the message names the first.
-    """
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"model_file not found: {checkpoint} (is the training finished?)")
-    try:
-        state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"model_file {checkpoint} cannot be read: {error}") from None
-    own = module.state_dict()
-    problems = [f"{key} is missing" for key in own.keys() - state.keys()]
-    problems += [f"{key} is unknown" for key in state.keys() - own.keys()]
-    problems += [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if own[key].shape != state[key].shape
-    ]
-    if problems:
-        raise ValueError(
-            f"model_file {checkpoint} must fit its config.yaml: {sorted(problems)[0]} ({len(problems)} such)"
-        )
-    module.load_state_dict(state)
-
-
 class CodecLM:
     """A trained codec language model with its codec and tokenizer.
 
@@ -167,19 +136,22 @@ class CodecLM:
     >>> speak("two red dogs", prompt="someone.wav").waveform  # doctest: +SKIP
     """
 
-    def __init__(self, corelm: CoreLM, codec: Codec, args: Namespace) -> None:
-        self.corelm, self.codec = corelm.eval(), codec
+    def __init__(self, corelm: CoreLM, codec: Codec, args: Namespace, device: str = "cpu") -> None:
+        self.corelm, self.codec, self.device = corelm.eval().to(device), codec, device
         self.tokenizer = build_tokenizer(args)
         self.prompt_frames = prompt_frames(args, corelm.spec)
         self.timing = Timing()
 
     @classmethod
-    def from_experiment(cls, directory: Path | str, model_file: str = DEFAULT_MODEL_FILE) -> CodecLM:
+    def from_experiment(
+        cls, directory: Path | str, model_file: str = DEFAULT_MODEL_FILE, device: str = "cpu"
+    ) -> CodecLM:
         """Load what training wrote.
 
         Args:
             directory: an experiment directory: config.yaml, weights, codec.
             model_file: name of the weights inside of it.
+            device: where the language model runs, "cpu" or "cuda"; the codec stays on the CPU.
 
         Returns:
             The model, ready to speak.
@@ -204,12 +176,7 @@ class CodecLM:
             )
         model = CodecLMTask.build_model(args)
         load_strictly(model, directory / model_file)
-        return cls(model.corelm, load_codec(codec_directory), args)
-
-    @staticmethod
-    def set_threads(threads: int) -> None:
-        """Let torch use so many threads; one is fastest for one small stream."""
-        torch.set_num_threads(threads)
+        return cls(model.corelm, load_codec(codec_directory), args, device)
 
     def __call__(
         self,
@@ -282,17 +249,18 @@ class CodecLM:
             prompt = np.zeros((0, codebooks), dtype=np.int64) if prompt is None else prompt[: self.prompt_frames]
             self.corelm.spec.check(torch.from_numpy(prompt))
             rows.append((name, {"text": np.asarray(self.tokenizer.encode(text)), "prompt": prompt}))
-        _, batch = collate(rows)
+        batch = {name: values.to(self.device) for name, values in collate(rows)[1].items()}
         start = time.perf_counter()
         generation = self._generate(names, batch, options)
         between = time.perf_counter()
-        waveforms, samples = self.codec.decode(generation.codes, generation.lengths)
+        codes, lengths = generation.codes.cpu(), generation.lengths.cpu()
+        waveforms, samples = self.codec.decode(codes, lengths)
         self.timing.seconds_lm += between - start
         self.timing.seconds_codec += time.perf_counter() - between
         self._count(generation, samples)
         return [
             Speech(
-                generation.codes[row, : int(generation.lengths[row])].numpy(),
+                codes[row, : int(lengths[row])].numpy(),
                 waveforms[row, : int(samples[row])].numpy(),
                 bool(generation.has_eos[row]),
                 float(generation.logprobs[row]),

@@ -12,8 +12,9 @@ from fabricated import command, tone
 pytest.importorskip("espnet2")
 from espnet_ext.ark import read_codes
 from espnet_ext.bin import codec_lm_inference, say
+from espnet_ext.checkpoint import atomic_saves, load_strictly
 from espnet_ext.codec import copy_codec, create_codec, save_codec
-from espnet_ext.inference import CodecLM, DecodeOptions, load_strictly
+from espnet_ext.inference import CodecLM, DecodeOptions
 from espnet_ext.tasks.codec_lm import CodecLMTask
 
 pytestmark = pytest.mark.espnet
@@ -177,6 +178,20 @@ def test_a_checkpoint_that_lacks_a_key_or_has_another_shape_is_refused(experimen
     with pytest.raises(ValueError, match="c.pth cannot be read"):
         load_strictly(module, tmp_path / "c.pth")
     assert len(state) > 10
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_names_the_file(tmp_path):
+    class Unwritable:
+        def __reduce__(self):
+            raise RuntimeError("unexpected pos 1 vs 2")
+
+    path = tmp_path / "checkpoint.pth"
+    with atomic_saves():
+        torch.save({"step": 1}, path)
+        with pytest.raises(OSError, match=r"checkpoint.pth cannot be written \(is the disk full\?\): unexpected pos"):
+            torch.save({"step": Unwritable()}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
 def test_unknown_keys_of_a_decode_yaml_are_refused():

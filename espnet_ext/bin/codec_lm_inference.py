@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 import yaml
 from tqdm import tqdm
 
@@ -37,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoding", choices=list(strategies), help="Strategy; overrides the yaml's")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
     parser.add_argument("--num_threads", type=int, default=1, help="Threads of torch")
     parser.add_argument("--log_level", default="INFO")
     return parser
@@ -140,8 +142,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
     options = decode_options(args)
-    speak = CodecLM.from_experiment(args.exp, args.model_file)
-    speak.set_threads(args.num_threads)
+    speak = CodecLM.from_experiment(args.exp, args.model_file, args.device)
+    torch.set_num_threads(args.num_threads)
     check_codec(args.exp, args.data_dir)
     speeches, skipped = speak_all(speak, args, options)
     write_results(speeches, skipped, speak, args.output_dir)

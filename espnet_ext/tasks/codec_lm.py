@@ -13,6 +13,7 @@ import torch
 import yaml
 from typeguard import typechecked
 
+from espnet_ext.checkpoint import atomic_saves
 from espnet_ext.codec import copy_codec, read_codec_info
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM, corelms
@@ -167,7 +168,8 @@ class CodecLMTask(AbsTask):
         check_data_codec(args)
         if not args.collect_stats and not args.dry_run and isinstance(args.codec_info, str):
             copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
-        super().main_worker(args)
+        with atomic_saves():
+            super().main_worker(args)
 
 
 def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
