@@ -204,7 +204,7 @@ def path_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
 
 
 def path_log_prior(path: Tensor, stacking: int, tokens: int, width: float) -> Tensor:
-    """Log prior that is 0 on the tokens a step speaks and falls off beside them: (B, L, U).
+    """Log prior of every frame of a step, 0 on the token it speaks and falling off beside it: (B, S, L, U).
 
     Args:
         path: (B, L * S) int64, the token of every frame.
@@ -215,7 +215,5 @@ def path_log_prior(path: Tensor, stacking: int, tokens: int, width: float) -> Te
     Returns:
         The log prior.
     """
-    first, last = path[:, ::stacking, None], path[:, stacking - 1 :: stacking, None]
-    index = torch.arange(tokens, device=path.device)
-    distance = (first - index).clamp_min(0) + (index - last).clamp_min(0)
-    return -0.5 * (distance / width).square()
+    distance = torch.arange(tokens, device=path.device) - path.unflatten(1, (-1, stacking))[..., None]  # (B, L, S, U)
+    return -0.5 * (distance / width).square().transpose(1, 2)

@@ -153,10 +153,10 @@ class SelfAttention(nn.Module):
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder's cross-attention reads: one key and value per text token and layer.
+    """What a decoder's cross-attention reads: keys and values of every text token, layer and head.
 
     Attributes:
-        keys: (layers, B, U, head_width).
+        keys: (layers, B, heads, U, head_width).
         values: like `keys`.
         mask: (B, U) bool, True where a token exists.
     """
@@ -171,34 +171,37 @@ class Memory:
 
 
 class CrossAttention(nn.Module):
-    """Single-head attention to the text, so that each layer has one alignment a prior can guide."""
+    """Attention to the text with few heads, so that a prior can guide each of them."""
 
-    def __init__(self, width: int, head_width: int) -> None:
+    def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
+        self.heads = heads
         self.norm = nn.LayerNorm(width, bias=False)
-        self.query = nn.Linear(width, head_width, bias=False)
-        self.key_value = nn.Linear(width, 2 * head_width, bias=False)
-        self.out = nn.Linear(head_width, width, bias=False)
+        self.query = nn.Linear(width, heads * head_width, bias=False)
+        self.key_value = nn.Linear(width, 2 * heads * head_width, bias=False)
+        self.out = nn.Linear(heads * head_width, width, bias=False)
 
-    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoded text, each (B, U, head_width)."""
-        keys, values = self.key_value(self.norm(memory)).chunk(2, dim=-1)
-        return keys, values
+    def project(self, memory: Tensor) -> Tensor:
+        """Keys and values of the encoded text (B, U, D), stacked: (2, B, heads, U, head_width)."""
+        projected = self.key_value(self.norm(memory))
+        return projected.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attended values, (B, length, D).
 
         Args:
             x: (B, length, D).
-            keys: (B, U, head_width).
-            values: (B, U, head_width).
-            bias: (B, 1 or length, U), the log prior; -inf where no token is.
+            keys: (B, heads, U, head_width).
+            values: (B, heads, U, head_width).
+            bias: (B, 1 or heads, 1 or length, U), the log prior; -inf where no token is.
 
         Returns:
             The attended values.
         """
-        bias = bias.expand(-1, x.shape[1], -1)
-        return self.out(F.scaled_dot_product_attention(self.query(x), keys, values, attn_mask=bias))
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        bias = bias.expand(-1, self.heads, x.shape[1], -1)
+        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        return self.out(read.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -229,12 +232,12 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Self-attention, cross-attention where there is a text to read, feed-forward; each after a norm, added."""
 
-    def __init__(self, width: int, heads: int, dropout: float, kernel_size: int, cross_width: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, kernel_size: int, cross_heads: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, bias=False)
         self.attention = SelfAttention(width, heads, dropout)
-        self.cross_norm = nn.LayerNorm(width, bias=False) if cross_width else None
-        self.cross = CrossAttention(width, cross_width) if cross_width else None
+        self.cross_norm = nn.LayerNorm(width, bias=False) if cross_heads else None
+        self.cross = CrossAttention(width, cross_heads, max(128 // cross_heads, 32)) if cross_heads else None
         self.feed_forward_norm = nn.LayerNorm(width, bias=False)
         self.feed_forward = FeedForward(width, dropout, kernel_size)
         self.dropout = nn.Dropout(dropout)
@@ -250,7 +253,7 @@ class Transformer(nn.Module):
         dropout: probability of dropping, in training.
         position: "rope" turns queries and keys; "learned" and "none" leave positions to the caller.
         kernel_size: width of the feed-forward's convolution; 1 for a causal stack.
-        cross_width: width of the cross-attention head; 0 for none.
+        cross_heads: heads of the cross-attention; 0 for none.
     """
 
     def __init__(
@@ -261,13 +264,13 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
         position: str = "rope",
         kernel_size: int = 1,
-        cross_width: int = 0,
+        cross_heads: int = 0,
     ) -> None:
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {list(POSITIONS)}, got {position!r}")
         self.heads, self.width = heads, width
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_width) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
         self.rotary = RotaryEmbedding(width // heads) if position == "rope" else None
         self._init_weights(layers)
@@ -293,8 +296,8 @@ class Transformer(nn.Module):
     def read(self, memory: Tensor, mask: Tensor) -> Memory:
         """The encoded text (B, U, D) projected to every layer's keys and values."""
         pairs = [block.cross.project(memory) for block in self._typed_blocks() if block.cross is not None]
-        keys, values = zip(*pairs, strict=True)
-        return Memory(torch.stack(keys), torch.stack(values), mask)
+        keys, values = torch.stack(pairs, dim=1)
+        return Memory(keys, values, mask)
 
     def _typed_blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
@@ -316,7 +319,7 @@ class Transformer(nn.Module):
             valid: (B, length) bool, needed by convolutions.
             cache: earlier positions; its length grows by `length`.
             memory: projected text, for blocks with cross-attention.
-            prior: (B, 1 or length, U) log prior added to the cross-attention logits.
+            prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
 
         Returns:
             The hidden states.
@@ -325,7 +328,7 @@ class Transformer(nn.Module):
         rotation = self.rotary(start, x.shape[1], x.dtype) if self.rotary is not None else None
         bias = None
         if memory is not None:
-            bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None]
+            bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
         for layer, block in enumerate(self._typed_blocks()):
             x = x + block.dropout(block.attention(block.attention_norm(x), mask, rotation, cache, layer))

@@ -101,11 +101,14 @@ def test_a_path_and_its_frames_are_each_other_s_inverse():
     assert torch.equal(path_of(frames, torch.tensor([4]), 9), path)
 
 
-def test_the_prior_is_flat_over_the_tokens_of_a_step_and_falls_beside_them(stacking):
+def test_the_prior_of_a_frame_is_highest_on_its_token_and_falls_beside_it(stacking):
     path = torch.arange(2 * stacking)[None] + 1
     prior = path_log_prior(path, stacking, tokens=2 * stacking + 3, width=1.0)
-    assert (prior[0, 0] == 0).nonzero().flatten().tolist() == list(range(1, stacking + 1))
-    assert prior[0, 0, 0] == -0.5 and prior[0, 0, stacking + 1] == -0.5 and prior[0, 0, stacking + 2] == -2.0
+    assert prior.shape == (1, stacking, 2, 2 * stacking + 3)
+    for step in range(2):
+        for frame in range(stacking):
+            token = 1 + step * stacking + frame
+            assert prior[0, frame, step, token - 1 : token + 3].tolist() == [-0.5, 0.0, -0.5, -2.0][: 3 + 1]
 
 
 def test_frames_are_counted_over_existing_frames_only(stacking):

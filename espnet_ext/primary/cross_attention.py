@@ -26,12 +26,13 @@ class TextEncoder(nn.Module):
 
 @primaries.register("cross_attention")
 class CrossAttentionPrimary(Primary):
-    """Text encoder, context encoder and a causal decoder with one cross-attention head per layer.
+    """Text encoder, context encoder and a causal decoder whose layers attend to the text.
 
     The context encoder reads the speaker prompt; its output stands in front of the steps. The cross-attention
-    is biased towards the tokens that a monotonic path assigns to each step. When codes are given (training,
-    scoring) the path is the best one through an aligner's similarities; in inference it is made of the frames
-    per token that a predictor expects. Positions are rotary, so the left padding of prompts costs no position.
+    has one head per frame of a step, each biased towards the token that a monotonic path assigns to its frame.
+    When codes are given (training, scoring) the path is the best one through an aligner's similarities; in
+    inference it is made of the frames per token that a predictor expects. Positions are rotary, so the left
+    padding of prompts costs no position.
 
     Args:
         text_vocab_size: ids of the text.
@@ -45,7 +46,8 @@ class CrossAttentionPrimary(Primary):
         prior_width: standard deviation of the attention prior beside the path, in tokens.
 
     Reference:
-        Base model of arXiv:2509.19592, §2; the aligner and the predicted path are ours for quick learning.
+        Base model of arXiv:2509.19592, §2 (one cross-attention head, as here at S = 1); the aligner, the predicted
+        path and the head per frame are ours, for quick learning.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class CrossAttentionPrimary(Primary):
         self.context_encoder = Transformer(width, context_layers, heads, dropout)
         self.aligner = Aligner(width)
         self.frame_predictor = FramePredictor(width)
-        self.decoder = Transformer(width, layers, heads, dropout, cross_width=min(width, 128))
+        self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
 
     def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
