@@ -15,29 +15,28 @@ class Alignment(NamedTuple):
     """What the alignment losses need.
 
     Attributes:
-        log_attention: (B, L * S, U) log-probabilities over tokens, from text and codes.
+        log_attention: (B, L, U) log-probabilities over tokens, from text and codes.
         frames: (B, U) frames of each token on the best monotonic path.
         predicted: (B, U) log of the frames expected from text and prompt.
         text_lengths: (B,) int64.
-        frame_lengths: (B,) int64, whole steps.
+        step_lengths: (B,) int64.
     """
 
     log_attention: Tensor
     frames: Tensor
     predicted: Tensor
     text_lengths: Tensor
-    frame_lengths: Tensor
+    step_lengths: Tensor
 
 
 class Aligner(nn.Module):
-    """Similarity of every frame to every token, from short stretches of codes and text alone.
+    """Similarity of every step to every token, from short stretches of codes and text alone.
 
     Neither side knows its position, so an alignment can only be monotonic by being right; a wide ridge along
     the diagonal breaks ties between repeated words.
 
     Args:
         width: D of text and step embeddings.
-        stacking: S; every step gives S frames.
         inner: width of the space they are compared in.
         ridge: standard deviation of the diagonal ridge as a share of the text.
 
@@ -45,19 +44,17 @@ class Aligner(nn.Module):
         Shih et al. 2021, RAD-TTS, "alignment learning"; here steps of codes take the place of mel frames.
     """
 
-    def __init__(self, width: int, stacking: int, inner: int = 96, ridge: float = 0.15) -> None:
+    def __init__(self, width: int, inner: int = 96, ridge: float = 0.15) -> None:
         super().__init__()
-        self.stacking, self.ridge = stacking, ridge
+        self.ridge = ridge
         # embeddings start small; without norms the convolutions would begin with little but their biases
         self.text_norm, self.step_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.key = nn.Sequential(nn.Conv1d(width, inner, 5, padding=2), nn.GELU(), nn.Conv1d(inner, inner, 1))
-        self.query = nn.Sequential(
-            nn.Conv1d(width, inner, 3, padding=1), nn.GELU(), nn.Conv1d(inner, stacking * inner, 1)
-        )
+        self.query = nn.Sequential(nn.Conv1d(width, inner, 3, padding=1), nn.GELU(), nn.Conv1d(inner, inner, 1))
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
     def forward(self, text: Tensor, text_lengths: Tensor, steps: Tensor, step_lengths: Tensor) -> Tensor:
-        """Log-probabilities over tokens: (B, L * S, U).
+        """Log-probabilities over tokens: (B, L, U).
 
         Args:
             text: (B, U, D) embedded tokens.
@@ -71,28 +68,27 @@ class Aligner(nn.Module):
         tokens = length_mask(text_lengths, text.shape[1])
         key = F.normalize(self.key((self.text_norm(text) * tokens[..., None]).transpose(1, 2)), dim=1)
         valid = length_mask(step_lengths, steps.shape[1])[..., None]
-        query = self.query((self.step_norm(steps) * valid).transpose(1, 2)).transpose(1, 2)
-        query = F.normalize(query.unflatten(-1, (self.stacking, -1)).flatten(1, 2), dim=-1)  # (B, L * S, inner)
-        logits = query @ key * self.log_scale.exp()
-        logits = logits + diagonal_ridge(step_lengths * self.stacking, text_lengths, self.ridge, logits)
+        query = F.normalize(self.query((self.step_norm(steps) * valid).transpose(1, 2)), dim=1)
+        logits = query.transpose(1, 2) @ key * self.log_scale.exp()
+        logits = logits + diagonal_ridge(step_lengths, text_lengths, self.ridge, logits)
         return logits.masked_fill(~tokens[:, None], -1e4).log_softmax(dim=-1)
 
 
-def diagonal_ridge(frame_lengths: Tensor, text_lengths: Tensor, width: float, like: Tensor) -> Tensor:
-    """Log prior that is 0 where frame and token are at the same share of the utterance: (B, F, U).
+def diagonal_ridge(step_lengths: Tensor, text_lengths: Tensor, width: float, like: Tensor) -> Tensor:
+    """Log prior that is 0 where step and token are at the same share of the utterance: (B, L, U).
 
     Args:
-        frame_lengths: (B,) int64.
+        step_lengths: (B,) int64.
         text_lengths: (B,) int64.
         width: standard deviation as a share of the text.
-        like: (B, F, U), gives shape and dtype.
+        like: (B, L, U), gives shape and dtype.
 
     Returns:
         The log prior, negative beside the ridge.
     """
-    frame_share = (torch.arange(like.shape[1], device=like.device) + 0.5) / frame_lengths[:, None]  # (B, F)
+    step_share = (torch.arange(like.shape[1], device=like.device) + 0.5) / step_lengths[:, None]  # (B, L)
     token_share = (torch.arange(like.shape[2], device=like.device) + 0.5) / text_lengths[:, None]  # (B, U)
-    return (-0.5 * ((frame_share[:, :, None] - token_share[:, None]) / width).square()).to(like.dtype)
+    return (-0.5 * ((step_share[:, :, None] - token_share[:, None]) / width).square()).to(like.dtype)
 
 
 def forward_sum_loss(log_attention: Tensor, frame_lengths: Tensor, text_lengths: Tensor) -> Tensor:

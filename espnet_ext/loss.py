@@ -46,12 +46,13 @@ class Loss:
     codes: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
-def codec_loss(output: CoreLMOutput, codebooks: int, weights: LossWeights) -> Loss:
+def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: LossWeights) -> Loss:
     """The training loss of a batch.
 
     Args:
         output: scores of the core LM.
         codebooks: N.
+        stacking: S.
         weights: what each part counts.
 
     Returns:
@@ -64,26 +65,28 @@ def codec_loss(output: CoreLMOutput, codebooks: int, weights: LossWeights) -> Lo
         loss.total = loss.total + (weights.parallel if name == "parallel" else weights.local) * mean
         loss.codes = head.loss_mask.sum()
     if output.alignment is not None:
-        forward_sum, frames = alignment_losses(output.alignment)
+        forward_sum, frames = alignment_losses(output.alignment, stacking)
         loss.stats.update(loss_alignment=forward_sum.detach(), loss_frames=frames.detach())
         loss.total = loss.total + weights.alignment * forward_sum + weights.frames * frames
     loss.stats["loss"] = loss.total.detach()
     return loss
 
 
-def alignment_losses(alignment: Alignment) -> tuple[Tensor, Tensor]:
+def alignment_losses(alignment: Alignment, stacking: int) -> tuple[Tensor, Tensor]:
     """Forward-sum loss of the aligner, and mean Poisson deviance of the expected frames per token.
 
     Unlike a squared error of logarithms it is least at the mean, so that utterances keep their length.
 
     Args:
         alignment: of steps and text.
+        stacking: S; a step of S frames may pass S tokens.
 
     Returns:
         Two scalars.
     """
-    log_attention, frames, predicted, text_lengths, frame_lengths = alignment
-    forward_sum = forward_sum_loss(log_attention, frame_lengths, text_lengths)
+    log_attention, frames, predicted, text_lengths, step_lengths = alignment
+    per_frame = log_attention.repeat_interleave(stacking, dim=1)
+    forward_sum = forward_sum_loss(per_frame, step_lengths * stacking, text_lengths)
     mask = length_mask(text_lengths, frames.shape[1])
     deviance = predicted.exp() - frames - frames * predicted + torch.xlogy(frames, frames)
     return forward_sum, (deviance * mask).sum() / mask.sum()

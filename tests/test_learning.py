@@ -41,7 +41,7 @@ def train(stacking):
     lengths = torch.full((ROWS,), FRAMES)
     for _ in range(UPDATES):
         output = model(text, text_lengths, code_language(ROWS, generator), lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, 3, LossWeights())
+        loss = codec_loss(output, 3, stacking, LossWeights())
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -28,7 +28,7 @@ def test_head_loss_equals_the_naive_loop():
 
 def test_every_code_and_one_eos_frame_count_for_every_length(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
-    loss = codec_loss(model(*batch), 3, LossWeights())
+    loss = codec_loss(model(*batch), 3, stacking, LossWeights())
     assert int(loss.codes) == int((batch.code_lengths + 1).sum()) * SPEC.num_codebooks
 
 
@@ -37,8 +37,8 @@ def test_weights_scale_their_part():
     with torch.no_grad():
         output = model(*batch)
     zero = {"parallel": 0.0, "local": 0.0, "alignment": 0.0, "frames": 0.0}
-    parts = {name: float(codec_loss(output, 3, LossWeights(**{**zero, name: 1.0})).total) for name in zero}
-    total = codec_loss(output, 3, LossWeights(0.5, 2.0, 3.0, 4.0)).total
+    parts = {name: float(codec_loss(output, 3, 1, LossWeights(**{**zero, name: 1.0})).total) for name in zero}
+    total = codec_loss(output, 3, 1, LossWeights(0.5, 2.0, 3.0, 4.0)).total
     expected = sum(weight * parts[name] for name, weight in zip(zero, (0.5, 2.0, 3.0, 4.0), strict=True))
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
@@ -114,7 +114,7 @@ def test_the_prior_of_a_frame_is_highest_on_its_token_and_falls_beside_it(stacki
 def test_frames_are_counted_over_existing_frames_only(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
     alignment = model(*batch).alignment
-    existing = alignment.frame_lengths
+    existing = alignment.step_lengths * stacking
     assert torch.equal(alignment.frames.sum(1), existing.double())
     assert (alignment.frames >= 0).all()
 
@@ -122,7 +122,7 @@ def test_frames_are_counted_over_existing_frames_only(stacking):
 def test_predicted_frames_are_learned():
     """The error of the prediction has a gradient for the predictor and for nothing else."""
     model, batch = tiny_model(), ragged_batch()
-    _, error = alignment_losses(model(*batch).alignment)
+    _, error = alignment_losses(model(*batch).alignment, stacking=1)
     error.backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert with_gradient and all("frame_predictor" in name for name in with_gradient)

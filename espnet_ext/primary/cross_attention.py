@@ -68,7 +68,7 @@ class CrossAttentionPrimary(Primary):
         self.width, self.stacking, self.prior_width = width, stacking, prior_width
         self.text_encoder = TextEncoder(text_vocab_size, width, text_layers, heads, dropout, kernel_size=3)
         self.context_encoder = Transformer(width, context_layers, heads, dropout)
-        self.aligner = Aligner(width, stacking)
+        self.aligner = Aligner(width)
         self.frame_predictor = FramePredictor(width)
         self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
 
@@ -86,7 +86,7 @@ class CrossAttentionPrimary(Primary):
         return self.frame_predictor(encoded.detach(), text_mask, mean.detach())
 
     def _align(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
+        """Log-attention of the aligner (B, L, U), and the best path (B, L * S) through it."""
         # the input of a step is the step before it, so the step itself stands one place further on; the last
         # step, which holds EOS, is nobody's input
         spoken = (
@@ -94,8 +94,8 @@ class CrossAttentionPrimary(Primary):
         )
         text = self.text_encoder.embedding(conditions.text)
         log_attention = self.aligner(text, conditions.text_lengths, spoken.detach(), step_lengths)
-        path = best_path(log_attention.detach(), step_lengths * self.stacking, conditions.text_lengths)
-        return log_attention, path
+        frames = log_attention.detach().repeat_interleave(self.stacking, dim=1)
+        return log_attention, best_path(frames, step_lengths * self.stacking, conditions.text_lengths)
 
     def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:  # noqa: D102
         log_attention, path = self._align(conditions, steps, step_lengths)
@@ -108,11 +108,10 @@ class CrossAttentionPrimary(Primary):
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
         memory = self.decoder.read(encoded, text_mask)
         hidden = self.decoder(torch.cat((prompt, steps), dim=1), visible_mask(keys), memory=memory, prior=prior)
-        frame_lengths = step_lengths * self.stacking
-        existing = length_mask(frame_lengths, path.shape[1])
+        existing = length_mask(step_lengths * self.stacking, path.shape[1])
         frames = torch.zeros_like(text_mask, dtype=steps.dtype).scatter_add_(1, path, existing.to(steps.dtype))
         predicted = self._predict_frames(encoded, text_mask, prompt, mask)
-        alignment = Alignment(log_attention, frames, predicted, conditions.text_lengths, frame_lengths)
+        alignment = Alignment(log_attention, frames, predicted, conditions.text_lengths, step_lengths)
         return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
 
     def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
