@@ -20,7 +20,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow check bench clean
+.PHONY: help install quickstart test check bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -37,18 +37,19 @@ $(VENV)/.installed: requirements/lock-py311.txt setup.py
 	$(PIP) --no-deps --no-build-isolation --use-pep517 -r requirements/lock-py311.txt -e .
 	@touch $@
 
-$(VENV)/.installed-dev: requirements/lock-dev.txt $(VENV)/.installed
+$(VENV)/.installed-test: requirements/lock-test.txt $(VENV)/.installed
+	$(PIP) --no-deps --no-build-isolation --use-pep517 -r requirements/lock-test.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements/lock-dev.txt $(VENV)/.installed-test
 	$(PIP) --no-deps -r requirements/lock-dev.txt
 	@touch $@
 
 quickstart: $(VENV)/.installed
 	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
-
-test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "slow and not gpu"
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not gpu"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(PYTHON_FILES)
@@ -56,7 +57,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m mypy
 	$(BIN)/pydoclint --quiet espnet_ext local
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not recipe and not espnet"
+	$(BIN)/python -m pytest -q -m "not gpu and not recipe and not espnet"
 
 # the decoding speed that the quick start measured
 SPEED := import glob, json, sys; \

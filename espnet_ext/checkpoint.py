@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from espnet_ext.atomic import atomic_path
 
@@ -44,23 +44,44 @@ def atomic_saves() -> Iterator[None]:
         torch.save = save
 
 
-def load_strictly(module: nn.Module, checkpoint: Path) -> None:
-    """Load weights and insist that every key fits.
+def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool = True) -> dict[str, Any]:
+    """What a file written by `torch.save` holds.
 
     Args:
-        module: the model.
-        checkpoint: file of its state dict.
+        checkpoint: the file.
+        name: what the file is, in the words of the user's option.
+        weights_only: refuse everything but tensors; a trainer's own checkpoint holds more.
+
+    Returns:
+        The content.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or keys or shapes differ; the message names the first.
+        ValueError: if it cannot be read or holds no mapping.
     """
     if not checkpoint.is_file():
-        raise FileNotFoundError(f"model_file not found: {checkpoint} (is the training finished?)")
+        raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
     try:
-        state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"model_file {checkpoint} cannot be read: {error}") from None
+        content = torch.load(checkpoint, map_location="cpu", weights_only=weights_only)
+    except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
+    return content
+
+
+def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) -> None:
+    """Refuse weights of another model.
+
+    Args:
+        module: the model.
+        state: the weights.
+        checkpoint: file they come from.
+
+    Raises:
+        ValueError: if keys or shapes differ; the message names the first.
+    """
     own = module.state_dict()
     problems = [f"{key} is missing" for key in own.keys() - state.keys()]
     problems += [f"{key} is unknown" for key in state.keys() - own.keys()]
@@ -70,7 +91,19 @@ def load_strictly(module: nn.Module, checkpoint: Path) -> None:
         if own[key].shape != state[key].shape
     ]
     if problems:
-        raise ValueError(
-            f"model_file {checkpoint} must fit its config.yaml: {sorted(problems)[0]} ({len(problems)} such)"
-        )
+        raise ValueError(f"{checkpoint} must hold weights of this model: {sorted(problems)[0]} ({len(problems)} such)")
+
+
+def load_strictly(module: nn.Module, checkpoint: Path) -> None:
+    """Load weights and insist that every key fits.
+
+    Args:
+        module: the model.
+        checkpoint: file of its state dict.
+
+    Raises:
+        ValueError: if the file cannot be read, or keys or shapes differ.
+    """
+    state = read_weights(checkpoint)
+    check_weights(module, state, checkpoint)
     module.load_state_dict(state)

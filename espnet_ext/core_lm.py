@@ -139,7 +139,8 @@ class CoreLM(nn.Module):
         bos = torch.full_like(targets[:, :1], self.spec.bos_id)
         inputs = torch.cat((bos, self._corrupt(targets[:, :-1])), dim=1)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
-        hidden, alignment = self.primary(conditions, self.embedding.step(inputs), step_lengths)
+        embedded = self.embedding.step(inputs), self.embedding.step(targets)
+        hidden, alignment = self.primary(conditions, *embedded, step_lengths)
         # from here on only steps that exist, so no head ever sees padding
         valid = length_mask(step_lengths, targets.shape[1])
         counted = stack_frames(length_mask(code_lengths + 1, frames.shape[1])[..., None], self.stacking, fill_id=0)

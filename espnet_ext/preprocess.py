@@ -9,28 +9,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.codes import CodecSpec
 from espnet_ext.text import TextTokenizer
 
 Array = NDArray[np.int64]
 
 
-def frames_of(flat: NDArray[np.integer], codebooks: int, name: str) -> Array:
+def frames_of(flat: NDArray[np.integer], spec: CodecSpec, name: str) -> Array:
     """Codes as they lie on disk, flattened → (T, N) int64.
 
     Args:
         flat: (T * N,) integers.
-        codebooks: N.
+        spec: the codec's facts.
         name: what to call the codes in an error.
 
     Returns:
         The codes.
 
     Raises:
-        ValueError: if the size is not a multiple of N.
+        ValueError: if the size is not a multiple of N, or an id is outside the codebook.
     """
-    if flat.size % codebooks:
-        raise ValueError(f"{name} must hold a multiple of num_codebooks = {codebooks} codes, got {flat.size}")
-    return flat.astype(np.int64).reshape(-1, codebooks)
+    if flat.size % spec.num_codebooks:
+        raise ValueError(f"{name} must hold a multiple of num_codebooks = {spec.num_codebooks} codes, got {flat.size}")
+    codes = flat.astype(np.int64).reshape(-1, spec.num_codebooks)
+    try:
+        spec.check(torch.from_numpy(codes))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return codes
 
 
 class CodecLMPreprocessor:
@@ -38,13 +44,13 @@ class CodecLMPreprocessor:
 
     Args:
         tokenizer: of the text.
-        codebooks: N.
+        spec: the codec's facts.
         prompt_frames: longest prompt; a longer one is cropped, at random in training and at its end otherwise.
         train: whether crops are random.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, codebooks: int, prompt_frames: int, train: bool) -> None:
-        self.tokenizer, self.codebooks, self.prompt_frames, self.train = tokenizer, codebooks, prompt_frames, train
+    def __init__(self, tokenizer: TextTokenizer, spec: CodecSpec, prompt_frames: int, train: bool) -> None:
+        self.tokenizer, self.spec, self.prompt_frames, self.train = tokenizer, spec, prompt_frames, train
 
     def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
         """The arrays of one utterance: text (U,), codes (T, N), prompt (T', N), as far as they are given.
@@ -67,8 +73,8 @@ class CodecLMPreprocessor:
                 except ValueError as error:
                     raise ValueError(f"{utt_id}: {error}") from None
             else:
-                arrays[name] = frames_of(value, self.codebooks, f"{name} of {utt_id}")
-        prompt = arrays.get("prompt", np.zeros((0, self.codebooks), dtype=np.int64))
+                arrays[name] = frames_of(value, self.spec, f"{name} of {utt_id}")
+        prompt = arrays.get("prompt", np.zeros((0, self.spec.num_codebooks), dtype=np.int64))
         arrays["prompt"] = self._crop(prompt)
         return arrays
 

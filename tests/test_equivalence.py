@@ -31,7 +31,7 @@ def teacher_forced_hidden(model, batch):
     steps = stack_frames(model._append_eos(batch.codes, batch.code_lengths), model.stacking, SPEC.eos_id)
     inputs = torch.cat((torch.full_like(steps[:, :1], SPEC.bos_id), steps[:, :-1]), dim=1)
     lengths = torch.full((len(steps),), steps.shape[1])
-    return model.primary(batch.conditions(model), model.embedding.step(inputs), lengths).hidden, steps
+    return model.primary(batch.conditions(model), *map(model.embedding.step, (inputs, steps)), lengths).hidden, steps
 
 
 def test_incremental_equals_teacher_forced(primary, stacking):
@@ -163,3 +163,43 @@ def test_a_stacking_factor_of_one_is_the_unstacked_model(primary):
     ]
     assert torch.equal(output.targets, torch.cat(expected))
     assert all(bool(head.loss_mask.all()) for head in output.heads.values())
+
+
+def test_a_truncated_state_goes_on_as_if_the_forgotten_steps_had_never_been(primary, stacking):
+    model, batch = tiny_model(primary, stacking), ragged_batch()
+    codes = torch.randint(SPEC.codebook_size, (4, 3, model.slots), generator=torch.Generator().manual_seed(0))
+    straight, detour = (model.prefill(batch.conditions(model), 6) for _ in range(2))
+    for step in (0, 1):
+        model.step(codes[step], straight)
+        model.step(codes[step], detour)
+    for step in (3, 2, 3):
+        model.step(codes[step], detour)
+    detour.truncate(2)
+    assert detour.step == straight.step == 2
+    torch.testing.assert_close(model.step(codes[2], detour), model.step(codes[2], straight), rtol=0, atol=0)
+
+
+def test_gathered_rows_go_on_as_they_would_have_in_their_batch(primary):
+    model, batch, rows = tiny_model(primary), ragged_batch(), torch.tensor([2, 0, 2])
+    codes = torch.randint(SPEC.codebook_size, (2, 3, model.slots), generator=torch.Generator().manual_seed(0))
+    state = model.prefill(batch.conditions(model), 4)
+    model.step(codes[0], state)
+    gathered = state.gather(rows)
+    expected = model.step(codes[1], state)[rows]
+    torch.testing.assert_close(model.step(codes[1][rows], gathered), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [-1, 3])
+def test_a_cache_is_not_truncated_to_what_it_does_not_hold(length):
+    cache = tiny_model().head_of(ARLocalTransformer).new_cache(1)
+    cache.length = 2
+    with pytest.raises(ValueError, match=r"length must be in \[0, 2\]"):
+        cache.truncate(length)
+
+
+def test_a_cache_that_is_full_says_so():
+    model, batch = tiny_model(), ragged_batch()
+    state = model.prefill(batch.conditions(model), 1)
+    model.step(torch.zeros(3, model.slots, dtype=torch.long), state)
+    with pytest.raises(ValueError, match="cache capacity must be at least"):
+        model.step(torch.zeros(3, model.slots, dtype=torch.long), state)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from espnet_ext.codes import CodecSpec
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.text import END, UNKNOWN, TextTokenizer
 
 
 def preprocessor(train=False, prompt_frames=3):
-    return CodecLMPreprocessor(TextTokenizer("char", [UNKNOWN, "a", "b", END]), 2, prompt_frames, train)
+    spec = CodecSpec(num_codebooks=2, codebook_size=12, frame_rate_hz=25.0, sample_rate_hz=16000)
+    return CodecLMPreprocessor(TextTokenizer("char", [UNKNOWN, "a", "b", END]), spec, prompt_frames, train)
 
 
 def flat(frames):
@@ -36,6 +38,11 @@ def test_without_a_prompt_there_are_no_prompt_frames():
 def test_codes_of_another_number_of_codebooks_are_refused_by_name():
     with pytest.raises(ValueError, match="codes of utt7 must hold a multiple of num_codebooks = 2 codes, got 3"):
         preprocessor()("utt7", {"codes": np.zeros(3, dtype=np.int32)})
+
+
+def test_codes_outside_of_the_codebook_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"codes of utt7: codes must lie in \[0, 12\), got \[0, 12\]"):
+        preprocessor()("utt7", {"codes": np.array([0, 12], dtype=np.int32)})
 
 
 def test_an_empty_text_is_refused_by_name():

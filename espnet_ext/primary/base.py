@@ -50,13 +50,22 @@ class PrimaryState:
         cache: keys and values of the prompt and the steps so far.
         memory: the text, for a primary with cross-attention.
         path: (B, frames) int64, the token each frame is expected to speak, for a primary with cross-attention.
-        step: steps done, the same for every row.
+        start: positions of the cache before the first step.
     """
 
     cache: KVCache
     memory: Memory | None = None
     path: Tensor | None = None
-    step: int = 0
+    start: int = 0
+
+    @property
+    def step(self) -> int:
+        """Steps done, the same for every row."""
+        return self.cache.length - self.start
+
+    def truncate(self, steps: int) -> None:
+        """Forget every step from number `steps` on."""
+        self.cache.truncate(self.start + steps)
 
     def gather(self, rows: Tensor) -> PrimaryState:
         """The state of the given rows, in their order.
@@ -85,12 +94,13 @@ class Primary(nn.Module, ABC):
     width: int
 
     @abstractmethod
-    def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:
+    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
         """Hidden vectors of teacher-forced steps.
 
         Args:
             conditions: text and prompt.
-            steps: (B, L, D) embedded steps, the first one BOS, right-padded.
+            steps: (B, L, D) embedded input, BOS and then each step's predecessor, right-padded.
+            targets: (B, L, D) embedded steps themselves, for aligning them with the text and for nothing else.
             step_lengths: (B,) int64.
 
         Returns:

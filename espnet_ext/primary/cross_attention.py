@@ -85,20 +85,17 @@ class CrossAttentionPrimary(Primary):
         mean = (prompt * prompt_mask[..., None]).sum(1) / prompt_mask.sum(1, keepdim=True).clamp_min(1)
         return self.frame_predictor(encoded.detach(), text_mask, mean.detach())
 
-    def _align(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _align(self, conditions: Conditions, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-attention of the aligner (B, L, U), and the best path (B, L * S) through it."""
-        # the input of a step is the step before it, so the step itself stands one place further on; the last
-        # step, which holds EOS, is nobody's input
-        spoken = (
-            nn.functional.pad(steps[:, 1:], (0, 0, 0, 1)) * length_mask(step_lengths - 1, steps.shape[1])[..., None]
-        )
         text = self.text_encoder.embedding(conditions.text)
-        log_attention = self.aligner(text, conditions.text_lengths, spoken.detach(), step_lengths)
+        log_attention = self.aligner(text, conditions.text_lengths, targets.detach(), step_lengths)
         frames = log_attention.detach().repeat_interleave(self.stacking, dim=1)
         return log_attention, best_path(frames, step_lengths * self.stacking, conditions.text_lengths)
 
-    def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:  # noqa: D102
-        log_attention, path = self._align(conditions, steps, step_lengths)
+    def forward(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        log_attention, path = self._align(conditions, targets, step_lengths)
         text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
         encoded = self.text_encoder(conditions.text, text_mask)
         prompt, mask = self._encode_prompt(conditions)
@@ -126,7 +123,7 @@ class CrossAttentionPrimary(Primary):
             self.decoder(prompt, visible_mask(mask), cache=cache, memory=memory)
         frames = self._predict_frames(encoded, text_mask, prompt, mask).exp()
         path = path_of(frames, conditions.text_lengths, max_steps * self.stacking)
-        return PrimaryState(cache, memory, path)
+        return PrimaryState(cache, memory, path, start=width)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache, memory, path = state.cache, state.memory, state.path
@@ -135,5 +132,4 @@ class CrossAttentionPrimary(Primary):
         prior = path_log_prior(now, self.stacking, memory.mask.shape[1], self.prior_width).to(x.dtype)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
         hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior)
-        state.step += 1
         return hidden[:, 0]

@@ -61,7 +61,9 @@ class PrefixPrimary(Primary):
             raise ValueError(f"max_positions must be at least {start + x.shape[1]}, got {self.position.num_embeddings}")
         return x + self.position(index.clamp_min(0))
 
-    def forward(self, conditions: Conditions, steps: Tensor, step_lengths: Tensor) -> PrimaryOutput:  # noqa: D102
+    def forward(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
         x = self._add_positions(torch.cat((prefix, steps + self.segment[2]), dim=1), 0, (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
@@ -74,7 +76,7 @@ class PrefixPrimary(Primary):
         cache = self.transformer.new_cache(batch, width + max_steps)
         cache.key_mask[:, :width] = mask
         self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
-        return PrimaryState(cache)
+        return PrimaryState(cache, start=width)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache = state.cache
@@ -82,5 +84,4 @@ class PrefixPrimary(Primary):
         x = self._add_positions((x + self.segment[2])[:, None], cache.length, padding)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
         hidden = self.transformer(x, mask, cache=cache)
-        state.step += 1
         return hidden[:, 0]

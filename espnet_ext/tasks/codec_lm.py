@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from typeguard import typechecked
 
 from espnet_ext.checkpoint import atomic_saves
@@ -22,6 +21,7 @@ from espnet_ext.local_transformer import LocalTransformer, local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import Primary, primaries
+from espnet_ext.tasks.checks import check_data, check_earlier_run, report_unknown_tokens
 from espnet_ext.text import CLEANERS, TOKEN_TYPES, TextTokenizer, read_token_list
 from espnet_ext.torchaudio_shim import import_torchaudio
 
@@ -76,6 +76,13 @@ class CodecLMTask(AbsTask):
     trainer = Trainer
 
     @classmethod
+    def get_parser(cls) -> argparse.ArgumentParser:
+        """ESPnet's parser; a wrong option is answered by one line instead of the list of all options."""
+        parser = super().get_parser()
+        parser.usage = "codec_lm_train [options]   (--help lists them)"
+        return parser
+
+    @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the task's options to ESPnet's.
 
@@ -117,7 +124,7 @@ class CodecLMTask(AbsTask):
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor:
         """The preprocessor; it works before the model is built, too."""
         spec = codec_spec(args)
-        return CodecLMPreprocessor(build_tokenizer(args), spec.num_codebooks, prompt_frames(args, spec), train)
+        return CodecLMPreprocessor(build_tokenizer(args), spec, prompt_frames(args, spec), train)
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
@@ -142,20 +149,25 @@ class CodecLMTask(AbsTask):
         """
         tokens = build_tokenizer(args).tokens
         spec = codec_spec(args)
+        prompt_frames(args, spec)  # refuses what it cannot use
         args.token_list, args.codec_info = list(tokens), codec_facts(args)
         weights = check_model_conf(args.model_conf)
         # what stands before these in the constructor are options of the task, so that S is spelled in one place
         corelms.check_options(args.corelm, args.corelm_conf, given=7)
-        corelm = corelm_choices.get_class(args.corelm)(
-            spec,
-            len(tokens),
-            primary=args.primary,
-            primary_conf=args.primary_conf,
-            local=args.local or "none",
-            local_conf=args.local_conf,
-            frame_stacking_factor=args.frame_stacking_factor,
-            **args.corelm_conf,
-        )
+        try:
+            corelm = corelms[args.corelm](
+                spec,
+                len(tokens),
+                primary=args.primary,
+                primary_conf=args.primary_conf,
+                local=args.local or "none",
+                local_conf=args.local_conf,
+                frame_stacking_factor=args.frame_stacking_factor,
+                **args.corelm_conf,
+            )
+        except TypeError as error:  # a value of the wrong kind, found where it is used
+            given = {name: getattr(args, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
+            raise ValueError(f"{error} in one of {given}") from None
         return ESPnetCodecLMModel(corelm, weights)
 
     @classmethod
@@ -164,10 +176,18 @@ class CodecLMTask(AbsTask):
         """Train, or collect statistics, after checking that options, data and an earlier run agree."""
         output_dir = Path(args.output_dir)
         torch.set_float32_matmul_precision(args.matmul_precision)
-        check_earlier_run(args, output_dir)
-        check_data_codec(args)
-        if not args.collect_stats and not args.dry_run and isinstance(args.codec_info, str):
-            copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
+        facts, tokenizer = codec_facts(args), build_tokenizer(args)
+        for part in ("train", "valid"):
+            data = getattr(args, f"{part}_data_path_and_name_and_type")
+            check_data(data, getattr(args, f"{part}_shape_file"), facts["fingerprint"])
+        if args.collect_stats:
+            report_unknown_tokens(args, tokenizer)
+        elif not args.dry_run:
+            same = {name: getattr(args, name) for name in ("frame_stacking_factor", "token_type", "cleaner")}
+            same |= {"codec_info": facts, "token_list": tokenizer.tokens}
+            check_earlier_run(output_dir, same, lambda: cls.build_model(argparse.Namespace(**vars(args))))
+            if isinstance(args.codec_info, str):
+                copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
         with atomic_saves():
             super().main_worker(args)
 
@@ -218,46 +238,6 @@ def codec_spec(args: argparse.Namespace) -> CodecSpec:
 
 def prompt_frames(args: argparse.Namespace, spec: CodecSpec) -> int:
     """Longest speaker prompt in codec frames."""
+    if args.prompt_sec < 0:
+        raise ValueError(f"prompt_sec must be at least 0, got {args.prompt_sec}")
     return round(args.prompt_sec * spec.frame_rate_hz)
-
-
-def check_earlier_run(args: argparse.Namespace, output_dir: Path) -> None:
-    """Refuse to continue a run of another codec or stacking factor.
-
-    Args:
-        args: parsed options.
-        output_dir: where checkpoints may lie.
-
-    Raises:
-        ValueError: if a checkpoint is there and its config.yaml disagrees.
-    """
-    config = output_dir / "config.yaml"
-    if args.collect_stats or not config.is_file() or not (output_dir / "checkpoint.pth").is_file():
-        return
-    earlier = yaml.safe_load(config.read_text(encoding="utf-8"))
-    stacking = earlier.get("frame_stacking_factor")
-    if stacking != args.frame_stacking_factor:
-        raise ValueError(
-            f"frame_stacking_factor must be {stacking} to continue {output_dir}, got {args.frame_stacking_factor}"
-        )
-    before, now = earlier["codec_info"]["fingerprint"], codec_facts(args)["fingerprint"]
-    if before != now:
-        raise ValueError(f"codec_info must be codec {before[:12]}… to continue {output_dir}, got {now[:12]}…")
-
-
-def check_data_codec(args: argparse.Namespace) -> None:
-    """Refuse codes of another codec than `--codec_info`.
-
-    Args:
-        args: parsed options.
-
-    Raises:
-        ValueError: if the codec_info.yaml beside a codes file disagrees.
-    """
-    expected = codec_facts(args)["fingerprint"]
-    for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
-        beside = Path(path).parent / "codec_info.yaml"
-        if name in ("codes", "prompt") and beside.is_file():
-            found = read_codec_info(beside).fingerprint
-            if found != expected:
-                raise ValueError(f"{path} must hold codes of codec {expected[:12]}…, got {found[:12]}…")

@@ -1,0 +1,120 @@
+"""What must hold before ESPnet's trainer starts, each violation one line that names a file or an option."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from espnet_ext.checkpoint import check_weights, read_weights
+from espnet_ext.codec import read_codec_info
+from espnet_ext.config import read_yaml
+from espnet_ext.datadir import read_scp
+from espnet_ext.text import TextTokenizer
+
+CODES = ("codes", "prompt")
+
+
+def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
+    """Refuse to continue a run of another model, text or codec; nothing of the earlier run is touched.
+
+    Args:
+        output_dir: where a checkpoint may lie.
+        facts: what must be as it was, by its name in config.yaml.
+        build: makes the model of this run.
+
+    Raises:
+        ValueError: if a checkpoint is there and something differs.
+    """
+    checkpoint = output_dir / "checkpoint.pth"
+    if not checkpoint.is_file():
+        return
+    earlier = read_yaml(output_dir / "config.yaml", "config.yaml")
+    for name, now in facts.items():
+        before = earlier.get(name)
+        if before != now:
+            raise ValueError(f"{name} must be {_short(before)} to continue {output_dir}, got {_short(now)}")
+    state = read_weights(checkpoint, "checkpoint", weights_only=False)
+    check_weights(build(), state.get("model", {}), checkpoint)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprint: str) -> None:
+    """Refuse data files that lack utterances, whose archives are incomplete, or whose codes another codec made.
+
+    Args:
+        data: path, name and type of each data file.
+        shape_files: tables whose first column is what will be read.
+        fingerprint: of the codec the model is for.
+
+    Raises:
+        FileNotFoundError: naming an archive or a codec_info.yaml that is missing.
+        ValueError: naming the file and the first utterance.
+    """
+    wanted = set(read_scp(shape_files[0])) if shape_files else set()
+    for path, name, kind in data:
+        table = read_scp(path, allow_empty=True)
+        lacking = sorted(wanted - set(table))
+        if lacking:
+            raise ValueError(
+                f"{path} must hold every utterance of {shape_files[0]}: no {lacking[0]} ({len(lacking)} such)"
+            )
+        if name in CODES:
+            found = read_codec_info(Path(path).parent).fingerprint
+            if found != fingerprint:
+                raise ValueError(f"{path} must hold codes of codec {fingerprint[:12]}…, got {found[:12]}…")
+        if kind == "kaldi_ark":
+            check_archives(path, table)
+
+
+def check_archives(scp: str, table: Mapping[str, str]) -> None:
+    """Refuse pointers into archives that are missing or too short.
+
+    Args:
+        scp: file the pointers come from.
+        table: utterance → archive:offset.
+
+    Raises:
+        FileNotFoundError: if an archive is missing.
+        ValueError: if an archive ends before its last entry.
+    """
+    last: dict[str, tuple[int, str]] = {}
+    for utterance, pointer in table.items():
+        archive, _, offset = pointer.rpartition(":")
+        last[archive] = max(last.get(archive, (0, utterance)), (int(offset), utterance))
+    for archive, (offset, utterance) in last.items():
+        if not Path(archive).is_file():
+            raise FileNotFoundError(f"archive not found: {archive} (named by {scp})")
+        if Path(archive).stat().st_size <= offset:
+            raise ValueError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
+
+
+def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) -> None:
+    """Log, for every text file, the tokens that are not in the token list, with their counts.
+
+    Args:
+        args: parsed options.
+        tokenizer: of the text.
+
+    Raises:
+        ValueError: naming file and utterance, if a text is empty.
+    """
+    for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
+        if name != "text":
+            continue
+        tokenizer.unknown.clear()
+        for utterance, text in read_scp(path, allow_empty=True).items():
+            try:
+                tokenizer.encode(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, {utterance}: {error}") from None
+        if tokenizer.unknown:
+            logging.warning("tokens of %s outside of the token list: %s", path, tokenizer.describe_unknown())
