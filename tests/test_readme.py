@@ -27,6 +27,14 @@ def test_every_path_in_backticks_exists():
     assert named and [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_the_experiments_named_are_those_the_recipe_makes():
+    script = (ROOT / "egs2/mini_libritts/codec_lm1/run.sh").read_text()
+    conf = re.search(r"mini\) defaults=\(--train_config conf/(\w+)\.yaml", script).group(1)
+    codec, tokens = (re.search(rf"--{name} (\w+)", script).group(1) for name in ("codec", "token_type"))
+    named = set(re.findall(r"exp/codec_lm_\w+", README))
+    assert named and named <= {f"exp/codec_lm_{conf}_{codec}_{tokens}_s{factor}" for factor in (1, 2)}
+
+
 def test_every_registered_strategy_has_a_row():
     from espnet_ext.decoding import strategies
 
@@ -41,6 +49,7 @@ def test_the_say_command_speaks(corpus, experiment, tmp_path, monkeypatch):
     command = next(block for block in blocks("bash") if "espnet_ext.bin.say" in block).replace("\\\n", " ")
     words = shlex.split(next(line for line in command.splitlines() if "espnet_ext.bin.say" in line))
     words = words[words.index("espnet_ext.bin.say") + 1 :]
+    assert words[0].startswith("exp/codec_lm_")
     words[0] = str(experiment)
     words[words.index("--data_dir") + 1] = str(corpus / "train")
     words[words.index("--speaker") + 1] = "s"
