@@ -68,12 +68,13 @@ def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]
         write_scp(directory / "utt2num_frames", frames)
 
 
-def load_codes_entry(pointer: str, num_codebooks: int) -> np.ndarray:
+def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> np.ndarray:
     """Codes that an scp entry points to: (T, N) int64.
 
     Args:
         pointer: such as ``dump/train/codes.ark:1234``
         num_codebooks: N
+        utterance: whose codes they are, for errors
 
     Returns:
         The codes.
@@ -82,16 +83,17 @@ def load_codes_entry(pointer: str, num_codebooks: int) -> np.ndarray:
         FileNotFoundError: if the archive is missing
         ValueError: if there are no codes of N codebooks at that place
     """
+    what = f"codes of {utterance}" if utterance else "codes"
     archive = pointer.rsplit(":", 1)[0]
     if not Path(archive).is_file():
-        raise FileNotFoundError(f"codes archive not found: {archive}")
+        raise FileNotFoundError(f"codes archive not found: {archive} (with {what})")
     try:
         flat = _backend().load_mat(pointer)
     except Exception as error:  # the libraries raise many kinds, struct.error and AssertionError among them
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"codes must be readable at {pointer}: {reason}") from error
+        reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
+        raise ValueError(f"{what} must be readable at {pointer}, got a damaged archive ({reason})") from error
     if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "i" or flat.size % num_codebooks:
-        raise ValueError(f"codes at {pointer} must be integers of {num_codebooks} codebooks, got another array")
+        raise ValueError(f"{what} at {pointer} must be integers of {num_codebooks} codebooks, got another array")
     return flat.reshape(-1, num_codebooks).astype(np.int64)
 
 
@@ -108,7 +110,7 @@ class CodesTable(Mapping[str, np.ndarray]):
         self.num_codebooks = num_codebooks
 
     def __getitem__(self, utterance: str) -> np.ndarray:
-        return load_codes_entry(self.pointers[utterance], self.num_codebooks)
+        return load_codes_entry(self.pointers[utterance], self.num_codebooks, utterance)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.pointers)

@@ -8,6 +8,12 @@ from pathlib import Path
 from espnet_ext.atomic import atomic_path
 
 
+def _check_key(key: str, place: str) -> None:
+    # keys become file names: a slash would lead into another directory
+    if "/" in key:
+        raise ValueError(f"{place}: a key must not contain '/', got {key!r}")
+
+
 def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
     """The table of `path`: key → rest of the line, in the order of the file.
 
@@ -20,8 +26,8 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming file and line, if a line is not UTF-8, has no key or no value, or its key is a duplicate or
-            out of C-locale order.
+        ValueError: naming file and line, if a line is not UTF-8, has no key or no value, or its key has a slash, is a
+            duplicate or out of C-locale order.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,6 +46,7 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         if not fields or (len(fields) == 1 and not allow_empty):
             raise ValueError(f"{path}:{number}: must be a key and a value, got {raw.decode()!r}")
         key = fields[0]
+        _check_key(key, f"{path}:{number}")
         if key in table:
             raise ValueError(f"{path}:{number}: {key} is a duplicate")
         if key < previous:  # code points order like UTF-8 bytes, which is the C locale
@@ -56,7 +63,7 @@ def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
 
     Args:
         path: file to write.
-        table: keys without white space; values without line ends.
+        table: keys without white space and slashes; values without line ends.
 
     Raises:
         ValueError: if a key or a value would break the format.
@@ -66,6 +73,7 @@ def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
         value = str(table[key])
         if not key or len(key.split()) != 1 or key != key.strip():
             raise ValueError(f"{path}: a key must be one word, got {key!r}")
+        _check_key(key, str(path))
         if "\n" in value or "\r" in value:
             raise ValueError(f"{path}: the value of {key} must be one line, got {value!r}")
         lines.append(f"{key} {value}".rstrip() + "\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 from espnet_ext.checkpoint import load_strictly
 from espnet_ext.codec import Codec, load_codec, read_codec_info
 from espnet_ext.core_lm import CoreLM
-from espnet_ext.decoding import Generation, build_strategy, generate
+from espnet_ext.decoding import Generation, build_strategy, generate, strategies
 from espnet_ext.preprocess import collate
 from espnet_ext.sampling import SamplingOptions, row_generators
 from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY, CodecLMTask, build_tokenizer, prompt_frames
@@ -37,7 +39,7 @@ class DecodeOptions:
         sampling: temperature, top_k, top_p.
         seed: of the draws; an utterance's draws depend on it and the utterance's id alone.
         maxlenratio: most frames per text token.
-        min_frames: fewest frames of an utterance.
+        min_frames: fewest frames of an utterance, at least 1.
     """
 
     decoding: str = "local_ar"
@@ -46,6 +48,25 @@ class DecodeOptions:
     seed: int = 0
     maxlenratio: float = 6.0
     min_frames: int = 4
+
+    def __post_init__(self) -> None:
+        for name, kind, what in (
+            ("decoding", str, "the name of a strategy"),
+            ("decoding_conf", Mapping, "names and values"),
+            ("sampling", Mapping, "names and values"),
+            ("seed", Integral, "an integer"),
+            ("maxlenratio", Real, "a number"),
+            ("min_frames", Integral, "an integer"),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"{name} must be {what}, got {value!r}")
+        if not 0 < self.maxlenratio < math.inf:
+            raise ValueError(f"maxlenratio must be positive and finite, got {self.maxlenratio}")
+        if self.min_frames < 1:
+            raise ValueError(f"min_frames must be at least 1, got {self.min_frames}")
+        strategies.check_options(self.decoding, self.decoding_conf)
+        self.sampling_options()
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> DecodeOptions:
@@ -61,7 +82,7 @@ class DecodeOptions:
             ValueError: if a name is unknown.
         """
         known = [item.name for item in fields(cls)]
-        unknown = sorted(set(options) - set(known))
+        unknown = sorted(set(options) - set(known), key=str)
         if unknown:
             raise ValueError(f"inference_config must have keys among {known}, got {unknown}")
         return cls(**options)
@@ -76,10 +97,10 @@ class DecodeOptions:
             ValueError: if a name is unknown or a value out of range.
         """
         known = list(inspect.signature(SamplingOptions).parameters)
-        unknown = sorted(set(self.sampling) - set(known))
+        unknown = sorted(set(self.sampling) - set(known), key=str)
         if unknown:
             raise ValueError(f"sampling must have keys among {known}, got {unknown}")
-        return SamplingOptions(**self.sampling)  # type: ignore[arg-type]  # checked by the class
+        return SamplingOptions(**self.sampling)  # type: ignore[arg-type]  # the class checks them
 
 
 @dataclass(frozen=True)
@@ -210,18 +231,18 @@ class CodecLM:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no audio.
+            ValueError: if it is no audio, empty or not finite.
         """
-        import soundfile
-        import soxr
+        from espnet_ext.scoring.waveform import read_resampled
 
         if not Path(path).is_file():
             raise FileNotFoundError(f"prompt not found: {path}")
         try:
-            waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"prompt must be an audio file, got {path} ({error.error_string})") from None
-        mono = soxr.resample(waveform.mean(axis=1), rate, self.codec.spec.sample_rate_hz)
+            mono = read_resampled(Path(path), self.codec.spec.sample_rate_hz)
+        except ValueError as error:
+            raise ValueError(f"prompt must be an audio file, got {error}") from None
+        if not len(mono):
+            raise ValueError(f"prompt must last at least one sample of the codec, got {path}")
         codes, _ = self.codec.encode(torch.from_numpy(mono)[None], torch.tensor([len(mono)]))
         return codes[0].numpy()
 

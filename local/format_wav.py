@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_path
+from espnet_ext.bin import run
+from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
 
 SILENT_PEAK = 1e-4  # -80 dB: nothing but dither
@@ -73,8 +74,7 @@ def format_one(job: Job) -> Outcome:
         return Outcome(job.utterance, reason=f"silent wav: {job.source}")
     if rate_hz != job.rate_hz:
         mono = soxr.resample(mono, rate_hz, job.rate_hz, quality="HQ")
-    with atomic_path(job.target) as temporary:
-        soundfile.write(temporary, np.clip(mono, -1, 1), job.rate_hz, format="WAV", subtype="PCM_16")
+    write_wav(job.target, mono, job.rate_hz)
     return Outcome(job.utterance, len(mono))
 
 
@@ -83,7 +83,8 @@ def run_jobs(jobs: list[Job], nj: int) -> Iterator[Outcome]:
     if nj == 1:
         yield from map(format_one, jobs)
         return
-    with ProcessPoolExecutor(nj) as pool:
+    # Ctrl-C reaches every process of the terminal; the first one ends the others
+    with ProcessPoolExecutor(nj, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from pool.map(format_one, jobs, chunksize=16)
 
 
@@ -132,10 +133,7 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        format_data_dir(args.source, args.out, args.fs, args.nj)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(lambda: format_data_dir(args.source, args.out, args.fs, args.nj))
 
 
 if __name__ == "__main__":

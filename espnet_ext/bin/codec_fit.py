@@ -17,6 +17,7 @@ from espnet_ext.bin import run
 from espnet_ext.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
 from espnet_ext.codec.audio import read_wav
 from espnet_ext.codec.files import check_codec_conf
+from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.finished import digest
 
@@ -50,12 +51,14 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     config = parser.parse_known_args(arguments)[0].config
     conf: dict[str, Any] = {}
     if config is not None:
-        content = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        content = read_yaml(config, "config")
         known = sorted(set(vars(parser.parse_args([]))) - {"config"})
         for key, value in content.items():
             if key not in known:
                 raise ValueError(f"{config} must have options among {known}, got {key!r}")
             if key == "codec_conf":
+                if not isinstance(value, dict):
+                    raise ValueError(f"codec_conf in {config} must hold names and values, got {value!r}")
                 conf.update(value)
             else:
                 parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
@@ -64,13 +67,16 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"codec_conf must be KEY=VALUE, got {pair!r}")
-        conf[key] = yaml.safe_load(value)
+        try:
+            conf[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"codec_conf {key} must be a yaml value, got {value!r}") from None
     args.codec_conf = conf
     if args.out is None:
         raise ValueError("--out must be given")
     if args.wav_scp is None and codecs[args.codec].learns:
         raise ValueError(f"--wav_scp must be given: codec {args.codec} learns from audio")
-    if args.max_minutes <= 0:
+    if not args.max_minutes > 0:  # NaN is not
         raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
     return args
 

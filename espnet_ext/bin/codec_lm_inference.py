@@ -8,18 +8,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import soundfile
 import torch
-import yaml
 from tqdm import tqdm
 
 from espnet_ext.ark import codes_writer, read_codes
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.codec import read_codec_info
+from espnet_ext.codec import INFO_NAME, read_codec_info
+from espnet_ext.codec.audio import write_wav
+from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_scp, write_skipped
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import DEFAULT_MODEL_FILE, CodecLM, DecodeOptions, Speech
@@ -46,34 +44,53 @@ def get_parser() -> argparse.ArgumentParser:
 
 def decode_options(args: argparse.Namespace) -> DecodeOptions:
     """Options of the yaml, overridden by those of the command line."""
-    content: dict[str, Any] = {}
-    if args.inference_config is not None:
-        if not args.inference_config.is_file():
-            raise FileNotFoundError(f"inference_config not found: {args.inference_config}")
-        content = yaml.safe_load(args.inference_config.read_text(encoding="utf-8")) or {}
-    options = DecodeOptions.from_mapping(content)
+    path: Path | None = args.inference_config
+    content = {} if path is None else read_yaml(path, "inference_config")
+    try:
+        options = DecodeOptions.from_mapping(content)
+    except ValueError as error:
+        raise ValueError(f"{error} (in {path})") from None
     if args.decoding is not None and args.decoding != options.decoding:
         # options of another strategy mean nothing to this one
         options = replace(options, decoding=args.decoding, decoding_conf={})
     return options if args.seed is None else replace(options, seed=args.seed)
 
 
-def check_codec(exp: Path, data_dir: Path) -> None:
-    """Refuse prompts that another codec made.
+def check_machine(args: argparse.Namespace) -> None:
+    """Refuse what this machine cannot do.
+
+    Args:
+        args: the command's options.
+
+    Raises:
+        ValueError: naming option, value and what is allowed.
+    """
+    for name in ("batch_size", "num_threads"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+
+
+def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
+    """Refuse prompts that another codec made, or nobody knows which.
 
     Args:
         exp: experiment directory.
-        data_dir: directory with prompt.scp.
+        data_dir: directory with the prompts.
+        scp: the file in it that lists them.
 
     Raises:
+        FileNotFoundError: if there are prompts without a codec_info.yaml beside them.
         ValueError: if the codec_info.yaml of both name different codecs.
     """
-    if (data_dir / "codec_info.yaml").is_file():
-        expected, found = (read_codec_info(path).fingerprint for path in (exp / "codec", data_dir))
-        if expected != found:
-            raise ValueError(
-                f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…"
-            )
+    if not (data_dir / INFO_NAME).is_file():
+        if (data_dir / scp).is_file():
+            raise FileNotFoundError(f"{data_dir / INFO_NAME} not found: it must tell which codec made {scp}")
+        return
+    expected, found = (read_codec_info(path).fingerprint for path in (exp / "codec", data_dir))
+    if expected != found:
+        raise ValueError(f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…")
 
 
 def speak_all(
@@ -118,14 +135,12 @@ def write_results(speeches: dict[str, Speech], skipped: dict[str, str], speak: C
         output_dir: where to.
     """
     rate = speak.codec.spec.sample_rate_hz
-    wavs = {}
-    for utt, speech in speeches.items():
-        wavs[utt] = output_dir / "wav" / f"{utt}.wav"
-        with atomic_path(wavs[utt]) as temporary:
-            soundfile.write(temporary, np.clip(speech.waveform, -1.0, 1.0), rate, subtype="PCM_16")
+    wavs = {utt: output_dir / "wav" / f"{utt}.wav" for utt in speeches}
     with codes_writer(output_dir) as write:
         for utt in sorted(speeches):
             write(utt, speeches[utt].codes)
+    for utt, speech in speeches.items():
+        write_wav(wavs[utt], speech.waveform, rate)
     write_scp(output_dir / "wav.scp", wavs)
     write_scp(output_dir / "score", {utt: f"{speech.logprob:.4f}" for utt, speech in speeches.items()})
     status = {utt: "ok" if speech.has_eos else "no_eos" for utt, speech in speeches.items()}
@@ -141,6 +156,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+    check_machine(args)
     options = decode_options(args)
     speak = CodecLM.from_experiment(args.exp, args.model_file, args.device)
     torch.set_num_threads(args.num_threads)

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from espnet_ext.ark import read_codes
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.bin.codec_lm_inference import check_codec, decode_options
+from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import DEFAULT_MODEL_FILE, CodecLM
@@ -25,7 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("exp", type=Path, help="Experiment directory")
     parser.add_argument("text", help="What to say")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Wav file to write")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="File to write, always in wav format")
     parser.add_argument("--prompt", type=Path, help="Audio file of the voice to use")
     parser.add_argument("--speaker", help="Voice to use: a speaker of --data_dir")
     parser.add_argument("--data_dir", type=Path, help="Directory with codes.scp and utt2spk")
@@ -37,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArray[np.int64]:
-    """Codes of the first utterance of a speaker.
+    """Codes of a speaker's first utterance that has some.
 
     Args:
         speaker: the speaker's id.
@@ -48,14 +47,18 @@ def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArr
         Codes (T, N).
 
     Raises:
-        ValueError: if there is no data directory, or it does not know the speaker.
+        ValueError: if there is no data directory, or it does not know the speaker or has no codes of theirs.
     """
     if data_dir is None:
         raise ValueError(f"data_dir must be given with speaker, got none (speaker is {speaker!r})")
     speakers = speaker_to_utterances(read_scp(data_dir / "utt2spk"))
     if speaker not in speakers:
         raise ValueError(f"speaker must be one of {sorted(speakers)} of {data_dir}, got {speaker!r}")
-    return read_codes(data_dir / "codes.scp", codebooks)[speakers[speaker][0]]
+    codes = read_codes(data_dir / "codes.scp", codebooks)
+    spoken = [utterance for utterance in speakers[speaker] if utterance in codes]
+    if not spoken:
+        raise ValueError(f"speaker must have an utterance in {data_dir / 'codes.scp'}, got {speaker!r} without any")
+    return codes[spoken[0]]
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -73,10 +76,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
-        check_codec(args.exp, args.data_dir)
+        check_codec(args.exp, args.data_dir, "codes.scp")
     speech = speak(args.text, prompt, options)
-    with atomic_path(args.output) as temporary:
-        soundfile.write(temporary, speech.waveform, speak.codec.spec.sample_rate_hz, subtype="PCM_16")
+    write_wav(args.output, speech.waveform, speak.codec.spec.sample_rate_hz)
     if speak.tokenizer.unknown:
         logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
     if not speech.has_eos:

@@ -33,18 +33,25 @@ def train_bpe(texts: Sequence[str], model: Path, vocab_size: int, cleaner: str) 
         model: file to write.
         vocab_size: number of pieces.
         cleaner: name of the cleaner.
+
+    Raises:
+        ValueError: if no model of this size can be made of the texts.
     """
     import sentencepiece
 
     with atomic_path(model) as temporary, temporary.open("wb") as stream:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([CLEANERS[cleaner](text) for text in texts]),
-            model_writer=stream,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            minloglevel=1,
-        )
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter([CLEANERS[cleaner](text) for text in texts]),
+                model_writer=stream,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                minloglevel=1,
+            )
+        except RuntimeError as error:
+            reason = " ".join(str(error).rpartition("] ")[2].split()) or " ".join(str(error).split())
+            raise ValueError(f"vocab_size must fit the text, got {vocab_size} ({reason})") from None
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

@@ -36,17 +36,21 @@ def _read_state(checkpoint: Path) -> dict[str, Tensor]:
     """Weights from our npz file or from a torch file such as EnCodec's own."""
     if not checkpoint.is_file():
         raise FileNotFoundError(f"codec file not found: {checkpoint}")
-    if checkpoint.suffix == ".npz":
-        with np.load(checkpoint, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        if checkpoint.suffix == ".npz":
+            with np.load(checkpoint, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and numpy raise a dozen kinds for damaged files, all of them mean the same
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"codec file cannot be read: {checkpoint} ({type(error).__name__}: {reason})") from None
     return state
 
 
 def _load_strictly(model: torch.nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
     try:
         model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:  # the latter where the file holds no mapping of tensors
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"codec file must hold the weights of EnCodec 24 kHz, got {checkpoint} ({reason})") from None
 
@@ -108,13 +112,15 @@ class EncodecCodec(Codec):
             FileNotFoundError: if the file is missing
             OSError: if the download fails
         """
-        if float(bandwidth_kbps) not in _CODEBOOKS_OF_BANDWIDTH:
-            raise ValueError(f"bandwidth_kbps must be one of {list(_CODEBOOKS_OF_BANDWIDTH)}, got {bandwidth_kbps}")
+        if not isinstance(bandwidth_kbps, int | float) or bandwidth_kbps not in _CODEBOOKS_OF_BANDWIDTH:
+            raise ValueError(f"bandwidth_kbps must be one of {list(_CODEBOOKS_OF_BANDWIDTH)}, got {bandwidth_kbps!r}")
         count = _CODEBOOKS_OF_BANDWIDTH[float(bandwidth_kbps)] if num_codebooks is None else num_codebooks
-        if not 1 <= count <= 32:
-            raise ValueError(f"num_codebooks must be in [1, 32], got {count}")
+        if not isinstance(count, int) or not 1 <= count <= 32:
+            raise ValueError(f"num_codebooks must be in [1, 32], got {count!r}")
+        if not isinstance(pretrained, bool):
+            raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
         if checkpoint is not None:
-            return cls.load(Path(checkpoint), num_codebooks=count)
+            return cls.load(Path(str(checkpoint)), num_codebooks=count)
         build = _import_encodec().EncodecModel.encodec_model_24khz
         if pretrained:
             try:

@@ -73,7 +73,7 @@ def read_codec_info(path: Path | str) -> CodecInfo:
         return CodecInfo(
             content["codec"], checkpoint, options, spec, content["fingerprint"], dict(content.get("origin") or {})
         )
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
             f"codec_info must be a file written by espnet_ext.bin.codec_fit, got {path} ({reason})"
@@ -158,7 +158,7 @@ def _check_weights(info: CodecInfo, described_by: Path | str) -> None:
     if found != info.fingerprint:
         raise ValueError(
             f"fingerprint of codec file {info.checkpoint} must be {info.fingerprint[:12]}… as in {described_by}, "
-            f"got {found[:12]}…: it is another codec"
+            f"got {found[:12]}…: it is another codec, or the file is damaged"
         )
 
 
@@ -208,7 +208,7 @@ def copy_codec(path: Path | str, directory: Path) -> Path:
                 f"{directory} must hold the codec of {path} ({info.fingerprint[:12]}…), "
                 f"got {existing.codec} {existing.fingerprint[:12]}…: use another directory"
             )
-        if existing.checkpoint.is_file():
+        if existing.checkpoint.is_file() and file_sha256(existing.checkpoint) == info.fingerprint:
             return target
     checkpoint = directory / codecs[info.codec].weights_name
     with atomic_path(checkpoint) as temporary:

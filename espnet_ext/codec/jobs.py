@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,12 @@ from espnet_ext.codec.files import load_codec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def _start_process() -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C reaches every process of the terminal; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def map_utterances(
@@ -50,7 +57,7 @@ def map_utterances(
         return
     # a forked copy of a process that has used torch's threads can hang; a fresh one cannot
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_start_process)
     try:
         chunk = max(1, min(16, len(items) // (4 * num_jobs)))
         yield from tqdm(
@@ -119,7 +126,7 @@ def decode_entry(codec_info: Path, job: DecodeJob) -> tuple[np.ndarray, float]:
         The (T, N) int64 codes as they were decoded, and the seconds that it took.
     """
     codec = _codec(codec_info)
-    codes = load_codes_entry(job.pointer, codec.spec.num_codebooks)
+    codes = load_codes_entry(job.pointer, codec.spec.num_codebooks, job.wav.stem)
     if job.shuffle_seed is not None:
         codes = np.random.default_rng(job.shuffle_seed).permutation(codes, axis=0)
     start = perf_counter()

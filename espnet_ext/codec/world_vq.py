@@ -89,8 +89,11 @@ class WorldVQCodec(Codec):
         Raises:
             ValueError: if the band widths are impossible or the corpus has fewer frames than a codebook
         """
-        if sum(band_widths) != world.CEPSTRUM_DIM or min(band_widths) < 1:
-            raise ValueError(f"band_widths must be positive and sum to {world.CEPSTRUM_DIM}, got {list(band_widths)}")
+        if not isinstance(codebook_size, int) or codebook_size < 2:
+            raise ValueError(f"codebook_size must be an integer of at least 2, got {codebook_size!r}")
+        widths = list(band_widths) if isinstance(band_widths, list | tuple) else []
+        if not all(isinstance(width, int) and width > 0 for width in widths) or sum(widths) != world.CEPSTRUM_DIM:
+            raise ValueError(f"band_widths must be positive and sum to {world.CEPSTRUM_DIM}, got {band_widths!r}")
         parts = [world.analyse(wav) for wav in waveforms if len(wav)]
         features = np.concatenate(parts) if parts else np.zeros((0, world.SUB_FRAMES, world.FEATURE_DIM), np.float32)
         if not 2 <= codebook_size <= len(features):

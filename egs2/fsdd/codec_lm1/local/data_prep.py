@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 from digit_strings import DigitString, join, plan_strings, trimmed
 from fsdd_recordings import SAMPLE_RATE_HZ, Recording, download, read_recordings
 from tqdm import tqdm
 
 from espnet_ext.atomic import atomic_dir
+from espnet_ext.bin import run
+from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
 
 
@@ -57,7 +57,7 @@ def write_wavs(folder: Path, strings: list[DigitString]) -> None:
     for string in tqdm(strings, desc=f"joining {folder.name}", unit="utt"):
         samples = join(string)
         seconds += len(samples) / SAMPLE_RATE_HZ
-        soundfile.write(folder / f"{string.utterance}.wav", samples, SAMPLE_RATE_HZ, subtype="PCM_16")
+        write_wav(folder / f"{string.utterance}.wav", samples, SAMPLE_RATE_HZ)
     names = {string.utterance: " ".join(recording.name for recording in string.recordings) for string in strings}
     write_scp(folder / "recordings", names)
     logging.info("%s: %d utterances, %.1f minutes", folder.name, len(strings), seconds / 60)
@@ -127,11 +127,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="chooses and orders the recordings")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def make() -> None:
         archive = Path(args.fsdd) if args.fsdd else download(args.download_dir / "free-spoken-digit-dataset.tar.gz")
         prepare(archive, args.out, args.datadir, args.size, args.seed)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+
+    run(make)
 
 
 if __name__ == "__main__":

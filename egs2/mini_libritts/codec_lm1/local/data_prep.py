@@ -10,13 +10,14 @@ import csv
 import hashlib
 import logging
 import shutil
-import sys
 from pathlib import Path
 
 import soundfile
 from tqdm import tqdm
 
 from espnet_ext.atomic import atomic_dir
+from espnet_ext.bin import run
+from espnet_ext.codec.audio import write_wav
 
 Row = dict[str, str]
 STAMP = ".corpus"
@@ -96,8 +97,7 @@ def unpack(corpus: Path, rows: list[Row], tree: Path) -> None:
         samples, rate_hz = soundfile.read(corpus / name, dtype="float32")
         for row in members:
             stem, start = stem_path(tree, row), int(row["start"])
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(f"{stem}.wav", samples[start : start + int(row["num_samples"])], rate_hz, subtype="PCM_16")
+            write_wav(Path(f"{stem}.wav"), samples[start : start + int(row["num_samples"])], rate_hz)
             Path(f"{stem}.normalized.txt").write_text(row["normalized"] + "\n", encoding="utf-8")
             Path(f"{stem}.original.txt").write_text(row["original"] + "\n", encoding="utf-8")
 
@@ -137,10 +137,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        prepare(args.corpus, args.out, args.size)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(lambda: prepare(args.corpus, args.out, args.size))
 
 
 if __name__ == "__main__":
