@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.checkpoint import load_strictly
 from espnet_ext.codec import Codec, load_codec, read_codec_info
+from espnet_ext.config import read_yaml
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.decoding import Generation, build_strategy, generate, strategies
 from espnet_ext.preprocess import collate
@@ -183,10 +183,8 @@ class CodecLM:
         """
         directory = Path(directory)
         config = directory / "config.yaml"
-        if not config.is_file():
-            raise FileNotFoundError(f"config.yaml not found in experiment {directory}")
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not isinstance(content.get("codec_info"), dict):
+        content = read_yaml(config, "config.yaml")
+        if not isinstance(content.get("codec_info"), dict):
             raise ValueError(f"{config} must be a config.yaml written by codec_lm_train")
         args = Namespace(**content)
         codec_directory = directory / CODEC_DIRECTORY

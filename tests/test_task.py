@@ -225,6 +225,15 @@ def test_a_half_written_experiment_names_what_it_lacks(experiment, tmp_path, mis
         CodecLM.from_experiment(broken)
 
 
+@pytest.mark.parametrize("content", ["", "a: [1,", "- 1\n", "frame_stacking_factor: 2\n"])
+def test_a_damaged_config_is_refused_in_one_line(experiment, tmp_path, content):
+    broken = tmp_path / "broken"
+    shutil.copytree(experiment, broken)
+    (broken / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match="config.yaml must"):
+        CodecLM.from_experiment(broken)
+
+
 def test_a_checkpoint_that_lacks_a_key_or_has_another_shape_is_refused(experiment, tmp_path):
     state = torch.load(experiment / MODEL_FILE, weights_only=True)
     module = torch.nn.Linear(2, 2)

@@ -61,6 +61,12 @@ def test_bpe_pieces_cover_the_text(tmp_path):
     assert tokenizer.ids[UNKNOWN] not in ids and len(ids) < len("two dogs") + 1
 
 
+def test_a_damaged_bpe_model_is_refused(tmp_path):
+    (tmp_path / "bpe.model").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="bpemodel must be a SentencePiece model, got .*bpe.model"):
+        TextTokenizer("bpe", [UNKNOWN, "a", END], tmp_path / "bpe.model")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
