@@ -26,8 +26,6 @@ from espnet_ext.preprocess import collate
 from espnet_ext.sampling import SamplingOptions, row_generators
 from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY, CodecLMTask, build_tokenizer, prompt_frames
 
-DEFAULT_MODEL_FILE = "valid.loss.ave.pth"
-
 
 @dataclass(frozen=True)
 class DecodeOptions:
@@ -150,6 +148,26 @@ class Timing:
         return (self.seconds_lm + self.seconds_codec) / max(self.seconds_audio, 1e-9)
 
 
+def averaged_model_file(config: Mapping[str, Any]) -> str:
+    """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
+
+    Args:
+        config: content of a config.yaml.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ValueError: if the criterion is not a phase, a statistic and a direction.
+    """
+    criterion = config.get("best_model_criterion")
+    try:
+        phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+    except (TypeError, IndexError, KeyError, ValueError):
+        raise ValueError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
+    return f"{phase}.{statistic}.ave.pth"
+
+
 class CodecLM:
     """A trained codec language model with its codec and tokenizer.
 
@@ -164,14 +182,13 @@ class CodecLM:
         self.timing = Timing()
 
     @classmethod
-    def from_experiment(
-        cls, directory: Path | str, model_file: str = DEFAULT_MODEL_FILE, device: str = "cpu"
-    ) -> CodecLM:
+    def from_experiment(cls, directory: Path | str, model_file: str | None = None, device: str = "cpu") -> CodecLM:
         """Load what training wrote.
 
         Args:
             directory: an experiment directory: config.yaml, weights, codec.
-            model_file: name of the weights inside of it.
+            model_file: name of the weights inside of it; None for the average that config.yaml's first
+                `best_model_criterion` chose.
             device: where the language model runs, "cpu" or "cuda"; the codec stays on the CPU.
 
         Returns:
@@ -194,7 +211,7 @@ class CodecLM:
                 f"{codec_directory} must hold codec {args.codec_info['fingerprint'][:12]}…, got {fingerprint[:12]}…"
             )
         model = CodecLMTask.build_model(args)
-        load_strictly(model, directory / model_file)
+        load_strictly(model, directory / (model_file or averaged_model_file(content)))
         return cls(model.corelm, load_codec(codec_directory), args, device)
 
     def __call__(

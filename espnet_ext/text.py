@@ -43,7 +43,9 @@ def _bpe_splitter(model: Path | None) -> Split:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     except (RuntimeError, OSError) as error:
-        raise ValueError(f"bpemodel must be a SentencePiece model, got {model} ({' '.join(str(error).split())})") from None
+        raise ValueError(
+            f"bpemodel must be a SentencePiece model, got {model} ({' '.join(str(error).split())})"
+        ) from None
     return lambda text: list(processor.encode(text, out_type=str))
 
 

@@ -15,7 +15,7 @@ from espnet_ext.ark import read_codes
 from espnet_ext.bin import codec_lm_inference, say
 from espnet_ext.checkpoint import atomic_saves, load_strictly
 from espnet_ext.codec import copy_codec, create_codec, save_codec
-from espnet_ext.inference import CodecLM, DecodeOptions
+from espnet_ext.inference import CodecLM, DecodeOptions, averaged_model_file
 from espnet_ext.tasks.codec_lm import CodecLMTask
 
 pytestmark = pytest.mark.espnet
@@ -232,6 +232,15 @@ def test_a_damaged_config_is_refused_in_one_line(experiment, tmp_path, content):
     (broken / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match="config.yaml must"):
         CodecLM.from_experiment(broken)
+
+
+def test_the_average_of_the_first_criterion_is_what_is_loaded():
+    assert averaged_model_file({"best_model_criterion": [["train", "acc_ar", "max"], ["valid", "loss", "min"]]}) == (
+        "train.acc_ar.ave.pth"
+    )
+    for wrong in (None, [], ["valid"], 3):
+        with pytest.raises(ValueError, match="best_model_criterion must be"):
+            averaged_model_file({"best_model_criterion": wrong})
 
 
 def test_a_checkpoint_that_lacks_a_key_or_has_another_shape_is_refused(experiment, tmp_path):

@@ -20,7 +20,7 @@ from espnet_ext.codec.audio import write_wav
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_scp, write_skipped
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import DEFAULT_MODEL_FILE, CodecLM, DecodeOptions, Speech
+from espnet_ext.inference import CodecLM, DecodeOptions, Speech
 
 TIMING = "timing.json"
 
@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
-    parser.add_argument("--model_file", default=DEFAULT_MODEL_FILE, help="Weights inside of it")
+    parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
     parser.add_argument("--data_dir", type=Path, required=True, help="text, and prompt.scp if there are prompts")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--inference_config", type=Path, help="Decode yaml")

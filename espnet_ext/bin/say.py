@@ -16,7 +16,7 @@ from espnet_ext.bin.codec_lm_inference import check_codec, decode_options
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import DEFAULT_MODEL_FILE, CodecLM
+from espnet_ext.inference import CodecLM
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", type=Path, help="Audio file of the voice to use")
     parser.add_argument("--speaker", help="Voice to use: a speaker of --data_dir")
     parser.add_argument("--data_dir", type=Path, help="Directory with codes.scp and utt2spk")
-    parser.add_argument("--model_file", default=DEFAULT_MODEL_FILE, help="Weights inside of the experiment")
+    parser.add_argument(
+        "--model_file", help="Weights inside of the experiment; default: the average of the best epochs"
+    )
     parser.add_argument("--inference_config", type=Path, help="Decode yaml")
     parser.add_argument("--decoding", choices=list(strategies), help="Strategy; overrides the yaml's")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
