@@ -185,7 +185,8 @@ class CodecLMTask(AbsTask):
         elif not args.dry_run:
             same = {name: getattr(args, name) for name in ("frame_stacking_factor", "token_type", "cleaner")}
             same |= {"codec_info": facts, "token_list": tokenizer.tokens}
-            check_earlier_run(output_dir, same, lambda: cls.build_model(argparse.Namespace(**vars(args))))
+            if args.resume:
+                check_earlier_run(output_dir, same, lambda: cls.build_model(argparse.Namespace(**vars(args))))
             if isinstance(args.codec_info, str):
                 copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
         with atomic_saves():
