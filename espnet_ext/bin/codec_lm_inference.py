@@ -21,6 +21,7 @@ from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_scp, write_skipped
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM, DecodeOptions, Speech
+from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY
 
 TIMING = "timing.json"
 
@@ -88,7 +89,7 @@ def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
         if (data_dir / scp).is_file():
             raise FileNotFoundError(f"{data_dir / INFO_NAME} not found: it must tell which codec made {scp}")
         return
-    expected, found = (read_codec_info(path).fingerprint for path in (exp / "codec", data_dir))
+    expected, found = (read_codec_info(path).fingerprint for path in (exp / CODEC_DIRECTORY, data_dir))
     if expected != found:
         raise ValueError(f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…")
 

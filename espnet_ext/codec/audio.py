@@ -10,6 +10,43 @@ import soundfile
 from espnet_ext.atomic import atomic_path
 
 
+def read_channels(path: Path | str) -> tuple[np.ndarray, int]:
+    """Samples of an audio file, (samples, channels) float32 at full scale 1, and its rate in Hz.
+
+    Args:
+        path: file in any format that libsndfile reads
+
+    Returns:
+        Samples, possibly none, and sample rate.
+
+    Raises:
+        ValueError: if the file is missing or unreadable; the kind of trouble comes before the first colon
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"missing wav: {path}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ValueError(f"unreadable wav: {path} ({' '.join(str(error).split())})") from None
+    return samples, rate
+
+
+def check_samples(samples: np.ndarray, path: Path | str) -> None:
+    """Refuse audio that holds nothing, or what no codec and no evaluator can use.
+
+    Args:
+        samples: what was read
+        path: the file it was read from
+
+    Raises:
+        ValueError: if there are no samples or not all are finite; the kind of trouble comes before the first colon
+    """
+    if not len(samples):
+        raise ValueError(f"empty wav: {path}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"not finite: {path} has NaN or infinite samples")
+
+
 def read_wav(path: Path | str, sample_rate_hz: int) -> np.ndarray:
     """Samples of a mono audio file: (samples,) float32, full scale 1.
 
@@ -24,20 +61,12 @@ def read_wav(path: Path | str, sample_rate_hz: int) -> np.ndarray:
         ValueError: if the file is missing, unreadable, empty, not mono, of another rate, or not finite; the kind
             of trouble comes before the first colon
     """
-    if not Path(path).is_file():
-        raise ValueError(f"missing wav: {path}")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"unreadable wav: {path} ({' '.join(str(error).split())})") from None
+    samples, rate = read_channels(path)
     if rate != sample_rate_hz:
         raise ValueError(f"wrong sample rate: {path} must have {sample_rate_hz} Hz, got {rate}")
     if samples.shape[1] != 1:
         raise ValueError(f"not mono: {path} has {samples.shape[1]} channels")
-    if not len(samples):
-        raise ValueError(f"empty wav: {path}")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"not finite: {path} has NaN or infinite samples")
+    check_samples(samples, path)
     return np.ascontiguousarray(samples[:, 0])
 
 

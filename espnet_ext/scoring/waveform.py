@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
+
+from espnet_ext.codec.audio import check_samples, read_channels
 
 EVALUATION_RATE_HZ = 16000  # of the recogniser's acoustic model and of the speaker encoder
 
@@ -24,16 +25,8 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     Raises:
         ValueError: if the file is missing, unreadable, empty or not finite; the kind of trouble comes first.
     """
-    if not path.is_file():
-        raise ValueError(f"missing wav: {path}")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"unreadable wav: {path} ({' '.join(str(error).split())})") from None
-    if not len(samples):
-        raise ValueError(f"empty wav: {path}")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"not finite: {path} has NaN or infinite samples")
+    samples, rate = read_channels(path)
+    check_samples(samples, path)
     return samples.mean(axis=1), rate
 
 
