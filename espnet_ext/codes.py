@@ -1,11 +1,11 @@
-"""Integers only: the ids of a codec, frames stacked into steps, length masks."""
+"""Integers only: the ids of a codec, the slots of steps that frames fill, length masks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def stack_frames(codes: Tensor, factor: int, fill_id: int) -> Tensor:
         raise ValueError(f"frame_stacking_factor must be at least 1, got {factor}")
     batch, frames, codebooks = codes.shape
     missing = -frames % factor
-    padded = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=fill_id)
+    padded = nn.functional.pad(codes, (0, 0, 0, missing), value=fill_id)
     return padded.reshape(batch, -1, factor * codebooks)
 
 
@@ -130,3 +130,102 @@ def unstack_frames(steps: Tensor, factor: int) -> Tensor:
     """
     batch, length, slots = steps.shape
     return steps.reshape(batch, length * factor, slots // factor)
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """Where the codes of frames lie in the steps of the primary transformer.
+
+    Slot m = s * N + n of step l holds codebook n of frame l * S + s - delays[n].
+
+    Attributes:
+        codebooks: N.
+        stacking: S.
+        delays: frames by which each codebook comes late; empty for none.
+
+    Raises:
+        ValueError: if the delays are not one per codebook, the first is not 0, one is negative, or S > 1 is to be
+            combined with a delay.
+
+    Reference:
+        Copet et al. 2023, arXiv:2306.05284, "delay pattern"; stacking: arXiv:2509.19592.
+
+    >>> layout = StepLayout(codebooks=2, delays=(0, 1))
+    >>> layout.to_steps(torch.tensor([[[1, 2], [3, 4], [5, 6]]]), before_id=-1, after_id=9)[0].T.tolist()
+    [[1, 3, 5, 9], [-1, 2, 4, 6]]
+    """
+
+    codebooks: int
+    stacking: int = 1
+    delays: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.stacking < 1:
+            raise ValueError(f"frame_stacking_factor must be at least 1, got {self.stacking}")
+        if not self.delays:
+            return
+        whole = all(isinstance(delay, int) and delay >= 0 for delay in self.delays)
+        if len(self.delays) != self.codebooks or not whole or self.delays[0] != 0:
+            raise ValueError(
+                f"delays must be {self.codebooks} whole numbers, the first 0 and none negative, got {list(self.delays)}"
+            )
+        if self.stacking > 1 and self.max_delay:
+            raise ValueError(f"frame_stacking_factor must be 1 with delays {list(self.delays)}, got {self.stacking}")
+
+    @property
+    def slots(self) -> int:
+        """M, codes of one step."""
+        return self.stacking * self.codebooks
+
+    @property
+    def max_delay(self) -> int:
+        """Frames by which the last codebook comes late."""
+        return max(self.delays, default=0)
+
+    def num_steps(self, lengths: Tensor) -> Tensor:
+        """Steps until every code of so many frames is out, same shape as `lengths`."""
+        return num_steps(lengths, self.stacking) + self.max_delay
+
+    def frames(self, step: int, device: torch.device | None = None) -> Tensor:
+        """Frame of every slot of a step: (M,) int64, negative before a late codebook's first frame."""
+        late = torch.tensor(self.delays or (0,) * self.codebooks, device=device)
+        frames = torch.arange(step * self.stacking, (step + 1) * self.stacking, device=device)
+        return (frames[:, None] - late).flatten()
+
+    def to_steps(self, codes: Tensor, before_id: int, after_id: int) -> Tensor:
+        """Codes in the slots of steps: (B, L, M).
+
+        Args:
+            codes: (B, T, N) int64.
+            before_id: id of the slots before a late codebook's first frame.
+            after_id: id of the slots behind the last frame.
+
+        Returns:
+            (B, num_steps(T), M) int64.
+        """
+        if self.max_delay:
+            late = [
+                nn.functional.pad(
+                    nn.functional.pad(codes[..., n], (delay, 0), value=before_id),
+                    (0, self.max_delay - delay),
+                    value=after_id,
+                )
+                for n, delay in enumerate(self.delays)
+            ]
+            codes = torch.stack(late, dim=-1)
+        return stack_frames(codes, self.stacking, after_id)
+
+    def to_frames(self, steps: Tensor) -> Tensor:
+        """Codes of the frames that are complete; the inverse of `to_steps` up to the fill.
+
+        Args:
+            steps: (B, L, M) int64.
+
+        Returns:
+            (B, L * S - max_delay, N) int64.
+        """
+        codes = unstack_frames(steps, self.stacking)
+        if not self.max_delay:
+            return codes
+        length = max(codes.shape[1] - self.max_delay, 0)
+        return torch.stack([codes[:, delay : delay + length, n] for n, delay in enumerate(self.delays)], dim=-1)

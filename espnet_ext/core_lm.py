@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.alignment import Alignment
-from espnet_ext.codes import CodecSpec, length_mask, num_steps, stack_frames
-from espnet_ext.local_transformer import LocalOutput, LocalTransformer, ParallelHeads, SlotEmbedding, local_transformers
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.local_transformer import (
+    Heads,
+    LocalOutput,
+    MaskGITLocalTransformer,
+    ParallelHeads,
+    SlotEmbedding,
+    local_transformers,
+)
 from espnet_ext.primary import Conditions, PrimaryState, primaries
 from espnet_ext.registry import Registry
-
-LocalT = TypeVar("LocalT", bound=LocalTransformer)
 
 
 class CoreLMOutput(NamedTuple):
@@ -44,11 +50,14 @@ class CoreLM(nn.Module):
         text_vocab_size: ids of the text.
         primary: name of the primary transformer.
         primary_conf: its options.
-        local: name of the local transformer beside the parallel heads; "none" for no other head.
-        local_conf: its options.
+        local: name of the local transformer beside the parallel heads, or several names; "none" for no other head.
+        local_conf: its options; with several local transformers, the options of each by its name.
         frame_stacking_factor: S.
+        delays: frames by which each codebook comes late, for S = 1; none for all at once.
         code_corruption: probability that a step's input codes are replaced by random ones in training, so that
             the model learns to trust the text more than its own past.
+        conditioning_dropout: probability that an utterance is trained without text and prompt, which
+            classifier-free guidance needs.
 
     Raises:
         ValueError: if a name is unknown or an option is out of range.
@@ -64,52 +73,39 @@ class CoreLM(nn.Module):
         text_vocab_size: int,
         primary: str = "cross_attention",
         primary_conf: dict[str, object] | None = None,
-        local: str = "ar",
-        local_conf: dict[str, object] | None = None,
+        local: str | Sequence[str] = "ar",
+        local_conf: Mapping[str, object] | None = None,
         frame_stacking_factor: int = 1,
+        delays: Sequence[int] = (),
         code_corruption: float = 0.0,
+        conditioning_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if frame_stacking_factor < 1:
-            raise ValueError(f"frame_stacking_factor must be at least 1, got {frame_stacking_factor}")
-        if not 0.0 <= code_corruption < 1.0:
-            raise ValueError(f"code_corruption must be in [0, 1), got {code_corruption}")
-        self.spec, self.stacking, self.code_corruption = spec, frame_stacking_factor, code_corruption
-        slots = spec.num_codebooks * frame_stacking_factor
-        primary_conf, local_conf = primary_conf or {}, local_conf or {}
+        for name, value in (("code_corruption", code_corruption), ("conditioning_dropout", conditioning_dropout)):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
+        self.spec, self.code_corruption, self.conditioning_dropout = spec, code_corruption, conditioning_dropout
+        self.layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
+        primary_conf = primary_conf or {}
         primaries.check_options(primary, primary_conf, given=2)
         self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
-        width = self.primary.width
-        self.embedding = SlotEmbedding(slots, spec.vocab_size, width)
-        self.heads = nn.ModuleDict({"parallel": ParallelHeads(slots, spec.vocab_size, width)})
-        if local != "none":
-            local_transformers.check_options(local, local_conf, given=4)
-            build_local = local_transformers[local]
-            self.heads[local] = build_local(self.embedding, slots, spec.vocab_size, width, **local_conf)
-        elif local_conf:
-            raise ValueError(f"local_conf must be empty with local none, got {sorted(local_conf)}")
+        self.embedding = SlotEmbedding(self.slots, spec.vocab_size, self.primary.width)
+        self.heads = Heads({"parallel": ParallelHeads(self.slots, spec.vocab_size, self.primary.width)})
+        for name, conf in local_options(local, local_conf or {}).items():
+            build = local_transformers[name]
+            self.heads[name] = build(self.embedding, spec, self.slots, self.primary.width, **conf)
+            if self.layout.max_delay and isinstance(self.heads[name], MaskGITLocalTransformer):
+                raise ValueError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
+
+    @property
+    def stacking(self) -> int:
+        """S, frames of one step."""
+        return self.layout.stacking
 
     @property
     def slots(self) -> int:
         """M, codes of one step."""
-        return self.spec.num_codebooks * self.stacking
-
-    def head_of(self, local_type: type[LocalT]) -> LocalT:
-        """The model's head of a class.
-
-        Args:
-            local_type: class of the head a strategy needs.
-
-        Returns:
-            The head.
-
-        Raises:
-            ValueError: if the model has none; the message lists those it has.
-        """
-        for head in self.heads.values():
-            if isinstance(head, local_type):
-                return head
-        raise ValueError(f"this model has no {local_type.__name__}; its heads are {list(self.heads)}")
+        return self.layout.slots
 
     def forward(
         self,
@@ -134,17 +130,17 @@ class CoreLM(nn.Module):
             The scores.
         """
         frames = self._append_eos(codes, code_lengths)
-        targets = stack_frames(frames, self.stacking, self.spec.eos_id)  # (B, L, M)
-        step_lengths = num_steps(code_lengths + 1, self.stacking)
+        targets = self.layout.to_steps(frames, self.spec.bos_id, self.spec.eos_id)  # (B, L, M)
+        step_lengths = self.layout.num_steps(code_lengths + 1)
         bos = torch.full_like(targets[:, :1], self.spec.bos_id)
         inputs = torch.cat((bos, self._corrupt(targets[:, :-1])), dim=1)
-        conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
+        conditions = self._drop_conditions(self.conditions(text, text_lengths, prompt, prompt_lengths))
         embedded = self.embedding.step(inputs), self.embedding.step(targets)
         hidden, alignment = self.primary(conditions, *embedded, step_lengths)
         # from here on only steps that exist, so no head ever sees padding
         valid = length_mask(step_lengths, targets.shape[1])
-        counted = stack_frames(length_mask(code_lengths + 1, frames.shape[1])[..., None], self.stacking, fill_id=0)
-        counted = counted[valid].repeat_interleave(self.spec.num_codebooks, dim=1)  # (P, M)
+        existing = length_mask(code_lengths + 1, frames.shape[1])[..., None].expand_as(frames)
+        counted = self.layout.to_steps(existing.long(), before_id=0, after_id=0)[valid].bool()  # (P, M)
         kept_hidden, kept_targets = hidden[valid], targets[valid]
         heads = {}
         for name, head in self.heads.items():
@@ -157,7 +153,16 @@ class CoreLM(nn.Module):
         # a prompt's last step may reach into its padding, which must not depend on the batch
         padding = ~length_mask(prompt_lengths, prompt.shape[1])[..., None]
         steps = stack_frames(prompt.masked_fill(padding, self.spec.bos_id), self.stacking, self.spec.bos_id)
-        return Conditions(text, text_lengths, self.embedding.step(steps), num_steps(prompt_lengths, self.stacking))
+        given = torch.ones_like(text_lengths, dtype=torch.bool)
+        return Conditions(
+            text, text_lengths, self.embedding.step(steps), num_steps(prompt_lengths, self.stacking), given
+        )
+
+    def _drop_conditions(self, conditions: Conditions) -> Conditions:
+        if not self.training or self.conditioning_dropout == 0.0:
+            return conditions
+        draw = torch.rand(conditions.given.shape, device=conditions.given.device)
+        return conditions._replace(given=draw >= self.conditioning_dropout)
 
     def _append_eos(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """One frame of EOS after each utterance, and EOS in the padding: (B, T + 1, N)."""
@@ -178,3 +183,39 @@ class CoreLM(nn.Module):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
         return self.primary.step(self.embedding.step(codes), state)
+
+
+def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """Name → checked options of every local transformer.
+
+    Args:
+        local: a name, several names, or "none".
+        conf: options of the one, or options by name of the several.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: if a name or an option is unknown, or a name comes twice.
+
+    >>> local_options(["ar", "maskgit"], {"ar": {"layers": 2}})
+    {'ar': {'layers': 2}, 'maskgit': {}}
+    """
+    if local == "none":
+        if conf:
+            raise ValueError(f"local_conf must be empty with local none, got {sorted(conf)}")
+        return {}
+    names = [local] if isinstance(local, str) else list(local)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"local must be one or several of {list(local_transformers)}, each once, got {local!r}")
+    options: dict[str, Mapping[str, object]] = {}
+    for name in names:
+        own = conf if isinstance(local, str) else conf.get(name, {})
+        if not isinstance(own, Mapping):
+            raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
+        local_transformers.check_options(name, own, given=4)
+        options[name] = own
+    strangers = sorted(set(conf) - set(names)) if not isinstance(local, str) else []
+    if strangers:
+        raise ValueError(f"local_conf must have keys among {names}, got {strangers}")
+    return options

@@ -8,7 +8,6 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from espnet_ext.checkpoint import load_strictly
 from espnet_ext.codec import Codec, load_codec, read_codec_info
 from espnet_ext.config import read_yaml
 from espnet_ext.core_lm import CoreLM
-from espnet_ext.decoding import Generation, build_strategy, generate, strategies
+from espnet_ext.decoding import Generation, build_strategy, generate
+from espnet_ext.options import check_number
 from espnet_ext.preprocess import collate
-from espnet_ext.sampling import SamplingOptions, row_generators
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY, CodecLMTask, build_tokenizer, prompt_frames
 
 
@@ -52,18 +52,15 @@ class DecodeOptions:
             ("decoding", str, "the name of a strategy"),
             ("decoding_conf", Mapping, "names and values"),
             ("sampling", Mapping, "names and values"),
-            ("seed", Integral, "an integer"),
-            ("maxlenratio", Real, "a number"),
-            ("min_frames", Integral, "an integer"),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise ValueError(f"{name} must be {what}, got {value!r}")
-        if not 0 < self.maxlenratio < math.inf:
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+        check_number("seed", self.seed, least=-math.inf, whole=True)
+        check_number("min_frames", self.min_frames, least=1, whole=True)
+        check_number("maxlenratio", self.maxlenratio, least=-math.inf)
+        if self.maxlenratio <= 0:
             raise ValueError(f"maxlenratio must be positive and finite, got {self.maxlenratio}")
-        if self.min_frames < 1:
-            raise ValueError(f"min_frames must be at least 1, got {self.min_frames}")
-        strategies.check_options(self.decoding, self.decoding_conf)
+        build_strategy(self.decoding, **self.decoding_conf)
         self.sampling_options()
 
     @classmethod
@@ -125,8 +122,9 @@ class Timing:
     Attributes:
         utterances: rows generated.
         frames: codec frames.
-        steps: steps of the primary transformer, per batch.
-        local_passes: passes of the head, per batch.
+        steps: steps of the primary transformer, of all rows.
+        slots: codes that these steps hold.
+        local_passes: passes of the local head, of all rows.
         seconds_lm: wall time in the language model.
         seconds_codec: wall time in the codec.
         seconds_audio: length of the speech.
@@ -136,6 +134,7 @@ class Timing:
     utterances: int = 0
     frames: int = 0
     steps: int = 0
+    slots: int = 0
     local_passes: int = 0
     seconds_lm: float = 0.0
     seconds_codec: float = 0.0
@@ -146,6 +145,21 @@ class Timing:
     def rtf(self) -> float:
         """Seconds of work per second of speech."""
         return (self.seconds_lm + self.seconds_codec) / max(self.seconds_audio, 1e-9)
+
+    def rates(self) -> dict[str, float]:
+        """What `timing.json` reports besides the sums.
+
+        Returns:
+            Real-time factor, speed of the language model, and how the local head's passes were spent; a pass fills
+            `codes_per_pass` slots, for `local_speculative` those it accepts and the one it corrects.
+        """
+        return {
+            "rtf": self.rtf,
+            "frames_per_second": self.frames / max(self.seconds_lm, 1e-9),
+            "local_passes_per_frame": self.local_passes / max(self.frames, 1),
+            "local_passes_per_step": self.local_passes / max(self.steps, 1),
+            "codes_per_pass": self.slots / max(self.local_passes, 1),
+        }
 
 
 def averaged_model_file(config: Mapping[str, Any]) -> str:
@@ -305,7 +319,6 @@ class CodecLM:
         ]
 
     def _generate(self, names: Sequence[str], batch: Mapping[str, Tensor], options: DecodeOptions) -> Generation:
-        sampling = options.sampling_options()
         conditions = self.corelm.conditions(
             batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"]
         )
@@ -314,16 +327,16 @@ class CodecLM:
             self.corelm,
             conditions,
             build_strategy(options.decoding, **options.decoding_conf),
-            sampling,
+            Sampler(options.sampling_options(), row_generators(options.seed, names)),
             limit,
-            row_generators(options.seed, names),
             options.min_frames,
         )
 
     def _count(self, generation: Generation, samples: Tensor) -> None:
         self.timing.utterances += len(samples)
         self.timing.frames += int(generation.lengths.sum())
-        self.timing.steps += generation.steps
-        self.timing.local_passes += generation.local_passes
+        self.timing.steps += int(generation.steps.sum())
+        self.timing.slots += int(generation.steps.sum()) * self.corelm.slots
+        self.timing.local_passes += int(generation.local_passes.sum())
         self.timing.seconds_audio += float(samples.sum()) / self.codec.spec.sample_rate_hz
         self.timing.no_eos += int((~generation.has_eos).sum())

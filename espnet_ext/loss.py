@@ -20,7 +20,7 @@ class LossWeights:
 
     Attributes:
         parallel: the parallel heads.
-        local: the local transformer.
+        local: each local transformer.
         alignment: the forward-sum loss of the aligner, where the primary has one.
         frames: the Poisson loss of the expected frames per token, likewise.
     """
@@ -38,7 +38,7 @@ class Loss:
     Attributes:
         total: the weighted sum.
         stats: per head mean loss (nats per code) and accuracy, also per codebook.
-        codes: number of codes that counted, the weight of the statistics.
+        codes: number of codes of the batch, the weight of the statistics.
     """
 
     total: Tensor
@@ -63,7 +63,7 @@ def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: Los
         mean, stats = head_loss(head, output.targets, codebooks)
         loss.stats.update({f"{key}_{name}": value for key, value in stats.items()})
         loss.total = loss.total + (weights.parallel if name == "parallel" else weights.local) * mean
-        loss.codes = head.loss_mask.sum()
+    loss.codes = output.heads["parallel"].loss_mask.sum()
     if output.alignment is not None:
         forward_sum, frames = alignment_losses(output.alignment, stacking)
         loss.stats.update(loss_alignment=forward_sum.detach(), loss_frames=frames.detach())

@@ -1,16 +1,16 @@
-"""From logits to codes: the only place where a distribution is warped or drawn from."""
+"""From logits to codes: the only place where a distribution is guided, warped or drawn from."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+
+from espnet_ext.options import check_number
 
 
 @dataclass(frozen=True)
@@ -21,39 +21,56 @@ class SamplingOptions:
         temperature: divides the logits; 0 takes the most likely code.
         top_k: keeps the k most likely codes; 0 keeps all.
         top_p: keeps the smallest set of codes whose probabilities reach p; 1 keeps all.
+        cfg_scale: weight s of classifier-free guidance, s * conditional + (1 - s) * unconditional logits; 1 for none.
+        repetition_window: frames in which a codebook's codes are counted for repetition-aware sampling; 0 for none.
+        repetition_threshold: share of that window above which a drawn code is drawn again, from the distribution
+            before temperature and truncation.
+
+    Raises:
+        ValueError: naming the option, its value and what is allowed.
+
+    Reference:
+        Guidance: Ho & Salimans 2022, arXiv:2207.12598, in the form of arXiv:2509.19592. Repetition-aware sampling:
+        Chen et al. 2024, VALL-E 2, arXiv:2406.05370, algorithm 1.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    cfg_scale: float = 1.0
+    repetition_window: int = 0
+    repetition_threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, kind, what in (
-            ("temperature", Real, "a number"),
-            ("top_k", Integral, "an integer"),
-            ("top_p", Real, "a number"),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise ValueError(f"{name} must be {what}, got {value!r}")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be at least 0, got {self.top_k}")
+        check_number("temperature", self.temperature, least=0)
+        check_number("top_k", self.top_k, least=0, whole=True)
+        check_number("top_p", self.top_p, least=0)
+        check_number("cfg_scale", self.cfg_scale, least=0)
+        check_number("repetition_window", self.repetition_window, least=0, whole=True)
+        check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.repetition_window and self.temperature == 0:
+            raise ValueError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
+
+    @property
+    def guided(self) -> bool:
+        """Whether every row needs its unconditional twin."""
+        return self.cfg_scale != 1
 
 
 class Draw(NamedTuple):
     """Codes and what the model thought of them.
 
     Attributes:
-        codes: (B, m) int64.
-        logprobs: (B, m), of the codes under the legal ids' distribution, before temperature and truncation.
+        codes: (R, m) int64.
+        logprobs: (R, m), of the codes under the legal ids' distribution, before temperature and truncation.
+        probs: (R, m, V), the distributions that the codes were drawn from.
     """
 
     codes: Tensor
     logprobs: Tensor
+    probs: Tensor
 
 
 def warp(logits: Tensor, options: SamplingOptions) -> Tensor:
@@ -82,59 +99,179 @@ def warp(logits: Tensor, options: SamplingOptions) -> Tensor:
     return probs
 
 
+def avoid_repetition(probs: Tensor, plain: Tensor, share: Tensor, threshold: float) -> Tensor:
+    """The distribution of a code that is drawn again if it was frequent lately: (…, V).
+
+    Drawing again is itself a change of the distribution, so every strategy can use it, the lossless ones too.
+
+    Args:
+        probs: (…, V) of the first draw.
+        plain: (…, V) of the second.
+        share: (…, V), of the last frames that have this code.
+        threshold: share above which a code is drawn again.
+
+    Returns:
+        Probabilities that sum to 1.
+    """
+    kept = probs.masked_fill(share > threshold, 0.0)
+    return kept + (1.0 - kept.sum(dim=-1, keepdim=True)) * plain
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """Draws codes: ban, temperature, top-k, top-p, draw.
+    """Draws codes: ban, guide, temperature, top-k, top-p, repetition, draw.
 
-    Every random number comes from a row's own generator, so a row's codes do not depend on its batch-mates.
+    Logits come in R rows, one per utterance. With guidance there are two, all conditional rows and then all
+    unconditional ones in the same order; both then receive the same codes, so nobody else has to know of it.
+    Every random number comes from an utterance's own generator, so its codes do not depend on its batch-mates.
 
     Attributes:
         options: how distributions are sharpened.
-        generators: one per row.
-        legal: (M, V) bool, True for ids a slot of the current step may take; None for all.
+        generators: one per utterance.
+        legal: (1 or B, M, V) bool, True for ids a slot of the current step may take; None for all.
+        history: (B, K, N) int64, the last frames; None before the first one and where nobody asks for it.
+        noise: (B, M, V) arrival times that every draw of the step uses, see `with_fixed_noise`; None for fresh ones.
     """
 
     options: SamplingOptions
     generators: tuple[Generator, ...] = ()
     legal: Tensor | None = None
+    history: Tensor | None = None
+    noise: Tensor | None = None
 
-    def for_step(self, legal: Tensor) -> Sampler:
-        """The same sampler with another (M, V) mask of legal ids."""
+    def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:
+        """The same sampler with another step's legal ids and last frames."""
+        return replace(self, legal=legal, history=history, noise=None)
+
+    def for_rows(self, rows: Tensor) -> Sampler:
+        """The sampler of some rows of the logits, in their order; with guidance, of pairs of them.
+
+        Args:
+            rows: (R',) int64 indices.
+
+        Returns:
+            The sampler.
+        """
+        rows = self._once(rows)
+        return replace(
+            self,
+            generators=tuple(self.generators[row] for row in rows.tolist()) if self.generators else (),
+            legal=self.legal if self.legal is None or len(self.legal) == 1 else self.legal[rows],
+            history=None if self.history is None else self.history[rows],
+            noise=None if self.noise is None else self.noise[rows],
+        )
+
+    def without(self, banned_id: int) -> Sampler:
+        """The same sampler with one id illegal in every slot.
+
+        Args:
+            banned_id: the id.
+
+        Returns:
+            The sampler.
+        """
+        assert self.legal is not None, "legal ids come with the step"
+        legal = self.legal.clone()
+        legal[..., banned_id] = False
         return replace(self, legal=legal)
+
+    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:
+        """The same sampler with its randomness fixed: a slot drawn from the same distribution gets the same code.
+
+        Args:
+            slots: M.
+            vocab_size: V.
+            device: of the logits.
+
+        Returns:
+            The sampler; greedy sampling has no randomness.
+        """
+        if self.options.temperature == 0:
+            return self
+        return replace(self, noise=self._arrivals((slots, vocab_size), device))
 
     def __call__(self, logits: Tensor, first_slot: int = 0) -> Draw:
         """Codes of slots first_slot … drawn from their logits.
 
         Args:
-            logits: (B, m, V).
+            logits: (R, m, V).
             first_slot: the slot of logits[:, 0].
 
         Returns:
-            The codes and their log-probabilities.
+            The codes, their log-probabilities and their distributions.
         """
-        logits = logits.float()
+        logprobs, probs = self.distribution(logits, first_slot)
+        codes = self.categorical(probs, first_slot)
+        return Draw(codes, logprobs.gather(-1, codes[..., None])[..., 0], probs)
+
+    def distribution(self, logits: Tensor, first_slot: int = 0) -> tuple[Tensor, Tensor]:
+        """What codes of slots first_slot … would be drawn from, before and after warping.
+
+        Args:
+            logits: (R, m, V).
+            first_slot: the slot of logits[:, 0].
+
+        Returns:
+            Log-probabilities over the legal ids, and probabilities after temperature, truncation and the avoidance
+            of repetition: both (R, m, V).
+        """
+        logits = self._guide(logits if logits.dtype == torch.float64 else logits.float())
+        slots = slice(first_slot, first_slot + logits.shape[1])
         if self.legal is not None:
-            logits = logits.masked_fill(~self.legal[first_slot : first_slot + logits.shape[1]], -torch.inf)
-        codes = logits.argmax(-1) if self.options.temperature == 0 else self.categorical(warp(logits, self.options))
-        logprobs = logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
-        return Draw(codes, logprobs)
+            logits = logits.masked_fill(~self.legal[:, slots], -torch.inf)
+        probs, logprobs = warp(logits, self.options), logits.log_softmax(-1)
+        if self.history is not None and self.options.repetition_window:
+            share = self._share(logits.shape[-1], slots).to(probs.dtype)
+            probs = avoid_repetition(probs, logprobs.exp(), share, self.options.repetition_threshold)
+        return self._spread(logprobs), self._spread(probs)
+
+    def categorical(self, probs: Tensor, first_slot: int = 0) -> Tensor:
+        """One id per distribution: (R, m, V) probabilities of slots first_slot … → (R, m) int64."""
+        noise = None if self.noise is None else self.noise[:, first_slot : first_slot + probs.shape[1]]
+        return self._spread(self._draw(self._once(probs), noise))
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Uniform numbers in [0, 1), (B, *shape), each row from its own generator."""
-        return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self.generators]).to(device)
+        """Uniform numbers in [0, 1): (R, *shape) float64."""
+        return self._spread(self._uniform(shape, device))
 
-    def categorical(self, probs: Tensor) -> Tensor:
-        """One id per distribution: (B, m, V) probabilities → (B, m) int64.
+    def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        if not self.generators:
+            raise ValueError("generators must be one per row to draw at random, got none")
+        # float32 is 0 once in 2^24 draws, and an arrival at time 0 would win whatever its probability
+        rows = [torch.rand(shape, generator=g, device=g.device, dtype=torch.float64) for g in self.generators]
+        return torch.stack(rows).to(device)
 
-        The race of exponentials: id v arrives at time Exp(1) / p_v and the first one wins.
+    def _arrivals(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return -torch.log1p(-self._uniform(shape, device))
+
+    def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:
+        """The race of exponentials: id v arrives at time Exp(1) / p_v and the first one wins.
+
+        It is the Gumbel trick without logarithms: argmax(log p + G) with G = -log Exp(1).
         """
-        noise = self.uniform(tuple(probs.shape[1:]), probs.device)
-        arrival = -torch.log1p(-noise.double()) / probs.double()
-        return arrival.masked_fill(probs == 0, torch.inf).argmin(dim=-1)
+        if self.options.temperature == 0:
+            return probs.argmax(dim=-1)
+        noise = self._arrivals(tuple(probs.shape[1:]), probs.device) if noise is None else noise
+        return (noise / probs.double()).masked_fill(probs == 0, torch.inf).argmin(dim=-1)
 
-    def bernoulli(self, probs: Tensor) -> Tensor:
-        """True with the given probabilities: (B, m) → (B, m) bool."""
-        return self.uniform(tuple(probs.shape[1:]), probs.device) < probs
+    def _share(self, vocab_size: int, slots: slice) -> Tensor:
+        """Of the last frames, the share that has each code: (B, m, V)."""
+        assert self.history is not None
+        counts = torch.nn.functional.one_hot(self.history, vocab_size).sum(1)  # (B, N, V)
+        codebooks = torch.arange(slots.start, slots.stop, device=counts.device) % counts.shape[1]
+        return counts[:, codebooks] / self.options.repetition_window
+
+    def _guide(self, logits: Tensor) -> Tensor:
+        if not self.options.guided:
+            return logits
+        conditional, unconditional = logits.chunk(2)
+        return unconditional + self.options.cfg_scale * (conditional - unconditional)
+
+    def _once(self, x: Tensor) -> Tensor:
+        return x[: len(x) // 2] if self.options.guided else x
+
+    def _spread(self, x: Tensor) -> Tensor:
+        return torch.cat((x, x)) if self.options.guided else x
 
 
 def row_generators(seed: int, names: Sequence[str], device: str = "cpu") -> tuple[Generator, ...]:

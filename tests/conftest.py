@@ -45,11 +45,18 @@ class Batch(NamedTuple):
 
 
 def tiny_model(
-    primary: str = "cross_attention", stacking: int = 1, local: str = "ar", seed: int = 0, **options: object
+    primary: str = "cross_attention",
+    stacking: int = 1,
+    local: str | list[str] = "all",
+    seed: int = 0,
+    **options: object,
 ) -> CoreLM:
-    """A random model in float64 and eval mode, with weights large enough for decisions to differ."""
+    """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ."""
     torch.manual_seed(seed)
-    options.setdefault("local_conf", {} if local == "none" else {"width": 16, "heads": 2})
+    small = {"width": 16, "heads": 2}
+    local = ["ar", "maskgit"] if local == "all" else local
+    several = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
+    options.setdefault("local_conf", several)
     model = CoreLM(
         SPEC,
         TEXT_VOCAB,

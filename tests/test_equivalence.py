@@ -6,8 +6,9 @@ from conftest import SPEC, ragged_batch, tiny_model
 
 from espnet_ext.codes import stack_frames
 from espnet_ext.decoding import build_strategy, generate, strategies
-from espnet_ext.local_transformer import ARLocalTransformer
-from espnet_ext.sampling import SamplingOptions, row_generators
+from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 LIMITS = torch.tensor([9, 20, 14])
 
@@ -47,8 +48,8 @@ def test_incremental_equals_teacher_forced(primary, stacking):
 
 @pytest.mark.parametrize("hidden_at", ["first", "every"])
 def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking, hidden_at):
-    model = tiny_model(stacking=stacking, local_conf={"width": 16, "heads": 2, "hidden_at": hidden_at})
-    local = model.head_of(ARLocalTransformer)
+    model = tiny_model(stacking=stacking, local="ar", local_conf={"width": 16, "heads": 2, "hidden_at": hidden_at})
+    local = model.heads.of(ARLocalTransformer)
     hidden = torch.randn(4, 32, dtype=torch.float64)
     codes = torch.randint(SPEC.codebook_size, (4, model.slots))
     expected = local(hidden, codes).logits
@@ -59,7 +60,7 @@ def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking, hidden_at)
 
 def test_local_ar_slot_cannot_see_itself_or_later_slots(stacking):
     model = tiny_model(stacking=stacking)
-    local = model.head_of(ARLocalTransformer)
+    local = model.heads.of(ARLocalTransformer)
     hidden, codes = torch.randn(1, 32, dtype=torch.float64), torch.zeros(1, model.slots, dtype=torch.long)
     before = local(hidden, codes).logits
     for slot in range(model.slots):
@@ -91,6 +92,8 @@ def test_teacher_forced_scores_of_a_row_do_not_depend_on_its_batch(primary, stac
         end = start + len(alone.targets)
         assert torch.equal(together.targets[start:end], alone.targets)
         for name, head in alone.heads.items():
+            if name == "maskgit":  # its masks are drawn over the whole batch
+                continue
             torch.testing.assert_close(together.heads[name].logits[start:end], head.logits, rtol=1e-9, atol=1e-9)
             assert torch.equal(together.heads[name].loss_mask[start:end], head.loss_mask)
         start = end
@@ -101,12 +104,12 @@ def test_teacher_forced_scores_of_a_row_do_not_depend_on_its_batch(primary, stac
 def test_a_generated_row_does_not_depend_on_its_batch(primary, stacking, name, temperature):
     model, batch, options = tiny_model(primary, stacking), ragged_batch(), SamplingOptions(temperature, top_k=5)
     strategy, names = build_strategy(name), ["a", "b", "c"]
-    together = generate(model, batch.conditions(model), strategy, options, LIMITS, row_generators(7, names))
+    sampler = Sampler(options, row_generators(7, names))
+    together = generate(model, batch.conditions(model), strategy, sampler, LIMITS)
     for index in range(3):
         conditions = batch.row(index).conditions(model)
-        alone = generate(
-            model, conditions, strategy, options, LIMITS[index], row_generators(7, names[index : index + 1])
-        )
+        sampler = Sampler(options, row_generators(7, names[index : index + 1]))
+        alone = generate(model, conditions, strategy, sampler, LIMITS[index])
         assert torch.equal(together.codes[index, : together.lengths[index]], alone.codes[0])
         assert bool(together.has_eos[index]) == bool(alone.has_eos[0])
         torch.testing.assert_close(together.logprobs[index], alone.logprobs[0], rtol=1e-4, atol=1e-4)
@@ -116,9 +119,9 @@ def test_a_generated_row_does_not_depend_on_its_batch(primary, stacking, name, t
 def test_greedy_generation_with_cache_equals_full_recomputation(primary, stacking, name):
     """The oracle prefills anew and replays every step from the start, for every step."""
     model, batch, strategy = tiny_model(primary, stacking), ragged_batch(), build_strategy(name)
-    fast = generate(model, batch.conditions(model), strategy, SamplingOptions(0.0), 8)
+    fast = generate(model, batch.conditions(model), strategy, Sampler(SamplingOptions(0.0)), 8)
     frames = torch.zeros(3, 0, SPEC.num_codebooks, dtype=torch.long)
-    for step in range(fast.steps):
+    for step in range(int(fast.steps.max())):
         history = stack_frames(frames, stacking, SPEC.eos_id)
         state = model.prefill(batch.conditions(model), step + 1)
         hidden = model.step(torch.full((3, model.slots), SPEC.bos_id), state)
@@ -133,11 +136,11 @@ def test_greedy_generation_with_cache_equals_full_recomputation(primary, stackin
 
 def naive_greedy_step(model, strategy, hidden, step):
     """Slot by slot, one full pass of the head for each."""
-    from espnet_ext.decoding.generate import legal_ids
-
-    head = model.head_of(strategy.local_type)
+    legal = legal_ids(SPEC, model.layout, step, min_frames=1)
+    head = model.heads.of(strategy.head_types[0])
+    if isinstance(head, MaskGITLocalTransformer):
+        return strategy.decode_step(model.heads, hidden, Sampler(SamplingOptions(0.0)).for_step(legal[None])).codes
     codes = torch.zeros(len(hidden), model.slots, dtype=torch.long)
-    legal = legal_ids(SPEC, model.stacking, step * model.stacking, min_frames=1)
     for slot in range(model.slots):
         logits = head(hidden, codes).logits[:, slot]
         codes[:, slot] = logits.masked_fill(~legal[slot], -torch.inf).argmax(-1)
@@ -147,10 +150,9 @@ def naive_greedy_step(model, strategy, hidden, step):
 def test_greedy_equals_top_k_of_one(primary):
     model, batch = tiny_model(primary), ragged_batch()
     conditions, strategy = batch.conditions(model), build_strategy("local_ar")
-    greedy = generate(model, conditions, strategy, SamplingOptions(0.0), 8)
-    top_one = generate(
-        model, conditions, strategy, SamplingOptions(1.0, top_k=1), 8, row_generators(0, ["a", "b", "c"])
-    )
+    greedy = generate(model, conditions, strategy, Sampler(SamplingOptions(0.0)), 8)
+    sampler = Sampler(SamplingOptions(1.0, top_k=1), row_generators(0, ["a", "b", "c"]))
+    top_one = generate(model, conditions, strategy, sampler, 8)
     assert torch.equal(greedy.codes, top_one.codes)
 
 
@@ -162,7 +164,7 @@ def test_a_stacking_factor_of_one_is_the_unstacked_model(primary):
         torch.cat((batch.codes[row, : batch.code_lengths[row]], torch.full((1, 3), SPEC.eos_id))) for row in range(3)
     ]
     assert torch.equal(output.targets, torch.cat(expected))
-    assert all(bool(head.loss_mask.all()) for head in output.heads.values())
+    assert all(bool(head.loss_mask.all()) for name, head in output.heads.items() if name != "maskgit")
 
 
 def test_a_truncated_state_goes_on_as_if_the_forgotten_steps_had_never_been(primary, stacking):
@@ -191,7 +193,7 @@ def test_gathered_rows_go_on_as_they_would_have_in_their_batch(primary):
 
 @pytest.mark.parametrize("length", [-1, 3])
 def test_a_cache_is_not_truncated_to_what_it_does_not_hold(length):
-    cache = tiny_model().head_of(ARLocalTransformer).new_cache(1)
+    cache = tiny_model().heads.of(ARLocalTransformer).new_cache(1)
     cache.length = 2
     with pytest.raises(ValueError, match=r"length must be in \[0, 2\]"):
         cache.truncate(length)

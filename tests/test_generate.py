@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import SPEC, ragged_batch, tiny_model
 
-from espnet_ext.decoding import DecodingStrategy, Filled, generate
+from espnet_ext.codes import StepLayout
+from espnet_ext.decoding import DecodingStrategy, Filled, generate, same_passes
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ParallelHeads
-from espnet_ext.sampling import SamplingOptions
+from espnet_ext.sampling import Sampler, SamplingOptions
 
-GREEDY = SamplingOptions(0.0)
+GREEDY = Sampler(SamplingOptions(0.0))
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,16 @@ class Scripted(DecodingStrategy):
     """Plays frames from a script per row; "." is a frame of code 1, "E" the end."""
 
     script: tuple[str, ...]
-    local_type = ParallelHeads
+    head_types = (ParallelHeads,)
 
-    def decode_step(self, local, hidden, sampler):
-        stacking = local.slots // SPEC.num_codebooks
+    def decode_step(self, heads, hidden, sampler):
+        slots = heads.of(ParallelHeads).slots
+        stacking = slots // SPEC.num_codebooks
         played[0] += 1
         start = (played[0] - 1) * stacking
         frames = [[row[start + i] if start + i < len(row) else "." for i in range(stacking)] for row in self.script]
         codes = torch.tensor([[[SPEC.eos_id if f == "E" else 1] * SPEC.num_codebooks for f in row] for row in frames])
-        return Filled(codes.flatten(1), torch.full((len(frames), local.slots), -1.0), 1)
+        return Filled(codes.flatten(1), torch.full((len(frames), slots), -1.0), same_passes(hidden, 1))
 
 
 played = [0]
@@ -44,13 +46,13 @@ def test_rows_end_where_their_eos_is(stacking):
     result = play(stacking, "..E", "E", ".......")
     assert result.lengths.tolist() == [2, 0, 8]
     assert result.has_eos.tolist() == [True, True, False]
-    assert result.steps == -(-8 // stacking)
+    assert result.steps.tolist() == [2 // stacking + 1, 1, -(-8 // stacking)]
 
 
 @pytest.mark.parametrize("stacking", [1, 2, 4])
 def test_the_loop_stops_when_all_rows_have_ended(stacking):
     result = play(stacking, "...E", ".E", "E", max_frames=100)
-    assert result.steps == -(-4 // stacking)
+    assert result.steps.tolist() == [3 // stacking + 1, 1 // stacking + 1, 1]
     assert result.codes.shape == (3, 3, SPEC.num_codebooks)
 
 
@@ -72,11 +74,13 @@ def test_every_kept_code_and_the_eos_are_scored():
 
 def test_nothing_but_ends_gives_no_frames():
     result = play(1, "E", "E", "E")
-    assert result.codes.shape == (3, 0, SPEC.num_codebooks) and result.steps == 1
+    assert result.codes.shape == (3, 0, SPEC.num_codebooks) and result.steps.tolist() == [1, 1, 1]
 
 
 def test_eos_is_legal_in_codebook_0_after_min_frames_only():
-    legal = legal_ids(SPEC, stacking=3, first_frame=3, min_frames=4).unflatten(0, (3, SPEC.num_codebooks))
+    legal = legal_ids(SPEC, StepLayout(SPEC.num_codebooks, 3), step=1, min_frames=4).unflatten(
+        0, (3, SPEC.num_codebooks)
+    )
     assert legal[..., SPEC.eos_id].tolist() == [[False] * 3, [True, False, False], [True, False, False]]
     assert not legal[..., [SPEC.bos_id, SPEC.mask_id]].any()
     assert legal[..., : SPEC.codebook_size].all()
@@ -85,7 +89,7 @@ def test_eos_is_legal_in_codebook_0_after_min_frames_only():
 def test_sampling_without_a_generator_per_row_is_refused():
     model = tiny_model()
     with pytest.raises(ValueError, match="generators must be one per row = 3, got 0"):
-        generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), SamplingOptions(1.0), 5)
+        generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), Sampler(SamplingOptions()), 5)
 
 
 def test_a_limit_below_min_frames_is_refused():

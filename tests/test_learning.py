@@ -7,7 +7,7 @@ from conftest import SPEC, TEXT_VOCAB
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.sampling import SamplingOptions, row_generators
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 FRAMES, ROWS, UPDATES = 6, 24, 220
 CHANCE = 1 / SPEC.codebook_size**2  # of two independent codes both obeying their rule
@@ -54,9 +54,8 @@ def share_that_obeys(model, strategy):
     text, text_lengths, prompt, prompt_lengths = conditions_of(64)
     conditions = model.conditions(text, text_lengths, prompt, prompt_lengths)
     generators = row_generators(0, [str(row) for row in range(64)])
-    codes = generate(
-        model, conditions, build_strategy(strategy), SamplingOptions(), FRAMES, generators, min_frames=FRAMES
-    ).codes
+    sampler = Sampler(SamplingOptions(), generators)
+    codes = generate(model, conditions, build_strategy(strategy), sampler, FRAMES, min_frames=FRAMES).codes
     return float((codes == PERMUTATIONS[:, codes[..., 0]].permute(1, 2, 0)).all(-1).double().mean())
 
 

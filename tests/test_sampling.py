@@ -64,30 +64,24 @@ def test_draws_follow_the_distribution():
     assert ((counts - probs).abs() < 5 * (probs * (1 - probs) / 40_000).sqrt() + 1e-12).all()
 
 
-def test_bernoulli_follows_its_probability():
-    sampler = Sampler(SamplingOptions(), row_generators(4, ["row"]))
-    share = sampler.bernoulli(torch.full((1, 40_000), 0.3)).double().mean()
-    assert abs(float(share) - 0.3) < 5 * (0.21 / 40_000) ** 0.5
-
-
 def test_illegal_ids_are_never_drawn_and_do_not_count_in_scores():
     legal = torch.tensor([[True, True, False], [False, True, True]])
-    sampler = Sampler(SamplingOptions(), row_generators(0, ["row"])).for_step(legal)
+    sampler = Sampler(SamplingOptions(), row_generators(0, ["row"])).for_step(legal[None])
     for _ in range(50):
-        codes, logprobs = sampler(torch.zeros(1, 2, 3))
+        codes, logprobs, _ = sampler(torch.zeros(1, 2, 3))
         assert codes[0, 0] != 2 and codes[0, 1] != 0
         torch.testing.assert_close(logprobs, torch.full((1, 2), 0.5).log())
 
 
 def test_the_score_is_the_models_own_log_probability():
     logits = torch.randn(2, 3, 5)
-    codes, logprobs = Sampler(SamplingOptions(0.5, top_k=2), row_generators(0, ["a", "b"]))(logits)
+    codes, logprobs, _ = Sampler(SamplingOptions(0.5, top_k=2), row_generators(0, ["a", "b"]))(logits)
     torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0])
 
 
 def test_first_slot_selects_the_slots_ban():
     legal = torch.tensor([[True, False], [False, True]])
-    sampler = Sampler(SamplingOptions(0.0)).for_step(legal)
+    sampler = Sampler(SamplingOptions(0.0)).for_step(legal[None])
     assert sampler(torch.tensor([[[0.0, 9.0]]]), 0).codes.item() == 0
     assert sampler(torch.tensor([[[9.0, 0.0]]]), 1).codes.item() == 1
 

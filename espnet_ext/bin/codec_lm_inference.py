@@ -165,7 +165,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     speeches, skipped = speak_all(speak, args, options)
     write_results(speeches, skipped, speak, args.output_dir)
     cost = speak.timing
-    timing = {**asdict(cost), "rtf": cost.rtf, "batch_size": args.batch_size, **asdict(options)}
+    timing = {**asdict(cost), **cost.rates(), "batch_size": args.batch_size, **asdict(options)}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
     if speak.tokenizer.unknown:

@@ -1,8 +1,18 @@
 """Decoding strategies and the loop they plug into; importing this package registers them."""
 
-from espnet_ext.decoding.base import DecodingStrategy, Filled, build_strategy, register_strategy, strategies
+from espnet_ext.decoding.base import (
+    DecodingStrategy,
+    Filled,
+    build_strategy,
+    register_strategy,
+    same_passes,
+    strategies,
+)
 from espnet_ext.decoding.generate import Generation, generate
 from espnet_ext.decoding.local_ar import LocalAR
+from espnet_ext.decoding.local_maskgit import LocalMaskGIT
+from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
+from espnet_ext.decoding.local_speculative import LocalSpeculative
 from espnet_ext.decoding.parallel import Parallel
 
 __all__ = [
@@ -10,9 +20,13 @@ __all__ = [
     "Filled",
     "Generation",
     "LocalAR",
+    "LocalMaskGIT",
+    "LocalMaskGITAdaptive",
+    "LocalSpeculative",
     "Parallel",
     "build_strategy",
     "generate",
     "register_strategy",
+    "same_passes",
     "strategies",
 ]

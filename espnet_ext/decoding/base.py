@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from espnet_ext.local_transformer import LocalTransformer
+from espnet_ext.local_transformer import Heads, LocalTransformer
 from espnet_ext.registry import Registry
 from espnet_ext.sampling import Sampler
-
-LocalT = TypeVar("LocalT", bound=LocalTransformer)
 
 
 class Filled(NamedTuple):
     """The slots of one step, filled.
 
     Attributes:
-        codes: (B, M) int64.
-        logprobs: (B, M).
-        local_passes: how often the head ran.
+        codes: (R, M) int64.
+        logprobs: (R, M).
+        local_passes: (R,) int64, passes of the local head that each row took part in.
     """
 
     codes: Tensor
     logprobs: Tensor
-    local_passes: int
+    local_passes: Tensor
 
 
-class DecodingStrategy(ABC, Generic[LocalT]):
+def same_passes(rows: Tensor, passes: int) -> Tensor:
+    """The number of passes where every row takes part in all: (R,) int64, R as in `rows`."""
+    return torch.full((len(rows),), passes, device=rows.device)
+
+
+class DecodingStrategy(ABC):
     """How the M codes of one step are filled; subclasses are frozen dataclasses of their options.
 
     Attributes:
-        local_type: class of the head the strategy needs; it is looked up in the model.
+        head_types: classes of the heads the strategy needs; a model without one of them is refused.
     """
 
-    local_type: ClassVar[type[LocalTransformer]]
+    head_types: ClassVar[tuple[type[LocalTransformer], ...]]
 
     @abstractmethod
-    def decode_step(self, local: LocalT, hidden: Tensor, sampler: Sampler) -> Filled:
+    def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:
         """The codes of one step for every row.
 
+        Rows are independent: a row's codes and the random numbers drawn for it must not depend on the others.
+
         Args:
-            local: the model's head of `local_type`.
-            hidden: (B, D) primary output of the step.
+            heads: the model's heads; `heads.of(kind)` finds one.
+            hidden: (R, D) primary output of the step.
             sampler: draws codes and bans illegal ones.
 
         Returns:
@@ -51,11 +57,11 @@ class DecodingStrategy(ABC, Generic[LocalT]):
         """
 
 
-strategies: Registry[type[DecodingStrategy[Any]]] = Registry("decoding", "espnet_ext.decoding")
+strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register
 
 
-def build_strategy(name: str, **options: object) -> DecodingStrategy[Any]:
+def build_strategy(name: str, **options: object) -> DecodingStrategy:
     """A strategy with its options.
 
     Args:
@@ -66,7 +72,7 @@ def build_strategy(name: str, **options: object) -> DecodingStrategy[Any]:
         The strategy.
 
     Raises:
-        ValueError: if the name or an option is unknown; the message lists those there are.
+        ValueError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
     """
     strategies.check_options(name, options)
     return strategies[name](**options)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from espnet_ext.codes import CodecSpec, length_mask, unstack_frames
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.core_lm import CoreLM
-from espnet_ext.decoding.base import DecodingStrategy
-from espnet_ext.local_transformer import LocalTransformer
+from espnet_ext.decoding.base import DecodingStrategy, Filled
 from espnet_ext.primary import Conditions
-from espnet_ext.sampling import Sampler, SamplingOptions
+from espnet_ext.sampling import Sampler
 
 
 @dataclass(frozen=True)
@@ -25,46 +24,48 @@ class Generation:
         lengths: (B,) int64 frames, EOS not counted.
         has_eos: (B,) bool, False where a row ran into its limit.
         logprobs: (B,) sum over the kept codes and the EOS.
-        steps: steps of the primary transformer.
-        local_passes: passes of the head, over all steps.
+        steps: (B,) int64 steps of the primary transformer.
+        local_passes: (B,) int64 passes of the local head, over all steps of a row.
     """
 
     codes: Tensor
     lengths: Tensor
     has_eos: Tensor
     logprobs: Tensor
-    steps: int
-    local_passes: int
+    steps: Tensor
+    local_passes: Tensor
 
 
-def legal_ids(spec: CodecSpec, stacking: int, first_frame: int, min_frames: int) -> Tensor:
+def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -> Tensor:
     """Ids each slot of a step may take: (M, V) bool.
 
-    Codes are always legal; EOS only in codebook 0 of a frame, and not in the first `min_frames`.
+    Codes are legal where there is a frame, BOS in front of a late codebook's first one. EOS is legal in codebook 0
+    alone, and not in the first `min_frames` frames.
 
     Args:
         spec: the codec's facts.
-        stacking: S.
-        first_frame: number of the step's first frame.
+        layout: of frames in steps.
+        step: number of the step.
         min_frames: frames an utterance has at least.
 
     Returns:
         The mask.
     """
-    legal = torch.zeros(stacking, spec.num_codebooks, spec.vocab_size, dtype=torch.bool)
-    legal[..., : spec.codebook_size] = True
-    legal[:, 0, spec.eos_id] = torch.arange(first_frame, first_frame + stacking) >= min_frames
-    return legal.flatten(0, 1)
+    frames = layout.frames(step)
+    legal = torch.zeros(layout.slots, spec.vocab_size, dtype=torch.bool)
+    legal[frames >= 0, : spec.codebook_size] = True
+    legal[:, spec.bos_id] = frames < 0
+    legal[:: spec.num_codebooks, spec.eos_id] = frames[:: spec.num_codebooks] >= min_frames
+    return legal
 
 
 @torch.no_grad()
 def generate(
     model: CoreLM,
     conditions: Conditions,
-    strategy: DecodingStrategy[LocalTransformer],
-    options: SamplingOptions,
+    strategy: DecodingStrategy,
+    sampler: Sampler,
     max_frames: Tensor | int,
-    generators: Sequence[Generator] = (),
     min_frames: int = 1,
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
@@ -73,81 +74,114 @@ def generate(
         model: the core LM, in eval mode.
         conditions: text and prompt of every row, from `CoreLM.conditions`.
         strategy: how the slots of a step are filled.
-        options: how distributions are sharpened.
+        sampler: how codes are drawn; its generators are one per row, and not needed when it is greedy.
         max_frames: most frames of an utterance, one number or one per row.
-        generators: one per row; not needed when sampling greedily.
         min_frames: fewest frames of an utterance.
 
     Returns:
         Codes, lengths and costs.
 
     Raises:
-        ValueError: if the model lacks the head the strategy needs, or the generators are not one per row.
+        ValueError: if the model lacks a head the strategy needs, or the generators are not one per row.
     """
-    spec, stacking = model.spec, model.stacking
     batch, device = conditions.text.shape[0], conditions.text.device
-    local = model.head_of(strategy.local_type)
     limit = torch.as_tensor(max_frames, device=device).expand(batch)
-    if options.temperature > 0 and len(generators) != batch:
-        raise ValueError(f"generators must be one per row = {batch}, got {len(generators)}")
+    for kind in strategy.head_types:
+        model.heads.of(kind)
+    if len(sampler.generators) != batch and (sampler.generators or sampler.options.temperature > 0):
+        raise ValueError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
     if int(limit.min()) < min_frames:
         raise ValueError(f"max_frames must be at least min_frames = {min_frames}, got {int(limit.min())}")
-    max_steps = -(-int(limit.max()) // stacking)
-    sampler = Sampler(options, tuple(generators))
-    rows = _Rows(spec, stacking, limit)
+    guided = sampler.options.guided
+    if guided:
+        if model.conditioning_dropout == 0:
+            warnings.warn("cfg_scale needs a model that was trained with conditioning_dropout above 0", stacklevel=2)
+        conditions = conditions.with_unconditional()
+    max_steps = int(model.layout.num_steps(limit).max())
+    rows = _Rows(model.spec, model.layout, limit, min_frames)
     state = model.prefill(conditions, max_steps)
-    codes = torch.full((batch, model.slots), spec.bos_id, device=device)
-    local_passes = 0
-    for step in range(max_steps):
-        hidden = model.step(codes, state)
-        legal = legal_ids(spec, stacking, step * stacking, min_frames).to(device)
-        filled = strategy.decode_step(local, hidden, sampler.for_step(legal))
-        local_passes += filled.local_passes
-        codes = rows.commit(filled.codes, filled.logprobs)
-        if rows.all_ended():
+    codes = torch.full((batch, model.slots), model.spec.bos_id, device=device)
+    for _ in range(max_steps):
+        hidden = model.step(torch.cat((codes, codes)) if guided else codes, state)
+        history = rows.history(sampler.options.repetition_window)
+        filled = strategy.decode_step(model.heads, hidden, sampler.for_step(rows.legal(), history))
+        codes = rows.commit(Filled(*(part[:batch] for part in filled)))
+        if bool(rows.finished.all()):
             break
-    return rows.finish(local_passes)
+    return rows.generation()
 
 
 class _Rows:
-    """The bookkeeping of `generate`: what each row holds and whether it goes on."""
+    """The bookkeeping of `generate`: what each row holds and whether it goes on.
 
-    def __init__(self, spec: CodecSpec, stacking: int, limit: Tensor) -> None:
-        self.spec, self.stacking, self.limit = spec, stacking, limit
+    A row has *ended* when its length is known, and is *finished* when all its codes are out, which with delays takes
+    some steps more.
+    """
+
+    def __init__(self, spec: CodecSpec, layout: StepLayout, limit: Tensor, min_frames: int) -> None:
+        self.spec, self.layout, self.limit, self.min_frames = spec, layout, limit, min_frames
         self.lengths = torch.zeros_like(limit)
         self.has_eos = torch.zeros_like(limit, dtype=torch.bool)
+        self.finished = torch.zeros_like(self.has_eos)
         self.logprobs = torch.zeros(limit.shape, device=limit.device)
+        self.row_steps, self.local_passes = torch.zeros_like(limit), torch.zeros_like(limit)
         self.steps: list[Tensor] = []
+        self._steady_legal: Tensor | None = None
 
-    def all_ended(self) -> bool:
-        return bool((self.has_eos | (self.lengths >= self.limit)).all())
+    def _ended(self) -> Tensor:
+        return self.has_eos | (self.lengths >= self.limit)
 
-    def commit(self, codes: Tensor, logprobs: Tensor) -> Tensor:
-        """Take a step's (B, M) codes up to EOS or the limit; rows that have ended stay frozen at EOS.
+    def legal(self) -> Tensor:
+        """Ids that the slots of the coming step may take: (1 or B, M, V) bool."""
+        step = len(self.steps)
+        legal = self._steady_legal
+        if legal is None:
+            legal = legal_ids(self.spec, self.layout, step, self.min_frames)[None].to(self.limit.device)
+            if step >= self.layout.max_delay and step * self.layout.stacking >= self.min_frames:
+                self._steady_legal = legal
+        if self.layout.max_delay == 0:
+            return legal
+        # behind the end of a row that waits for its late codebooks there is nothing but EOS
+        frames = self.layout.frames(step, self.limit.device)
+        behind = self._ended()[:, None] & (frames >= self.lengths[:, None])
+        only_eos = torch.arange(self.spec.vocab_size, device=frames.device) == self.spec.eos_id
+        return torch.where(behind[..., None], only_eos, legal)
+
+    def history(self, frames: int) -> Tensor | None:
+        """The last frames of every row, (B, up to `frames`, N), as far as they are complete."""
+        if frames == 0 or len(self.steps) <= self.layout.max_delay:
+            return None
+        enough = -(-frames // self.layout.stacking) + self.layout.max_delay
+        return self.layout.to_frames(torch.stack(self.steps[-enough:], dim=1))[:, -frames:]
+
+    def commit(self, filled: Filled) -> Tensor:
+        """Take a step's codes up to EOS or the limit; rows that are finished stay frozen at EOS.
 
         Args:
-            codes: (B, M) int64.
-            logprobs: (B, M).
+            filled: codes, log-probabilities and passes of B rows.
 
         Returns:
             The codes to feed back, (B, M).
         """
-        running = ~self.has_eos & (self.lengths < self.limit)
-        frames = unstack_frames(codes[:, None], self.stacking)  # (B, S, N)
-        is_eos = frames[..., 0] == self.spec.eos_id
-        before_eos = is_eos.long().cumsum(1) == 0  # (B, S)
-        room = length_mask(self.limit - self.lengths, self.stacking)
-        kept = before_eos & room & running[:, None]
+        running, books = ~self.finished, self.spec.num_codebooks
+        frames = self.layout.frames(len(self.steps), self.limit.device)  # (M,)
+        first_book = frames[::books]
+        is_eos = filled.codes[:, ::books] == self.spec.eos_id  # (B, S)
+        eos_so_far = is_eos.long().cumsum(dim=1)
+        open_ = (first_book < self.limit[:, None]) & ~self._ended()[:, None]
+        ends = is_eos & (eos_so_far == 1) & open_
+        self.lengths = self.lengths + ((eos_so_far == 0) & open_).sum(dim=1)
+        self.has_eos |= ends.any(dim=1)
         # the EOS frame counts with its codebook 0 alone: its other codes mean nothing
-        ends = is_eos & (is_eos.long().cumsum(1) == 1) & room & running[:, None]
-        logprob = logprobs.unflatten(1, (self.stacking, -1))
-        self.logprobs += (logprob.sum(-1) * kept + logprob[..., 0] * ends).sum(1)
-        self.lengths = self.lengths + kept.sum(1)
-        self.has_eos |= ends.any(1)
-        self.steps.append(codes.masked_fill(~running[:, None], self.spec.eos_id))
+        kept = (frames >= 0) & (frames < self.lengths[:, None]) & running[:, None]
+        self.logprobs += (filled.logprobs * kept).sum(dim=1) + (filled.logprobs[:, ::books] * ends).sum(dim=1)
+        self.row_steps += running
+        self.local_passes += filled.local_passes * running
+        self.steps.append(filled.codes.masked_fill(~running[:, None], self.spec.eos_id))
+        self.finished |= self._ended() & (len(self.steps) >= self.layout.num_steps(self.lengths))
         return self.steps[-1]
 
-    def finish(self, local_passes: int) -> Generation:
-        codes = unstack_frames(torch.stack(self.steps, dim=1), self.stacking)[:, : int(self.lengths.max())]
+    def generation(self) -> Generation:
+        codes = self.layout.to_frames(torch.stack(self.steps, dim=1))[:, : int(self.lengths.max())]
         codes = codes.masked_fill(~length_mask(self.lengths, codes.shape[1])[..., None], 0)
-        return Generation(codes, self.lengths, self.has_eos, self.logprobs, len(self.steps), local_passes)
+        return Generation(codes, self.lengths, self.has_eos, self.logprobs, self.row_steps, self.local_passes)

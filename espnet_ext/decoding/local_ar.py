@@ -7,24 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
-from espnet_ext.local_transformer import ARLocalTransformer
+from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy, same_passes
+from espnet_ext.local_transformer import ARLocalTransformer, Heads
 from espnet_ext.sampling import Sampler
 
 
 @register_strategy("local_ar")
 @dataclass(frozen=True)
-class LocalAR(DecodingStrategy[ARLocalTransformer]):
+class LocalAR(DecodingStrategy):
     """M passes of one slot each, with a cache over the slots of the step."""
 
-    local_type = ARLocalTransformer
+    head_types = (ARLocalTransformer,)
 
-    def decode_step(self, local: ARLocalTransformer, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
-        cache = local.new_cache(hidden.shape[0])
+    def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        local = heads.of(ARLocalTransformer)
+        # fixed, so that local_speculative can draw the same codes
+        sampler = sampler.with_fixed_noise(local.slots, local.spec.vocab_size, hidden.device)
+        cache = local.new_cache(len(hidden))
         codes, logprobs = [], []
-        last = torch.empty(hidden.shape[0], 0, dtype=torch.int64, device=hidden.device)
+        last = torch.empty(len(hidden), 0, dtype=torch.int64, device=hidden.device)
         for slot in range(local.slots):
-            last, logprob = sampler(local.logits(hidden, last, cache), slot)
+            last, logprob, _ = sampler(local.logits(hidden, last, cache), slot)
             codes.append(last)
             logprobs.append(logprob)
-        return Filled(torch.cat(codes, dim=1), torch.cat(logprobs, dim=1), local_passes=local.slots)
+        return Filled(torch.cat(codes, dim=1), torch.cat(logprobs, dim=1), same_passes(hidden, local.slots))

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
-from espnet_ext.local_transformer import ParallelHeads
+from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy, same_passes
+from espnet_ext.local_transformer import Heads, ParallelHeads
 from espnet_ext.sampling import Sampler
 
 
 @register_strategy("parallel")
 @dataclass(frozen=True)
-class Parallel(DecodingStrategy[ParallelHeads]):
+class Parallel(DecodingStrategy):
     """One draw from every parallel head: the fast baseline that ignores dependence within a step."""
 
-    local_type = ParallelHeads
+    head_types = (ParallelHeads,)
 
-    def decode_step(self, local: ParallelHeads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
-        codes, logprobs = sampler(local.logits(hidden))
-        return Filled(codes, logprobs, local_passes=1)
+    def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        codes, logprobs, _ = sampler(heads.of(ParallelHeads).logits(hidden))
+        return Filled(codes, logprobs, same_passes(hidden, 1))

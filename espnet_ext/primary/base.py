@@ -22,12 +22,19 @@ class Conditions(NamedTuple):
         text_lengths: (B,) int64.
         prompt: (B, K, D) embedded steps of the speaker prompt, right-padded.
         prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
+        given: (B,) bool, False for a row whose text and prompt the model must not see.
     """
 
     text: Tensor
     text_lengths: Tensor
     prompt: Tensor
     prompt_lengths: Tensor
+    given: Tensor
+
+    def with_unconditional(self) -> Conditions:
+        """Every row a second time without its conditions, for classifier-free guidance: 2B rows."""
+        twice = Conditions(*(torch.cat((part, part)) for part in self))
+        return twice._replace(given=torch.cat((self.given, torch.zeros_like(self.given))))
 
 
 class PrimaryOutput(NamedTuple):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
 from espnet_ext.codes import length_mask
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
-from espnet_ext.transformer import Transformer
+from espnet_ext.transformer import Memory, Transformer
 
 
 class TextEncoder(nn.Module):
@@ -73,12 +73,17 @@ class CrossAttentionPrimary(Primary):
         self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
 
     def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
+        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths * conditions.given)
         if prompt.shape[1] == 0:
             return prompt, mask
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         encoded = self.context_encoder(prompt, (mask[:, None] | itself)[:, None], valid=mask)
         return encoded, mask
+
+    def _read_text(self, encoded: Tensor, text_mask: Tensor, given: Tensor) -> Memory:
+        """What the decoder attends to; a row without conditions has one token, of zeros."""
+        first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
+        return self.decoder.read(encoded * given[:, None, None], text_mask & (given[:, None] | first))
 
     def _predict_frames(self, encoded: Tensor, text_mask: Tensor, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
         """Log of the expected frames per token (B, U); the encoders learn from the codes, not from this."""
@@ -103,7 +108,7 @@ class CrossAttentionPrimary(Primary):
         # the prompt attends to the text as well, without a preference
         prior = nn.functional.pad(prior, (0, 0, prompt.shape[1], 0))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        memory = self.decoder.read(encoded, text_mask)
+        memory = self._read_text(encoded, text_mask, conditions.given)
         hidden = self.decoder(torch.cat((prompt, steps), dim=1), visible_mask(keys), memory=memory, prior=prior)
         existing = length_mask(step_lengths * self.stacking, path.shape[1])
         frames = torch.zeros_like(text_mask, dtype=steps.dtype).scatter_add_(1, path, existing.to(steps.dtype))
@@ -114,7 +119,7 @@ class CrossAttentionPrimary(Primary):
     def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
         text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
         encoded = self.text_encoder(conditions.text, text_mask)
-        memory = self.decoder.read(encoded, text_mask)
+        memory = self._read_text(encoded, text_mask, conditions.given)
         prompt, mask = self._encode_prompt(conditions)
         batch, width, _ = prompt.shape
         cache = self.decoder.new_cache(batch, width + max_steps)

@@ -45,11 +45,13 @@ class PrefixPrimary(Primary):
 
     def _prefix(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Prompt and text joined per row without a gap, left-padded: (B, K + U, D) and its mask."""
-        prompt, prompt_mask = left_pad(conditions.prompt + self.segment[0], conditions.prompt_lengths)
-        text = self.text_embedding(conditions.text) + self.segment[1]
+        given = conditions.given  # a row without conditions has one text token, of zeros
+        prompt, prompt_mask = left_pad(conditions.prompt + self.segment[0], conditions.prompt_lengths * given)
+        text = self.text_embedding(conditions.text) * given[:, None, None] + self.segment[1]
+        text_lengths = conditions.text_lengths.where(given, torch.ones_like(conditions.text_lengths))
         # the prompt's left padding and the text's right padding are both outside, so one rotation closes the row
         joined = torch.cat((prompt, text), dim=1)
-        keep = torch.cat((prompt_mask, length_mask(conditions.text_lengths, text.shape[1])), dim=1)
+        keep = torch.cat((prompt_mask, length_mask(text_lengths, text.shape[1])), dim=1)
         order = keep.to(torch.int8).argsort(dim=1, stable=True)
         return joined.gather(1, order[..., None].expand_as(joined)), keep.gather(1, order)
 

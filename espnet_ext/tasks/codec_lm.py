@@ -15,9 +15,9 @@ from typeguard import typechecked
 from espnet_ext.checkpoint import atomic_saves
 from espnet_ext.codec import copy_codec, read_codec_info
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM, corelms
+from espnet_ext.core_lm import CoreLM, corelms, local_options
 from espnet_ext.espnet_model import ESPnetCodecLMModel
-from espnet_ext.local_transformer import LocalTransformer, local_transformers
+from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import Primary, primaries
@@ -29,6 +29,7 @@ import_torchaudio()  # ESPnet imports it at its top, where it may not load witho
 from espnet2.tasks.abs_task import AbsTask  # noqa: E402
 from espnet2.train.class_choices import ClassChoices  # noqa: E402
 from espnet2.train.trainer import Trainer  # noqa: E402
+from espnet2.utils.get_default_kwargs import get_default_kwargs  # noqa: E402
 from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
 from espnet2.utils.types import str_or_none  # noqa: E402
 
@@ -39,13 +40,6 @@ corelm_choices = ClassChoices(
 )
 primary_choices = ClassChoices(
     "primary", {name: primaries[name] for name in primaries}, type_check=Primary, default="cross_attention"
-)
-local_choices = ClassChoices(
-    "local",
-    {name: local_transformers[name] for name in local_transformers},
-    type_check=LocalTransformer,
-    default="ar",
-    optional=True,
 )
 
 
@@ -72,7 +66,7 @@ class CodecLMTask(AbsTask):
     """Trains `CoreLM`s with ESPnet's trainer; `main()` is the command line."""
 
     num_optimizers = 1
-    class_choices_list = [corelm_choices, primary_choices, local_choices]
+    class_choices_list = [corelm_choices, primary_choices]
     trainer = Trainer
 
     @classmethod
@@ -112,6 +106,13 @@ class CodecLMTask(AbsTask):
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
+        group.add_argument(
+            "--local",
+            type=one_or_several,
+            default="ar",
+            help=f"Local transformer, or several separated by commas: none or of {list(local_transformers)}",
+        )
+        group.add_argument("--local_conf", action=NestedDictAction, default={}, help="Its options; of several by name")
 
     @classmethod
     @typechecked
@@ -154,6 +155,7 @@ class CodecLMTask(AbsTask):
         weights = check_model_conf(args.model_conf)
         # what stands before these in the constructor are options of the task, so that S is spelled in one place
         corelms.check_options(args.corelm, args.corelm_conf, given=7)
+        args.local_conf = complete_local_conf(args.local or "none", args.local_conf)
         try:
             corelm = corelms[args.corelm](
                 spec,
@@ -191,6 +193,27 @@ class CodecLMTask(AbsTask):
                 copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
         with atomic_saves():
             super().main_worker(args)
+
+
+def one_or_several(text: str) -> str | list[str]:
+    """A name, or the names between the commas."""
+    names = text.lower().split(",")
+    return names if len(names) > 1 else names[0]
+
+
+def complete_local_conf(local: str | list[str], conf: dict[str, Any]) -> dict[str, Any]:
+    """The local transformers' options with all defaults, as ESPnet completes those of its class choices.
+
+    Args:
+        local: option of the task.
+        conf: option of the task.
+
+    Returns:
+        Options, or options by name where `local` is a list.
+    """
+    options = local_options(local, conf)
+    complete = {name: {**get_default_kwargs(local_transformers[name]), **own} for name, own in options.items()}
+    return complete.get(local, {}) if isinstance(local, str) else complete
 
 
 def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:

@@ -1,0 +1,131 @@
+"""Rounds of iterative unmasking through the MaskGIT local transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
+from espnet_ext.decoding.masked_step import MaskedStep, rank
+from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer, masked_counts
+from espnet_ext.options import check_choice, check_number
+from espnet_ext.sampling import Sampler
+
+ORDERS = ("confidence", "purity", "causal")
+
+
+def unmask_schedule(slots: int, n_rounds: int, order: str) -> list[int]:
+    """Codes that are known after each round, strictly increasing up to M.
+
+    Confidence and purity: M - ceil(M cos(pi / 2 * i / R)) after round i, and at least one more than after the round
+    before, since a round that reveals nothing is a wasted pass. Causal: equal shares.
+
+    Args:
+        slots: M.
+        n_rounds: R; values above M are treated as M.
+        order: one of `ORDERS`.
+
+    Returns:
+        The counts, min(R, M) or fewer of them.
+
+    Reference:
+        Chang et al. 2022, arXiv:2202.04200, masking design; the least of one code per round is ours.
+
+    >>> unmask_schedule(8, 3, "purity"), unmask_schedule(8, 8, "purity")
+    ([1, 4, 8], [1, 2, 3, 4, 5, 6, 7, 8])
+    """
+    rounds = min(n_rounds, slots)
+    if order == "causal":
+        return [slots * (i + 1) // rounds for i in range(rounds)]
+    masked = [*masked_counts(torch.arange(rounds) / rounds, slots).tolist(), 0]
+    known, counts = 0, []
+    for left in masked[1:]:
+        known = max(slots - left, known + 1)
+        counts.append(known)
+        if known >= slots:
+            break
+    return counts
+
+
+@register_strategy("local_maskgit")
+@dataclass(frozen=True)
+class LocalMaskGIT(DecodingStrategy):
+    """A fixed number of rounds; each predicts all masked slots and reveals some.
+
+    One round draws all codes from the step without known codes: parallel sampling through the local transformer.
+
+    Attributes:
+        n_rounds: rounds per step, R; never more than there are slots.
+        order: which slots a round reveals. "confidence": those whose drawn codes are most probable, "purity": those
+            whose most likely codes are, "causal": from the left.
+        noise: width of the uniform noise added to the probabilities that slots are ordered by.
+        fixed_schedule: codes known after each round, instead of the cosine; the last number must be M.
+
+    Reference:
+        Chang et al. 2022, arXiv:2202.04200; for the codes of a step: arXiv:2509.19592.
+    """
+
+    n_rounds: int = 3
+    order: str = "purity"
+    noise: float = 0.0
+    fixed_schedule: Sequence[int] = ()
+
+    head_types = (MaskGITLocalTransformer,)
+
+    def __post_init__(self) -> None:
+        check_number("n_rounds", self.n_rounds, least=1, whole=True)
+        check_choice("order", self.order, ORDERS)
+        check_number("noise", self.noise, least=0)
+        if not isinstance(self.fixed_schedule, (list, tuple)):
+            raise ValueError(f"fixed_schedule must be a list of integers, got {self.fixed_schedule!r}")
+        for count in self.fixed_schedule:
+            check_number("fixed_schedule", count, least=1, whole=True)
+        if any(later <= earlier for earlier, later in pairwise(self.fixed_schedule)):
+            raise ValueError(f"fixed_schedule must increase, got {list(self.fixed_schedule)}")
+        if self.fixed_schedule and len(self.fixed_schedule) != self.n_rounds:
+            raise ValueError(f"n_rounds must be {len(self.fixed_schedule)} as fixed_schedule has, got {self.n_rounds}")
+
+    def schedule(self, slots: int) -> list[int]:
+        """Codes known after each round.
+
+        Args:
+            slots: M.
+
+        Returns:
+            The counts.
+
+        Raises:
+            ValueError: if a fixed schedule does not end with M.
+        """
+        if not self.fixed_schedule:
+            return unmask_schedule(slots, self.n_rounds, self.order)
+        if self.fixed_schedule[-1] != slots:
+            raise ValueError(
+                f"fixed_schedule must end with {slots}, the slots of this model, got {list(self.fixed_schedule)}"
+            )
+        return list(self.fixed_schedule)
+
+    def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        local = heads.of(MaskGITLocalTransformer)
+        step = MaskedStep(local, hidden, sampler)
+        for number, count in enumerate(self.schedule(local.slots)):
+            rows = step.unfinished()
+            if not len(rows):
+                break
+            draw = step.predict(rows)
+            if self.order == "causal":
+                # codebook 0 of a frame is never behind its other codebooks, so the end needs no care
+                step.reveal(rows, draw, (torch.arange(local.slots, device=hidden.device) < count).expand(len(rows), -1))
+                continue
+            if number == 0:
+                step.decide_end(draw)
+            priority = step.confidence(draw, purity=self.order == "purity")
+            if self.noise:
+                drawn = sampler.for_rows(rows).uniform((local.slots,), hidden.device)
+                priority = priority + self.noise * drawn
+            step.reveal(rows, draw, rank(priority.masked_fill(step.known[rows], torch.inf)) < count)
+        return step.filled()

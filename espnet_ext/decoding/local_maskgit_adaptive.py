@@ -1,0 +1,62 @@
+"""Unmasking in as many rounds as the model's confidence asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
+from espnet_ext.decoding.masked_step import MaskedStep, rank
+from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer
+from espnet_ext.options import check_number
+from espnet_ext.sampling import Sampler
+
+
+@register_strategy("local_maskgit_adaptive")
+@dataclass(frozen=True)
+class LocalMaskGITAdaptive(DecodingStrategy):
+    """Each round reveals every slot whose most likely code is sure enough; easy steps need few rounds.
+
+    Attributes:
+        threshold: probability from which on a slot is sure, tau; 0 reveals everything at once, above 1 as little as
+            possible.
+        min_codes: codes that a round reveals at least, the surest ones.
+        max_codes: codes that a round reveals at most; 0 for no limit.
+        n_rounds: rounds per step at most; the last one reveals all that is left.
+
+    Reference:
+        Confidence-adaptive decoding of CD4LM, arXiv:2601.02236, over the slots of a step instead of over text.
+    """
+
+    threshold: float = 0.8
+    min_codes: int = 1
+    max_codes: int = 0
+    n_rounds: int = 8
+
+    head_types = (MaskGITLocalTransformer,)
+
+    def __post_init__(self) -> None:
+        check_number("threshold", self.threshold, least=0)
+        check_number("min_codes", self.min_codes, least=1, whole=True)
+        check_number("max_codes", self.max_codes, least=0, whole=True)
+        check_number("n_rounds", self.n_rounds, least=1, whole=True)
+        if 0 < self.max_codes < self.min_codes:
+            raise ValueError(f"max_codes must be 0 or at least min_codes = {self.min_codes}, got {self.max_codes}")
+
+    def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        local = heads.of(MaskGITLocalTransformer)
+        step = MaskedStep(local, hidden, sampler)
+        for number in range(self.n_rounds):
+            rows = step.unfinished()
+            if not len(rows):
+                break
+            draw = step.predict(rows)
+            if number == 0:
+                step.decide_end(draw)
+            sure = step.confidence(draw, purity=True).masked_fill(step.known[rows], -1.0)
+            place = rank(sure)
+            most = self.max_codes or local.slots
+            chosen = ((sure >= self.threshold) & (place < most)) | (place < self.min_codes)
+            step.reveal(rows, draw, chosen | (number == self.n_rounds - 1))
+        return step.filled()

@@ -1,0 +1,115 @@
+"""The MaskGIT local transformer: any codes of a step from any others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from espnet_ext.codes import CodecSpec
+from espnet_ext.local_transformer.base import (
+    LocalOutput,
+    LocalTransformer,
+    SlotEmbedding,
+    SlotHeads,
+    local_transformers,
+)
+from espnet_ext.transformer import Transformer
+
+
+def masked_counts(ratio: Tensor, slots: int) -> Tensor:
+    """Slots that are masked at a share of the way through the cosine schedule: ceil(M cos(pi / 2 * ratio)), int64.
+
+    In float32, as the published implementation computes it: float64 would round cos(pi / 3) up and mask one slot more.
+
+    Args:
+        ratio: numbers in [0, 1).
+        slots: M.
+
+    Returns:
+        Counts in 1 … M, of the shape of `ratio`.
+
+    Reference:
+        Chang et al. 2022, arXiv:2202.04200, masking design; arXiv:2509.19592 uses the same schedule.
+
+    >>> masked_counts(torch.arange(3) / 3, 8).tolist()
+    [8, 7, 4]
+    """
+    return torch.ceil(torch.cos(ratio.float() * (math.pi / 2)) * slots).long()
+
+
+@local_transformers.register("maskgit")
+class MaskGITLocalTransformer(LocalTransformer):
+    """Bidirectional over the slots of a step; slots that are not known yet are given as MASK.
+
+    The input is the projected hidden vector followed by the projected embeddings of codes and masks; the output
+    behind slot m predicts slot m. The tables are the primary transformer's (arXiv:2509.19592 §2).
+
+    In training the share of masked slots is drawn per step, over all M slots, so that the step of which nothing is
+    known, where decoding begins, is seen often at every stacking factor. (The published implementation draws it per
+    frame, and at S = 4 hardly ever masks a whole step.)
+
+    Args:
+        embedding: the code tables, shared with the primary transformer.
+        spec: the codec's facts.
+        slots: M.
+        primary_width: D of the hidden vectors and of the tables.
+        width: width of the local transformer.
+        layers: number of its blocks.
+        heads: number of its attention heads.
+        dropout: probability of dropping, in training.
+    """
+
+    def __init__(
+        self,
+        embedding: SlotEmbedding,
+        spec: CodecSpec,
+        slots: int,
+        primary_width: int,
+        width: int = 256,
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.slots, self.spec = slots, spec
+        self.embedding = embedding
+        self.input_projection = nn.Linear(primary_width, width)
+        self.position = nn.Parameter(torch.empty(slots + 1, width).normal_(std=0.02))
+        self.transformer = Transformer(width, layers, heads, dropout, position="learned")
+        self.heads = SlotHeads(slots, width, spec.vocab_size)
+
+    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Logits of all slots: (P, M, V).
+
+        Args:
+            hidden: (P, D).
+            codes: (P, M) int64, MASK where a code is not known.
+
+        Returns:
+            The logits; those of known slots mean nothing.
+        """
+        x = torch.cat((hidden[:, None], self.embedding(codes)), dim=1)
+        x = self.transformer(self.input_projection(x) + self.position, mask=None)
+        return self.heads(x[:, 1:])
+
+    def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
+        masked = self.draw_mask(len(codes), hidden.device)
+        return LocalOutput(self.logits(hidden, codes.masked_fill(masked, self.spec.mask_id)), masked)
+
+    def draw_mask(self, steps: int, device: torch.device) -> Tensor:
+        """Slots to mask: (P, M) bool, at least one per step; outside of training always the same ones.
+
+        Args:
+            steps: P.
+            device: where the mask is needed.
+
+        Returns:
+            The mask.
+        """
+        # the masks of two validations are the same, so that their losses can be compared
+        generator = None if self.training else Generator(device).manual_seed(0)
+        counts = masked_counts(torch.rand(steps, generator=generator, device=device), self.slots)
+        order = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1)
+        return order.argsort(dim=1) < counts[:, None]
