@@ -63,7 +63,8 @@ check: $(VENV)/.installed-dev
 SPEED := import glob, json, sys; \
   found = {name: json.load(open(name)) for name in sorted(glob.glob("$(RECIPE)/exp*/codec_lm_*/decode_*/*/timing.json"))}; \
   found or sys.exit("no timing.json yet: run make quickstart first; its stage inference measures the decoding speed"); \
-  [print("RTF %.3f  %7.1f frames/s  %s" % (t["rtf"], t["frames"] / t["seconds_lm"], name)) for name, t in found.items()]
+  [print("RTF %.3f  %7.1f frames/s  %5.2f local passes/frame  %s" % (t["rtf"], t["frames"] / t["seconds_lm"], \
+    t.get("local_passes_per_frame", float("nan")), name)) for name, t in found.items()]
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -c '$(SPEED)'

@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from espnet_ext.checkpoint import load_strictly
 from espnet_ext.codec import Codec, load_codec, read_codec_info
 from espnet_ext.config import read_yaml
 from espnet_ext.core_lm import CoreLM
-from espnet_ext.decoding import Generation, build_strategy, generate
+from espnet_ext.decoding import Generation, build_strategy, generate, strategies
 from espnet_ext.options import check_number
 from espnet_ext.preprocess import collate
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
@@ -34,7 +35,7 @@ class DecodeOptions:
     Attributes:
         decoding: name of the strategy.
         decoding_conf: its options.
-        sampling: temperature, top_k, top_p.
+        sampling: fields of `SamplingOptions`.
         seed: of the draws; an utterance's draws depend on it and the utterance's id alone.
         maxlenratio: most frames per text token.
         min_frames: fewest frames of an utterance, at least 1.
@@ -53,13 +54,14 @@ class DecodeOptions:
             ("decoding_conf", Mapping, "names and values"),
             ("sampling", Mapping, "names and values"),
         ):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} must be {what}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{name} must be {what}, got {value!r}")
         check_number("seed", self.seed, least=-math.inf, whole=True)
         check_number("min_frames", self.min_frames, least=1, whole=True)
-        check_number("maxlenratio", self.maxlenratio, least=-math.inf)
-        if self.maxlenratio <= 0:
+        if isinstance(self.maxlenratio, Real) and not 0 < self.maxlenratio < math.inf:
             raise ValueError(f"maxlenratio must be positive and finite, got {self.maxlenratio}")
+        check_number("maxlenratio", self.maxlenratio, least=0)  # refuses what is no number
         build_strategy(self.decoding, **self.decoding_conf)
         self.sampling_options()
 
@@ -292,12 +294,19 @@ class CodecLM:
 
         Returns:
             One speech per row.
+
+        Raises:
+            ValueError: if the model lacks a head the strategy needs, a text is empty, or a prompt is of another codec.
         """
+        self._check_heads(options.decoding)
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):
             prompt = np.zeros((0, codebooks), dtype=np.int64) if prompt is None else prompt[: self.prompt_frames]
-            self.corelm.spec.check(torch.from_numpy(prompt))
+            try:
+                self.corelm.spec.check(torch.from_numpy(prompt))
+            except ValueError as error:
+                raise ValueError(f"prompt of {name}: {error}") from None
             rows.append((name, {"text": np.asarray(self.tokenizer.encode(text)), "prompt": prompt}))
         batch = {name: values.to(self.device) for name, values in collate(rows)[1].items()}
         start = time.perf_counter()
@@ -317,6 +326,18 @@ class CodecLM:
             )
             for row in range(len(names))
         ]
+
+    def _check_heads(self, decoding: str) -> None:
+        heads = self.corelm.heads
+        possible = [
+            name
+            for name in strategies
+            if all(any(isinstance(head, kind) for head in heads.values()) for kind in strategies[name].head_types)
+        ]
+        if decoding not in possible:
+            needed = ", ".join(kind.__name__ for kind in strategies[decoding].head_types)
+            allowed = f"one of {possible} with this model's heads {list(heads)}"
+            raise ValueError(f"decoding must be {allowed}, got {decoding!r}, which needs {needed}")
 
     def _generate(self, names: Sequence[str], batch: Mapping[str, Tensor], options: DecodeOptions) -> Generation:
         conditions = self.corelm.conditions(

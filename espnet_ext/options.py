@@ -25,7 +25,7 @@ def check_number(name: str, value: object, least: float, most: float = math.inf,
     """
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise ValueError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
-    if not (math.isfinite(value) and least <= float(value) <= most):
+    if not (-math.inf < value < math.inf and least <= value <= most):  # type: ignore[operator]  # a real number
         finite = "" if whole else " and finite"
         allowed = f"at least {least}{finite}" if most == math.inf else f"in [{least}, {most}]"
         raise ValueError(f"{name} must be {allowed}, got {value}")

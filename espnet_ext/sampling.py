@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -44,12 +45,12 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, least=0)
         check_number("top_k", self.top_k, least=0, whole=True)
-        check_number("top_p", self.top_p, least=0)
         check_number("cfg_scale", self.cfg_scale, least=0)
         check_number("repetition_window", self.repetition_window, least=0, whole=True)
         check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
-        if not 0 < self.top_p <= 1:
+        if isinstance(self.top_p, Real) and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        check_number("top_p", self.top_p, least=0)  # refuses what is no number
         if self.repetition_window and self.temperature == 0:
             raise ValueError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
 

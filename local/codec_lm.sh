@@ -46,7 +46,7 @@ declare_options() {
   option train_args "" "further options of codec_lm_train"
   option tag "" "name of the model; empty: from configuration, codec and tokens"
   option decodings "parallel local_ar" "decoding strategies"
-  option inference_config conf/decode.yaml "decoding configuration; conf/decode_<strategy>.yaml goes first if it exists"
+  option inference_config "" "decoding configuration of all strategies; empty: conf/decode_<strategy>.yaml of each"
   option inference_args "" "further options of codec_lm_inference"
   option inference_tag "" "added to the name of the decoding directories"
   option score_args "" "further options of score"
@@ -96,6 +96,18 @@ find_python() {
 # conf_path FILE: FILE of this recipe, else of the repository's root
 conf_path() {
   if [[ ! -f $1 && -f ../../../$1 ]]; then printf '../../../%s\n' "$1"; else printf '%s\n' "$1"; fi
+}
+
+# decode_config STRATEGY
+decode_config() { conf_path "${inference_config:-conf/decode_$1.yaml}"; }
+
+# before the first stage: a misspelt strategy must not be found after the training
+check_decodings() {
+  local strategy config
+  for strategy in ${decodings}; do
+    config=$(decode_config "${strategy}")
+    [[ -f ${config} ]] || usage_error "--inference_config must be an existing file for decoding ${strategy}, got '${config}'"
+  done
 }
 
 # names of files and directories that several stages use
@@ -244,9 +256,7 @@ stage_inference() {
 # decode STACKING STRATEGY SET
 decode() {
   local model output config more
-  config=$(conf_path "conf/decode_$2.yaml")
-  [[ -f ${config} ]] || config=$(conf_path "${inference_config}")
-  require_conf inference_config "${config}"
+  config=$(decode_config "$2")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
   model=$(model_dir "$1")
@@ -316,6 +326,8 @@ main() {
   cd "${recipe_dir}"
   check_options
   set_names
+  number=$(stage_number inference)
+  (( first > number || last < number )) || check_decodings
   export PYTHONPATH="${shared%/*}${PYTHONPATH:+:${PYTHONPATH}}"
   trap end_of_run EXIT
   trap 'exit 130' INT

@@ -1,7 +1,8 @@
-"""Tiny models and batches that every test file builds on."""
+"""Tiny models, batches and strategies that every test file builds on."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM
+from espnet_ext.decoding import Generation, build_strategy, generate, strategies
+from espnet_ext.local_transformer import ParallelHeads
 from espnet_ext.primary import Conditions
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 pytest_plugins = ["fabricated"]
 
@@ -21,6 +25,33 @@ PRIMARIES = {
     "prefix": {"width": 32, "layers": 2, "heads": 2},
     "prefix_learned": {"width": 32, "layers": 2, "heads": 2, "position": "learned", "max_positions": 64},
 }
+NAMES = ["a", "b", "c"]  # of the rows of `ragged_batch`
+# options that take another path through a strategy than its defaults do
+VARIANTS = [
+    ("local_maskgit", {"order": "confidence"}),
+    ("local_maskgit", {"order": "causal", "n_rounds": 2}),
+    ("local_maskgit", {"noise": 0.5, "n_rounds": 4}),
+    ("local_maskgit", {"n_rounds": 1}),
+    ("local_maskgit", {"n_rounds": 99}),
+    ("local_maskgit_adaptive", {"threshold": 0.0}),
+    ("local_maskgit_adaptive", {"threshold": 0.4, "min_codes": 2, "max_codes": 3}),
+    ("local_maskgit_adaptive", {"threshold": 1.1, "n_rounds": 99}),
+    ("local_speculative", {"coupling": "rejection"}),
+]
+# what decides over a code; S > 1 with CFG and repetition-aware sampling is the hardest of them
+SAMPLING = {
+    "greedy": SamplingOptions(temperature=0.0),
+    "sampled": SamplingOptions(temperature=0.8, top_k=6),
+    "guided": SamplingOptions(temperature=0.9, top_p=0.9, cfg_scale=2.0),
+    "greedy guided": SamplingOptions(temperature=0.0, cfg_scale=1.7),
+    "no repetition": SamplingOptions(repetition_window=4, repetition_threshold=0.2),
+    "guided, no repetition": SamplingOptions(cfg_scale=1.5, repetition_window=3, repetition_threshold=0.3),
+}
+
+registered = pytest.mark.parametrize("name", list(strategies))
+every_variant = pytest.mark.parametrize(
+    ("name", "conf"), VARIANTS, ids=["-".join([name, *map(str, conf.values())]) for name, conf in VARIANTS]
+)
 
 
 class Batch(NamedTuple):
@@ -83,6 +114,54 @@ def ragged_batch(seed: int = 0) -> Batch:
         torch.randint(SPEC.codebook_size, (3, 5, 3), generator=generator),
         torch.tensor([5, 2, 0]),
     )
+
+
+@cache
+def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> CoreLM:
+    """A `tiny_model` that knows guidance, for tests that leave it as it is."""
+    local = "ar" if any(delays) else "all"
+    return tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1)
+
+
+@torch.no_grad()
+def make_ends_likely(model: CoreLM, hidden: Tensor) -> None:
+    """Biases with which greedy heads that know nothing end about half of some steps, S = 1: exactly half of them."""
+    end = SPEC.eos_id
+    for head in model.heads.values():
+        nothing = torch.full((len(hidden), model.slots), SPEC.mask_id)
+        logits = head.logits(hidden) if isinstance(head, ParallelHeads) else head(hidden, nothing).logits
+        first_books = logits[:, :: SPEC.num_codebooks]
+        margin = first_books[..., end] - first_books[..., : SPEC.codebook_size].amax(-1)
+        bias = head.heads.bias.view(model.slots, -1)
+        bias[:: SPEC.num_codebooks, end] -= margin.quantile(1 - 1 / (model.stacking + 1), dim=0)
+
+
+def decode(
+    model: CoreLM,
+    batch: Batch,
+    name: str,
+    options: SamplingOptions = SAMPLING["sampled"],
+    max_frames: Tensor | int = 10,
+    names: list[str] = NAMES,
+    seed: int = 0,
+    min_frames: int = 1,
+    **conf: object,
+) -> Generation:
+    """What a strategy makes of a batch."""
+    strategy, sampler = build_strategy(name, **conf), Sampler(options, row_generators(seed, names))
+    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames)
+
+
+def assert_rows_are_their_own(model: CoreLM, name: str, options: SamplingOptions, **conf: object) -> None:
+    """Every row of the ragged batch is, code by code, what it is alone; its costs are too."""
+    batch, limits = ragged_batch(), torch.tensor([9, 20, 14])
+    together = decode(model, batch, name, options, limits, seed=7, **conf)
+    for row in range(3):
+        alone = decode(model, batch.row(row), name, options, limits[row], NAMES[row : row + 1], seed=7, **conf)
+        assert torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
+        for field in ("lengths", "has_eos", "steps", "local_passes"):
+            assert getattr(together, field)[row] == getattr(alone, field)[0], field
+        torch.testing.assert_close(together.logprobs[row], alone.logprobs[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(params=list(PRIMARIES))

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-SMALL = ["--primary_conf", "width=32", "--primary_conf", "layers=1", "--local_conf", "width=16"]
+from espnet_ext.bin import run
+
+SMALL = ["--primary_conf", "width=32", "--primary_conf", "layers=1", "--local", "ar,maskgit"]
+SMALL += ["--local_conf", "ar.width=16", "--local_conf", "maskgit.width=16"]
 
 
 def tone(seconds=1.0):
@@ -15,6 +18,16 @@ def tone(seconds=1.0):
     phase = 2 * np.pi * (120 * time + 20 * time**2)
     noise = np.random.default_rng(0).normal(0, 0.01, time.shape)
     return (sum(np.sin(k * phase) / k for k in range(1, 20)) * 0.1 + noise).astype(np.float32)
+
+
+def one_error(main, *arguments) -> str:
+    """The line that a command ends with."""
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: main([str(argument) for argument in arguments]))
+    line = str(caught.value)
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    return line
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +81,7 @@ def command(corpus, output, *more, conf=None):
 
 @pytest.fixture(scope="session")
 def experiment(corpus, tmp_path_factory):
-    """One trained epoch at S = 2."""
+    """One trained epoch at S = 2, with an AR and a MaskGIT local transformer beside the parallel heads."""
     from espnet_ext.tasks.codec_lm import CodecLMTask
 
     output = tmp_path_factory.mktemp("exp") / "model"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from fabricated import one_error
 
 from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp, write_data_dir, write_scp
-from espnet_ext.sampling import SamplingOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "egs2" / "mini_libritts"
@@ -30,16 +29,6 @@ FULL_DISK = (
     "module = not sys.argv[0].endswith('.py')\n"
     "(runpy.run_module if module else runpy.run_path)(sys.argv[0], run_name='__main__')\n"
 )
-
-
-def one_error(main, *arguments) -> str:
-    """The line that a command ends with."""
-    with pytest.raises(SystemExit) as caught:
-        run(lambda: main([str(argument) for argument in arguments]))
-    line = str(caught.value)
-    assert line.startswith("error: ")
-    assert "\n" not in line
-    return line
 
 
 def on_a_full_disk(folder: Path, *command: object) -> str:
@@ -122,149 +111,6 @@ def test_a_codes_archive_that_is_cut_anywhere_names_file_and_utterance(tmp_path:
         ) as caught:
             codes["a-1"]
         assert str(caught.value).isprintable()
-
-
-# --- options of decoding ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"temperature": float("nan")}, "temperature must be at least 0 and finite, got nan"),
-        ({"top_k": 2.5}, "top_k must be an integer, got 2.5"),
-        ({"top_k": True}, "top_k must be an integer, got True"),
-        ({"top_p": None}, "top_p must be a number, got None"),
-    ],
-)
-def test_sampling_options_of_the_wrong_kind_are_refused(options, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        SamplingOptions(**options)
-
-
-@pytest.mark.espnet
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("sampling: {temperature: hot}", "temperature must be a number, got 'hot' (in decode.yaml)"),
-        ("sampling: 3", "sampling must be names and values, got 3"),
-        ("sampling: {3: 4, a: 5}", "sampling must have keys among"),
-        ("decoding_conf: [1]", "decoding_conf must be names and values, got [1]"),
-        ("decoding_conf: {rounds: 4}", "decoding_conf of local_ar must be among [], got ['rounds']"),
-        ("decoding: fast", "decoding must be one of"),
-        ("decoding: [local_ar]", "decoding must be the name of a strategy"),
-        ("maxlenratio: big", "maxlenratio must be a number, got 'big'"),
-        ("maxlenratio: -1", "maxlenratio must be positive and finite, got -1"),
-        ("maxlenratio: .nan", "maxlenratio must be positive and finite, got nan"),
-        ("seed: x", "seed must be an integer, got 'x'"),
-        ("min_frames: 0", "min_frames must be at least 1, got 0"),
-        ("min_frames: 2.5", "min_frames must be an integer, got 2.5"),
-        ("3: 4\na: 5", "inference_config must have keys among"),
-        ("- 1", "inference_config must hold names and values, got decode.yaml with list"),
-        ("seed: [", "inference_config must be a yaml file, got decode.yaml"),
-    ],
-)
-def test_a_wrong_decode_yaml_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, content, message) -> None:
-    pytest.importorskip("espnet2")
-    from espnet_ext.bin import codec_lm_inference, say
-
-    monkeypatch.chdir(tmp_path)
-    Path("decode.yaml").write_text(content)
-    more = ("--inference_config", "decode.yaml")
-    assert message in one_error(say.main, "exp", "abc", "-o", "out.wav", *more)
-    line = ("--exp", "exp", "--data_dir", "data", "--output_dir", "out", *more)
-    assert message in one_error(codec_lm_inference.main, *line)
-    assert [path.name for path in tmp_path.iterdir()] == ["decode.yaml"]
-
-
-@pytest.mark.espnet
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--batch_size", -1, "batch_size must be at least 1, got -1"),
-        ("--batch_size", 0, "batch_size must be at least 1, got 0"),
-        ("--num_threads", 0, "num_threads must be at least 1, got 0"),
-        ("--device", "cuda", "device must be cpu where there is no GPU that torch can use, got cuda"),
-    ],
-)
-def test_inference_refuses_what_it_cannot_do(tmp_path, monkeypatch, option, value, message) -> None:
-    pytest.importorskip("espnet2")
-    from espnet_ext.bin import codec_lm_inference
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    line = ("--exp", tmp_path / "exp", "--data_dir", tmp_path, "--output_dir", tmp_path / "out", option, value)
-    assert message in one_error(codec_lm_inference.main, *line)
-    assert not list(tmp_path.iterdir())
-
-
-# --- inference and say on a trained experiment -----------------------------------------------------------------------
-
-
-@pytest.mark.espnet
-def test_prompts_of_a_codec_that_nobody_knows_are_refused(corpus, experiment, tmp_path) -> None:
-    from espnet_ext.bin import codec_lm_inference, say
-
-    for name in ("text", "prompt.scp", "codes.scp", "utt2spk"):
-        shutil.copy(corpus / "dev" / name, tmp_path)
-    line = ("--exp", experiment, "--data_dir", tmp_path, "--output_dir", tmp_path / "out")
-    error = one_error(codec_lm_inference.main, *line)
-    assert f"{tmp_path / 'codec_info.yaml'} not found: it must tell which codec made prompt.scp" in error
-    line = (experiment, "abc", "-o", tmp_path / "out.wav", "--speaker", "s", "--data_dir", tmp_path)
-    assert "codec_info.yaml not found: it must tell which codec made codes.scp" in one_error(say.main, *line)
-    assert not list(tmp_path.glob("out*"))
-
-
-@pytest.mark.espnet
-def test_codes_are_written_before_any_wav(corpus, experiment, tmp_path) -> None:
-    from espnet_ext.bin.codec_lm_inference import write_results
-    from espnet_ext.inference import CodecLM, Speech
-
-    nothing = Speech(np.zeros((0, 8), dtype=np.int64), np.zeros(0, dtype=np.float32), True, 0.0)
-    with pytest.raises(ValueError, match="codes of s-0 must be"):
-        write_results({"s-0": nothing}, {}, CodecLM.from_experiment(experiment), tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.espnet
-@pytest.mark.parametrize("name", ["out.xyz", "out"])
-def test_say_writes_a_wav_under_any_name(experiment, tmp_path, name) -> None:
-    from espnet_ext.bin import say
-
-    say.main([str(experiment), "abc", "-o", str(tmp_path / name)])
-    info = soundfile.info(tmp_path / name)
-    assert (info.format, info.subtype, info.samplerate) == ("WAV", "PCM_16", 16000)
-
-
-@pytest.mark.espnet
-def test_a_speaker_without_codes_is_refused_and_one_with_some_is_heard(corpus, tmp_path) -> None:
-    from espnet_ext.bin.say import speaker_prompt
-
-    (tmp_path / "codes.scp").write_text((corpus / "dev" / "codes.scp").read_text())
-    (tmp_path / "utt2spk").write_text("r-0 s\ns-0 s\nt-0 t\n")
-    with pytest.raises(ValueError, match=r"speaker must have an utterance in .*codes.scp, got 't' without any"):
-        speaker_prompt("t", tmp_path, 8)
-    assert speaker_prompt("s", tmp_path, 8).shape == (5, 8)
-
-
-@pytest.mark.espnet
-@pytest.mark.parametrize(
-    ("samples", "message"),
-    [
-        (np.full(16000, np.nan), "prompt must be an audio file, got not finite"),
-        (np.zeros(0), "prompt must be an audio file, got empty wav"),
-        (b"RIFF, not really", "prompt must be an audio file, got unreadable wav"),
-    ],
-)
-def test_a_prompt_without_speech_is_refused(experiment, tmp_path, samples, message) -> None:
-    from espnet_ext.bin import say
-
-    prompt = tmp_path / "prompt.wav"
-    if isinstance(samples, bytes):
-        prompt.write_bytes(samples)
-    else:
-        soundfile.write(prompt, samples, 16000, subtype="FLOAT")
-    assert message in one_error(say.main, experiment, "abc", "-o", tmp_path / "out.wav", "--prompt", prompt)
-    assert not (tmp_path / "out.wav").exists()
 
 
 # --- codecs and token lists ------------------------------------------------------------------------------------------

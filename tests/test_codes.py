@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_ext.codes import CodecSpec, length_mask, num_steps, stack_frames, unstack_frames
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames, unstack_frames
 
 
 @pytest.mark.parametrize("frames", range(1, 9))
@@ -24,6 +24,25 @@ def test_slots_are_frame_major(stacking):
 def test_stacking_by_less_than_one_is_refused():
     with pytest.raises(ValueError, match="frame_stacking_factor must be at least 1, got 0"):
         stack_frames(torch.zeros(1, 1, 1, dtype=torch.long), 0, 0)
+
+
+@pytest.mark.parametrize("factor", [0, -2])
+def test_a_layout_without_frames_in_a_step_is_refused(factor):
+    with pytest.raises(ValueError, match=f"frame_stacking_factor must be at least 1, got {factor}"):
+        StepLayout(3, factor)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("frames", [1, 4, 7, 8, 9])
+def test_every_code_has_one_slot_and_every_other_slot_is_filled(factor, frames):
+    layout, codes = StepLayout(3, factor), torch.arange(frames * 3).view(1, frames, 3)
+    steps = layout.to_steps(codes, before_id=-1, after_id=-2)
+    assert steps.shape == (1, int(layout.num_steps(torch.tensor(frames))), layout.slots)
+    placed = steps.flatten().tolist()
+    assert placed == [*range(frames * 3), *[-2] * (len(placed) - frames * 3)]
+    of_frame = torch.cat([layout.frames(step) for step in range(steps.shape[1])])
+    assert of_frame.tolist() == [place // 3 for place in range(len(placed))]
+    assert torch.equal(layout.to_frames(steps)[:, :frames], codes)
 
 
 def test_special_ids_follow_the_codes_and_differ():

@@ -1,16 +1,17 @@
 """The numbers of training are the numbers of decoding, and a row's numbers are its own."""
 
+import math
+
 import pytest
+import test_maskgit
 import torch
-from conftest import SPEC, ragged_batch, tiny_model
+from conftest import SAMPLING, SPEC, make_ends_likely, ragged_batch, tiny_model
 
 from espnet_ext.codes import stack_frames
-from espnet_ext.decoding import build_strategy, generate, strategies
+from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive, build_strategy, generate
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
-
-LIMITS = torch.tensor([9, 20, 14])
 
 
 def with_path(model, frames=24):
@@ -99,25 +100,13 @@ def test_teacher_forced_scores_of_a_row_do_not_depend_on_its_batch(primary, stac
         start = end
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("name", list(strategies))
-def test_a_generated_row_does_not_depend_on_its_batch(primary, stacking, name, temperature):
-    model, batch, options = tiny_model(primary, stacking), ragged_batch(), SamplingOptions(temperature, top_k=5)
-    strategy, names = build_strategy(name), ["a", "b", "c"]
-    sampler = Sampler(options, row_generators(7, names))
-    together = generate(model, batch.conditions(model), strategy, sampler, LIMITS)
-    for index in range(3):
-        conditions = batch.row(index).conditions(model)
-        sampler = Sampler(options, row_generators(7, names[index : index + 1]))
-        alone = generate(model, conditions, strategy, sampler, LIMITS[index])
-        assert torch.equal(together.codes[index, : together.lengths[index]], alone.codes[0])
-        assert bool(together.has_eos[index]) == bool(alone.has_eos[0])
-        torch.testing.assert_close(together.logprobs[index], alone.logprobs[0], rtol=1e-4, atol=1e-4)
+# a strategy of a third party has no oracle here
+ORACLES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"]
 
 
-@pytest.mark.parametrize("name", list(strategies))
+@pytest.mark.parametrize("name", ORACLES)
 def test_greedy_generation_with_cache_equals_full_recomputation(primary, stacking, name):
-    """The oracle prefills anew and replays every step from the start, for every step."""
+    """The oracle prefills anew and replays every step from the start, for every step; no code of a strategy runs."""
     model, batch, strategy = tiny_model(primary, stacking), ragged_batch(), build_strategy(name)
     fast = generate(model, batch.conditions(model), strategy, Sampler(SamplingOptions(0.0)), 8)
     frames = torch.zeros(3, 0, SPEC.num_codebooks, dtype=torch.long)
@@ -139,12 +128,103 @@ def naive_greedy_step(model, strategy, hidden, step):
     legal = legal_ids(SPEC, model.layout, step, min_frames=1)
     head = model.heads.of(strategy.head_types[0])
     if isinstance(head, MaskGITLocalTransformer):
-        return strategy.decode_step(model.heads, hidden, Sampler(SamplingOptions(0.0)).for_step(legal[None])).codes
+        return naive_masked_step(strategy, head, hidden, legal)[0]
     codes = torch.zeros(len(hidden), model.slots, dtype=torch.long)
     for slot in range(model.slots):
         logits = head(hidden, codes).logits[:, slot]
         codes[:, slot] = logits.masked_fill(~legal[slot], -torch.inf).argmax(-1)
     return codes
+
+
+def likeliest(local, hidden, codes, legal):
+    """Per slot the most likely legal id and its probability, from one pass over one row."""
+    with torch.no_grad():
+        logits = local.logits(hidden[None], torch.tensor([codes]))[0]
+    guesses = []
+    for slot in range(local.slots):
+        ids = [v for v in range(SPEC.vocab_size) if legal[slot][v]]
+        weights = [math.exp(float(logits[slot, v])) for v in ids]
+        best = max(range(len(ids)), key=lambda i: weights[i])
+        guesses.append((ids[best], weights[best] / sum(weights)))
+    return guesses
+
+
+def naive_greedy_unmasking(local, hidden, legal, choose, causal=False):
+    """One row, one slot at a time; `choose(round, unknown slots by falling probability, guesses)` is the strategy."""
+    legal = [row.tolist() for row in legal]
+    codes, rounds = [SPEC.mask_id] * local.slots, 0
+    while SPEC.mask_id in codes:
+        guesses = likeliest(local, hidden, codes, legal)
+        if rounds == 0 and not causal:
+            ends = [m for m in range(0, local.slots, SPEC.num_codebooks) if guesses[m][0] == SPEC.eos_id]
+            for slot in range(ends[0], local.slots) if ends else ():
+                codes[slot] = SPEC.eos_id
+            for row in legal:
+                row[SPEC.eos_id] = False
+        unknown = [slot for slot in range(local.slots) if codes[slot] == SPEC.mask_id]
+        by_probability = sorted(unknown, key=lambda slot: (-guesses[slot][1], slot))
+        for slot in choose(rounds, by_probability, guesses):
+            codes[slot] = guesses[slot][0]
+        rounds += 1
+    return codes, rounds
+
+
+def chooser(strategy, slots):
+    """The rule by which a strategy reveals slots, said once more without tensors."""
+
+    def adaptive(number, by_probability, guesses):
+        sure = [slot for slot in by_probability if guesses[slot][1] >= strategy.threshold]
+        most = strategy.max_codes or slots
+        if number == strategy.n_rounds - 1:
+            return by_probability
+        return by_probability[: max(min(len(sure), most), strategy.min_codes)]
+
+    def cosine(number, by_probability, guesses):
+        known = slots - len(by_probability)
+        return by_probability[: max(test_maskgit.THREE_ROUNDS[slots][number] - known, 0)]
+
+    def causal(number, by_probability, guesses):
+        return [slot for slot in by_probability if slot < test_maskgit.CAUSAL_ROUNDS[slots][number]]
+
+    if isinstance(strategy, LocalMaskGITAdaptive):
+        return adaptive
+    return causal if strategy.order == "causal" else cosine
+
+
+def naive_masked_step(strategy, local, hidden, legal):
+    """Greedy codes (R, M) and passes (R,) of one step, row by row."""
+    choose = chooser(strategy, local.slots)
+    causal = isinstance(strategy, LocalMaskGIT) and strategy.order == "causal"
+    rows = [naive_greedy_unmasking(local, row, legal, choose, causal) for row in hidden]
+    return torch.tensor([codes for codes, _ in rows]), torch.tensor([passes for _, passes in rows])
+
+
+NAIVE = [
+    LocalMaskGIT(order="purity"),
+    LocalMaskGIT(order="confidence"),
+    LocalMaskGIT(order="causal"),
+    LocalMaskGITAdaptive(threshold=0.25),
+    LocalMaskGITAdaptive(threshold=0.2, min_codes=2, max_codes=3),
+    LocalMaskGITAdaptive(threshold=0.9, n_rounds=2),
+]
+
+
+@pytest.mark.parametrize("strategy", NAIVE, ids=repr)
+@pytest.mark.parametrize("stacking", [1, 2, 4])
+def test_greedy_unmasking_equals_the_naive_loop(strategy, stacking):
+    """With an EOS that is likely in some rows, so that the rule for the end is compared as well."""
+    model = tiny_model(stacking=stacking)
+    local = model.heads.of(MaskGITLocalTransformer)
+    hidden, _ = test_maskgit.random_steps(local, steps=12)
+    make_ends_likely(model, hidden)
+    legal = legal_ids(SPEC, model.layout, step=1, min_frames=1)
+    expected, passes = naive_masked_step(strategy, local, hidden, legal)
+    with torch.no_grad():
+        filled = strategy.decode_step(model.heads, hidden, Sampler(SAMPLING["greedy"]).for_step(legal[None]))
+    ends = expected[:, 0] == SPEC.eos_id
+    assert ends.any() and not ends.all(), "the test needs rows that end and rows that go on"
+    assert torch.equal(filled.codes, expected)
+    assert torch.equal(filled.local_passes, passes)
 
 
 def test_greedy_equals_top_k_of_one(primary):

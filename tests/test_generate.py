@@ -10,7 +10,7 @@ from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import DecodingStrategy, Filled, generate, same_passes
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ParallelHeads
-from espnet_ext.sampling import Sampler, SamplingOptions
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 GREEDY = Sampler(SamplingOptions(0.0))
 
@@ -86,10 +86,41 @@ def test_eos_is_legal_in_codebook_0_after_min_frames_only():
     assert legal[..., : SPEC.codebook_size].all()
 
 
+@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize(("stacking", "delays"), [(1, ()), (2, ()), (4, ()), (1, (0, 2, 1))])
+def test_repetition_is_counted_in_the_last_frames_that_are_complete(stacking, delays, window):
+    model, seen = tiny_model("prefix", stacking, "none", delays=delays), []
+
+    class Counting(DecodingStrategy):
+        """Fills step l with the code l modulo 8, and keeps what it could have counted."""
+
+        head_types = (ParallelHeads,)
+
+        def decode_step(self, heads, hidden, sampler):
+            codes = torch.full((len(hidden), model.slots), len(seen) % 8)
+            seen.append(sampler.history)
+            return Filled(codes, torch.zeros(codes.shape), same_passes(hidden, 1))
+
+    sampler = Sampler(SamplingOptions(repetition_window=window), row_generators(0, ["a", "b", "c"]))
+    generate(model, ragged_batch().conditions(model), Counting(), sampler, 8)
+    delays = delays or (0, 0, 0)
+    for step, history in enumerate(seen):
+        complete = range(step * stacking - max(delays))  # frame t of codebook n was filled in step (t + delay) / S
+        expected = [[(t + delay) // stacking % 8 for delay in delays] for t in complete][-window:]
+        assert (history is None and not expected) or history.tolist() == [expected] * 3
+
+
 def test_sampling_without_a_generator_per_row_is_refused():
     model = tiny_model()
     with pytest.raises(ValueError, match="generators must be one per row = 3, got 0"):
         generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), Sampler(SamplingOptions()), 5)
+
+
+def test_a_prefix_longer_than_the_learned_positions_is_refused():
+    model, batch = tiny_model("prefix_learned"), ragged_batch()
+    long = batch._replace(text=batch.text.repeat(1, 10), text_lengths=batch.text_lengths * 10)
+    with pytest.raises(ValueError, match="max_positions must be at least 75, got 64"):
+        generate(model, long.conditions(model), Scripted(("", "", "")), GREEDY, 5)
 
 
 def test_a_limit_below_min_frames_is_refused():

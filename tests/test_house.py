@@ -56,13 +56,15 @@ USE_EXAMPLE = """
 import torch
 import example
 from espnet_ext.decoding import build_strategy
-from espnet_ext.local_transformer import ParallelHeads
+from espnet_ext.local_transformer import Heads, ParallelHeads
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 torch.manual_seed(0)
-heads = ParallelHeads(slots=6, vocab_size=11, width=4)
-filled = build_strategy("best_of").decode_step(
-    heads, torch.randn(5, 4), Sampler(SamplingOptions(), row_generators(0, list("abcde"))))
-assert filled.codes.shape == filled.logprobs.shape == (5, 6)
+heads = Heads({"parallel": ParallelHeads(slots=6, vocab_size=11, width=4)})
+for options, rows in ((SamplingOptions(), 5), (SamplingOptions(cfg_scale=2.0), 10)):
+    sampler = Sampler(options, row_generators(0, list("abcde")))
+    filled = build_strategy("best_of").decode_step(heads, torch.randn(rows, 4), sampler)
+    assert filled.codes.shape == filled.logprobs.shape == (rows, 6)
+    assert filled.local_passes.tolist() == [1] * rows
 """
 
 

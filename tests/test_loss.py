@@ -26,6 +26,18 @@ def test_head_loss_equals_the_naive_loop():
         assert float(stats[f"loss_cb{book}"]) == pytest.approx(sum(own) / len(own), rel=1e-5)
 
 
+def test_a_head_that_counts_no_code_has_no_loss_and_no_gradient():
+    """A batch of one short utterance may leave a slot, or all of them, without a masked code."""
+    logits = torch.randn(2, 3, 11, requires_grad=True)
+    mean, stats = head_loss(
+        LocalOutput(logits, torch.zeros(2, 3, dtype=torch.bool)), torch.zeros(2, 3, dtype=torch.long), codebooks=3
+    )
+    mean.backward()
+    assert (
+        float(mean.detach()) == 0.0 and not logits.grad.any() and all(float(value) == 0.0 for value in stats.values())
+    )
+
+
 def test_every_code_and_one_eos_frame_count_for_every_length(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
     loss = codec_loss(model(*batch), 3, stacking, LossWeights())
@@ -41,6 +53,15 @@ def test_weights_scale_their_part():
     total = codec_loss(output, 3, 1, LossWeights(0.5, 2.0, 3.0, 4.0)).total
     expected = sum(weight * parts[name] for name, weight in zip(zero, (0.5, 2.0, 3.0, 4.0), strict=True))
     assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_local_transformer_weighs_the_same():
+    model, batch = tiny_model(), ragged_batch()
+    with torch.no_grad():
+        output = model(*batch)
+    total = codec_loss(output._replace(alignment=None), 3, 1, LossWeights(0.0, 2.0)).total
+    expected = 2.0 * sum(head_loss(output.heads[name], output.targets, 3)[0] for name in ("ar", "maskgit"))
+    assert float(total) == pytest.approx(float(expected), rel=1e-6)
 
 
 def brute_force_forward_sum(log_attention, frames, tokens, blank):

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ["mini_libritts", "fsdd"]
+STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"]
+DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2]}
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "inference", "score"]
 PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggregate_stats_dirs"]
 
@@ -94,7 +96,7 @@ def copy_recipes(tmp_path: Path, name: str) -> Recipe:
     (made.root / "conf").mkdir()
     shutil.copy2(ROOT / "egs2" / name / "codec_lm1" / "run.sh", made.directory)
     (made.directory / "local" / "data.sh").write_text(DATA)
-    for config in ("train_mini", "train_fsdd", "train_tiny", "decode"):
+    for config in ("train_mini", "train_fsdd", "train_tiny", *(f"decode_{strategy}" for strategy in STRATEGIES)):
         (made.root / "conf" / f"{config}.yaml").write_text("{}\n")
     made.recorder.parent.mkdir(parents=True)
     made.recorder.write_text(RECORDER)
@@ -264,9 +266,34 @@ def test_every_strategy_and_stacking_factor_decodes_every_test_set(any_recipe: R
     assert outputs == {
         f"exp/codec_lm_train_{any_recipe.name.partition('_')[0]}_world_vq_char_s{factor}/decode_{strategy}/{name}"
         for factor in (1, 2)
-        for strategy in ("parallel", "local_ar")
+        for strategy in DECODINGS[any_recipe.name]
         for name in sets
     }
+    for call in calls:
+        assert value_of(call, "--inference_config") == f"../../../conf/decode_{value_of(call, '--decoding')}.yaml"
+
+
+def test_a_strategy_of_somebody_else_needs_a_configuration_and_is_told_before_the_first_stage(recipe: Recipe) -> None:
+    text = recipe.run("--decodings", "parallel best_of", status=2)
+    assert text == (
+        "error: --inference_config must be an existing file for decoding best_of, got 'conf/decode_best_of.yaml'\n"
+    )
+    assert recipe.calls() == []
+    (recipe.directory / "conf").mkdir()
+    (recipe.directory / "conf" / "decode_best_of.yaml").write_text("decoding: best_of\n")
+    recipe.run("--decodings", "best_of")
+    calls = [call for call in recipe.calls() if "--decoding" in call]
+    assert [value_of(call, "--inference_config") for call in calls] == ["conf/decode_best_of.yaml"] * 2
+    recipe.run("--stage", "score", "--decodings", "best_of")  # decodes nothing, so it needs none
+    recipe.run("--stop_stage", "train", "--decodings", "other")
+
+
+def test_a_given_decoding_configuration_is_that_of_every_strategy(recipe: Recipe) -> None:
+    (recipe.root / "conf" / "warm.yaml").write_text("sampling: {temperature: 1.0}\n")
+    recipe.run("--inference_config", "conf/warm.yaml")
+    calls = [call for call in recipe.calls() if "--decoding" in call]
+    assert {value_of(call, "--inference_config") for call in calls} == {"../../../conf/warm.yaml"}
+    assert len(calls) == 4
 
 
 def test_tiny_size_has_its_own_directories(tmp_path: Path) -> None:
@@ -303,7 +330,7 @@ def test_tiny_recipe_speaks_every_test_sentence(tmp_path: Path) -> None:
         for name in ("test_seen", "test_unseen")
     }
     decoded = sorted(directory.glob("exp_tiny/codec_lm_*_s?/decode_*/test_*"))
-    assert len(decoded) == 8  # two stacking factors, two strategies, two sets
+    assert len(decoded) == 20  # two stacking factors, five strategies, two sets
     for folder in decoded:
         assert {path.stem for path in (folder / "wav").glob("*.wav")} == sentences[folder.name]
         assert json.loads((folder / "timing.json").read_text())["rtf"] > 0

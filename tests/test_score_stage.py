@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.datadir import write_scp
 from espnet_ext.scoring.evaluate import Settings, evaluate
 from espnet_ext.scoring.figures import choose_utterances, error_bars, learning_curves, spectrograms
-from espnet_ext.scoring.report import results_page, table
+from espnet_ext.scoring.markdown import table
+from espnet_ext.scoring.report import results_page
+from espnet_ext.scoring.strategy_table import strategy_table
 from espnet_ext.scoring.system import load_reference, load_system
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +104,52 @@ def test_results_page_has_the_tables_of_espnet_and_says_what_is_absent(test_set:
     assert "- words that the recogniser does not know and so cannot hear: zyxxyz (4)" in page
     row = next(line for line in page.splitlines() if line.startswith("|y|2|")).split("|")
     assert row[-3:-1] == ["75.0", "0.250"]
+
+
+def three_strategies() -> dict[str, Any]:
+    """Results of x as local_ar, a copy of it as local_speculative, and y as parallel, at S = 2."""
+    costs = {"rtf": 0.25, "steps": 40, "batch_size": 16, "num_threads": 1}
+    costs |= {"frames_per_second": 400.4, "local_passes_per_frame": 0.5, "codes_per_pass": 4.0}
+    shutil.copytree("exp/decode_x", "exp/decode_z")
+    reference = load_reference(Path("reference"))
+    systems = [load_system("original", Path("reference"), reference.transcripts)]
+    for strategy, folder in (("local_ar", "x"), ("local_speculative", "z"), ("parallel", "y")):
+        directory = Path(f"exp/decode_{folder}/set")
+        costs["decoding"] = strategy
+        (directory / "timing.json").write_text(json.dumps(costs))
+        systems.append(load_system(f"s2_{strategy}", directory, reference.transcripts))
+    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20))
+
+
+def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_repeat(test_set: Path) -> None:
+    result = three_strategies()
+    pairs = [(pair["first"], pair["second"]) for pair in result["comparisons"]]
+    assert pairs == [
+        ("s2_local_ar", "s2_parallel"),
+        ("s2_local_speculative", "s2_parallel"),
+        ("s2_local_speculative", "s2_local_ar"),
+    ]
+    same = result["comparisons"][2]
+    assert (same["frechet"]["difference"], same["frechet"]["interval"]) == (0.0, (0.0, 0.0))
+    assert same["wer"]["difference"] == 0.0
+    about = {"title": "set", "environment": {"date": "2026"}, "figures": {}}
+    page = results_page([{**about, **result}], Path())
+    rows = [line for line in page.partition("### Strategies")[2].splitlines() if line.startswith("|")][:5]
+    assert [row.split("|")[1:3] for row in rows[2:]] == [
+        ["local_ar", "2"],
+        ["local_speculative", "2"],
+        ["parallel", "2"],
+    ]
+    assert rows[2].endswith("|0.50|4.00|400|0.250|")
+    assert "16 utterances at once, threads: 1; RTF: with the codec" in page
+
+
+def test_a_timing_file_of_an_earlier_version_leaves_dashes_in_the_table(test_set: Path) -> None:
+    scores = {f"s{factor}_parallel": evaluated()["systems"]["x"] for factor in (10, 2)}
+    rows = strategy_table({**scores, "original": scores["s2_parallel"]}).splitlines()[2:]
+    assert [row.split("|")[2] for row in rows] == ["2", "10"]
+    assert all(row.endswith("|–|–|–|0.250|") for row in rows)
+    assert strategy_table({"original": scores["s2_parallel"]}) == ""
 
 
 def test_scores_are_the_same_in_every_run(test_set: Path) -> None:

@@ -15,23 +15,27 @@ from espnet_ext.ark import read_codes
 from espnet_ext.bin import codec_lm_inference, say
 from espnet_ext.checkpoint import atomic_saves, load_strictly
 from espnet_ext.codec import copy_codec, create_codec, save_codec
+from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM, DecodeOptions, averaged_model_file
 from espnet_ext.tasks.codec_lm import CodecLMTask
 
 pytestmark = pytest.mark.espnet
-CONFS = sorted((Path(__file__).parent.parent / "conf").glob("train*.yaml"))
 MODEL_FILE = "valid.loss.ave.pth"
 
 
-@pytest.mark.parametrize("conf", CONFS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("stacking", [1, 2])
-def test_every_conf_builds(corpus, tmp_path, conf, stacking):
-    CodecLMTask.main(
-        cmd=command(corpus, tmp_path, "--dry_run", "true", "--frame_stacking_factor", str(stacking), conf=conf)
-    )
+def test_the_options_of_several_local_transformers_are_given_by_name_and_completed_in_config_yaml(experiment):
+    config = yaml.safe_load((experiment / "config.yaml").read_text())
+    assert config["local"] == ["ar", "maskgit"]
+    common = {"width": 16, "layers": 1, "heads": 4, "dropout": 0.0}
+    assert config["local_conf"] == {"ar": {**common, "hidden_at": "first"}, "maskgit": common}
+
+
+def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):
+    line = command(corpus, tmp_path, "--local", "none", "--dry_run", "true")
+    line = [word for word in line if not word.endswith("width=16")]
+    CodecLMTask.main(cmd=[word for word in line if word != "--local_conf"])
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert config["token_list"][-1] == "<eos>" and config["codec_info"]["spec"]["num_codebooks"] == 8
-    assert len(conf.read_text().splitlines()) <= 60
+    assert (config["local"], config["local_conf"]) == ("none", {})
 
 
 def test_statistics_hold_the_shape_of_every_utterance(corpus, tmp_path):
@@ -142,7 +146,13 @@ def test_codes_of_another_codec_are_refused(corpus, tmp_path):
     [
         (["--corelm_conf", "depth=3"], "corelm_conf of codec_lm must be among .*'depth'"),
         (["--primary_conf", "depth=3"], "primary_conf of cross_attention must be among .*'depth'"),
-        (["--local_conf", "depth=3"], "local_conf of ar must be among .*'depth'"),
+        (["--local_conf", "depth=3"], r"local_conf must have keys among \['ar', 'maskgit'\], got \['depth'\]"),
+        (["--local_conf", "ar.depth=3"], "local_conf of ar must be among .*'depth'"),
+        (["--local_conf", "maskgit.hidden_at=every"], "local_conf of maskgit must be among .*'hidden_at'"),
+        (["--local", "ar,mask"], r"local must be one of \['ar', 'maskgit'\], got 'mask'"),
+        (["--local", "ar,ar"], r"local must be one or several of .*, each once, got \['ar', 'ar'\]"),
+        (["--corelm_conf", "conditioning_dropout=1.5"], r"conditioning_dropout must be in \[0, 1\), got 1.5"),
+        (["--corelm_conf", "delays=[0,1]"], r"delays must be 8 whole numbers, .* got \[0, 1\]"),
         (["--model_conf", "depth=3"], "model_conf must be among .*'depth'"),
         (["--primary_conf", "width=abc"], "primary_conf.*'width': 'abc'"),
         (["--prompt_sec", "-1"], "prompt_sec must be at least 0"),
@@ -156,7 +166,7 @@ def test_options_that_do_not_exist_are_refused_by_name(corpus, tmp_path, more, m
         CodecLMTask.main(cmd=command(corpus, tmp_path, "--dry_run", "true", *more))
 
 
-@pytest.mark.parametrize("decoding", ["parallel", "local_ar"])
+@pytest.mark.parametrize("decoding", list(strategies))
 def test_inference_writes_everything_it_promises(corpus, experiment, tmp_path, decoding):
     data, text = tmp_path / "data", "s-0 abc\ns-1 a?b\ns-2  \n"
     copy_codec(corpus / "codec", data)
@@ -181,6 +191,7 @@ def test_inference_writes_everything_it_promises(corpus, experiment, tmp_path, d
     timing = json.loads((out / "timing.json").read_text())
     assert timing["utterances"] == 2 and timing["frames"] == sum(len(codes[utt]) for utt in codes)
     assert timing["decoding"] == decoding and timing["rtf"] > 0
+    assert timing["codes_per_pass"] * timing["local_passes_per_step"] == pytest.approx(16)  # M
     assert len(list((out / "wav").glob("*.wav"))) == 2
 
 

@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="text, and prompt.scp if there are prompts")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--inference_config", type=Path, help="Decode yaml")
-    parser.add_argument("--decoding", choices=list(strategies), help="Strategy; overrides the yaml's")
+    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
@@ -165,7 +165,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     speeches, skipped = speak_all(speak, args, options)
     write_results(speeches, skipped, speak, args.output_dir)
     cost = speak.timing
-    timing = {**asdict(cost), **cost.rates(), "batch_size": args.batch_size, **asdict(options)}
+    machine = {"batch_size": args.batch_size, "num_threads": args.num_threads, "device": args.device}
+    timing = {**asdict(cost), **cost.rates(), **machine, **asdict(options)}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
     if speak.tokenizer.unknown:

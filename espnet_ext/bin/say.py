@@ -32,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--model_file", help="Weights inside of the experiment; default: the average of the best epochs"
     )
     parser.add_argument("--inference_config", type=Path, help="Decode yaml")
-    parser.add_argument("--decoding", choices=list(strategies), help="Strategy; overrides the yaml's")
+    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     return parser
 

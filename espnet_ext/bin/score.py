@@ -38,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--compare", nargs=2, action="append", default=[], metavar=("NAME", "NAME"),
-        help="difference between two systems; repeatable; without it all pairs of systems of one experiment",
+        help="difference between two systems; repeatable; without it those to the parallel one of each experiment",
     )  # fmt: skip
     parser.add_argument(
         "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"

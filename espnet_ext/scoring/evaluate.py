@@ -20,6 +20,7 @@ from espnet_ext.scoring.system import Reference, System
 
 Array = NDArray[np.float64]
 Result = dict[str, Any]
+SAME_CODES = {"local_speculative": "local_ar"}  # a strategy and the one whose codes it should repeat
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Settings:
         vocabulary: further texts whose words may be heard, besides the test set's own.
         resamples: bootstrap draws.
         seed: of the draws.
-        compare: pairs of system names whose difference is wanted; empty: all pairs from one experiment, later minus
-            earlier.
+        compare: pairs of system names whose difference is wanted; empty: every system of an experiment minus its
+            parallel one (its first one, where none is parallel), and `SAME_CODES`.
         frechet_reference: directory of other codes to measure the distance to; None: those of the test set itself.
     """
 
@@ -107,9 +108,15 @@ def _compared(systems: Sequence[System], wanted: Sequence[tuple[str, str]]) -> l
             if name not in names:
                 raise ValueError(f"compare must name systems among {names}, got {name!r}")
         return list(wanted)
-    models = [system for system in systems if system.experiment is not None]
-    pairs = [(later, earlier) for index, earlier in enumerate(models) for later in models[index + 1 :]]
-    return [(later.name, earlier.name) for later, earlier in pairs if later.experiment == earlier.experiment]
+    pairs = []
+    for experiment in dict.fromkeys(system.experiment for system in systems if system.experiment is not None):
+        models = [system for system in systems if system.experiment == experiment]
+        baseline = next((system for system in models if system.decoding == "parallel"), models[0])
+        pairs += [(system.name, baseline.name) for system in models if system is not baseline]
+        for system in models:
+            same = SAME_CODES.get(system.decoding or "")
+            pairs += [(system.name, other.name) for other in models if same is not None and other.decoding == same]
+    return list(dict.fromkeys(pairs))
 
 
 def _difference(first: float | None, second: float | None, draws: Array) -> Result | None:

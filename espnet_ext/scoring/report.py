@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.scoring.markdown import ABSENT, interval, number, percent, table
+from espnet_ext.scoring.strategy_table import speed_remarks, strategy_table
+
 Result = Mapping[str, Any]
-ABSENT = "–"
 MOST_NAMES = 5  # utterances named per system and reason; scores.json has them all
-
-
-def _number(value: float | None, digits: int) -> str:
-    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no negative zero
-
-
-def _percent(value: float | None) -> str:
-    return _number(None if value is None else 100 * value, 1)
-
-
-def _range(ends: Sequence[float] | None, digits: int, factor: float = 1.0) -> str:
-    return ABSENT if ends is None else " … ".join(_number(factor * end, digits) for end in ends)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    r"""A Markdown table.
-
-    Args:
-        header: names of the columns; the first is of text, the others of numbers.
-        rows: cells.
-
-    Returns:
-        Lines, each ended by a line feed.
-
-    >>> print(table(["system", "Err"], [["one|two", "1.0"]]), end="")
-    |system|Err|
-    |---|---:|
-    |one\|two|1.0|
-    """
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "".join(f"|{'|'.join(line)}|\n" for line in lines)
 
 
 def error_table(systems: Mapping[str, Result], measure: str) -> str:
@@ -59,11 +29,11 @@ def error_table(systems: Mapping[str, Result], measure: str) -> str:
         counts = scores[measure]
         units, sentences = counts["reference"], counts["sentences"]
         shares = [
-            _percent(counts[key] / units if units else None)
+            percent(counts[key] / units if units else None)
             for key in ("correct", "substitutions", "deletions", "insertions")
         ]
-        wrong = _percent(counts["wrong_sentences"] / sentences if sentences else None)
-        rows.append([name, str(sentences), str(units), *shares, _percent(counts["rate"]), wrong])
+        wrong = percent(counts["wrong_sentences"] / sentences if sentences else None)
+        rows.append([name, str(sentences), str(units), *shares, percent(counts["rate"]), wrong])
     unit = {"wer": "Wrd", "cer": "Chr"}[measure]
     return table(["dataset", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err"], rows)
 
@@ -83,10 +53,10 @@ def metric_table(systems: Mapping[str, Result]) -> str:
     for name, scores in systems.items():
         words, voice, frames = scores["wer"], scores["speaker"], scores["frechet"]
         row = [name, str(scores["utterances"])]
-        row += [_percent(words["rate"]), _range(words["interval"], 1, 100), _percent(scores["cer"]["rate"])]
-        row += [_number(voice["own"], 3), _number(voice["other"], 3), _percent(voice["nearest"])]
-        row += [_number(frames["distance"], 4), _number(frames["corrected"], 4), _range(frames["interval"], 4)]
-        row += [_number(scores["duration_ratio"], 2), _percent(scores["eos_rate"]), _number(scores["rtf"], 3)]
+        row += [percent(words["rate"]), interval(words["interval"], 1, 100), percent(scores["cer"]["rate"])]
+        row += [number(voice["own"], 3), number(voice["other"], 3), percent(voice["nearest"])]
+        row += [number(frames["distance"], 4), number(frames["corrected"], 4), interval(frames["interval"], 4)]
+        row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
         rows.append(row)
     return table(header, rows)
 
@@ -106,8 +76,8 @@ def comparison_table(comparisons: Sequence[Result]) -> str:
         for label, measure, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
             found = pair[measure]
             if found is not None:
-                values = [_number(factor * found[key], digits) for key in ("difference", "corrected")]
-                rows.append([names, label, *values, _range(found["interval"], digits, factor)])
+                values = [number(factor * found[key], digits) for key in ("difference", "corrected")]
+                rows.append([names, label, *values, interval(found["interval"], digits, factor)])
     return table(["systems", "measure", "difference", "bias-corrected", "95 %"], rows)
 
 
@@ -126,7 +96,7 @@ def speaker_table(systems: Mapping[str, Result]) -> str:
         cells = []
         for scores in systems.values():
             found = scores["speaker"]["by_speaker"].get(speaker)
-            cells.append(ABSENT if found is None else f"{_number(found['own'], 2)} / {_number(found['other'], 2)}")
+            cells.append(ABSENT if found is None else f"{number(found['own'], 2)} / {number(found['other'], 2)}")
         rows.append([speaker, *cells])
     return table(["speaker", *systems], rows)
 
@@ -169,6 +139,7 @@ def remarks(result: Result) -> list[str]:
         f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
         "it sees which frames occur, not their order"
     )
+    lines += speed_remarks(result["systems"])
     resamples, utterances = result["settings"]["resamples"], reference["utterances"]
     lines.append(
         f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
@@ -180,6 +151,9 @@ def remarks(result: Result) -> list[str]:
 def _section(result: Result, folder: Path) -> str:
     systems = result["systems"]
     parts = [f"## {result['title']}\n"]
+    strategies = strategy_table(systems)
+    if strategies:
+        parts.append("### Strategies\n\n" + strategies)
     parts.append("### WER\n\n" + error_table(systems, "wer"))
     parts.append("### CER\n\n" + error_table(systems, "cer"))
     parts.append("### Measures\n\n" + metric_table(systems))
@@ -236,9 +210,9 @@ def terminal_summary(results: Sequence[Result]) -> str:
     for result in results:
         for name, scores in result["systems"].items():
             voice = scores["speaker"]
-            row = [result["title"], name, _percent(scores["wer"]["rate"]), _number(voice["own"], 3)]
-            row += [_number(voice["other"], 3), _number(scores["frechet"]["distance"], 4)]
-            row += [_number(scores["duration_ratio"], 2), _percent(scores["eos_rate"]), _number(scores["rtf"], 3)]
+            row = [result["title"], name, percent(scores["wer"]["rate"]), number(voice["own"], 3)]
+            row += [number(voice["other"], 3), number(scores["frechet"]["distance"], 4)]
+            row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
             rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espnet_ext.datadir import read_scp
 from espnet_ext.scoring.waveform import read_mono
@@ -56,13 +57,18 @@ class System:
     missing: dict[str, str]
     has_own_codes: bool
     status: dict[str, str] | None
-    timing: dict[str, float] | None
+    timing: dict[str, Any] | None
 
     @property
     def experiment(self) -> Path | None:
         """Directory of the model, two above ``<model>/<decoding>/<set>``; None for systems that generate nothing."""
         generates = self.timing is not None and self.timing.get("steps", 0) > 0
         return self.directory.parent.parent if generates else None
+
+    @property
+    def decoding(self) -> str | None:
+        """Name of the strategy; None where nobody wrote it down."""
+        return None if self.timing is None else self.timing.get("decoding")
 
 
 def _readable(

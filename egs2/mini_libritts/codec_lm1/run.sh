@@ -33,5 +33,5 @@ exec bash "${shared}/codec_lm.sh" \
   --codec world_vq \
   --token_type char \
   --stacking "1 2" \
-  --decodings "parallel local_ar" \
+  --decodings "parallel local_ar local_maskgit local_maskgit_adaptive local_speculative" \
   "${defaults[@]}" "$@"

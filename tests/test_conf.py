@@ -1,0 +1,136 @@
+"""Every file of conf/ works as it is: training configurations build, decoding configurations decode."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fabricated import command
+
+pytest.importorskip("espnet2")
+from espnet_ext.codes import CodecSpec
+from espnet_ext.core_lm import CoreLM
+from espnet_ext.decoding import build_strategy, generate, strategies
+from espnet_ext.inference import DecodeOptions
+from espnet_ext.sampling import Sampler, row_generators
+from espnet_ext.tasks.codec_lm import CodecLMTask
+
+pytestmark = pytest.mark.espnet
+CONF = Path(__file__).resolve().parent.parent / "conf"
+TRAIN = {path.stem: path for path in sorted(CONF.glob("train_*.yaml"))}
+DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml"))}
+PAPER = {
+    "train_parallel": (["parallel"], 1),
+    "train_delay": (["parallel"], 1),
+    "train_local_ar": (["parallel", "ar"], 1),
+    "train_local_ar_stack2": (["parallel", "ar"], 2),
+    "train_local_ar_stack4": (["parallel", "ar"], 4),
+    "train_local_maskgit": (["parallel", "maskgit"], 1),
+    "train_local_maskgit_stack2": (["parallel", "maskgit"], 2),
+    "train_local_maskgit_stack4": (["parallel", "maskgit"], 4),
+}
+SHRUNK = ["--primary_conf", "width=32", "--primary_conf", "heads=2", "--primary_conf", "layers=1"]
+SHRUNK += ["--primary_conf", "text_layers=1", "--max_epoch", "1", "--num_workers", "0"]
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The models that the task builds, as they are built."""
+    models = []
+    build = CodecLMTask.build_model.__func__
+
+    def record(cls, args):
+        models.append(build(cls, args))
+        return models[-1]
+
+    monkeypatch.setattr(CodecLMTask, "build_model", classmethod(record))
+    yield models
+    models.clear()
+    gc.collect()  # the big ones take 0.7 GB each
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_every_training_configuration_builds_its_model(corpus, tmp_path, built, name):
+    CodecLMTask.main(cmd=command(corpus, tmp_path, "--dry_run", "true", conf=TRAIN[name]))
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    stated = yaml.safe_load(TRAIN[name].read_text())
+    for key in stated.keys() - {"num_workers"}:  # the command line sets it to 0
+        got = {name: written[key][name] for name in stated[key]} if key.endswith("_conf") else written[key]
+        assert key == "local_conf" or got == stated[key]  # that one is completed name by name
+    assert len(TRAIN[name].read_text().splitlines()) <= 60
+    if name in PAPER:
+        (model,) = built
+        assert (list(model.corelm.heads), model.corelm.stacking) == PAPER[name]
+        assert model.corelm.layout.delays == (tuple(range(8)) if name == "train_delay" else ())
+        assert 165e6 < sum(parameter.numel() for parameter in model.parameters()) < 195e6
+
+
+@pytest.mark.parametrize("name", ["train_tiny", "train_mini", "train_fsdd", "train_mini_prefix"])
+def test_the_recipes_configurations_build_with_stacked_frames(corpus, tmp_path, name):
+    CodecLMTask.main(
+        cmd=command(corpus, tmp_path, "--dry_run", "true", "--frame_stacking_factor", "2", conf=TRAIN[name])
+    )
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["frame_stacking_factor"] == 2
+
+
+def test_the_configurations_of_the_paper_are_all_there():
+    assert set(PAPER) <= set(TRAIN)
+
+
+@pytest.mark.parametrize("name", ["train_delay", "train_local_maskgit_stack4"])
+def test_a_configuration_of_the_paper_trains_when_it_is_shrunk(corpus, tmp_path, name):
+    local = [] if name == "train_delay" else ["--local_conf", "width=16"]
+    CodecLMTask.main(cmd=command(corpus, tmp_path, *SHRUNK, *local, conf=TRAIN[name]))
+    assert (tmp_path / "valid.loss.ave.pth").is_file()
+
+
+def test_configurations_of_the_paper_differ_only_where_they_must():
+    contents = {name: yaml.safe_load(TRAIN[name].read_text()) for name in PAPER}
+    for content in contents.values():
+        content["corelm_conf"].pop("delays", None)
+        content["model_conf"].pop("local", None)
+        for key in ("local", "local_conf", "frame_stacking_factor"):
+            content.pop(key, None)
+    assert all(content == contents["train_parallel"] for content in contents.values())
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_the_header_of_a_training_configuration_holds_its_command(name):
+    header = [line for line in TRAIN[name].read_text().splitlines() if line.startswith("#")]
+    assert any(f"conf/{name}.yaml" in line for line in header)
+    assert name not in PAPER or any("parameters" in line for line in header)
+
+
+def test_every_strategy_has_a_decoding_configuration_of_its_own():
+    own = [name for name in strategies if strategies[name].__module__.startswith("espnet_ext.")]
+    assert sorted(DECODE) == [f"decode_{name}" for name in own]
+
+
+@pytest.mark.parametrize("stacking", [1, 2])
+@pytest.mark.parametrize("name", DECODE)
+def test_every_decoding_configuration_is_complete_and_decodes(name, stacking):
+    content = yaml.safe_load(DECODE[name].read_text())
+    options = DecodeOptions.from_mapping(content)
+    assert f"decode_{options.decoding}" == name
+    assert set(content) == {field.name for field in dataclasses.fields(DecodeOptions)}
+    strategy = build_strategy(options.decoding, **options.decoding_conf)
+    stated = {field.name for field in dataclasses.fields(strategy)} - {"fixed_schedule"}
+    assert set(options.decoding_conf) == stated
+    torch.manual_seed(0)
+    small = {"width": 16, "heads": 2}
+    spec = CodecSpec(num_codebooks=8, codebook_size=32, frame_rate_hz=25.0, sample_rate_hz=16000)
+    model = CoreLM(
+        spec, 10, primary="prefix", primary_conf={**small, "layers": 1}, local=["ar", "maskgit"],
+        local_conf={"ar": small, "maskgit": small}, frame_stacking_factor=stacking,
+    ).eval()  # fmt: skip
+    text, nothing = torch.randint(10, (2, 4)), torch.zeros(2, dtype=torch.int64)
+    conditions = model.conditions(text, torch.tensor([4, 2]), torch.zeros(2, 0, 8, dtype=torch.int64), nothing)
+    sampler = Sampler(options.sampling_options(), row_generators(options.seed, ["a", "b"]))
+    made = generate(model, conditions, strategy, sampler, max_frames=9, min_frames=options.min_frames)
+    assert int(made.lengths.min()) >= options.min_frames
+    for row, length in enumerate(made.lengths.tolist()):
+        spec.check(made.codes[row, :length])
