@@ -164,7 +164,7 @@ class StepLayout:
             raise ValueError(f"frame_stacking_factor must be at least 1, got {self.stacking}")
         if not self.delays:
             return
-        whole = all(isinstance(delay, int) and delay >= 0 for delay in self.delays)
+        whole = all(type(delay) is int and delay >= 0 for delay in self.delays)
         if len(self.delays) != self.codebooks or not whole or self.delays[0] != 0:
             raise ValueError(
                 f"delays must be {self.codebooks} whole numbers, the first 0 and none negative, got {list(self.delays)}"

@@ -85,6 +85,8 @@ class CoreLM(nn.Module):
             if not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {value}")
         self.spec, self.code_corruption, self.conditioning_dropout = spec, code_corruption, conditioning_dropout
+        if not isinstance(delays, Sequence) or isinstance(delays, str):
+            raise ValueError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
         self.layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
         primary_conf = primary_conf or {}
         primaries.check_options(primary, primary_conf, given=2)

@@ -114,8 +114,9 @@ def avoid_repetition(probs: Tensor, plain: Tensor, share: Tensor, threshold: flo
     Returns:
         Probabilities that sum to 1.
     """
-    kept = probs.masked_fill(share > threshold, 0.0)
-    return kept + (1.0 - kept.sum(dim=-1, keepdim=True)) * plain
+    repeated = share > threshold
+    again = probs.masked_fill(~repeated, 0.0).sum(dim=-1, keepdim=True)
+    return probs.masked_fill(repeated, 0.0) + again * plain
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class Sampler:
             logits = logits.masked_fill(~self.legal[:, slots], -torch.inf)
         probs, logprobs = warp(logits, self.options), logits.log_softmax(-1)
         if self.history is not None and self.options.repetition_window:
-            share = self._share(logits.shape[-1], slots).to(probs.dtype)
+            share = self._share(logits.shape[-1], slots, probs.dtype)
             probs = avoid_repetition(probs, logprobs.exp(), share, self.options.repetition_threshold)
         return self._spread(logprobs), self._spread(probs)
 
@@ -255,12 +256,12 @@ class Sampler:
         noise = self._arrivals(tuple(probs.shape[1:]), probs.device) if noise is None else noise
         return (noise / probs.double()).masked_fill(probs == 0, torch.inf).argmin(dim=-1)
 
-    def _share(self, vocab_size: int, slots: slice) -> Tensor:
+    def _share(self, vocab_size: int, slots: slice, dtype: torch.dtype) -> Tensor:
         """Of the last frames, the share that has each code: (B, m, V)."""
         assert self.history is not None
         counts = torch.nn.functional.one_hot(self.history, vocab_size).sum(1)  # (B, N, V)
         codebooks = torch.arange(slots.start, slots.stop, device=counts.device) % counts.shape[1]
-        return counts[:, codebooks] / self.options.repetition_window
+        return counts[:, codebooks].to(dtype) / self.options.repetition_window
 
     def _guide(self, logits: Tensor) -> Tensor:
         if not self.options.guided:

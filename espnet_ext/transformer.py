@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.options import check_number
+
 POSITIONS = ("rope", "learned", "none")
 
 
@@ -267,6 +269,8 @@ class Transformer(nn.Module):
         cross_heads: int = 0,
     ) -> None:
         super().__init__()
+        check_number("layers", layers, least=0, whole=True)
+        check_number("heads", heads, least=1, whole=True)
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {list(POSITIONS)}, got {position!r}")
         self.heads, self.width = heads, width

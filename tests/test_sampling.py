@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators, warp
+from espnet_ext.sampling import Sampler, SamplingOptions, avoid_repetition, row_generators, warp
 
 
 def naive_warp(logits, options):
@@ -274,3 +274,10 @@ def test_an_id_is_banned_from_all_slots_on_top_of_the_others():
     sampler = Sampler(SamplingOptions()).for_step(legal)
     assert sampler.without(2).legal.tolist() == [[[True, False, False], [True, True, False]]]
     assert sampler.legal[..., 2].all(), "the sampler itself stays as it is"
+
+
+def test_avoiding_repetition_changes_nothing_where_nothing_is_repeated():
+    """Bug: one minus a sum of probabilities is a little below zero at times, and a code below zero was always drawn."""
+    logits = torch.randn(200, 4, 50, generator=torch.Generator().manual_seed(0))
+    probs, plain = warp(logits, SamplingOptions(top_p=0.5)), logits.softmax(-1)
+    assert torch.equal(avoid_repetition(probs, plain, torch.full_like(probs, 0.1), 0.1), probs)

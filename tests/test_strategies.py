@@ -135,7 +135,7 @@ def test_local_passes_of_variants_are_counted(name, conf):
 def test_a_row_that_is_done_takes_part_in_no_more_passes(name):
     """A count of the batch would charge every row with the passes of the slowest."""
     passes = fill(shared_model(stacking=2), name).local_passes
-    assert len(set(passes.tolist())) > 2
+    assert len(set(passes.tolist())) > 1
 
 
 @registered

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.local_transformer.base import (
+    LocalInput,
     LocalOutput,
     LocalTransformer,
     SlotEmbedding,
@@ -55,10 +56,8 @@ class ARLocalTransformer(LocalTransformer):
         if hidden_at not in ("first", "every"):
             raise ValueError(f"hidden_at must be first or every, got {hidden_at!r}")
         self.slots, self.spec = slots, spec
-        self.embedding = embedding
+        self.input = LocalInput(embedding, slots, primary_width, width)
         self.hidden_projection = nn.Linear(primary_width, width) if hidden_at == "every" else None
-        self.input_projection = nn.Linear(primary_width, width)
-        self.position = nn.Parameter(torch.empty(slots, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
         self.heads = SlotHeads(slots, width, spec.vocab_size)
 
@@ -82,11 +81,7 @@ class ARLocalTransformer(LocalTransformer):
             (P, m + 1 or m, V).
         """
         start = cache.length if cache is not None else 0
-        first_code = max(start - 1, 0)
-        x = self.embedding(codes, first_code)
-        if start == 0:
-            x = torch.cat((hidden[:, None], x), dim=1)
-        x = self.input_projection(x) + self.position[start : start + x.shape[1]]
+        x = self.input(hidden, codes, start)
         if self.hidden_projection is not None:
             x = x + self.hidden_projection(hidden)[:, None]
         mask = causal_mask(x.shape[1], x.device, start) if x.shape[1] > 1 else None

@@ -73,7 +73,7 @@ class CrossAttentionPrimary(Primary):
         self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
 
     def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths * conditions.given)
+        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
         if prompt.shape[1] == 0:
             return prompt, mask
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
@@ -107,7 +107,8 @@ class CrossAttentionPrimary(Primary):
         prior = path_log_prior(path, self.stacking, text_mask.shape[1], self.prior_width).to(steps.dtype)
         # the prompt attends to the text as well, without a preference
         prior = nn.functional.pad(prior, (0, 0, prompt.shape[1], 0))
-        keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
+        seen = mask & conditions.given[:, None]
+        keys = torch.cat((seen, mask.new_ones(steps.shape[:2])), dim=1)
         memory = self._read_text(encoded, text_mask, conditions.given)
         hidden = self.decoder(torch.cat((prompt, steps), dim=1), visible_mask(keys), memory=memory, prior=prior)
         existing = length_mask(step_lengths * self.stacking, path.shape[1])
@@ -124,8 +125,9 @@ class CrossAttentionPrimary(Primary):
         batch, width, _ = prompt.shape
         cache = self.decoder.new_cache(batch, width + max_steps)
         if width:
-            cache.key_mask[:, :width] = mask
-            self.decoder(prompt, visible_mask(mask), cache=cache, memory=memory)
+            seen = mask & conditions.given[:, None]
+            cache.key_mask[:, :width] = seen
+            self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
         frames = self._predict_frames(encoded, text_mask, prompt, mask).exp()
         path = path_of(frames, conditions.text_lengths, max_steps * self.stacking)
         return PrimaryState(cache, memory, path, start=width)
