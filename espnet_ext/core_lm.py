@@ -18,6 +18,7 @@ from espnet_ext.local_transformer import (
     SlotEmbedding,
     local_transformers,
 )
+from espnet_ext.options import check_number
 from espnet_ext.primary import Conditions, PrimaryState, primaries
 from espnet_ext.registry import Registry
 
@@ -82,8 +83,7 @@ class CoreLM(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("code_corruption", code_corruption), ("conditioning_dropout", conditioning_dropout)):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
+            check_number(name, value, least=0, below=1)
         self.spec, self.code_corruption, self.conditioning_dropout = spec, code_corruption, conditioning_dropout
         if not isinstance(delays, Sequence) or isinstance(delays, str):
             raise ValueError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
@@ -178,9 +178,9 @@ class CoreLM(nn.Module):
         chosen = torch.rand(steps.shape[:2], device=steps.device) < self.code_corruption
         return torch.where(chosen[..., None], random, steps)
 
-    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:
-        """The state before the first step; see `Primary.prefill`."""
-        return self.primary.prefill(conditions, max_steps)
+    def prefill(self, conditions: Conditions, max_steps: Tensor | int) -> PrimaryState:
+        """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
+        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)))
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
@@ -192,7 +192,7 @@ def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dic
 
     Args:
         local: a name, several names, or "none".
-        conf: options of the one, or options by name of the several.
+        conf: options of the one, or options by name.
 
     Returns:
         The options.
@@ -207,17 +207,20 @@ def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dic
         if conf:
             raise ValueError(f"local_conf must be empty with local none, got {sorted(conf)}")
         return {}
-    names = [local] if isinstance(local, str) else list(local)
-    if not names or len(set(names)) != len(names):
+    names = [local] if isinstance(local, str) else list(local) if isinstance(local, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise ValueError(f"local must be one or several of {list(local_transformers)}, each once, got {local!r}")
+    if not isinstance(conf, Mapping):
+        raise ValueError(f"local_conf must be names and values, got {conf!r}")
+    by_name = not isinstance(local, str) or isinstance(conf.get(local), Mapping)
     options: dict[str, Mapping[str, object]] = {}
     for name in names:
-        own = conf if isinstance(local, str) else conf.get(name, {})
+        own = conf.get(name, {}) if by_name else conf
         if not isinstance(own, Mapping):
             raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
         local_transformers.check_options(name, own, given=4)
         options[name] = own
-    strangers = sorted(set(conf) - set(names)) if not isinstance(local, str) else []
+    strangers = sorted(set(conf) - set(names), key=str) if by_name else []
     if strangers:
         raise ValueError(f"local_conf must have keys among {names}, got {strangers}")
     return options

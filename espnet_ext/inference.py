@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +55,9 @@ class DecodeOptions:
             value = getattr(self, name)
             if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
                 raise ValueError(f"{name} must be {what}, got {value!r}")
-        check_number("seed", self.seed, least=-math.inf, whole=True)
+        check_number("seed", self.seed, whole=True)
         check_number("min_frames", self.min_frames, least=1, whole=True)
-        if isinstance(self.maxlenratio, Real) and not 0 < self.maxlenratio < math.inf:
-            raise ValueError(f"maxlenratio must be positive and finite, got {self.maxlenratio}")
-        check_number("maxlenratio", self.maxlenratio, least=0)  # refuses what is no number
+        check_number("maxlenratio", self.maxlenratio, above=0)
         build_strategy(self.decoding, **self.decoding_conf)
         self.sampling_options()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from espnet_ext.alignment import Alignment, forward_sum_loss
 from espnet_ext.codes import length_mask
 from espnet_ext.core_lm import CoreLMOutput
 from espnet_ext.local_transformer import LocalOutput
+from espnet_ext.options import check_number
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class LossWeights:
     local: float = 1.0
     alignment: float = 1.0
     frames: float = 1.0
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            check_number(part.name, getattr(self, part.name), least=0)
 
 
 @dataclass

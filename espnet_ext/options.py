@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 
-def check_number(name: str, value: object, least: float, most: float = math.inf, whole: bool = False) -> None:
-    """Refuse what is no finite number in [least, most].
+def check_number(
+    name: str,
+    value: object,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    whole: bool = False,
+) -> None:
+    """Refuse what is no finite number inside of the bounds.
 
     Args:
         name: of the option.
         value: what was given.
         least: smallest allowed value.
         most: largest allowed value.
+        above: what an allowed value must be larger than.
+        below: what an allowed value must be smaller than.
         whole: whether only integers are allowed.
 
     Raises:
@@ -22,13 +33,22 @@ def check_number(name: str, value: object, least: float, most: float = math.inf,
     >>> check_number("n_rounds", 0, least=1, whole=True)
     Traceback (most recent call last):
     ValueError: n_rounds must be at least 1, got 0
+    >>> check_number("top_p", 1.5, above=0, most=1)
+    Traceback (most recent call last):
+    ValueError: top_p must be in (0, 1], got 1.5
     """
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise ValueError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
-    if not (-math.inf < value < math.inf and least <= value <= most):  # type: ignore[operator]  # a real number
+    number: Any = value
+    if -math.inf < number < math.inf and least <= number <= most and above < number < below:
+        return
+    left = f"({above}" if above > least else f"[{least}"
+    right = f"{below})" if below < most else f"{most}]"
+    allowed = f"in {left}, {right}"
+    if min(most, below) == math.inf:
         finite = "" if whole else " and finite"
-        allowed = f"at least {least}{finite}" if most == math.inf else f"in [{least}, {most}]"
-        raise ValueError(f"{name} must be {allowed}, got {value}")
+        allowed = f"above {above}{finite}" if above > least else f"at least {least}{finite}"
+    raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

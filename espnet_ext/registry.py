@@ -87,7 +87,7 @@ class Registry(Generic[T]):
             ValueError: if the name or an option is unknown; the message lists those there are.
         """
         known = list(inspect.signature(self[name]).parameters)[given:]
-        unknown = sorted(set(conf) - set(known))
+        unknown = sorted(set(conf) - set(known), key=str)
         if unknown:
             raise ValueError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,8 @@ class SamplingOptions:
         top_k: keeps the k most likely codes; 0 keeps all.
         top_p: keeps the smallest set of codes whose probabilities reach p; 1 keeps all.
         cfg_scale: weight s of classifier-free guidance, s * conditional + (1 - s) * unconditional logits; 1 for none.
-        repetition_window: frames in which a codebook's codes are counted for repetition-aware sampling; 0 for none.
+        repetition_window: last codes of a codebook, those of earlier steps, that are counted for repetition-aware
+            sampling; 0 for none.
         repetition_threshold: share of that window above which a drawn code is drawn again, from the distribution
             before temperature and truncation.
 
@@ -48,9 +48,7 @@ class SamplingOptions:
         check_number("cfg_scale", self.cfg_scale, least=0)
         check_number("repetition_window", self.repetition_window, least=0, whole=True)
         check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
-        if isinstance(self.top_p, Real) and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        check_number("top_p", self.top_p, least=0)  # refuses what is no number
+        check_number("top_p", self.top_p, above=0, most=1)
         if self.repetition_window and self.temperature == 0:
             raise ValueError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
 
@@ -86,7 +84,8 @@ def warp(logits: Tensor, options: SamplingOptions) -> Tensor:
     """
     if options.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    scaled = logits / options.temperature
+    # the most likely id at 0, or a temperature near 0 would overflow
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / options.temperature
     if 0 < options.top_k < logits.shape[-1]:
         # by rank, not by threshold: ties at the threshold must not keep more than k
         rank = scaled.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
@@ -131,7 +130,7 @@ class Sampler:
         options: how distributions are sharpened.
         generators: one per utterance.
         legal: (1 or B, M, V) bool, True for ids a slot of the current step may take; None for all.
-        history: (B, K, N) int64, the last frames; None before the first one and where nobody asks for it.
+        history: (B, K, N) int64, the last codes of every codebook; None in the first step and where nobody asks for it.
         noise: (B, M, V) arrival times that every draw of the step uses, see `with_fixed_noise`; None for fresh ones.
     """
 

@@ -271,6 +271,8 @@ class Transformer(nn.Module):
         super().__init__()
         check_number("layers", layers, least=0, whole=True)
         check_number("heads", heads, least=1, whole=True)
+        check_number("width", width, least=1, whole=True)
+        check_number("dropout", dropout, least=0, most=1)
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {list(POSITIONS)}, got {position!r}")
         self.heads, self.width = heads, width

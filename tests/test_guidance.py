@@ -181,7 +181,8 @@ def test_guided_passes_are_counted_per_utterance(name):
 
 def test_guiding_a_model_without_conditioning_dropout_warns_and_goes_on():
     model = tiny_model()
-    with pytest.warns(UserWarning, match="cfg_scale needs a model that was trained with conditioning_dropout above 0"):
+    message = "cfg_scale must be 1 for a model trained with conditioning_dropout 0, got 2.0"
+    with pytest.warns(UserWarning, match=message):
         decode(model, ragged_batch(), "parallel", SamplingOptions(cfg_scale=2.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,7 +11,7 @@ from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.loss import LossWeights, codec_loss
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
-FRAMES, ROWS, UPDATES = 6, 24, 450  # frames of an utterance, utterances of an update
+FRAMES, ROWS, UPDATES = 6, 24, 300  # frames of an utterance, utterances of an update
 CHANCE = 1 / SPEC.codebook_size**2  # of two independent codes both obeying their rule
 PERMUTATIONS = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [3, 0, 6, 1, 7, 2, 4, 5], [5, 7, 1, 6, 0, 4, 3, 2]])
 
@@ -29,10 +29,13 @@ def conditions_of(rows):
 
 
 def new_model(stacking):
-    """A model with every head."""
+    """A model with every head, whose codes and slots differ from the start.
+
+    With the usual small tables and positions the same is learnt, but unmasking takes it several times as long.
+    """
     torch.manual_seed(0)
     local = {"width": 48, "heads": 2}
-    return CoreLM(
+    model = CoreLM(
         SPEC,
         TEXT_VOCAB,
         primary="prefix",
@@ -40,7 +43,10 @@ def new_model(stacking):
         local=["ar", "maskgit"],
         local_conf={"ar": local, "maskgit": local},
         frame_stacking_factor=stacking,
-    ).train()
+    )
+    for parameter in (model.embedding.table.weight, model.heads["ar"].position, model.heads["maskgit"].position):
+        parameter.data *= 10.0
+    return model.train()
 
 
 @cache
@@ -93,7 +99,8 @@ def test_parallel_heads_learn_the_marginals_and_cannot_learn_more(stacking):
         ("local_ar", {}),
         ("local_maskgit", {"n_rounds": 99}),
         ("local_maskgit", {"n_rounds": 99, "order": "confidence"}),
-        ("local_maskgit_adaptive", {"threshold": 0.9, "n_rounds": 99}),
+        ("local_maskgit", {"n_rounds": 99, "order": "causal"}),
+        ("local_maskgit_adaptive", {"threshold": 0.99, "n_rounds": 99}),
         ("local_speculative", {"coupling": "gumbel"}),
         ("local_speculative", {"coupling": "rejection"}),
     ],
@@ -105,13 +112,6 @@ def test_local_transformers_learn_what_parallel_heads_cannot(stacking, strategy,
     if strategy in ("local_speculative", "local_maskgit_adaptive"):
         # one of a frame's three codes is free, and the other two follow from it in one pass
         assert passes < 0.9 * model.slots, f"{strategy} needs {passes:.2f} passes for {model.slots} codes"
-
-
-@stackings
-def test_a_fixed_order_of_unmasking_is_worse_than_the_models_own_but_no_guess(stacking):
-    """Training masks slots at random, so the states of one fixed order are rare: 0.94 to 0.99 at S = 2."""
-    obeys, passes = sample(trained(stacking)[0], "local_maskgit", n_rounds=99, order="causal")
-    assert obeys > 0.85 and passes == trained(stacking)[0].slots
 
 
 @stackings

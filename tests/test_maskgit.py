@@ -270,7 +270,7 @@ def test_an_end_that_stands_fills_what_lies_behind_it_and_cannot_be_drawn_later(
     legal = legal_ids(SPEC, model.layout, step=1, min_frames=1)[None]
     sampler = Sampler(SamplingOptions(), row_generators(0, ["a", "b"])).for_step(legal)
     step = MaskedStep(model.heads.of(MaskGITLocalTransformer), torch.zeros(2, 32, dtype=torch.float64), sampler)
-    draw = step.predict(step.unfinished())
+    draw = step.predict(step.rows_below(1))
     draw = draw._replace(codes=torch.tensor([[1, 1, 1, SPEC.eos_id, 1, 1], [1, 1, 1, 1, 1, 1]]))
     step.decide_end(draw)
     assert step.known.tolist() == [[False] * 3 + [True] * 3, [False] * 6]

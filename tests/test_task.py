@@ -27,7 +27,7 @@ def test_the_options_of_several_local_transformers_are_given_by_name_and_complet
     config = yaml.safe_load((experiment / "config.yaml").read_text())
     assert config["local"] == ["ar", "maskgit"]
     common = {"width": 16, "layers": 1, "heads": 4, "dropout": 0.0}
-    assert config["local_conf"] == {"ar": {**common, "hidden_at": "first"}, "maskgit": common}
+    assert config["local_conf"] == {"ar": common, "maskgit": common}
 
 
 def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):
@@ -148,7 +148,7 @@ def test_codes_of_another_codec_are_refused(corpus, tmp_path):
         (["--primary_conf", "depth=3"], "primary_conf of cross_attention must be among .*'depth'"),
         (["--local_conf", "depth=3"], r"local_conf must have keys among \['ar', 'maskgit'\], got \['depth'\]"),
         (["--local_conf", "ar.depth=3"], "local_conf of ar must be among .*'depth'"),
-        (["--local_conf", "maskgit.hidden_at=every"], "local_conf of maskgit must be among .*'hidden_at'"),
+        (["--local_conf", "maskgit.causal=true"], "local_conf of maskgit must be among .*'causal'"),
         (["--local", "ar,mask"], r"local must be one of \['ar', 'maskgit'\], got 'mask'"),
         (["--local", "ar,ar"], r"local must be one or several of .*, each once, got \['ar', 'ar'\]"),
         (["--corelm_conf", "conditioning_dropout=1.5"], r"conditioning_dropout must be in \[0, 1\), got 1.5"),

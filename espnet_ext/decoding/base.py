@@ -19,7 +19,8 @@ class Filled(NamedTuple):
     Attributes:
         codes: (R, M) int64.
         logprobs: (R, M).
-        local_passes: (R,) int64, passes of the local head that each row took part in.
+        local_passes: (R,) int64, passes of the local head that each row took part in; the one matrix product of the
+            parallel heads counts where they are that head, and not where they draft for another.
     """
 
     codes: Tensor

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from espnet_ext.codes import CodecSpec, StepLayout, length_mask
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.decoding.base import DecodingStrategy, Filled
 from espnet_ext.primary import Conditions
@@ -95,13 +95,18 @@ def generate(
     guided = sampler.options.guided
     if guided:
         if model.conditioning_dropout == 0:
-            warnings.warn("cfg_scale needs a model that was trained with conditioning_dropout above 0", stacklevel=2)
+            scale = sampler.options.cfg_scale
+            warnings.warn(
+                f"cfg_scale must be 1 for a model trained with conditioning_dropout 0, got {scale}: it has "
+                "not learned to speak without text",
+                stacklevel=2,
+            )
         conditions = conditions.with_unconditional()
-    max_steps = int(model.layout.num_steps(limit).max())
+    max_steps = model.layout.num_steps(limit)
     rows = _Rows(model.spec, model.layout, limit, min_frames)
-    state = model.prefill(conditions, max_steps)
+    state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
     codes = torch.full((batch, model.slots), model.spec.bos_id, device=device)
-    for _ in range(max_steps):
+    for _ in range(int(max_steps.max())):
         hidden = model.step(torch.cat((codes, codes)) if guided else codes, state)
         history = rows.history(sampler.options.repetition_window)
         filled = strategy.decode_step(model.heads, hidden, sampler.for_step(rows.legal(), history))
@@ -148,11 +153,11 @@ class _Rows:
         return torch.where(behind[..., None], only_eos, legal)
 
     def history(self, frames: int) -> Tensor | None:
-        """The last frames of every row, (B, up to `frames`, N), as far as they are complete."""
-        if frames == 0 or len(self.steps) <= self.layout.max_delay:
+        """The last codes of every codebook before this step, (B, up to `frames`, N); those of late ones are older."""
+        if frames == 0 or not self.steps:
             return None
-        enough = -(-frames // self.layout.stacking) + self.layout.max_delay
-        return self.layout.to_frames(torch.stack(self.steps[-enough:], dim=1))[:, -frames:]
+        enough = -(-frames // self.layout.stacking)
+        return unstack_frames(torch.stack(self.steps[-enough:], dim=1), self.layout.stacking)[:, -frames:]
 
     def commit(self, filled: Filled) -> Tensor:
         """Take a step's codes up to EOS or the limit; rows that are finished stay frozen at EOS.

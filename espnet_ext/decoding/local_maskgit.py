@@ -86,6 +86,8 @@ class LocalMaskGIT(DecodingStrategy):
             check_number("fixed_schedule", count, least=1, whole=True)
         if any(later <= earlier for earlier, later in pairwise(self.fixed_schedule)):
             raise ValueError(f"fixed_schedule must increase, got {list(self.fixed_schedule)}")
+        if self.noise and self.order == "causal":
+            raise ValueError(f"noise must be 0 with order causal, got {self.noise}")
         if self.fixed_schedule and len(self.fixed_schedule) != self.n_rounds:
             raise ValueError(f"n_rounds must be {len(self.fixed_schedule)} as fixed_schedule has, got {self.n_rounds}")
 
@@ -113,9 +115,9 @@ class LocalMaskGIT(DecodingStrategy):
         local = heads.of(MaskGITLocalTransformer)
         step = MaskedStep(local, hidden, sampler)
         for number, count in enumerate(self.schedule(local.slots)):
-            rows = step.unfinished()
-            if not len(rows):
-                break
+            rows = step.rows_below(count)
+            if not len(rows):  # a frame that ends the utterance may have made more known
+                continue
             draw = step.predict(rows)
             if self.order == "causal":
                 # codebook 0 of a frame is never behind its other codebooks, so the end needs no care

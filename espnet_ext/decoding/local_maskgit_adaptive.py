@@ -48,7 +48,7 @@ class LocalMaskGITAdaptive(DecodingStrategy):
         local = heads.of(MaskGITLocalTransformer)
         step = MaskedStep(local, hidden, sampler)
         for number in range(self.n_rounds):
-            rows = step.unfinished()
+            rows = step.rows_below(local.slots)
             if not len(rows):
                 break
             draw = step.predict(rows)

@@ -25,13 +25,14 @@ class MaskedStep:
     def __init__(self, local: MaskGITLocalTransformer, hidden: Tensor, sampler: Sampler) -> None:
         self.local, self.hidden, self.sampler = local, hidden, sampler
         self.codes = torch.full((len(hidden), local.slots), local.spec.mask_id, device=hidden.device)
-        self.logprobs = torch.zeros(self.codes.shape, dtype=hidden.dtype, device=hidden.device)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        self.logprobs = torch.zeros(self.codes.shape, dtype=dtype, device=hidden.device)
         self.known = torch.zeros_like(self.codes, dtype=torch.bool)
         self.passes = torch.zeros_like(self.codes[:, 0])
 
-    def unfinished(self) -> Tensor:
-        """Rows that have a masked slot: (R',) int64."""
-        return (~self.known).any(dim=1).nonzero()[:, 0]
+    def rows_below(self, count: int) -> Tensor:
+        """Rows of which fewer codes are known: (R',) int64."""
+        return (self.known.sum(dim=1) < count).nonzero()[:, 0]
 
     def predict(self, rows: Tensor) -> Draw:
         """A code for every slot of the given rows, known ones included; counts as one pass.

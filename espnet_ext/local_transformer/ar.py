@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.local_transformer.base import (
-    LocalInput,
     LocalOutput,
     LocalTransformer,
     SlotEmbedding,
@@ -33,11 +32,6 @@ class ARLocalTransformer(LocalTransformer):
         layers: number of its blocks.
         heads: number of its attention heads.
         dropout: probability of dropping, in training.
-        hidden_at: where the hidden vector enters: "first" in front of the codes, as in the paper, or "every",
-            added to each code as well, which a small model learns from sooner.
-
-    Raises:
-        ValueError: if `hidden_at` is something else.
     """
 
     def __init__(
@@ -50,14 +44,12 @@ class ARLocalTransformer(LocalTransformer):
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.0,
-        hidden_at: str = "first",
     ) -> None:
         super().__init__()
-        if hidden_at not in ("first", "every"):
-            raise ValueError(f"hidden_at must be first or every, got {hidden_at!r}")
         self.slots, self.spec = slots, spec
-        self.input = LocalInput(embedding, slots, primary_width, width)
-        self.hidden_projection = nn.Linear(primary_width, width) if hidden_at == "every" else None
+        self.embedding = embedding
+        self.input_projection = nn.Linear(primary_width, width)
+        self.position = nn.Parameter(torch.empty(slots, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
         self.heads = SlotHeads(slots, width, spec.vocab_size)
 
@@ -81,9 +73,11 @@ class ARLocalTransformer(LocalTransformer):
             (P, m + 1 or m, V).
         """
         start = cache.length if cache is not None else 0
-        x = self.input(hidden, codes, start)
-        if self.hidden_projection is not None:
-            x = x + self.hidden_projection(hidden)[:, None]
+        first_code = max(start - 1, 0)
+        x = self.embedding(codes, first_code)
+        if start == 0:
+            x = torch.cat((hidden[:, None], x), dim=1)
+        x = self.input_projection(x) + self.position[start : start + x.shape[1]]
         mask = causal_mask(x.shape[1], x.device, start) if x.shape[1] > 1 else None
         x = self.transformer(x, mask, cache=cache)
         return self.heads(x, start)

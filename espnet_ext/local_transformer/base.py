@@ -31,8 +31,7 @@ class SlotEmbedding(nn.Module):
     def __init__(self, slots: int, vocab_size: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(slots * vocab_size, width)
-        self.std = 0.02 * slots**0.5  # so that a step's mean has the usual 0.02
-        nn.init.normal_(self.table.weight, std=self.std)
+        nn.init.normal_(self.table.weight, std=0.02 * slots**0.5)  # so that a step's mean has the usual 0.02
         self.register_buffer("slot_offset", torch.arange(slots) * vocab_size, persistent=False)
 
     def forward(self, codes: Tensor, first_slot: int = 0) -> Tensor:
@@ -47,46 +46,6 @@ class SlotEmbedding(nn.Module):
         flat = (codes + self.slot_offset).reshape(-1, codes.shape[-1])
         mean = nn.functional.embedding_bag(flat, self.table.weight, mode="mean")
         return mean.view(*codes.shape[:-1], self.table.embedding_dim)
-
-
-class LocalInput(nn.Module):
-    """What a local transformer reads: the hidden vector, then codes, each with the position of its slot.
-
-    The tables are small for the primary transformer's sake. Here a code must weigh as much as the hidden vector from
-    the first update on, or the local transformer learns late to look at codes at all; so codes have a projection of
-    their own, with larger initial weights.
-
-    Args:
-        embedding: the code tables, shared with the primary transformer.
-        positions: most positions, the hidden vector's included.
-        primary_width: D of the hidden vectors and of the tables.
-        width: of the local transformer.
-    """
-
-    def __init__(self, embedding: SlotEmbedding, positions: int, primary_width: int, width: int) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.hidden_projection = nn.Linear(primary_width, width)
-        self.code_projection = nn.Linear(primary_width, width)
-        nn.init.normal_(self.hidden_projection.weight, std=primary_width**-0.5)
-        nn.init.normal_(self.code_projection.weight, std=primary_width**-0.5 / embedding.std)
-        self.position = nn.Parameter(torch.empty(positions, width).normal_(std=0.3))
-
-    def forward(self, hidden: Tensor, codes: Tensor, start: int = 0) -> Tensor:
-        """Positions start …: (P, m + 1, width) from the hidden vector on, (P, m, width) behind it.
-
-        Args:
-            hidden: (P, D).
-            codes: (P, m) int64 of slots max(start - 1, 0) …
-            start: the first position, 0 for the hidden vector.
-
-        Returns:
-            The positions.
-        """
-        x = self.code_projection(self.embedding(codes, max(start - 1, 0)))
-        if start == 0:
-            x = torch.cat((self.hidden_projection(hidden)[:, None], x), dim=1)
-        return x + self.position[start : start + x.shape[1]]
 
 
 class SlotHeads(nn.Module):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.local_transformer.base import (
-    LocalInput,
     LocalOutput,
     LocalTransformer,
     SlotEmbedding,
@@ -75,7 +74,9 @@ class MaskGITLocalTransformer(LocalTransformer):
     ) -> None:
         super().__init__()
         self.slots, self.spec = slots, spec
-        self.input = LocalInput(embedding, slots + 1, primary_width, width)
+        self.embedding = embedding
+        self.input_projection = nn.Linear(primary_width, width)
+        self.position = nn.Parameter(torch.empty(slots + 1, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
         self.heads = SlotHeads(slots, width, spec.vocab_size)
 
@@ -89,7 +90,8 @@ class MaskGITLocalTransformer(LocalTransformer):
         Returns:
             The logits; those of known slots mean nothing.
         """
-        x = self.transformer(self.input(hidden, codes), mask=None)
+        x = torch.cat((hidden[:, None], self.embedding(codes)), dim=1)
+        x = self.transformer(self.input_projection(x) + self.position, mask=None)
         return self.heads(x[:, 1:])
 
     def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)

@@ -115,12 +115,12 @@ class Primary(nn.Module, ABC):
         """
 
     @abstractmethod
-    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:
         """The state before the first step.
 
         Args:
             conditions: text and prompt.
-            max_steps: steps the cache has to hold.
+            max_steps: (B,) int64, most steps of each row.
 
         Returns:
             The state.

@@ -117,19 +117,20 @@ class CrossAttentionPrimary(Primary):
         alignment = Alignment(log_attention, frames, predicted, conditions.text_lengths, step_lengths)
         return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
 
-    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
         text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
         encoded = self.text_encoder(conditions.text, text_mask)
         memory = self._read_text(encoded, text_mask, conditions.given)
         prompt, mask = self._encode_prompt(conditions)
         batch, width, _ = prompt.shape
-        cache = self.decoder.new_cache(batch, width + max_steps)
+        steps = int(max_steps.max())
+        cache = self.decoder.new_cache(batch, width + steps)
         if width:
             seen = mask & conditions.given[:, None]
             cache.key_mask[:, :width] = seen
             self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
         frames = self._predict_frames(encoded, text_mask, prompt, mask).exp()
-        path = path_of(frames, conditions.text_lengths, max_steps * self.stacking)
+        path = path_of(frames, conditions.text_lengths, steps * self.stacking)
         return PrimaryState(cache, memory, path, start=width)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102

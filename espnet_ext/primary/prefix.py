@@ -55,10 +55,11 @@ class PrefixPrimary(Primary):
         order = keep.to(torch.int8).argsort(dim=1, stable=True)
         return joined.gather(1, order[..., None].expand_as(joined)), keep.gather(1, order)
 
-    def _check_length(self, length: int) -> None:
-        if self.position is not None and length > self.position.num_embeddings:
+    def _check_lengths(self, mask: Tensor, steps: Tensor) -> None:
+        longest = int((mask.sum(dim=1) + steps).max())
+        if self.position is not None and longest > self.position.num_embeddings:
             raise ValueError(
-                f"max_positions must be at least {length} for this prompt, text and length limit, "
+                f"max_positions must be at least {longest} for prompt, text and speech of this length, "
                 f"got {self.position.num_embeddings}"
             )
 
@@ -66,23 +67,24 @@ class PrefixPrimary(Primary):
         if self.position is None:
             return x
         index = torch.arange(start, start + x.shape[1], device=x.device) - padding[:, None]
-        return x + self.position(index.clamp_min(0))
+        # outside lie only padding and rows that have ended
+        return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
 
     def forward(  # noqa: D102
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
-        self._check_length(prefix.shape[1] + steps.shape[1])
+        self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, steps + self.segment[2]), dim=1), 0, (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
         hidden = self.transformer(x, visible_mask(keys))
         return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
 
-    def prefill(self, conditions: Conditions, max_steps: int) -> PrimaryState:  # noqa: D102
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
         prefix, mask = self._prefix(conditions)
         batch, width, _ = prefix.shape
-        self._check_length(width + max_steps)
-        cache = self.transformer.new_cache(batch, width + max_steps)
+        self._check_lengths(mask, max_steps)
+        cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
         cache.key_mask[:, :width] = mask
         self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
         return PrimaryState(cache, start=width)

@@ -155,14 +155,14 @@ class CodecLMTask(AbsTask):
         weights = check_model_conf(args.model_conf)
         # what stands before these in the constructor are options of the task, so that S is spelled in one place
         corelms.check_options(args.corelm, args.corelm_conf, given=7)
-        args.local_conf = complete_local_conf(args.local or "none", args.local_conf)
+        args.local_conf = complete_local_conf("none" if args.local is None else args.local, args.local_conf)
         try:
             corelm = corelms[args.corelm](
                 spec,
                 len(tokens),
                 primary=args.primary,
                 primary_conf=args.primary_conf,
-                local=args.local or "none",
+                local="none" if args.local is None else args.local,
                 local_conf=args.local_conf,
                 frame_stacking_factor=args.frame_stacking_factor,
                 **args.corelm_conf,
