@@ -295,6 +295,7 @@ class CodecLM:
             ValueError: if the model lacks a head the strategy needs, a text is empty, or a prompt is of another codec.
         """
         self._check_heads(options.decoding)
+        build_strategy(options.decoding, **options.decoding_conf).check(self.corelm.heads)
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):

@@ -101,12 +101,16 @@ conf_path() {
 # decode_config STRATEGY
 decode_config() { conf_path "${inference_config:-conf/decode_$1.yaml}"; }
 
-# before the first stage: a misspelt strategy must not be found after the training
+# before the first stage: a misspelt strategy should not be found after the training
 check_decodings() {
-  local strategy config
+  local strategy
+  if [[ -n ${inference_config} ]]; then
+    require_conf inference_config "$(conf_path "${inference_config}")"
+    return
+  fi
   for strategy in ${decodings}; do
-    config=$(decode_config "${strategy}")
-    [[ -f ${config} ]] || usage_error "--inference_config must be an existing file for decoding ${strategy}, got '${config}'"
+    [[ -f $(decode_config "${strategy}") ]] ||
+      usage_error "--decodings must be strategies with a conf/decode_<strategy>.yaml each, got '${strategy}'"
   done
 }
 

@@ -7,7 +7,7 @@ import torch
 from conftest import SPEC, ragged_batch, tiny_model
 
 from espnet_ext.codes import StepLayout
-from espnet_ext.decoding import DecodingStrategy, Filled, generate, same_passes
+from espnet_ext.decoding import DecodingStrategy, Filled, build_strategy, generate, same_passes
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ParallelHeads
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
@@ -119,6 +119,25 @@ def test_a_prefix_longer_than_the_learned_positions_is_refused():
     long = batch._replace(text=batch.text.repeat(1, 10), text_lengths=batch.text_lengths * 10)
     with pytest.raises(ValueError, match="max_positions must be at least 80 .*, got 64"):
         generate(model, long.conditions(model), Scripted(("", "", "")), GREEDY, 5)
+
+
+def test_a_batch_fits_into_the_learned_positions_where_each_of_its_rows_does():
+    """Bug: a long prompt with a short text and a long text without a prompt were added up."""
+    model, batch = tiny_model("prefix_learned"), ragged_batch()
+    text, prompt = batch.text.repeat(1, 7)[:2], batch.prompt.repeat(1, 9, 1)[:2]  # 49 and 45 of the 64 positions
+    lengths = torch.tensor([49, 2]), torch.tensor([1, 45])
+    conditions = model.conditions(text, lengths[0], prompt, lengths[1])
+    together = generate(model, conditions, build_strategy("local_ar"), GREEDY, 10)
+    for row in range(2):
+        u, k = int(lengths[0][row]), int(lengths[1][row])
+        alone = model.conditions(
+            text[row : row + 1, :u], lengths[0][row : row + 1], prompt[row : row + 1, :k], lengths[1][row : row + 1]
+        )
+        codes = generate(model, alone, build_strategy("local_ar"), GREEDY, 10).codes[0]
+        assert torch.equal(together.codes[row, : len(codes)], codes)
+    frames = torch.randint(SPEC.codebook_size, (2, 16, 3)), torch.tensor([10, 16])
+    scores = model(text, lengths[0], *frames, prompt, lengths[1])
+    assert all(bool(head.logits.isfinite().all()) for head in scores.heads.values())
 
 
 def test_a_limit_below_min_frames_is_refused():

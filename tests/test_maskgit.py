@@ -307,6 +307,16 @@ def test_the_threshold_decides_between_one_round_and_one_per_code(stacking, thre
         (["ar", "maskgit"], {"layers": 1}, r"local_conf must have keys among \['ar', 'maskgit'\], got \['layers'\]"),
         (["ar", "maskgit"], {"ar": 3}, r"local_conf must hold options by name for local .*, got ar: 3"),
         (["maskgit"], {"ar": {}}, r"local_conf must have keys among \['maskgit'\], got \['ar'\]"),
+        ({"ar": {"width": 16}}, {}, r"local must be one or several of .*, got {'ar': {'width': 16}}"),
+        (3, {}, r"local must be one or several of .*, got 3"),
+        ([["ar"]], {}, r"local must be one or several of .*, got \[\['ar'\]\]"),
+        ("ar", 3, "local_conf must be names and values, got 3"),
+        ("ar", {3: 4, "a": 5}, r"local_conf of ar must be among .*, got \[3, 'a'\]"),
+        ("ar", {"width": -4}, "width must be at least 1, got -4"),
+        ("ar", {"width": 30.5}, "width must be an integer, got 30.5"),
+        ("ar", {"heads": 0}, "heads must be at least 1, got 0"),
+        ("maskgit", {"layers": -1}, "layers must be at least 0, got -1"),
+        ("maskgit", {"dropout": "x"}, "dropout must be a number, got 'x'"),
     ],
 )
 def test_heads_and_options_that_do_not_exist_are_refused_in_one_line(local, conf, message):
@@ -319,7 +329,8 @@ def test_one_model_has_several_heads_each_with_its_options():
     model = CoreLM(SPEC, TEXT_VOCAB, local=["maskgit", "ar"], local_conf={"ar": {"width": 24, "layers": 2, "heads": 2}})
     assert list(model.heads) == ["parallel", "maskgit", "ar"]
     assert model.heads["ar"].transformer.width == 24 and len(model.heads["ar"].transformer.blocks) == 2
-    assert local_options("ar", {"layers": 2}) == {"ar": {"layers": 2}} and local_options("none", {}) == {}
+    assert local_options("ar", {"layers": 2}) == local_options("ar", {"ar": {"layers": 2}}) == {"ar": {"layers": 2}}
+    assert local_options("none", {}) == {}
 
 
 def test_heads_are_found_by_their_class():

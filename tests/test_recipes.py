@@ -275,9 +275,7 @@ def test_every_strategy_and_stacking_factor_decodes_every_test_set(any_recipe: R
 
 def test_a_strategy_of_somebody_else_needs_a_configuration_and_is_told_before_the_first_stage(recipe: Recipe) -> None:
     text = recipe.run("--decodings", "parallel best_of", status=2)
-    assert text == (
-        "error: --inference_config must be an existing file for decoding best_of, got 'conf/decode_best_of.yaml'\n"
-    )
+    assert text == ("error: --decodings must be strategies with a conf/decode_<strategy>.yaml each, got 'best_of'\n")
     assert recipe.calls() == []
     (recipe.directory / "conf").mkdir()
     (recipe.directory / "conf" / "decode_best_of.yaml").write_text("decoding: best_of\n")

@@ -147,7 +147,7 @@ def naive_second_draw(first, plain, history, options):
     ids=repr,
 )
 def test_ban_guide_temperature_top_k_top_p_and_repetition_come_in_this_order(options):
-    """Two rows of two frames of three codebooks; any other order gives other numbers."""
+    """Two rows of two frames of three codebooks; guiding before banning is the same, any other order is not."""
     generator = torch.Generator().manual_seed(1)
     logits = 2 * torch.randn(4 if options.guided else 2, 6, 9, generator=generator)
     legal = torch.rand(6, 9, generator=generator) < 0.8
@@ -281,3 +281,8 @@ def test_avoiding_repetition_changes_nothing_where_nothing_is_repeated():
     logits = torch.randn(200, 4, 50, generator=torch.Generator().manual_seed(0))
     probs, plain = warp(logits, SamplingOptions(top_p=0.5)), logits.softmax(-1)
     assert torch.equal(avoid_repetition(probs, plain, torch.full_like(probs, 0.1), 0.1), probs)
+
+
+def test_a_temperature_near_zero_is_greedy_and_does_not_overflow():
+    logits = torch.tensor([5.0, 80.0, 79.0, -torch.inf])
+    assert warp(logits, SamplingOptions(1e-38)).tolist() == [0.0, 1.0, 0.0, 0.0]

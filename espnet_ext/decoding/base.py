@@ -42,6 +42,18 @@ class DecodingStrategy(ABC):
 
     head_types: ClassVar[tuple[type[LocalTransformer], ...]]
 
+    def check(self, heads: Heads) -> None:
+        """Refuse a model that the strategy, with its options, cannot run on.
+
+        Args:
+            heads: the model's heads.
+
+        Raises:
+            ValueError: if a head is missing, or an option does not fit the model's slots.
+        """
+        for kind in self.head_types:
+            heads.of(kind)
+
     @abstractmethod
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:
         """The codes of one step for every row.

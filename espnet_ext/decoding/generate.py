@@ -82,12 +82,11 @@ def generate(
         Codes, lengths and costs.
 
     Raises:
-        ValueError: if the model lacks a head the strategy needs, or the generators are not one per row.
+        ValueError: if the strategy cannot run on this model, or the generators are not one per row.
     """
     batch, device = conditions.text.shape[0], conditions.text.device
     limit = torch.as_tensor(max_frames, device=device).expand(batch)
-    for kind in strategy.head_types:
-        model.heads.of(kind)
+    strategy.check(model.heads)
     if len(sampler.generators) != batch and (sampler.generators or sampler.options.temperature > 0):
         raise ValueError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
     if int(limit.min()) < min_frames:

@@ -111,6 +111,10 @@ class LocalMaskGIT(DecodingStrategy):
             )
         return list(self.fixed_schedule)
 
+    def check(self, heads: Heads) -> None:  # noqa: D102 (inherited)
+        super().check(heads)
+        self.schedule(heads.of(MaskGITLocalTransformer).slots)
+
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
         step = MaskedStep(local, hidden, sampler)

@@ -13,6 +13,7 @@ from espnet_ext.local_transformer.base import (
     SlotHeads,
     local_transformers,
 )
+from espnet_ext.options import check_number
 from espnet_ext.transformer import KVCache, Transformer, causal_mask
 
 
@@ -46,6 +47,7 @@ class ARLocalTransformer(LocalTransformer):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_number("width", width, least=1, whole=True)
         self.slots, self.spec = slots, spec
         self.embedding = embedding
         self.input_projection = nn.Linear(primary_width, width)

@@ -15,6 +15,7 @@ from espnet_ext.local_transformer.base import (
     SlotHeads,
     local_transformers,
 )
+from espnet_ext.options import check_number
 from espnet_ext.transformer import Transformer
 
 
@@ -73,6 +74,7 @@ class MaskGITLocalTransformer(LocalTransformer):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_number("width", width, least=1, whole=True)
         self.slots, self.spec = slots, spec
         self.embedding = embedding
         self.input_projection = nn.Linear(primary_width, width)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
 from espnet_ext.codes import length_mask
+from espnet_ext.options import check_number
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
 from espnet_ext.transformer import Memory, Transformer
 
@@ -63,6 +64,7 @@ class CrossAttentionPrimary(Primary):
         prior_width: float = 1.5,
     ) -> None:
         super().__init__()
+        check_number("width", width, least=1, whole=True)
         if prior_width <= 0:
             raise ValueError(f"prior_width must be positive, got {prior_width}")
         self.width, self.stacking, self.prior_width = width, stacking, prior_width

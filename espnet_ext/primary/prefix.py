@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
+from espnet_ext.options import check_number
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
 from espnet_ext.transformer import Transformer
 
@@ -37,6 +38,7 @@ class PrefixPrimary(Primary):
         max_positions: int = 2048,
     ) -> None:
         super().__init__()
+        check_number("width", width, least=1, whole=True)
         self.width = width
         self.text_embedding = nn.Embedding(text_vocab_size, width)
         self.segment = nn.Parameter(torch.empty(3, width).normal_(std=0.5))  # prompt, text, steps

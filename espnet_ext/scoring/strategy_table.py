@@ -57,7 +57,8 @@ def speed_remarks(systems: Mapping[str, Result]) -> list[str]:
         " or ".join(sorted({str(cost.get(key, ABSENT)) for cost in costs})) for key in ("batch_size", "num_threads")
     )
     return [
-        f"- frames / s: language model alone, {batches} utterances at once, threads: {threads}; RTF: with the codec",
+        f"- frames / s: language model alone, {batches} utterances at once, threads: {threads}, while the"
+        " recipe's other decoding jobs ran beside it; RTF: with the codec",
         "- codes / pass: codes of a step divided by the passes of the local head; for `local_speculative` those a pass"
         " accepts and the one it corrects",
     ]
