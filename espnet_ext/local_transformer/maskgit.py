@@ -5,18 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from espnet_ext.codes import CodecSpec
-from espnet_ext.local_transformer.base import (
-    LocalOutput,
-    LocalTransformer,
-    SlotEmbedding,
-    SlotHeads,
-    local_transformers,
-)
-from espnet_ext.options import check_number
-from espnet_ext.transformer import Transformer
+from espnet_ext.local_transformer.base import LocalOutput, local_transformers
+from espnet_ext.local_transformer.slot_transformer import SlotTransformer
 
 
 def masked_counts(ratio: Tensor, slots: int) -> Tensor:
@@ -41,46 +33,17 @@ def masked_counts(ratio: Tensor, slots: int) -> Tensor:
 
 
 @local_transformers.register("maskgit")
-class MaskGITLocalTransformer(LocalTransformer):
+class MaskGITLocalTransformer(SlotTransformer):
     """Bidirectional over the slots of a step; slots that are not known yet are given as MASK.
 
-    The input is the projected hidden vector followed by the projected embeddings of codes and masks; the output
-    behind slot m predicts slot m. The tables are the primary transformer's (arXiv:2509.19592 §2).
+    The output behind slot m predicts slot m.
 
     In training the share of masked slots is drawn per step, over all M slots, so that the step of which nothing is
     known, where decoding begins, is seen often at every stacking factor. (The published implementation draws it per
     frame, and at S = 4 hardly ever masks a whole step.)
-
-    Args:
-        embedding: the code tables, shared with the primary transformer.
-        spec: the codec's facts.
-        slots: M.
-        primary_width: D of the hidden vectors and of the tables.
-        width: width of the local transformer.
-        layers: number of its blocks.
-        heads: number of its attention heads.
-        dropout: probability of dropping, in training.
     """
 
-    def __init__(
-        self,
-        embedding: SlotEmbedding,
-        spec: CodecSpec,
-        slots: int,
-        primary_width: int,
-        width: int = 256,
-        layers: int = 1,
-        heads: int = 4,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_number("width", width, least=1, whole=True)
-        self.slots, self.spec = slots, spec
-        self.embedding = embedding
-        self.input_projection = nn.Linear(primary_width, width)
-        self.position = nn.Parameter(torch.empty(slots + 1, width).normal_(std=0.02))
-        self.transformer = Transformer(width, layers, heads, dropout, position="learned")
-        self.heads = SlotHeads(slots, width, spec.vocab_size)
+    bidirectional = True
 
     def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """Logits of all slots: (P, M, V).
@@ -92,8 +55,7 @@ class MaskGITLocalTransformer(LocalTransformer):
         Returns:
             The logits; those of known slots mean nothing.
         """
-        x = torch.cat((hidden[:, None], self.embedding(codes)), dim=1)
-        x = self.transformer(self.input_projection(x) + self.position, mask=None)
+        x = self.transformer(self.read(hidden, codes), mask=None)
         return self.heads(x[:, 1:])
 
     def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)

@@ -1,0 +1,74 @@
+"""What the AR and the MaskGIT local transformer share: the hidden vector and the codes of a step as one sequence."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import CodecSpec
+from espnet_ext.local_transformer.base import LocalTransformer, SlotEmbedding, SlotHeads
+from espnet_ext.options import check_number
+from espnet_ext.transformer import Transformer
+
+
+class SlotTransformer(LocalTransformer):
+    """A transformer over the projected hidden vector and the projected embeddings of the step's codes.
+
+    The tables are the primary transformer's, positions are learned, every slot has a head of its own.
+
+    Args:
+        embedding: the code tables, shared with the primary transformer.
+        spec: the codec's facts.
+        slots: M.
+        primary_width: D of the hidden vectors and of the tables.
+        width: width of the local transformer.
+        layers: number of its blocks.
+        heads: number of its attention heads.
+        dropout: probability of dropping, in training.
+
+    Attributes:
+        bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
+
+    Reference:
+        arXiv:2509.19592 §2; systems with the same structure call it depth transformer.
+    """
+
+    bidirectional: ClassVar[bool]
+
+    def __init__(
+        self,
+        embedding: SlotEmbedding,
+        spec: CodecSpec,
+        slots: int,
+        primary_width: int,
+        width: int = 256,
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_number("width", width, least=1, whole=True)
+        self.slots, self.spec = slots, spec
+        self.embedding = embedding
+        self.input_projection = nn.Linear(primary_width, width)
+        self.position = nn.Parameter(torch.empty(slots + self.bidirectional, width).normal_(std=0.02))
+        self.transformer = Transformer(width, layers, heads, dropout, position="learned")
+        self.heads = SlotHeads(slots, width, spec.vocab_size)
+
+    def read(self, hidden: Tensor, codes: Tensor, start: int = 0) -> Tensor:
+        """The transformer's input from position `start` on; position 0 is the hidden vector.
+
+        Args:
+            hidden: (P, D).
+            codes: (P, m) int64 of slots max(start - 1, 0) …
+            start: the first position.
+
+        Returns:
+            (P, m + 1, width) from position 0, (P, m, width) from a later one.
+        """
+        x = self.embedding(codes, max(start - 1, 0))
+        if start == 0:
+            x = torch.cat((hidden[:, None], x), dim=1)
+        return self.input_projection(x) + self.position[start : start + x.shape[1]]
