@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from espnet_ext.options import check_number
 
 POSITIONS = ("rope", "learned", "none")
+SHORT = 64  # keys up to which attention on a CPU is faster as plain matrix products
 
 
 @dataclass
@@ -116,6 +117,28 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Values averaged by softmax(q k / sqrt(head_width)): (B, heads, length, head_width).
+
+    Args:
+        q: (B, heads, length, head_width).
+        k: (B, heads, keys, head_width).
+        v: like `k`.
+        mask: bool, broadcastable to (B, heads, length, keys), True where a query may look; None for all.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        The averages.
+    """
+    if q.device.type != "cpu" or k.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    # the fused kernel works row by row: over the few slots of many steps it is several times slower than this
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return F.dropout(scores.softmax(dim=-1), dropout) @ v
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
@@ -149,7 +172,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.write(layer, k, v)
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        attended = attend(q, k, v, mask, dropout)
         return self.out(attended.transpose(1, 2).reshape(batch, length, width))
 
 
