@@ -22,7 +22,8 @@ from espnet_ext.tasks.codec_lm import CodecLMTask
 pytestmark = pytest.mark.espnet
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TRAIN = {path.stem: path for path in sorted(CONF.glob("train_*.yaml"))}
-DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml"))}
+SHARED = "decode_fsdd"  # of all strategies of one recipe, so it names none
+DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem != SHARED}
 PAPER = {
     "train_parallel": (["parallel"], 1),
     "train_delay": (["parallel"], 1),
@@ -114,6 +115,12 @@ def test_the_header_of_a_training_configuration_holds_its_command(name):
 def test_every_strategy_has_a_decoding_configuration_of_its_own():
     own = [name for name in strategies if strategies[name].__module__.startswith("espnet_ext.")]
     assert sorted(DECODE) == [f"decode_{name}" for name in own]
+
+
+def test_a_recipe_without_conditioning_dropout_is_decoded_without_guidance():
+    content = yaml.safe_load((CONF / f"{SHARED}.yaml").read_text())
+    assert not DecodeOptions.from_mapping(content).sampling_options().guided
+    assert "conditioning_dropout" not in yaml.safe_load((CONF / "train_fsdd.yaml").read_text())["corelm_conf"]
 
 
 @pytest.mark.parametrize("stacking", [1, 2])

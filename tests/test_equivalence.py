@@ -12,6 +12,7 @@ from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive, build_strate
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.transformer import attend, causal_mask
 
 
 def with_path(model, frames=24):
@@ -287,3 +288,16 @@ def test_a_cache_that_is_full_says_so():
     model.step(torch.zeros(3, model.slots, dtype=torch.long), state)
     with pytest.raises(ValueError, match="cache capacity must be at least"):
         model.step(torch.zeros(3, model.slots, dtype=torch.long), state)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_over_short_sequences_equals_the_fused_kernel(masked):
+    q, k, v = torch.randn(3, 5, 2, 9, 8, dtype=torch.float64, requires_grad=True)
+    mask = causal_mask(9, q.device) if masked else None
+    short, fused = attend(q, k, v, mask, 0.0), torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+    torch.testing.assert_close(short, fused)
+    weights = torch.randn(short.shape, dtype=torch.float64)
+    for ours, theirs in zip(
+        *(torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (short, fused)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)

@@ -15,7 +15,7 @@ shared=${recipe}/../../../local
 
 size=$(option_value size full "$@")
 case ${size} in
-  full) defaults=(--train_config conf/train_fsdd.yaml) ;;
+  full) defaults=(--train_config conf/train_fsdd.yaml --inference_config conf/decode_fsdd.yaml) ;;
   tiny)
     # its own directories, so that neither size undoes the work of the other
     defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml
