@@ -281,12 +281,12 @@ def test_every_strategy_and_stacking_factor_decodes_every_test_set(any_recipe: R
 
 
 def test_a_strategy_of_somebody_else_needs_a_configuration_and_is_told_before_the_first_stage(recipe: Recipe) -> None:
-    text = recipe.run("--decodings", "parallel best_of", status=2)
+    text = recipe.run("--decodings", "parallel best_of", "--inference_config", "", status=2)
     assert text == ("error: --decodings must be strategies with a conf/decode_<strategy>.yaml each, got 'best_of'\n")
     assert recipe.calls() == []
     (recipe.directory / "conf").mkdir()
     (recipe.directory / "conf" / "decode_best_of.yaml").write_text("decoding: best_of\n")
-    recipe.run("--decodings", "best_of")
+    recipe.run("--decodings", "best_of", "--inference_config", "")
     calls = [call for call in recipe.calls() if "--decoding" in call]
     assert [value_of(call, "--inference_config") for call in calls] == ["conf/decode_best_of.yaml"] * 2
     recipe.run("--stage", "score", "--decodings", "best_of")  # decodes nothing, so it needs none
