@@ -141,7 +141,7 @@ def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_rep
         ["parallel", "2"],
     ]
     assert rows[2].endswith("|0.50|4.00|400|0.250|")
-    assert "16 utterances at once, threads: 1; RTF: with the codec" in page
+    assert "16 utterances at once, threads: 1, while" in page
 
 
 def test_a_timing_file_of_an_earlier_version_leaves_dashes_in_the_table(test_set: Path) -> None:
