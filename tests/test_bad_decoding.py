@@ -248,7 +248,8 @@ def test_guidance_of_a_model_trained_without_conditioning_dropout_is_a_warning(e
         "--inference_config",
         str(tmp_path / "decode.yaml"),
     ]
-    with pytest.warns(UserWarning, match="cfg_scale needs a model .* conditioning_dropout above 0"):
+    message = "cfg_scale must be 1 for a model trained with conditioning_dropout 0, got 2.5"
+    with pytest.warns(UserWarning, match=message):
         say.main(line)
     assert (tmp_path / "out.wav").stat().st_size > 44
 

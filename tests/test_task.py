@@ -154,7 +154,7 @@ def test_codes_of_another_codec_are_refused(corpus, tmp_path):
         (["--corelm_conf", "conditioning_dropout=1.5"], r"conditioning_dropout must be in \[0, 1\), got 1.5"),
         (["--corelm_conf", "delays=[0,1]"], r"delays must be 8 whole numbers, .* got \[0, 1\]"),
         (["--model_conf", "depth=3"], "model_conf must be among .*'depth'"),
-        (["--primary_conf", "width=abc"], "primary_conf.*'width': 'abc'"),
+        (["--primary_conf", "width=abc"], "width must be an integer, got 'abc'"),
         (["--prompt_sec", "-1"], "prompt_sec must be at least 0"),
         (["--frame_stacking_factor", "0"], "frame_stacking_factor must be at least 1, got 0"),
         (["--token_list", "nowhere.txt"], "token_list not found: nowhere.txt"),
