@@ -15,18 +15,18 @@ class Alignment(NamedTuple):
     """What the alignment losses need.
 
     Attributes:
-        log_attention: (B, L, U) log-probabilities over tokens, from text and codes.
-        frames: (B, U) frames of each token on the best monotonic path.
-        predicted: (B, U) log of the frames expected from text and prompt.
+        log_attention: (B, F, U) log-probabilities over tokens of every frame.
+        frame_lengths: (B,) int64.
         text_lengths: (B,) int64.
-        step_lengths: (B,) int64.
+        spoken: (B, U) frames of each token on the best monotonic path; None where nothing is predicted.
+        predicted: (B, U) log of the frames expected from text and prompt; None likewise.
     """
 
     log_attention: Tensor
-    frames: Tensor
-    predicted: Tensor
+    frame_lengths: Tensor
     text_lengths: Tensor
-    step_lengths: Tensor
+    spoken: Tensor | None = None
+    predicted: Tensor | None = None
 
 
 class Aligner(nn.Module):
@@ -103,12 +103,14 @@ def forward_sum_loss(log_attention: Tensor, frame_lengths: Tensor, text_lengths:
         text_lengths: (B,) int64.
 
     Returns:
-        The loss. Utterances with more tokens than frames have no path and count as 0.
+        The loss. Utterances with more tokens than frames have no path and count as 0; so does a batch of none.
 
     Reference:
         Shih et al. 2021, RAD-TTS, "alignment learning".
     """
     batch, _, tokens = log_attention.shape
+    if batch == 0:
+        return log_attention.sum()
     with_blank = F.pad(log_attention, (1, 0), value=-1.0).log_softmax(dim=-1)
     labels = torch.arange(1, tokens + 1, device=log_attention.device).expand(batch, -1)
     loss = F.ctc_loss(

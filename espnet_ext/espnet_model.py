@@ -37,7 +37,7 @@ class ESPnetCodecLMModel(AbsESPnetModel):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and the number of codes they are means over; arguments as in `CoreLM.forward`."""
         output = self.corelm(text, text_lengths, codes, codes_lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, self.corelm.spec.num_codebooks, self.corelm.stacking, self.weights)
+        loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
         return loss.total, loss.stats, loss.codes
 
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:

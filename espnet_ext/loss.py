@@ -22,8 +22,8 @@ class LossWeights:
     Attributes:
         parallel: the parallel heads.
         local: each local transformer.
-        alignment: the forward-sum loss of the aligner, where the primary has one.
-        frames: the Poisson loss of the expected frames per token, likewise.
+        alignment: the forward-sum (CTC) loss of the text alignment, where the primary has one.
+        frames: the Poisson loss of the expected frames per token, where they are predicted.
     """
 
     parallel: float = 1.0
@@ -51,13 +51,12 @@ class Loss:
     codes: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
-def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: LossWeights) -> Loss:
+def codec_loss(output: CoreLMOutput, codebooks: int, weights: LossWeights) -> Loss:
     """The training loss of a batch.
 
     Args:
         output: scores of the core LM.
         codebooks: N.
-        stacking: S.
         weights: what each part counts.
 
     Returns:
@@ -70,31 +69,31 @@ def codec_loss(output: CoreLMOutput, codebooks: int, stacking: int, weights: Los
         loss.total = loss.total + (weights.parallel if name == "parallel" else weights.local) * mean
     loss.codes = output.heads["parallel"].loss_mask.sum()
     if output.alignment is not None:
-        forward_sum, frames = alignment_losses(output.alignment, stacking)
-        loss.stats.update(loss_alignment=forward_sum.detach(), loss_frames=frames.detach())
-        loss.total = loss.total + weights.alignment * forward_sum + weights.frames * frames
+        for name, value in alignment_losses(output.alignment).items():
+            loss.stats[f"loss_{name}"] = value.detach()
+            loss.total = loss.total + getattr(weights, name) * value
     loss.stats["loss"] = loss.total.detach()
     return loss
 
 
-def alignment_losses(alignment: Alignment, stacking: int) -> tuple[Tensor, Tensor]:
-    """Forward-sum loss of the aligner, and mean Poisson deviance of the expected frames per token.
+def alignment_losses(alignment: Alignment) -> dict[str, Tensor]:
+    """Forward-sum loss of the alignment, and mean Poisson deviance of the expected frames per token if there are some.
 
-    Unlike a squared error of logarithms it is least at the mean, so that utterances keep their length.
+    Unlike a squared error of logarithms the deviance is least at the mean, so that utterances keep their length.
 
     Args:
-        alignment: of steps and text.
-        stacking: S; a step of S frames may pass S tokens.
+        alignment: of frames and text.
 
     Returns:
-        Two scalars.
+        Scalars under the names of their weights.
     """
-    log_attention, frames, predicted, text_lengths, step_lengths = alignment
-    per_frame = log_attention.repeat_interleave(stacking, dim=1)
-    forward_sum = forward_sum_loss(per_frame, step_lengths * stacking, text_lengths)
-    mask = length_mask(text_lengths, frames.shape[1])
-    deviance = predicted.exp() - frames - frames * predicted + torch.xlogy(frames, frames)
-    return forward_sum, (deviance * mask).sum() / mask.sum()
+    log_attention, frame_lengths, text_lengths, spoken, predicted = alignment
+    losses = {"alignment": forward_sum_loss(log_attention, frame_lengths, text_lengths)}
+    if spoken is not None and predicted is not None:
+        mask = length_mask(text_lengths, spoken.shape[1])
+        deviance = predicted.exp() - spoken - spoken * predicted + torch.xlogy(spoken, spoken)
+        losses["frames"] = (deviance * mask).sum() / mask.sum()
+    return losses
 
 
 def head_loss(head: LocalOutput, targets: Tensor, codebooks: int) -> tuple[Tensor, dict[str, Tensor]]:

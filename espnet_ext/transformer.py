@@ -211,7 +211,9 @@ class CrossAttention(nn.Module):
         projected = self.key_value(self.norm(memory))
         return projected.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scores: list[Tensor] | None = None
+    ) -> Tensor:
         """Attended values, (B, length, D).
 
         Args:
@@ -219,13 +221,18 @@ class CrossAttention(nn.Module):
             keys: (B, heads, U, head_width).
             values: (B, heads, U, head_width).
             bias: (B, 1 or heads, 1 or length, U), the log prior; -inf where no token is.
+            scores: the logits (B, heads, length, U), prior included, are appended to it.
 
         Returns:
             The attended values.
         """
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         bias = bias.expand(-1, self.heads, x.shape[1], -1)
-        read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        if scores is None:
+            read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        else:
+            scores.append((query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias)
+            read = scores[-1].softmax(dim=-1) @ values
         return self.out(read.transpose(1, 2).flatten(2))
 
 
@@ -339,6 +346,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         memory: Memory | None = None,
         prior: Tensor | None = None,
+        scores: list[Tensor] | None = None,
     ) -> Tensor:
         """Normed hidden states, (B, length, D).
 
@@ -349,6 +357,7 @@ class Transformer(nn.Module):
             cache: earlier positions; its length grows by `length`.
             memory: projected text, for blocks with cross-attention.
             prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
+            scores: gets those logits, (B, cross heads, length, U) of every layer.
 
         Returns:
             The hidden states.
@@ -362,7 +371,7 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self._typed_blocks()):
             x = x + block.dropout(block.attention(block.attention_norm(x), mask, rotation, cache, layer))
             if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
-                read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias)
+                read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
                 x = x + block.dropout(read)
             x = x + block.feed_forward(block.feed_forward_norm(x), valid)
         if cache is not None:

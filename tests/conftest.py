@@ -22,6 +22,16 @@ SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_ra
 TEXT_VOCAB = 10
 PRIMARIES = {
     "cross_attention": {"width": 32, "layers": 2, "heads": 2, "text_layers": 1, "context_layers": 1},
+    # without window and with the annealing over, so that decoding has the numbers of training
+    "cross_attention_annealed": {
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "text_layers": 1,
+        "context_layers": 1,
+        "prior": "annealed",
+        "prior_conf": {"anneal_from": 0, "anneal_until": 0, "floor": 1.0},
+    },
     "prefix": {"width": 32, "layers": 2, "heads": 2},
     "prefix_learned": {"width": 32, "layers": 2, "heads": 2, "position": "learned", "max_positions": 64},
 }
@@ -91,7 +101,7 @@ def tiny_model(
     model = CoreLM(
         SPEC,
         TEXT_VOCAB,
-        primary=primary.removesuffix("_learned"),
+        primary=primary.removesuffix("_learned").removesuffix("_annealed"),
         primary_conf={**PRIMARIES[primary], "dropout": 0.0},
         local=local,
         frame_stacking_factor=stacking,

@@ -125,7 +125,7 @@ def test_delayed_codes_are_trained_on_and_nothing_else_is(delays):
     output = model(*batch)
     for head in output.heads.values():
         head.logits.retain_grad()
-    codec_loss(output, 3, 1, LossWeights()).total.backward()
+    codec_loss(output, 3, LossWeights()).total.backward()
     for head in output.heads.values():
         assert torch.equal(head.logits.grad.any(-1), head.loss_mask)
 
@@ -136,7 +136,7 @@ def test_zero_delays_are_no_delays(primary):
         tiny_model(primary, local="ar", delays=(0, 0, 0)),
         ragged_batch(),
     )
-    losses = [codec_loss(model(*batch), 3, 1, LossWeights()).total for model in (plain, zero)]
+    losses = [codec_loss(model(*batch), 3, LossWeights()).total for model in (plain, zero)]
     assert torch.equal(*losses)
     for name in ("parallel", "local_ar"):
         first, second = (decode(model, batch, name) for model in (plain, zero))

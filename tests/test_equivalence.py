@@ -11,6 +11,7 @@ from espnet_ext.codes import stack_frames
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive, build_strategy, generate
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.primary import PathPrior
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.transformer import attend, causal_mask
 
@@ -23,9 +24,10 @@ def with_path(model, frames=24):
         .expand(3, -1)
         .minimum(ragged_batch().text_lengths[:, None] - 1)
     )
-    if hasattr(model.primary, "aligner"):
-        align = model.primary._align
-        model.primary._align = lambda *args: (align(*args)[0], path[:, : args[1].shape[1] * model.stacking])
+    prior = getattr(model.primary, "prior", None)
+    if isinstance(prior, PathPrior):
+        align = prior.align
+        prior.align = lambda *args: (align(*args)[0], path[:, : args[1].shape[1] * model.stacking])
     return model, path
 
 

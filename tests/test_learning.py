@@ -60,7 +60,7 @@ def trained(stacking):
     lengths = torch.full((ROWS,), FRAMES)
     for _ in range(UPDATES):
         output = model(text, text_lengths, code_language(ROWS, generator), lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, 3, stacking, LossWeights())
+        loss = codec_loss(output, 3, LossWeights())
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

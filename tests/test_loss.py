@@ -40,7 +40,7 @@ def test_a_head_that_counts_no_code_has_no_loss_and_no_gradient():
 
 def test_every_code_and_one_eos_frame_count_for_every_length(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
-    loss = codec_loss(model(*batch), 3, stacking, LossWeights())
+    loss = codec_loss(model(*batch), 3, LossWeights())
     assert int(loss.codes) == int((batch.code_lengths + 1).sum()) * SPEC.num_codebooks
 
 
@@ -49,8 +49,8 @@ def test_weights_scale_their_part():
     with torch.no_grad():
         output = model(*batch)
     zero = {"parallel": 0.0, "local": 0.0, "alignment": 0.0, "frames": 0.0}
-    parts = {name: float(codec_loss(output, 3, 1, LossWeights(**{**zero, name: 1.0})).total) for name in zero}
-    total = codec_loss(output, 3, 1, LossWeights(0.5, 2.0, 3.0, 4.0)).total
+    parts = {name: float(codec_loss(output, 3, LossWeights(**{**zero, name: 1.0})).total) for name in zero}
+    total = codec_loss(output, 3, LossWeights(0.5, 2.0, 3.0, 4.0)).total
     expected = sum(weight * parts[name] for name, weight in zip(zero, (0.5, 2.0, 3.0, 4.0), strict=True))
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
@@ -59,7 +59,7 @@ def test_every_local_transformer_weighs_the_same():
     model, batch = tiny_model(), ragged_batch()
     with torch.no_grad():
         output = model(*batch)
-    total = codec_loss(output._replace(alignment=None), 3, 1, LossWeights(0.0, 2.0)).total
+    total = codec_loss(output._replace(alignment=None), 3, LossWeights(0.0, 2.0)).total
     expected = 2.0 * sum(head_loss(output.heads[name], output.targets, 3)[0] for name in ("ar", "maskgit"))
     assert float(total) == pytest.approx(float(expected), rel=1e-6)
 
@@ -135,20 +135,19 @@ def test_the_prior_of_a_frame_is_highest_on_its_token_and_falls_beside_it(stacki
 def test_frames_are_counted_over_existing_frames_only(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
     alignment = model(*batch).alignment
-    existing = alignment.step_lengths * stacking
-    assert torch.equal(alignment.frames.sum(1), existing.double())
-    assert (alignment.frames >= 0).all()
+    assert torch.equal(alignment.spoken.sum(1), alignment.frame_lengths.double())
+    assert (alignment.spoken >= 0).all()
 
 
 def test_predicted_frames_are_learned():
     """The error of the prediction has a gradient for the predictor and for nothing else."""
     model, batch = tiny_model(), ragged_batch()
-    _, error = alignment_losses(model(*batch).alignment, stacking=1)
+    error = alignment_losses(model(*batch).alignment)["frames"]
     error.backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert with_gradient and all("frame_predictor" in name for name in with_gradient)
 
 
 def test_a_prior_without_width_is_refused():
-    with pytest.raises(ValueError, match="prior_width must be positive, got 0"):
-        CrossAttentionPrimary(10, 1, prior_width=0)
+    with pytest.raises(ValueError, match="spread must be above 0"):
+        CrossAttentionPrimary(10, 1, prior_conf={"spread": 0})

@@ -75,7 +75,7 @@ def test_utterances_of_any_length_train_and_decode_at_any_stacking(stacking, fra
     codes, lengths = batch.codes[:, :frames], torch.tensor([frames, max(frames - 1, 1), max(frames - 2, 1)])
     batch = Batch(*batch[:2], codes, lengths, *batch[4:])
     model = tiny_model(stacking=stacking).train()
-    loss = codec_loss(model(*batch), SPEC.num_codebooks, stacking, LossWeights())
+    loss = codec_loss(model(*batch), SPEC.num_codebooks, LossWeights())
     loss.total.backward()
     assert bool(loss.total.isfinite()) and int(loss.codes) == int((lengths + 1).sum()) * SPEC.num_codebooks
     for name in ("ar", "maskgit"):
@@ -111,7 +111,7 @@ def test_the_loss_counts_masked_codes_only(stacking):
     model, batch = tiny_model(stacking=stacking), ragged_batch()
     output = model(*batch).heads["maskgit"]
     output.logits.retain_grad()
-    nats = codec_loss(model(*batch)._replace(heads={"parallel": output}), 3, stacking, LossWeights()).total
+    nats = codec_loss(model(*batch)._replace(heads={"parallel": output}), 3, LossWeights()).total
     nats.backward()
     masked = model.heads.of(MaskGITLocalTransformer).draw_mask(len(output.logits), torch.device("cpu"))
     existing = model(*batch).heads["parallel"].loss_mask  # not the slots behind the frame that ends an utterance

@@ -47,7 +47,7 @@ def test_statistics_hold_the_shape_of_every_utterance(corpus, tmp_path):
 
 def test_training_writes_a_checkpoint_with_every_key_and_the_codec(experiment):
     state = torch.load(experiment / MODEL_FILE, weights_only=True)
-    assert {"corelm.embedding.table.weight", "corelm.primary.aligner.log_scale"} <= set(state)
+    assert {"corelm.embedding.table.weight", "corelm.primary.prior.aligner.log_scale"} <= set(state)
     assert (experiment / "codec" / "codec_info.yaml").is_file()
 
 

@@ -1,15 +1,21 @@
 """Primary transformers; importing this package registers them."""
 
+from espnet_ext.primary.annealed_prior import AnnealedPrior
+from espnet_ext.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, primaries
 from espnet_ext.primary.cross_attention import CrossAttentionPrimary
 from espnet_ext.primary.prefix import PrefixPrimary
 
 __all__ = [
+    "AnnealedPrior",
+    "AttentionPrior",
     "Conditions",
     "CrossAttentionPrimary",
     "PrefixPrimary",
+    "PathPrior",
     "Primary",
     "PrimaryOutput",
     "PrimaryState",
+    "attention_priors",
     "primaries",
 ]

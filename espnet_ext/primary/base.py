@@ -56,7 +56,7 @@ class PrimaryState:
     Attributes:
         cache: keys and values of the prompt and the steps so far.
         memory: the text, for a primary with cross-attention.
-        path: (B, frames) int64, the token each frame is expected to speak, for a primary with cross-attention.
+        path: (B, frames) int64, the token of each frame as its prior expects or has seen it, likewise.
         start: positions of the cache before the first step.
     """
 

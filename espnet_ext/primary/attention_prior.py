@@ -1,0 +1,167 @@
+"""What tells the cross-attention which text token a frame speaks: the registry of priors, and the predicted path."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
+from espnet_ext.codes import length_mask
+from espnet_ext.options import check_number
+from espnet_ext.registry import Registry
+
+
+class Reading(NamedTuple):
+    """Text and speaker prompt, as a prior sees them.
+
+    Attributes:
+        text: (B, U, D) embedded tokens.
+        encoded: (B, U, D) encoded tokens.
+        lengths: (B,) int64 tokens.
+        prompt: (B, D) mean of the encoded prompt, zero without one.
+        given: (B,) bool, False for a row whose text and prompt the model must not see.
+    """
+
+    text: Tensor
+    encoded: Tensor
+    lengths: Tensor
+    prompt: Tensor
+    given: Tensor
+
+
+class AttentionPrior(nn.Module, ABC):
+    """A log prior over text tokens for every frame of a step; the cross-attention has one head per frame.
+
+    In inference a prior keeps one tensor, the token of every frame, which `start` makes and `observe` may write.
+
+    Args:
+        width: D.
+        stacking: S.
+
+    Attributes:
+        reads_attention: whether `alignment_of` and `observe` want the cross-attention's scores.
+    """
+
+    reads_attention: ClassVar[bool] = False
+
+    def __init__(self, width: int, stacking: int) -> None:
+        super().__init__()
+        self.width, self.stacking = width, stacking
+
+    @abstractmethod
+    def forward(
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        """Log prior (B, S, L, U) of teacher-forced steps, None for none, and the alignment if it is known already.
+
+        Args:
+            reading: text and prompt.
+            targets: (B, L, D) embedded steps.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Prior and alignment.
+        """
+
+    def alignment_of(self, scores: Tensor, reading: Reading, step_lengths: Tensor) -> Alignment | None:
+        """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
+
+        Args:
+            scores: (B, S, L, U) logits of the cross-attention, mean of the layers.
+            reading: text and prompt.
+            step_lengths: (B,) int64.
+
+        Returns:
+            The alignment of the rows that have conditions.
+        """
+        return None
+
+    @abstractmethod
+    def start(self, reading: Reading, frames: int) -> Tensor:
+        """The token of every frame (B, frames) int64 before the first step, as far as it can be known.
+
+        Args:
+            reading: text and prompt.
+            frames: most frames of any row.
+
+        Returns:
+            The tokens.
+        """
+
+    @abstractmethod
+    def step(self, path: Tensor, frame: int, tokens: Tensor) -> Tensor:
+        """Log prior (B, S, 1, U) of the step that begins with a frame.
+
+        Args:
+            path: what `start` made.
+            frame: number of the step's first frame.
+            tokens: (B, U) bool, True where a token exists.
+
+        Returns:
+            The prior.
+        """
+
+    def observe(self, path: Tensor, frame: int, scores: Tensor) -> None:
+        """Take note of what a step attended to.
+
+        Args:
+            path: what `start` made; may be written.
+            frame: number of the step's first frame.
+            scores: (B, S, 1, U) logits of the cross-attention, mean of the layers.
+        """
+        return
+
+
+attention_priors: Registry[type[AttentionPrior]] = Registry("prior")
+
+
+@attention_priors.register("path")
+class PathPrior(AttentionPrior):
+    """A bump on the token of a monotonic path; quick to learn, because no attention has to find the text by itself.
+
+    With codes (training, scoring) the path is the best one through an aligner's similarities; in inference it is
+    made of the frames per token that a predictor expects.
+
+    Args:
+        width: D.
+        stacking: S.
+        spread: standard deviation of the bump, in tokens.
+    """
+
+    def __init__(self, width: int, stacking: int, spread: float = 1.5) -> None:
+        super().__init__(width, stacking)
+        check_number("spread", spread, above=0)
+        self.spread = spread
+        self.aligner = Aligner(width)
+        self.frame_predictor = FramePredictor(width)
+
+    def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
+        log_attention = self.aligner(reading.text, reading.lengths, targets.detach(), step_lengths)
+        log_attention = log_attention.repeat_interleave(self.stacking, dim=1)
+        return log_attention, best_path(log_attention.detach(), step_lengths * self.stacking, reading.lengths)
+
+    def predict(self, reading: Reading) -> Tensor:
+        """Log of the expected frames per token (B, U); the encoders learn from the codes, not from this."""
+        mask = length_mask(reading.lengths, reading.encoded.shape[1])
+        return self.frame_predictor(reading.encoded.detach(), mask, reading.prompt.detach())
+
+    def forward(  # noqa: D102
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        log_attention, path = self.align(reading, targets, step_lengths)
+        frame_lengths = step_lengths * self.stacking
+        prior = path_log_prior(path, self.stacking, reading.text.shape[1], self.spread)
+        existing = length_mask(frame_lengths, path.shape[1]).to(log_attention.dtype)
+        spoken = torch.zeros_like(log_attention[:, 0]).scatter_add_(1, path, existing)
+        return prior, Alignment(log_attention, frame_lengths, reading.lengths, spoken, self.predict(reading))
+
+    def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
+        return path_of(self.predict(reading).exp(), reading.lengths, frames)
+
+    def step(self, path: Tensor, frame: int, tokens: Tensor) -> Tensor:  # noqa: D102
+        now = path[:, frame : frame + self.stacking]
+        return path_log_prior(now, self.stacking, tokens.shape[1], self.spread)
