@@ -35,10 +35,11 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         prompt_lengths: Tensor,
         utt_id: list[str] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss, statistics and the number of codes they are means over; arguments as in `CoreLM.forward`."""
+        """Loss, statistics and the number of codes they are means over, (1,) each; arguments as in `CoreLM.forward`."""
         output = self.corelm(text, text_lengths, codes, codes_lengths, prompt, prompt_lengths)
         loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
-        return loss.total, loss.stats, loss.codes
+        # with several processes the trainer sums over these, and insists on a dimension to sum over
+        return loss.total[None], {name: value[None] for name, value in loss.stats.items()}, loss.codes[None]
 
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:
         """Nothing: codes are not features.

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from espnet_ext.g2p import WORD_BOUNDARY, g2ps
+from espnet_ext.text_cleaners import find_cleaner
+
 UNKNOWN = "<unk>"
-SPACE = "<space>"
+SPACE = WORD_BOUNDARY
 END = "<eos>"
 
 Split = Callable[[str], list[str]]
-
-
-def _clean_lower(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().lower()
-
-
-def _clean_none(text: str) -> str:
-    return text.strip()
-
-
-CLEANERS: dict[str, Callable[[str], str]] = {"lower": _clean_lower, "none": _clean_none}
 
 
 def _split_char(text: str) -> list[str]:
@@ -49,58 +40,70 @@ def _bpe_splitter(model: Path | None) -> Split:
     return lambda text: list(processor.encode(text, out_type=str))
 
 
-# phn: the text is phones separated by blanks, made outside; word: the same for words
+# word: the words between blanks; phn: phones, see g2p
 TOKEN_TYPES = ("char", "bpe", "phn", "word")
 
 
-def splitter(token_type: str, bpemodel: Path | None = None) -> Split:
-    """The function that splits a cleaned text into tokens.
+def _splitter(token_type: str, bpemodel: Path | None, g2p: str) -> Split:
+    if token_type not in TOKEN_TYPES:
+        raise ValueError(f"token_type must be one of {list(TOKEN_TYPES)}, got {token_type!r}")
+    kind = g2ps[g2p]
+    if token_type == "phn":
+        return kind()
+    if g2p != "none":
+        raise ValueError(f"g2p must be none with token_type {token_type}, got {g2p!r}, which makes phones (phn)")
+    if token_type == "bpe":
+        return _bpe_splitter(bpemodel)
+    return _split_char if token_type == "char" else _split_words
+
+
+class TextSplitter:
+    """Texts as tokens: cleaned, then split.
 
     Args:
         token_type: char, bpe, phn or word.
         bpemodel: SentencePiece model, for bpe only.
-
-    Returns:
-        The function.
+        cleaner: name of the cleaner.
+        g2p: what makes phones of the text, for phn only; "none" for a text that is phones already.
 
     Raises:
-        ValueError: if the type is unknown.
+        ValueError: if a name is unknown, or the options do not fit each other.
+
+    >>> TextSplitter("word")(" Two  Dogs")
+    ['two', 'dogs']
     """
-    if token_type not in TOKEN_TYPES:
-        raise ValueError(f"token_type must be one of {list(TOKEN_TYPES)}, got {token_type!r}")
-    if token_type == "bpe":
-        return _bpe_splitter(bpemodel)
-    return _split_char if token_type == "char" else _split_words
+
+    def __init__(
+        self, token_type: str = "char", bpemodel: Path | None = None, cleaner: str = "lower", g2p: str = "none"
+    ) -> None:
+        self.clean, self.split = find_cleaner(cleaner), _splitter(token_type, bpemodel, g2p)
+
+    def __call__(self, text: str) -> list[str]:
+        """The tokens of a text; none of an empty one."""
+        return self.split(self.clean(text))
 
 
 class TextTokenizer:
     """Texts as ids, each ended by the id of <eos>; unknown tokens become <unk> and are counted.
 
     Args:
-        token_type: char, bpe, phn or word.
+        splitter: makes tokens of a text.
         tokens: the token list.
-        bpemodel: SentencePiece model, for bpe only.
-        cleaner: name of the cleaner.
 
     Attributes:
         unknown: how often each token outside of the list was seen.
 
-    >>> tokenizer = TextTokenizer("char", ["<unk>", "<space>", "a", "b", "<eos>"])
+    >>> tokenizer = TextTokenizer(TextSplitter("char"), ["<unk>", "<space>", "a", "b", "<eos>"])
     >>> tokenizer.encode("A bx"), dict(tokenizer.unknown)
     ([2, 1, 3, 0, 4], {'x': 1})
     """
 
-    def __init__(
-        self, token_type: str, tokens: Sequence[str], bpemodel: Path | None = None, cleaner: str = "lower"
-    ) -> None:
-        if cleaner not in CLEANERS:
-            raise ValueError(f"cleaner must be one of {list(CLEANERS)}, got {cleaner!r}")
+    def __init__(self, splitter: TextSplitter, tokens: Sequence[str]) -> None:
         missing = [token for token in (UNKNOWN, END) if token not in tokens]
         if missing:
             raise ValueError(f"token_list must contain {UNKNOWN} and {END}, missing {missing}")
-        self.tokens = list(tokens)
+        self.splitter, self.tokens = splitter, list(tokens)
         self.ids = {token: index for index, token in enumerate(tokens)}
-        self.clean, self.split = CLEANERS[cleaner], splitter(token_type, bpemodel)
         self.unknown: Counter[str] = Counter()
 
     def encode(self, text: str) -> list[int]:
@@ -115,7 +118,7 @@ class TextTokenizer:
         Raises:
             ValueError: if nothing is left of the text after cleaning.
         """
-        pieces = self.split(self.clean(text))
+        pieces = self.splitter(text)
         if not pieces:
             raise ValueError(f"text must not be empty, got {text!r}")
         self.unknown.update(piece for piece in pieces if piece not in self.ids)
@@ -123,31 +126,39 @@ class TextTokenizer:
 
     def describe_unknown(self) -> str:
         """The unknown tokens with their counts, most frequent first: "'x' (3), '7' (1)"."""
-        return ", ".join(f"{token!r} ({count})" for token, count in self.unknown.most_common())
+        return describe_counts(self.unknown)
 
 
-def make_token_list(texts: Iterable[str], token_type: str, bpemodel: Path | None, cleaner: str) -> list[str]:
-    """The tokens of a corpus in sorted order between <unk> and <eos>.
+def describe_counts(counts: Counter[str]) -> str:
+    """Tokens with their counts, most frequent first.
+
+    >>> describe_counts(Counter("abb"))
+    "'b' (2), 'a' (1)"
+    """
+    return ", ".join(f"{token!r} ({count})" for token, count in counts.most_common())
+
+
+def make_token_list(texts: Iterable[str], splitter: TextSplitter, min_count: int = 1) -> tuple[list[str], Counter[str]]:
+    """The tokens of a corpus in sorted order between <unk> and <eos>, and those too rare for the list.
 
     Args:
         texts: transcripts.
-        token_type: char, bpe, phn or word.
-        bpemodel: SentencePiece model, for bpe only.
-        cleaner: name of the cleaner.
+        splitter: makes tokens of a text.
+        min_count: fewest times that a token of the list is seen; rarer ones become <unk>.
 
     Returns:
-        The token list.
+        The token list; the rare tokens with their counts.
 
     Raises:
-        ValueError: if no text has a token, or an option is unknown.
+        ValueError: if no token is left.
     """
-    if cleaner not in CLEANERS:
-        raise ValueError(f"cleaner must be one of {list(CLEANERS)}, got {cleaner!r}")
-    split, clean = splitter(token_type, bpemodel), CLEANERS[cleaner]
-    seen = {token for text in texts for token in split(clean(text))} - {UNKNOWN, END}
-    if not seen:
-        raise ValueError("text must contain at least one token, got none")
-    return [UNKNOWN, *sorted(seen), END]
+    if min_count < 1:
+        raise ValueError(f"min_count must be at least 1, got {min_count}")
+    seen = Counter(token for text in texts for token in splitter(text))
+    kept = {token for token, count in seen.items() if count >= min_count} - {UNKNOWN, END}
+    if not kept:
+        raise ValueError(f"text must contain a token at least {min_count} times (min_count), got none")
+    return [UNKNOWN, *sorted(kept), END], Counter({token: n for token, n in seen.items() if n < min_count})
 
 
 def read_token_list(path: Path) -> list[str]:

@@ -6,12 +6,12 @@ import torch
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
-from espnet_ext.text import END, UNKNOWN, TextTokenizer
+from espnet_ext.text import END, UNKNOWN, TextSplitter, TextTokenizer
 
 
 def preprocessor(train=False, prompt_frames=3):
     spec = CodecSpec(num_codebooks=2, codebook_size=12, frame_rate_hz=25.0, sample_rate_hz=16000)
-    return CodecLMPreprocessor(TextTokenizer("char", [UNKNOWN, "a", "b", END]), spec, prompt_frames, train)
+    return CodecLMPreprocessor(TextTokenizer(TextSplitter(), [UNKNOWN, "a", "b", END]), spec, prompt_frames, train)
 
 
 def flat(frames):

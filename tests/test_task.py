@@ -31,11 +31,10 @@ def test_the_options_of_several_local_transformers_are_given_by_name_and_complet
 
 
 def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):
-    line = command(corpus, tmp_path, "--local", "none", "--dry_run", "true")
-    line = [word for word in line if not word.endswith("width=16")]
-    CodecLMTask.main(cmd=[word for word in line if word != "--local_conf"])
-    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert (config["local"], config["local_conf"]) == ("none", {})
+    line = [word for word in command(corpus, tmp_path, "--local", "none") if not word.endswith("width=16")]
+    args = CodecLMTask.get_parser().parse_args([word for word in line if word != "--local_conf"])
+    assert list(CodecLMTask.build_model(args).corelm.heads) == ["parallel"]
+    assert (args.local, args.local_conf) == ("none", {})
 
 
 def test_statistics_hold_the_shape_of_every_utterance(corpus, tmp_path):

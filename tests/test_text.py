@@ -1,18 +1,70 @@
 """Text to ids, and what is said about text that does not fit."""
 
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import pytest
 
-from espnet_ext.text import END, SPACE, UNKNOWN, TextTokenizer, make_token_list, read_token_list
+from espnet_ext.bin.token_list import main
+from espnet_ext.g2p import g2ps
+from espnet_ext.text import END, SPACE, TOKEN_TYPES, UNKNOWN, TextSplitter, TextTokenizer, make_token_list
+from espnet_ext.text import read_token_list as read
+from espnet_ext.text_cleaners import ABBREVIATIONS, CLEANERS, clean_english, removed
+
+ROOT = Path(__file__).resolve().parent.parent
+# what Unicode and transcribers can do to a text
+NASTY = "aZ éßİſŒæ'’‘`´ʼ\"“”«».,!?;:…-–—‑()[]{}*_#&½²™ﬁ№1\t\n\u00a0\u0301\u200b中" + "".join(map(str, range(3)))
+
+# the real g2p_en on a dictionary of three words and a tagger of one rule, in the files that NLTK's downloader makes
+G2P_DATA = {
+    "corpora/cmudict.zip": {"cmudict/cmudict": "A 1 AH0\nTWO 1 T UW1\nDOGS 1 D AO1 G Z\n"},
+    "taggers/averaged_perceptron_tagger_eng.zip": {
+        f"averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng.{name}.json": json.dumps(content)
+        for name, content in (("weights", {"bias": {"NN": 1.0}}), ("tagdict", {}), ("classes", ["NN"]))
+    },
+}
+USE_G2P = """
+from espnet_ext.bin import run
+from espnet_ext.text import TextSplitter
+run(lambda: print(*TextSplitter("phn", cleaner="english", g2p="g2p_en")("Two dogs, 2 zorgs")))
+"""
+# a machine without network, whose attempts to use it are seen
+NO_NETWORK = """
+import socket, sys
+def refuse(*args, **options):
+    sys.exit("the network was used")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+"""
+
+
+def write_text(path: Path, *texts: str) -> Path:
+    path.write_text("".join(f"u{index} {text}\n" for index, text in enumerate(texts)), encoding="utf-8")
+    return path
+
+
+def run_g2p(tmp_path: Path, *modules: Path) -> subprocess.CompletedProcess:
+    """What a process says that has the NLTK data of `tmp_path` and no network."""
+    environment = {name: value for name, value in os.environ.items() if name != "NLTK_DATA"}
+    environment |= {"NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join([*map(str, modules), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    line = [sys.executable, "-c", NO_NETWORK + USE_G2P]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_a_token_list_holds_every_character_once_between_unknown_and_end():
-    tokens = make_token_list(["Two dogs", "a  cat"], "char", None, "lower")
-    assert tokens == [UNKNOWN, SPACE, "a", "c", "d", "g", "o", "s", "t", "w", END]
+    tokens, rare = make_token_list(["Two dogs", "a  cat"], TextSplitter("char"))
+    assert tokens == [UNKNOWN, SPACE, "a", "c", "d", "g", "o", "s", "t", "w", END] and not rare
 
 
 def test_every_text_of_the_corpus_is_known_and_ends():
     texts = ["two dogs", "a cat"]
-    tokenizer = TextTokenizer("char", make_token_list(texts, "char", None, "lower"))
+    tokenizer = TextTokenizer(TextSplitter(), make_token_list(texts, TextSplitter())[0])
     for text in texts:
         ids = tokenizer.encode(text)
         assert len(ids) == len(text) + 1 and ids[-1] == tokenizer.ids[END]
@@ -20,7 +72,7 @@ def test_every_text_of_the_corpus_is_known_and_ends():
 
 
 def test_unknown_characters_are_counted_and_named():
-    tokenizer = TextTokenizer("char", make_token_list(["abc"], "char", None, "lower"))
+    tokenizer = TextTokenizer(TextSplitter(), make_token_list(["abc"], TextSplitter())[0])
     tokenizer.encode("a?b?ç")
     assert tokenizer.describe_unknown() == "'?' (2), 'ç' (1)"
 
@@ -28,35 +80,68 @@ def test_unknown_characters_are_counted_and_named():
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_an_empty_text_is_refused(text):
     with pytest.raises(ValueError, match="text must not be empty"):
-        TextTokenizer("char", [UNKNOWN, "a", END]).encode(text)
+        TextTokenizer(TextSplitter(), [UNKNOWN, "a", END]).encode(text)
 
 
 def test_words_and_phones_are_split_at_blanks():
-    tokenizer = TextTokenizer("phn", [UNKNOWN, "HH", "AY", END], cleaner="none")
+    tokenizer = TextTokenizer(TextSplitter("phn", cleaner="none"), [UNKNOWN, "HH", "AY", END])
     assert tokenizer.encode("HH AY") == [1, 2, 3]
 
 
-def test_bpe_pieces_cover_the_text(tmp_path):
-    from espnet_ext.bin.token_list import main
+def test_tokens_rarer_than_min_count_become_unknown_and_are_reported(tmp_path, caplog):
+    text, out = write_text(tmp_path / "text", "aab", "aq"), tmp_path / "tokens.txt"
+    with caplog.at_level("INFO"):
+        main(["--text", str(text), "--min_count", "2", "--out", str(out)])
+    assert read(out) == [UNKNOWN, "a", END]
+    assert "tokens seen fewer than 2 times, now <unk>: 'b' (1), 'q' (1)" in caplog.text
 
-    text = tmp_path / "text"
-    text.write_text("".join(f"u{i} {'two red dogs waited' if i % 2 else 'open the blue door'}\n" for i in range(9)))
-    model, tokens = tmp_path / "bpe.model", tmp_path / "tokens.txt"
-    main(
-        [
-            "--text",
-            str(text),
-            "--token_type",
-            "bpe",
-            "--bpemodel",
-            str(model),
-            "--vocab_size",
-            "40",
-            "--out",
-            str(tokens),
-        ]
-    )
-    tokenizer = TextTokenizer("bpe", read_token_list(tokens), model)
+
+def test_a_min_count_that_leaves_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"text must contain a token at least 9 times \(min_count\)"):
+        make_token_list(["aab"], TextSplitter(), 9)
+    with pytest.raises(ValueError, match="min_count must be at least 1, got 0"):
+        make_token_list(["aab"], TextSplitter(), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("“Mr. O’Neill’s café”—well…", "mister o'neill's cafe - well..."),
+        ("Dr. Smith, of St. Ives, met Mrs. Ball.", "doctor smith, of saint ives, met missus ball."),
+        ("the mr.smith no. 5 [sic] (1911)", "the mr.smith no. 5 sic 1911"),
+        ("first--second  - third.. fourth", "first - second - third... fourth"),
+        ("Œuvre & Æsop\u00a0said : yes !", "oeuvre and aesop said: yes!"),
+        ("St. Mr (.", "saint mister"),
+        ("*** 中 #", ""),
+    ],
+)
+def test_english_is_cleaned_as_it_is_read(text, cleaned):
+    assert clean_english(text) == cleaned
+
+
+@pytest.mark.parametrize("name", list(CLEANERS))
+def test_a_cleaned_text_stays_as_it_is(name):
+    generator, clean = random.Random(0), CLEANERS[name]
+    words = [*NASTY, *(f"{word}." for word in ABBREVIATIONS), *ABBREVIATIONS, " "]
+    for _ in range(3000):
+        text = "".join(generator.choices(words, k=generator.randrange(12)))
+        assert clean(clean(text)) == clean(text), repr(text)
+
+
+def test_what_the_english_cleaner_removes_is_reported_with_counts(tmp_path, caplog):
+    text = write_text(tmp_path / "text", "a [b] “c”", "a [d]")
+    with caplog.at_level("INFO"):
+        main(["--text", str(text), "--cleaner", "english", "--out", str(tmp_path / "tokens.txt")])
+    assert "cleaner english removed: '[' (2), ']' (2), '“' (1), '”' (1)" in caplog.text
+    assert not removed("a [b]", "lower")
+
+
+def test_bpe_pieces_cover_the_text(tmp_path):
+    sentences = ["two red dogs waited", "open the blue door"] * 5
+    text, model, tokens = write_text(tmp_path / "text", *sentences), tmp_path / "bpe.model", tmp_path / "tokens.txt"
+    line = ["--text", text, "--token_type", "bpe", "--bpemodel", model, "--vocab_size", 40, "--out", tokens]
+    main([str(word) for word in line])
+    tokenizer = TextTokenizer(TextSplitter("bpe", model), read(tokens))
     ids = tokenizer.encode("two dogs")
     assert tokenizer.ids[UNKNOWN] not in ids and len(ids) < len("two dogs") + 1
 
@@ -64,7 +149,7 @@ def test_bpe_pieces_cover_the_text(tmp_path):
 def test_a_damaged_bpe_model_is_refused(tmp_path):
     (tmp_path / "bpe.model").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="bpemodel must be a SentencePiece model, got .*bpe.model"):
-        TextTokenizer("bpe", [UNKNOWN, "a", END], tmp_path / "bpe.model")
+        TextSplitter("bpe", tmp_path / "bpe.model")
 
 
 @pytest.mark.parametrize(
@@ -73,21 +158,77 @@ def test_a_damaged_bpe_model_is_refused(tmp_path):
         ({"token_type": "letters"}, "token_type must be one of"),
         ({"cleaner": "loud"}, "cleaner must be one of"),
         ({"token_type": "bpe"}, "bpemodel must be given"),
-        ({"tokens": ["a"]}, "token_list must contain <unk> and <eos>"),
+        ({"g2p": "loud"}, r"g2p must be one of \['g2p_en', 'none'\], got 'loud'"),
+        ({"g2p": "g2p_en"}, "g2p must be none with token_type char, got 'g2p_en'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        TextTokenizer(**{"token_type": "char", "tokens": [UNKNOWN, "a", END], **options})
+        TextSplitter(**options)
+
+
+def test_a_token_list_without_the_special_tokens_is_refused():
+    with pytest.raises(ValueError, match="token_list must contain <unk> and <eos>"):
+        TextTokenizer(TextSplitter(), ["a"])
 
 
 def test_a_missing_empty_or_repeating_token_list_is_refused(tmp_path):
     path = tmp_path / "tokens.txt"
     with pytest.raises(FileNotFoundError, match="token_list not found: .*tokens.txt"):
-        read_token_list(path)
+        read(path)
     path.write_text("")
     with pytest.raises(ValueError, match="an empty file"):
-        read_token_list(path)
+        read(path)
     path.write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"\['a'\]"):
-        read_token_list(path)
+        read(path)
+
+
+def test_a_third_party_adds_its_own_phones(monkeypatch):
+    monkeypatch.setattr(g2ps, "_classes", dict(g2ps._classes))
+
+    @g2ps.register("spelling")
+    class Spelling:
+        def __call__(self, text):
+            return [letter.upper() for letter in text if letter.isalpha()]
+
+    splitter = TextSplitter("phn", g2p="spelling")
+    assert splitter("two") == ["T", "W", "O"]
+    assert make_token_list(["two"], splitter)[0] == [UNKNOWN, "O", "T", "W", END]
+
+
+@pytest.mark.parametrize("token_type", [name for name in TOKEN_TYPES if name != "bpe"])
+def test_what_splits_a_text_can_be_sent_to_another_process(token_type):
+    splitter = TextSplitter(token_type, cleaner="english")
+    assert pickle.loads(pickle.dumps(splitter))("a b") == splitter("a b")
+
+
+def test_phones_are_made_by_g2p_en_without_network(tmp_path):
+    pytest.importorskip("g2p_en")
+    for name, files in G2P_DATA.items():
+        (tmp_path / name).parent.mkdir()
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file, content in files.items():
+                archive.writestr(file, content)
+    done = run_g2p(tmp_path)
+    phones = ["T", "UW1", "<space>", "D", "AO1", "G", "Z", "<space>", ",", "<space>", "T", "UW1", "<space>"]
+    assert done.stdout.split()[: len(phones)] == phones, done.stderr
+    assert len(done.stdout.split()) > len(phones) + 2, "a word outside of the dictionary has phones too"
+
+
+def test_missing_g2p_data_are_named_with_the_command_that_gets_them(tmp_path):
+    """g2p_en downloads them while it is imported, which hangs without network."""
+    pytest.importorskip("g2p_en")
+    done = run_g2p(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: g2p g2p_en needs data that are not there: "
+        "python -m nltk.downloader cmudict averaged_perceptron_tagger_eng"
+    ]
+
+
+def test_a_missing_g2p_package_is_named_with_the_command_that_gets_it(tmp_path):
+    (tmp_path / "nltk.py").write_text("raise ModuleNotFoundError(\"No module named 'nltk'\", name='nltk')\n")
+    done = run_g2p(tmp_path, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("pip install 'espnet_ext[phones]'") and done.stderr.count("\n") == 1

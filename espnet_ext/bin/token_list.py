@@ -1,16 +1,19 @@
-"""The token list of a corpus' transcripts."""
+"""The token list of a corpus' transcripts, and a report of what is rare or removed."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp
-from espnet_ext.text import CLEANERS, TOKEN_TYPES, make_token_list
+from espnet_ext.g2p import g2ps
+from espnet_ext.text import TOKEN_TYPES, TextSplitter, describe_counts, make_token_list
+from espnet_ext.text_cleaners import CLEANERS, find_cleaner, removed
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,6 +24,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bpemodel", type=Path, help="SentencePiece model; trained here when it is missing")
     parser.add_argument("--vocab_size", type=int, default=200, help="Pieces of a SentencePiece model trained here")
     parser.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS))
+    parser.add_argument("--g2p", default="none", choices=list(g2ps), help="What makes phones for token_type phn")
+    parser.add_argument("--min_count", type=int, default=1, help="Tokens seen fewer times become <unk>")
     parser.add_argument("--out", type=Path, required=True)
     return parser
 
@@ -39,10 +44,11 @@ def train_bpe(texts: Sequence[str], model: Path, vocab_size: int, cleaner: str) 
     """
     import sentencepiece
 
+    clean = find_cleaner(cleaner)
     with atomic_path(model) as temporary, temporary.open("wb") as stream:
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter([CLEANERS[cleaner](text) for text in texts]),
+                sentence_iterator=iter([clean(text) for text in texts]),
                 model_writer=stream,
                 model_type="bpe",
                 vocab_size=vocab_size,
@@ -65,7 +71,13 @@ def main(cmd: Sequence[str] | None = None) -> None:
     texts = [text for path in args.text for text in read_scp(path).values()]
     if args.token_type == "bpe" and args.bpemodel is not None and not args.bpemodel.is_file():
         train_bpe(texts, args.bpemodel, args.vocab_size, args.cleaner)
-    tokens = make_token_list(texts, args.token_type, args.bpemodel, args.cleaner)
+    splitter = TextSplitter(args.token_type, args.bpemodel, args.cleaner, args.g2p)
+    tokens, rare = make_token_list(texts, splitter, args.min_count)
+    gone = sum((removed(text, args.cleaner) for text in texts), Counter())
+    if gone:
+        logging.warning("characters that cleaner %s removed: %s", args.cleaner, describe_counts(gone))
+    if rare:
+        logging.warning("tokens seen fewer than %d times, now <unk>: %s", args.min_count, describe_counts(rare))
     with atomic_path(args.out) as temporary:
         temporary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
     logging.info("%d tokens in %s", len(tokens), args.out)

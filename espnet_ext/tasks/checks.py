@@ -33,7 +33,7 @@ def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callabl
     checkpoint = output_dir / "checkpoint.pth"
     if not checkpoint.is_file():
         return
-    earlier = read_yaml(output_dir / "config.yaml", "config.yaml")
+    earlier = {"g2p": "none", **read_yaml(output_dir / "config.yaml", "config.yaml")}  # the first version had no g2p
     for name, now in facts.items():
         before = earlier.get(name)
         if before != now:

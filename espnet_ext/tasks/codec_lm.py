@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,21 +18,27 @@ from espnet_ext.codec import copy_codec, read_codec_info
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM, corelms, local_options
 from espnet_ext.espnet_model import ESPnetCodecLMModel
+from espnet_ext.g2p import g2ps
 from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import Primary, primaries
+from espnet_ext.tasks.bpe import check_bpe, copy_bpe
 from espnet_ext.tasks.checks import check_data, check_earlier_run, report_unknown_tokens
-from espnet_ext.text import CLEANERS, TOKEN_TYPES, TextTokenizer, read_token_list
+from espnet_ext.text import TOKEN_TYPES, TextSplitter, TextTokenizer, read_token_list
+from espnet_ext.text_cleaners import CLEANERS
 from espnet_ext.torchaudio_shim import import_torchaudio
 
 import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim
 from espnet2.tasks.abs_task import AbsTask  # noqa: E402
 from espnet2.train.class_choices import ClassChoices  # noqa: E402
+from espnet2.train.distributed_utils import get_rank  # noqa: E402
 from espnet2.train.trainer import Trainer  # noqa: E402
 from espnet2.utils.get_default_kwargs import get_default_kwargs  # noqa: E402
 from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
 from espnet2.utils.types import str_or_none  # noqa: E402
+
+from espnet_ext.tasks import dry_run  # noqa: E402
 
 CODEC_DIRECTORY = "codec"
 
@@ -86,6 +93,7 @@ class CodecLMTask(AbsTask):
         # what ESPnet would use by default and this model or this machine does not have
         parser.set_defaults(
             num_att_plot=0,
+            unused_parameters=True,  # a batch without prompts does not use the context encoder
             use_matplotlib=importlib.util.find_spec("matplotlib") is not None,
             use_tensorboard=importlib.util.find_spec("tensorboard") is not None,
         )
@@ -94,6 +102,7 @@ class CodecLMTask(AbsTask):
         group.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="What a text token is")
         group.add_argument("--bpemodel", type=str_or_none, default=None, help="SentencePiece model for bpe")
         group.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS), help="Text cleaning")
+        group.add_argument("--g2p", default="none", choices=list(g2ps), help="What makes phones for token_type phn")
         group.add_argument("--codec_info", type=str_or_none, default=None, help="codec_info.yaml of the codes")
         group.add_argument("--prompt_sec", type=float, default=3.0, help="Longest speaker prompt in seconds")
         group.add_argument("--frame_stacking_factor", type=int, default=1, help="Frames per primary step, S")
@@ -113,6 +122,7 @@ class CodecLMTask(AbsTask):
             help=f"Local transformer, or several separated by commas: none or of {list(local_transformers)}",
         )
         group.add_argument("--local_conf", action=NestedDictAction, default={}, help="Its options; of several by name")
+        dry_run.add_arguments(parser.add_argument_group("dry run"))
 
     @classmethod
     @typechecked
@@ -173,26 +183,55 @@ class CodecLMTask(AbsTask):
         return ESPnetCodecLMModel(corelm, weights)
 
     @classmethod
-    @typechecked
-    def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train, or collect statistics, after checking that options, data and an earlier run agree."""
-        output_dir = Path(args.output_dir)
-        torch.set_float32_matmul_precision(args.matmul_precision)
+    def check_required_command_args(cls, args: argparse.Namespace) -> None:
+        """Refuse options, data and earlier runs that do not agree, before any process of a training is started.
+
+        Args:
+            args: parsed options; those of a dry run are changed to one process.
+        """
+        super().check_required_command_args(args)
+        if args.dry_run:
+            args.multiprocessing_distributed, args.ngpu = False, min(args.ngpu, 1)
         facts, tokenizer = codec_facts(args), build_tokenizer(args)
         for part in ("train", "valid"):
             data = getattr(args, f"{part}_data_path_and_name_and_type")
             check_data(data, getattr(args, f"{part}_shape_file"), facts["fingerprint"])
+        if args.dry_run or args.collect_stats:
+            return
+        same = {name: getattr(args, name) for name in ("frame_stacking_factor", "token_type", "cleaner", "g2p")}
+        same |= {"codec_info": facts, "token_list": tokenizer.tokens}
+        if args.resume:
+            build = argparse.Namespace(**vars(args))
+            check_earlier_run(Path(args.output_dir), same, lambda: cls.build_model(build))
+        check_bpe(args)
+
+    @classmethod
+    @typechecked
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train, collect statistics, or measure one step; called in every process of a training.
+
+        Args:
+            args: parsed options.
+        """
+        torch.set_float32_matmul_precision(args.matmul_precision)
+        if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
+            logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+        if args.dry_run:
+            dry_run.dry_run(cls, args)
+            return
         if args.collect_stats:
-            report_unknown_tokens(args, tokenizer)
-        elif not args.dry_run:
-            same = {name: getattr(args, name) for name in ("frame_stacking_factor", "token_type", "cleaner")}
-            same |= {"codec_info": facts, "token_list": tokenizer.tokens}
-            if args.resume:
-                check_earlier_run(output_dir, same, lambda: cls.build_model(argparse.Namespace(**vars(args))))
+            report_unknown_tokens(args, build_tokenizer(args))
+        elif writes_files(args):
             if isinstance(args.codec_info, str):
-                copy_codec(args.codec_info, output_dir / CODEC_DIRECTORY)
+                copy_codec(args.codec_info, Path(args.output_dir) / CODEC_DIRECTORY)
+            copy_bpe(args)
         with atomic_saves():
             super().main_worker(args)
+
+
+def writes_files(args: argparse.Namespace) -> bool:
+    """Whether this process is the only one, or the first one, of a training."""
+    return not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0
 
 
 def one_or_several(text: str) -> str | list[str]:
@@ -217,7 +256,7 @@ def complete_local_conf(local: str | list[str], conf: dict[str, Any]) -> dict[st
 
 
 def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
-    """The tokenizer of the options `token_list`, `token_type`, `bpemodel` and `cleaner`.
+    """The tokenizer of the options `token_list`, `token_type`, `bpemodel`, `cleaner` and `g2p`.
 
     Args:
         args: parsed options; `token_list` is a file, or the tokens themselves in a config.yaml.
@@ -232,7 +271,8 @@ def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
         raise ValueError("token_list must be a file of text tokens, got none")
     tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
     bpemodel = Path(args.bpemodel) if args.bpemodel else None
-    return TextTokenizer(args.token_type, tokens, bpemodel, args.cleaner)
+    g2p = getattr(args, "g2p", "none")  # the config.yaml of the first version has none
+    return TextTokenizer(TextSplitter(args.token_type, bpemodel, args.cleaner, g2p), tokens)
 
 
 def codec_facts(args: argparse.Namespace) -> dict[str, Any]:

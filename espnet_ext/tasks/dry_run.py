@@ -1,0 +1,260 @@
+"""`codec_lm_train --dry_run true`: what a training will cost, from one step on its largest batch; no training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.samplers.build_batch_sampler import build_batch_sampler
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.utils.types import str_or_none
+from torch import Tensor
+
+from espnet_ext.atomic import atomic_path
+from espnet_ext.codes import CodecSpec
+from espnet_ext.datadir import read_scp
+from espnet_ext.preprocess import collate
+from espnet_ext.tasks.cost import Step, count_parameters, measure_step, padded_positions
+
+REPORT = "dry_run.json"
+SHAPE = "UTTERANCES,FRAMES,TOKENS[,BATCHES]"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The largest batch, or the part of it that is measured.
+
+    Attributes:
+        source: where it is from.
+        tensors: arguments of the model.
+        utterances: of the whole batch; `tensors` may hold fewer.
+        batches: of an epoch; 0 if not known.
+        mean_to_largest: padded size of the mean batch by that of the largest.
+    """
+
+    source: str
+    tensors: dict[str, Tensor]
+    utterances: int
+    batches: int
+    mean_to_largest: float
+
+
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """The options of a dry run, besides ESPnet's `--dry_run`."""
+    group.add_argument("--dry_run_shape", type=str_or_none, default=None, help=f"Random batch instead of data: {SHAPE}")
+    group.add_argument(
+        "--dry_run_utterances", type=int, default=None, help="Measure so many of the batch, and scale to all of them"
+    )
+    group.add_argument(
+        "--dry_run_tflops", type=float, default=50.0, help="Assumed sustained speed of a GPU for the hours from FLOPs"
+    )
+
+
+def random_batch(shape: str, spec: CodecSpec, vocab_size: int, prompt_frames: int, most: int | None) -> Batch:
+    """A batch of random ids, all utterances of the same length.
+
+    Args:
+        shape: `--dry_run_shape`.
+        spec: the codec's facts.
+        vocab_size: ids of the text.
+        prompt_frames: of every speaker prompt.
+        most: utterances to make at most.
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: if the shape is not three or four positive numbers.
+    """
+    words = shape.split(",")
+    if len(words) not in (3, 4) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise ValueError(f"dry_run_shape must be {SHAPE}, positive whole numbers, got {shape!r}")
+    utterances, frames, tokens, *batches = map(int, words)
+    rows = min(utterances, most or utterances)
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"text": (rows, tokens), "codes": (rows, frames, spec.num_codebooks)}
+    sizes["prompt"] = (rows, prompt_frames, spec.num_codebooks)
+    tensors = {}
+    for name, size in sizes.items():
+        largest = vocab_size if name == "text" else spec.codebook_size
+        tensors[name] = torch.randint(largest, size, generator=generator)
+        tensors[f"{name}_lengths"] = torch.full((rows,), size[1])
+    return Batch(f"random ids, dry_run_shape {shape}", tensors, utterances, batches[0] if batches else 0, 1.0)
+
+
+def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
+    """The batch of the training data with the most frames and tokens when padded.
+
+    Args:
+        task: builds the dataset.
+        args: parsed options.
+
+    Returns:
+        The batch; of `--dry_run_utterances` its longest utterances.
+
+    Raises:
+        ValueError: if there are no data.
+    """
+    if not args.train_shape_file or args.multiple_iterator:
+        raise ValueError(
+            f"dry_run must have train_shape_file, without multiple_iterator, or dry_run_shape {SHAPE}, "
+            f"got {args.train_shape_file} and multiple_iterator {args.multiple_iterator}"
+        )
+    options = task.build_iter_options(args, DistributedOption(), "train")
+    sampler = build_batch_sampler(
+        type=options.batch_type,
+        shape_files=options.shape_files,
+        fold_lengths=args.fold_length,
+        batch_size=options.batch_size,
+        batch_bins=options.batch_bins,
+        sort_in_batch=args.sort_in_batch,
+        sort_batch=args.sort_batch,
+        drop_last=args.drop_last_iter,
+        min_batch_size=args.min_batch_size,
+    )
+    batches = [list(batch) for batch in sampler]
+    shapes = [{u: [int(n) for n in s.split(",")] for u, s in read_scp(path).items()} for path in options.shape_files]
+    sizes = padded_positions(batches, shapes)
+    names = batches[sizes.index(max(sizes))]
+    longest = sorted(names, key=lambda name: -sum(table[name][0] for table in shapes))
+    dataset = task.build_dataset(args, options, set(names))
+    tensors = collate([dataset[name] for name in longest[: args.dry_run_utterances]])[1]
+    mean = sum(sizes) / len(sizes) / max(sizes)
+    return Batch(", ".join(options.shape_files), tensors, len(names), len(batches), mean)
+
+
+def report(args: argparse.Namespace, model: torch.nn.Module, batch: Batch, step: Step) -> dict[str, Any]:
+    """Everything dry_run.json says: what was measured, and what follows for the whole batch and the training.
+
+    Args:
+        args: parsed options.
+        model: what was measured.
+        batch: on what.
+        step: its costs.
+
+    Returns:
+        Names and values.
+    """
+    tensors, corelm = batch.tensors, model.corelm
+    rows = len(tensors["text"])
+    scale = batch.utterances / rows
+    steps = corelm.layout.num_steps(tensors["codes_lengths"] + 1)
+    # the optimizer has the same work to do for any batch
+    seconds = scale * (step.seconds["forward"] + step.seconds["backward"]) + step.seconds["optimizer"]
+    flops = step.flops * scale
+    memory = {**step.memory, "saved_for_backward": round(step.memory["saved_for_backward"] * scale)}
+    cuda = args.ngpu > 0
+    return {
+        "parameters": {"total": sum(count_parameters(model).values()), "by_part": count_parameters(model)},
+        "measured_batch": {
+            "source": batch.source,
+            "utterances": rows,
+            "of_utterances": batch.utterances,
+            "scaled_linearly_by": scale,
+            "frames": int(tensors["codes_lengths"].sum()),
+            "longest_frames": tensors["codes"].shape[1],
+            "steps": int(steps.sum()),
+            "tokens": int(tensors["text_lengths"].sum()),
+            "prompt_frames": int(tensors["prompt_lengths"].sum()),
+            "codes": int(tensors["codes_lengths"].sum()) * corelm.spec.num_codebooks,
+        },
+        "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
+        "measured_seconds": step.seconds,
+        "measured_peak_bytes": step.peak_bytes,
+        "measured_peak_is": "most allocated on the GPU" if cuda else "growth of resident memory, up to the allocator",
+        "batch": {"seconds": seconds, "flops": flops},
+        "memory_bytes": {**memory, "total": sum(memory.values())},
+        "memory_is": "what is kept at the end of the forward pass, with fused attention; temporaries come on top",
+        "training": training_cost(args, batch, seconds, flops),
+    }
+
+
+def training_cost(args: argparse.Namespace, batch: Batch, seconds: float, flops: float) -> dict[str, Any]:
+    """Batches, epochs and the hours they take on one device, without validation.
+
+    Args:
+        args: parsed options.
+        batch: the largest batch.
+        seconds: that it takes.
+        flops: that it takes.
+
+    Returns:
+        Hours as if every batch were the largest, and hours in proportion to the batches' padded sizes; no hours if the
+        number of batches is not known.
+    """
+    batches = args.num_iters_per_epoch or batch.batches
+    cost: dict[str, Any] = {"epochs": args.max_epoch, "batches_per_epoch": batches, "accum_grad": args.accum_grad}
+    if batches:
+        times, share = batches * args.max_epoch, batch.mean_to_largest
+        at_speed = times * flops / (args.dry_run_tflops * 1e12) / 3600
+        cost |= {"mean_batch_to_largest": share, "hours_at_most": times * seconds / 3600}
+        cost |= {"hours": times * seconds * share / 3600, "assumed_tflops": args.dry_run_tflops}
+        cost |= {"hours_at_assumed_tflops_at_most": at_speed, "hours_at_assumed_tflops": at_speed * share}
+    return cost
+
+
+def summary(content: Mapping[str, Any]) -> Sequence[str]:
+    """The lines worth reading of a report."""
+    parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in content["parameters"]["by_part"].items())
+    measured, memory, training = content["measured_batch"], content["memory_bytes"], content["training"]
+    of, scale, seconds = measured["of_utterances"], measured["scaled_linearly_by"], content["batch"]["seconds"]
+    lines = [
+        f"parameters: {content['parameters']['total'] / 1e6:.1f} M ({parts})",
+        f"largest batch: {of} utterances of {measured['source']}",
+        f"measured: {measured['utterances']} of them with {measured['frames']} frames in {measured['steps']} steps, "
+        f"scaled by {scale:g}",
+        f"a step of training: {seconds:.2f} s on {content['device']}, {content['batch']['flops'] / 1e12:.3f} TFLOP",
+        f"memory to keep: {memory['total'] / 1e9:.2f} GB, of it for the backward pass "
+        f"{memory['saved_for_backward'] / 1e9:.2f} GB",
+        f"memory measured: {content['measured_peak_bytes'] / 1e9:.2f} GB ({content['measured_peak_is']})",
+    ]
+    if "hours" in training:
+        lines.append(
+            f"{training['epochs']} epochs of {training['batches_per_epoch']} batches: {training['hours']:.1f} h on "
+            f"this device, at most {training['hours_at_most']:.1f} h; {training['hours_at_assumed_tflops']:.1f} h at "
+            f"{training['assumed_tflops']:g} TFLOP/s, at most {training['hours_at_assumed_tflops_at_most']:.1f} h"
+        )
+    return lines
+
+
+def dry_run(task: type[AbsTask], args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one training step and write `dry_run.json`, nothing else, into the output directory.
+
+    Args:
+        task: builds model, optimizer and data.
+        args: parsed options; at most one GPU is used.
+
+    Returns:
+        Content of the file.
+    """
+    if args.dry_run_utterances is not None and args.dry_run_utterances < 1:
+        raise ValueError(f"dry_run_utterances must be at least 1, got {args.dry_run_utterances}")
+    if not args.dry_run_tflops > 0:
+        raise ValueError(f"dry_run_tflops must be positive, got {args.dry_run_tflops:g}")
+    set_all_random_seed(args.seed)
+    preprocess = task.build_preprocess_fn(args, train=True)
+    if args.dry_run_shape is None:
+        batch = largest_batch(task, args)
+    else:
+        sizes = len(preprocess.tokenizer.tokens), preprocess.prompt_frames
+        batch = random_batch(args.dry_run_shape, preprocess.spec, *sizes, args.dry_run_utterances)
+    device = "cuda" if args.ngpu > 0 else "cpu"
+    model = task.build_model(args).to(dtype=getattr(torch, args.train_dtype), device=device)
+    optimizer = task.build_optimizers(args, model=model)[0]
+    tensors = {name: values.to(device) for name, values in batch.tensors.items()}
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=args.use_amp and args.ngpu > 0)
+    step = measure_step(model, optimizer, tensors, args.grad_clip, autocast)
+    content = report(args, model, batch, step)
+    for line in summary(content):
+        logging.info(line)
+    with atomic_path(Path(args.output_dir) / REPORT) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return content

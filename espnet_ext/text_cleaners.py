@@ -1,0 +1,124 @@
+"""Transcripts as a model should read them; what is cleaned twice is the same as cleaned once."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+
+# as they are read aloud; "st." is a saint far more often than a street in read books
+ABBREVIATIONS = {
+    "mr": "mister",
+    "mrs": "missus",
+    "ms": "miss",
+    "messrs": "messieurs",
+    "dr": "doctor",
+    "prof": "professor",
+    "st": "saint",
+    "rev": "reverend",
+    "hon": "honorable",
+    "gen": "general",
+    "col": "colonel",
+    "capt": "captain",
+    "lieut": "lieutenant",
+    "lt": "lieutenant",
+    "sgt": "sergeant",
+    "maj": "major",
+    "jr": "junior",
+    "sr": "senior",
+    "esq": "esquire",
+    "co": "company",
+    "ltd": "limited",
+    "mt": "mount",
+    "vol": "volume",
+    "etc": "et cetera",
+}
+# before Unicode's own decompositions, some of which turn a quotation mark into an accent on a space
+_SAME = str.maketrans({
+    **dict.fromkeys("‘’‛`´ʼ′", "'"),
+    **dict.fromkeys("‐‑", "-"),
+    **dict.fromkeys("‒–—―−", " - "),
+    "…": "...",
+    "&": " and ",
+    "æ": "ae",
+    "Æ": "ae",
+    "œ": "oe",
+    "Œ": "oe",
+})  # fmt: skip
+_OTHER = re.compile(r"[^a-z0-9',.!?;:\- ]")
+_ABBREVIATION = re.compile(rf"\b({'|'.join(ABBREVIATIONS)})\.(?=\s|$)")
+
+
+def clean_none(text: str) -> str:
+    """The text without blanks around it."""
+    return text.strip()
+
+
+def clean_lower(text: str) -> str:
+    """Lower case, one blank between words."""
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def _fold(text: str) -> str:
+    """Lower-case letters without accents, the common quotation marks and dashes as ASCII, one kind of blank."""
+    decomposed = unicodedata.normalize("NFKD", text.translate(_SAME).lower()).lower()
+    letters = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+    return re.sub(r"\s+", " ", letters)
+
+
+def clean_english(text: str) -> str:
+    """Lower-case English: a–z, digits and ' , . ! ? ; : - alone, titles and the like written out.
+
+    Accents are removed, quotation marks around words and all other symbols become blanks (`removed` counts them).
+    Numbers stay digits: LibriTTS's normalised transcripts have none, and a guess between "nineteen eleven" and "one
+    thousand nine hundred and eleven" would be wrong too often.
+
+    >>> clean_english("“Mr. O’Neill’s café”—no. 5 [sic]")
+    "mister o'neill's cafe - no. 5 sic"
+
+    Args:
+        text: a transcript.
+
+    Returns:
+        The cleaned text; empty if nothing of it can be read.
+    """
+    text = _OTHER.sub(" ", _fold(text))
+    text = re.sub(r"-{2,}", " - ", text)
+    text = re.sub(r"\s+(?=[,.!?;:])", "", text)
+    text = re.sub(r"\.{2,}", "...", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    return _ABBREVIATION.sub(lambda found: ABBREVIATIONS[found[1]], text)
+
+
+def removed(text: str, cleaner: str) -> Counter[str]:
+    """The characters that a cleaner takes out of a text, with their counts.
+
+    Args:
+        text: a transcript.
+        cleaner: name of the cleaner.
+
+    Returns:
+        The characters; none for a cleaner that keeps all.
+    """
+    return Counter(_OTHER.findall(_fold(text)) if cleaner == "english" else ())
+
+
+CLEANERS: dict[str, Callable[[str], str]] = {"lower": clean_lower, "none": clean_none, "english": clean_english}
+
+
+def find_cleaner(name: str) -> Callable[[str], str]:
+    """The cleaner of this name.
+
+    Args:
+        name: key of `CLEANERS`.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in CLEANERS:
+        raise ValueError(f"cleaner must be one of {list(CLEANERS)}, got {name!r}")
+    return CLEANERS[name]
