@@ -15,7 +15,7 @@ pytest.importorskip("kaldiio")
 from espnet_ext.ark import read_codes
 from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
 from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import read_scp, write_data_dir
+from espnet_ext.datadir import read_scp, write_data_dir, write_scp
 
 FIT = ["--wav_scp", "data/wav.scp", "--codec_conf", "codebook_size=8", "--out", "dump/codec"]
 TOKENS = ["--codec_info", "dump/codec/codec_info.yaml", "--data_dir", "data", "--out", "dump/codec/train"]
@@ -71,7 +71,9 @@ def test_a_yaml_file_gives_options_and_the_command_line_overrides_them() -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--codec", "dac", *FIT], "codec must be one of"),
+        (["--codec", "soundstream", *FIT], "codec must be one of"),
+        ([*FIT, "--codec_conf", "merge=3", "--codec_conf", "merge.rate=2"], "codec_conf merge must be given once"),
+        ([*FIT, "--codec_conf", "merge.rate=["], "codec_conf merge.rate must be a yaml value, got '['"),
         ([*FIT, "--codec_conf", "size=3"], "codec_conf of world_vq must be among"),
         ([*FIT, "--codec_conf", "size"], "codec_conf must be KEY=VALUE, got 'size'"),
         (["--wav_scp", "data/wav.scp"], "--out must be given"),
@@ -112,8 +114,30 @@ def test_prompts_are_other_utterances_of_the_speaker_where_there_are_any() -> No
     assert [prompts[utterance] for utterance in ("a-1", "a-2", "b-1", "b-2")] == ["a-2", "a-1", "b-2", "b-1"]
     assert prompts["c-1"] != "c-1"
     assert read_scp("dump/codec/train/prompt.scp") == {key: pointers[prompt] for key, prompt in prompts.items()}
-    foreign = Path("dump/codec/train/prompt_of_another_speaker").read_text()
-    assert foreign == "c-1\tthe only utterance of speaker c\n"
+    fallback = Path("dump/codec/train/prompt_fallback").read_text()
+    assert fallback == "c-1\tof another speaker: c has one utterance\n"
+
+
+def test_fixed_prompts_are_encoded_and_not_offered_for_decoding() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    pointers = read_scp("dump/codec/train/codes.scp")
+    write_scp("data/utt2prompt", {"a-2": "a-1", "b-1": "b-2"})
+    codec_tokens.main(TOKENS)
+    assert list(read_scp("dump/codec/train/codes.scp")) == list(read_scp("dump/codec/train/text")) == ["a-2", "b-1"]
+    assert read_scp("dump/codec/train/prompt.scp") == {"a-2": pointers["a-1"], "b-1": pointers["b-2"]}
+    prompts = read_codes("dump/codec/train/prompt.scp", 8)
+    assert [len(prompts[utterance]) > 0 for utterance in prompts] == [True, True]
+
+
+def test_a_shortest_prompt_is_kept_or_the_exception_is_listed() -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main([*TOKENS, "--prompt_min_sec", "30"])
+    listed = Path("dump/codec/train/prompt_fallback").read_text().splitlines()
+    assert [line.split(":")[0] for line in listed] == [
+        "a-1\tshorter than 30 s", "a-2\tshorter than 30 s", "b-1\tshorter than 30 s", "b-2\tshorter than 30 s",
+        "c-1\tof another speaker",
+    ]  # fmt: skip
 
 
 def test_finished_tokens_are_kept_until_the_codec_or_the_data_change() -> None:

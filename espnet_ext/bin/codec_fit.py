@@ -27,12 +27,42 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--config", type=Path, help="yaml file of options; the command line overrides it")
     parser.add_argument("--codec", default="world_vq", help=f"one of {list(codecs)}")
-    parser.add_argument("--codec_conf", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    parser.add_argument(
+        "--codec_conf",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="repeatable; KEY.NAME=VALUE for parts of KEY",
+    )
     parser.add_argument("--wav_scp", type=Path, help="audio to learn from")
     parser.add_argument("--out", type=Path, help="directory for codec_info.yaml and the weights")
     parser.add_argument("--max_minutes", type=float, default=15.0, help="learn from a random part of this length")
     parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
     return parser
+
+
+def add_pair(conf: dict[str, Any], pair: str) -> None:
+    """Put one KEY=VALUE into the options; `merge.rate=2` is rate: 2 in the mapping merge.
+
+    Args:
+        conf: gets the value
+        pair: in the spelling of the command line
+
+    Raises:
+        ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant
+    """
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise ValueError(f"codec_conf must be KEY=VALUE, got {pair!r}")
+    *outer, last = name.split(".")
+    for key in outer:
+        conf = conf.setdefault(key, {})
+        if not isinstance(conf, dict):
+            raise ValueError(f"codec_conf {key} must be given once, as a whole or in parts, got {pair!r}")
+    try:
+        conf[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"codec_conf {name} must be a yaml value, got {value!r}") from None
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -64,13 +94,7 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
                 parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
     args = parser.parse_args(arguments)
     for pair in args.codec_conf:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"codec_conf must be KEY=VALUE, got {pair!r}")
-        try:
-            conf[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"codec_conf {key} must be a yaml value, got {value!r}") from None
+        add_pair(conf, pair)
     args.codec_conf = conf
     if args.out is None:
         raise ValueError("--out must be given")
@@ -126,6 +150,27 @@ def read_waveforms(
             skipped[utterance] = str(error)
 
 
+def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
+    """Refuse a corpus of another sample rate now, rather than one file after the other when it is coded.
+
+    Args:
+        wavs: utterance → audio file; the first readable one is looked at
+        sample_rate_hz: that of the codec
+        name: of the codec
+
+    Raises:
+        ValueError: if it is another
+    """
+    for wav in wavs.values():
+        try:
+            found = soundfile.info(wav).samplerate
+        except (soundfile.LibsndfileError, OSError):
+            continue
+        if found != sample_rate_hz:
+            raise ValueError(f"audio for codec {name} must have {sample_rate_hz} Hz, got {found} in {wav} (option fs)")
+        return
+
+
 def is_made(out: Path, name: str, origin: dict[str, object]) -> bool:
     """Whether `out` holds the codec that this request would make again."""
     if not (out / INFO_NAME).exists():
@@ -145,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_codec_conf(args.codec, args.codec_conf)
     kind = codecs[args.codec]
     origin: dict[str, object] = {"codec_conf": args.codec_conf, "seed": args.seed}
+    files = [Path(value) for value in args.codec_conf.values() if isinstance(value, str) and Path(value).is_file()]
+    if files:  # weights that were trained further under the same name make another codec
+        origin["files"] = digest(files)
     wavs: dict[str, str] = {}
     if kind.learns:
         wavs = read_scp(args.wav_scp)
@@ -153,8 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
         return
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
-    waveforms = read_waveforms(wavs, chosen, kind.sample_rate_hz, skipped)
+    waveforms = read_waveforms(wavs, chosen, kind.sample_rate_hz, skipped) if kind.learns else ()
     codec = create_codec(args.codec, waveforms, args.seed, args.codec_conf)
+    if args.wav_scp is not None and not kind.learns:
+        check_rate(read_scp(args.wav_scp), codec.spec.sample_rate_hz, args.codec)
     write_skipped(args.out / "skipped", skipped)
     info = save_codec(codec, args.codec, args.out, origin)
     if kind.learns:

@@ -5,6 +5,7 @@ The package of a codec is imported only when a codec of that name is created or 
 
 from espnet_ext.codec.base import Codec, codecs, register_codec
 from espnet_ext.codec.encodec import EncodecCodec
+from espnet_ext.codec.espnet import EspnetCodec
 from espnet_ext.codec.files import (
     INFO_NAME,
     CodecInfo,
@@ -15,13 +16,18 @@ from espnet_ext.codec.files import (
     save_codec,
     write_codec_info,
 )
+from espnet_ext.codec.hugging_face import DacCodec, EncodecHfCodec, MimiCodec
 from espnet_ext.codec.world_vq import WorldVQCodec
 
 __all__ = [
     "INFO_NAME",
     "Codec",
     "CodecInfo",
+    "DacCodec",
     "EncodecCodec",
+    "EncodecHfCodec",
+    "EspnetCodec",
+    "MimiCodec",
     "WorldVQCodec",
     "codecs",
     "copy_codec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,25 +18,27 @@ from espnet_ext.registry import Registry
 class Codec(ABC):
     """A neural or classical audio codec with N parallel codebooks.
 
-    A subclass handles one utterance at a time; batches are rows of it, so that no result can depend on the
-    padding or on the other rows. It may override `encode` and `decode` where it can keep that promise faster.
+    A subclass handles one utterance at a time, and long ones in constant memory if it can; batches are rows of it,
+    so that no result can depend on the padding or on the other rows. Rows of equal length in one call of a network
+    would not do: libraries choose other algorithms for other batch sizes, the last bits of the latents differ, and
+    near a cell border another code wins.
 
     Frames and samples are tied exactly: ``frames = ceil(samples / hop_samples)``, and decoding gives
     ``frames * hop_samples`` samples.
 
     Attributes:
         spec: codebooks, frame rate, sample rate.
-        options: what `load` needs besides the weights file; written to ``codec_conf`` of codec_info.yaml.
-        sample_rate_hz: rate of the audio that `create` learns from, that of `spec`.
+        device: where the codec computes; results are where the arguments are.
         learns: whether `create` learns from a corpus.
+        sample_rate_hz: rate of the audio that it learns from.
         weights_name: name of the weights file inside a codec directory.
     """
 
-    sample_rate_hz: ClassVar[int]
     learns: ClassVar[bool] = False
+    sample_rate_hz: ClassVar[int]
     weights_name: ClassVar[str] = "codec.npz"
     spec: CodecSpec
-    options: dict[str, object]
+    device: torch.device = torch.device("cpu")
 
     @classmethod
     @abstractmethod
@@ -55,7 +57,7 @@ class Codec(ABC):
     @classmethod
     @abstractmethod
     def load(cls, checkpoint: Path) -> Codec:
-        """The codec stored in a weights file; subclasses add the options that `options` names.
+        """The codec stored in a weights file, which holds all that is needed to build it.
 
         Args:
             checkpoint: file written by `save`.
@@ -105,6 +107,21 @@ class Codec(ABC):
             (T, F) float32.
         """
 
+    def configure(self) -> None:  # noqa: B027, having no options is the normal case
+        """Set what the user may choose about a codec that exists; subclasses add options whose default is None.
+
+        It is called with the user's options after `create` and with those of `options` after `load`.
+        """
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What `configure` was called with, in types that yaml knows; ``codec_conf`` of codec_info.yaml keeps it."""
+        return {}
+
+    def to(self, device: torch.device | str) -> Self:
+        """This codec, computing on a device from now on; one that is no network stays on the CPU."""
+        return self
+
     @property
     def hop_samples(self) -> int:
         """Samples of one frame."""
@@ -122,11 +139,13 @@ class Codec(ABC):
             Codes and their lengths.
         """
         frames = (lengths + self.hop_samples - 1) // self.hop_samples
-        codes = torch.zeros(len(wavs), int(frames.max()), self.spec.num_codebooks, dtype=torch.int64)
+        codes = torch.zeros(
+            len(wavs), int(frames.max()), self.spec.num_codebooks, dtype=torch.int64, device=wavs.device
+        )
         for row, (wav, length, count) in enumerate(zip(wavs, lengths.tolist(), frames.tolist(), strict=True)):
             if count:
                 codes[row, :count] = self.encode_utterance(wav[:length])
-        return codes.to(wavs.device), frames
+        return codes, frames
 
     @torch.no_grad()
     def decode(self, codes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,12 +162,12 @@ class Codec(ABC):
             ValueError: if a code is not one of this codec's (special ids included).
         """
         samples = lengths * self.hop_samples
-        wavs = torch.zeros(len(codes), int(samples.max()))
+        wavs = torch.zeros(len(codes), int(samples.max()), device=codes.device)
         for row, (frames, length, count) in enumerate(zip(codes, lengths.tolist(), samples.tolist(), strict=True)):
             if length:
                 self.spec.check(frames[:length])
                 wavs[row, :count] = self.decode_utterance(frames[:length])
-        return wavs.to(codes.device), samples
+        return wavs, samples
 
 
 codecs: Registry[type[Codec]] = Registry("codec", "espnet_ext.codec")

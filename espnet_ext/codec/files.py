@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -27,9 +28,9 @@ class CodecInfo:
     Attributes:
         codec: registered name.
         checkpoint: weights file.
-        options: what the codec's `load` takes besides the weights file.
+        options: what the codec's `configure` takes.
         spec: codebooks, frame rate, sample rate.
-        fingerprint: SHA-256 of the weights file, hexadecimal.
+        fingerprint: what `codec_fingerprint` says of weights file and options.
         origin: how the codec was made; for the reader, and to recognise a finished fit.
     """
 
@@ -45,6 +46,22 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def codec_fingerprint(checkpoint: Path, options: Mapping[str, object]) -> str:
+    """SHA-256 of the weights and of the options if there are any: equal fingerprints make equal codes of equal audio.
+
+    Args:
+        checkpoint: weights file
+        options: what the codec is configured with
+
+    Returns:
+        The sum, hexadecimal.
+    """
+    weights = file_sha256(checkpoint)
+    if not options:
+        return weights
+    return hashlib.sha256(f"{weights} {json.dumps(options, sort_keys=True)}".encode()).hexdigest()
 
 
 def read_codec_info(path: Path | str) -> CodecInfo:
@@ -99,17 +116,24 @@ def write_codec_info(info: CodecInfo, path: Path) -> None:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
+def _choices(kind: type[Codec]) -> list[str]:
+    """Names of the options of `Codec.configure`."""
+    return list(inspect.signature(kind.configure).parameters)[1:]
+
+
 def check_codec_conf(name: str, conf: Mapping[str, object]) -> None:
     """Refuse options that the codec does not have.
 
     Args:
         name: registered name
-        conf: options for `Codec.create`
+        conf: options for `Codec.create` and `Codec.configure`
 
     Raises:
         ValueError: if the codec or an option is unknown
     """
-    known = [key for key in inspect.signature(codecs[name].create).parameters if key not in ("waveforms", "seed")]
+    kind = codecs[name]
+    known = [key for key in inspect.signature(kind.create).parameters if key not in ("waveforms", "seed")]
+    known += _choices(kind)
     for key in conf:
         if key not in known:
             raise ValueError(f"codec_conf of {name} must be among {known}, got {key!r}")
@@ -128,7 +152,11 @@ def create_codec(name: str, waveforms: Iterable[np.ndarray], seed: int, conf: Ma
         The codec, not saved yet.
     """
     check_codec_conf(name, conf)
-    return codecs[name].create(waveforms, seed, **conf)
+    kind = codecs[name]
+    chosen = {key: conf[key] for key in _choices(kind) if key in conf}
+    codec = kind.create(waveforms, seed, **{key: value for key, value in conf.items() if key not in chosen})
+    codec.configure(**chosen)
+    return codec
 
 
 def save_codec(codec: Codec, name: str, directory: Path, origin: dict[str, object]) -> CodecInfo:
@@ -146,16 +174,25 @@ def save_codec(codec: Codec, name: str, directory: Path, origin: dict[str, objec
     checkpoint = directory / codec.weights_name
     with atomic_path(checkpoint) as temporary:
         codec.save(temporary)
-    info = CodecInfo(name, checkpoint, codec.options, codec.spec, file_sha256(checkpoint), origin)
+    fingerprint = codec_fingerprint(checkpoint, codec.options)
+    info = CodecInfo(name, checkpoint, codec.options, codec.spec, fingerprint, origin)
     write_codec_info(info, directory / INFO_NAME)
     return info
+
+
+def _fits(info: CodecInfo) -> bool:
+    """Whether the weights file is there and is the one that the fingerprint vouches for."""
+    if not info.checkpoint.is_file():
+        return False
+    # the first releases left the options out
+    return info.fingerprint in (codec_fingerprint(info.checkpoint, info.options), file_sha256(info.checkpoint))
 
 
 def _check_weights(info: CodecInfo, described_by: Path | str) -> None:
     if not info.checkpoint.is_file():
         raise FileNotFoundError(f"codec file not found: {info.checkpoint} (named by {described_by})")
-    found = file_sha256(info.checkpoint)
-    if found != info.fingerprint:
+    if not _fits(info):
+        found = codec_fingerprint(info.checkpoint, info.options)
         raise ValueError(
             f"fingerprint of codec file {info.checkpoint} must be {info.fingerprint[:12]}… as in {described_by}, "
             f"got {found[:12]}…: it is another codec, or the file is damaged"
@@ -178,7 +215,11 @@ def load_codec(path: Path | str) -> Codec:
     info = read_codec_info(path)
     kind = codecs[info.codec]
     _check_weights(info, path)
-    codec = kind.load(info.checkpoint, **info.options)
+    codec = kind.load(info.checkpoint)
+    for key in info.options:
+        if key not in _choices(kind):
+            raise ValueError(f"codec_conf in {path} must be among {_choices(kind)}, got {key!r}")
+    codec.configure(**info.options)
     if codec.spec != info.spec:
         raise ValueError(f"spec in {path} must be that of {info.checkpoint} ({codec.spec}), got {info.spec}")
     return codec
@@ -208,7 +249,7 @@ def copy_codec(path: Path | str, directory: Path) -> Path:
                 f"{directory} must hold the codec of {path} ({info.fingerprint[:12]}…), "
                 f"got {existing.codec} {existing.fingerprint[:12]}…: use another directory"
             )
-        if existing.checkpoint.is_file() and file_sha256(existing.checkpoint) == info.fingerprint:
+        if _fits(existing):
             return target
     checkpoint = directory / codecs[info.codec].weights_name
     with atomic_path(checkpoint) as temporary:

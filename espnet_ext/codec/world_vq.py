@@ -64,7 +64,6 @@ class WorldVQCodec(Codec):
         self.mean = mean
         self.scale = scale
         self.band_widths = tuple(band_widths)
-        self.options: dict[str, object] = {}
         self.spec = CodecSpec(len(centres), len(centres[0]), self.sample_rate_hz / world.HOP, self.sample_rate_hz)
 
     @classmethod
