@@ -30,6 +30,12 @@ def test_the_options_of_several_local_transformers_are_given_by_name_and_complet
     assert config["local_conf"] == {"ar": common, "maskgit": common}
 
 
+def test_the_options_of_the_attention_prior_are_completed_in_config_yaml(experiment):
+    conf = yaml.safe_load((experiment / "config.yaml").read_text())["primary_conf"]
+    assert conf["prior"] == "path"
+    assert conf["prior_conf"] == {"spread": 1.5}
+
+
 def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):
     line = [word for word in command(corpus, tmp_path, "--local", "none") if not word.endswith("width=16")]
     args = CodecLMTask.get_parser().parse_args([word for word in line if word != "--local_conf"])

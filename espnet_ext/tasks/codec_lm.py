@@ -22,7 +22,7 @@ from espnet_ext.g2p import g2ps
 from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
-from espnet_ext.primary import Primary, primaries
+from espnet_ext.primary import Primary, attention_priors, primaries
 from espnet_ext.tasks.bpe import check_bpe, copy_bpe
 from espnet_ext.tasks.checks import check_data, check_earlier_run, report_unknown_tokens
 from espnet_ext.text import TOKEN_TYPES, TextSplitter, TextTokenizer, read_token_list
@@ -166,6 +166,7 @@ class CodecLMTask(AbsTask):
         # what stands before these in the constructor are options of the task, so that S is spelled in one place
         corelms.check_options(args.corelm, args.corelm_conf, given=7)
         args.local_conf = complete_local_conf("none" if args.local is None else args.local, args.local_conf)
+        args.primary_conf = complete_primary_conf(args.primary, args.primary_conf)
         try:
             corelm = corelms[args.corelm](
                 spec,
@@ -253,6 +254,23 @@ def complete_local_conf(local: str | list[str], conf: dict[str, Any]) -> dict[st
     options = local_options(local, conf)
     complete = {name: {**get_default_kwargs(local_transformers[name]), **own} for name, own in options.items()}
     return complete.get(local, {}) if isinstance(local, str) else complete
+
+
+def complete_primary_conf(primary: str, conf: dict[str, Any]) -> dict[str, Any]:
+    """The primary transformer's options with the defaults of its attention prior, where it has one.
+
+    Args:
+        primary: option of the task.
+        conf: option of the task.
+
+    Returns:
+        The options.
+    """
+    complete = {**get_default_kwargs(primaries[primary]), **conf}
+    own = complete.get("prior_conf") or {}
+    if complete.get("prior") not in attention_priors or not isinstance(own, dict):
+        return conf  # there is no prior, or the primary says what is wrong
+    return {**complete, "prior_conf": {**get_default_kwargs(attention_priors[complete["prior"]]), **own}}
 
 
 def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
