@@ -20,9 +20,12 @@ declare_options() {
   option force false "run the stages even if they were finished with the same options"
   option recipe_dir . "directory that holds the recipe's local/, conf/, data and experiments"
   option python "" "Python interpreter; empty: python3 of the active environment, else the repository's .venv"
-  option ngpu 0 "GPUs for training; 0 trains on the CPU"
+  option ngpu 0 "GPUs for training, of each machine; 0 trains on the CPU"
+  option num_nodes 1 "machines for training; several need --launcher"
+  option launcher "" "command that starts the training once on each machine, such as 'srun --nodes=2 --ntasks-per-node=1'"
   option nj 2 "processes of the data stages"
   option inference_nj 2 "decoding jobs that run side by side"
+  option dask_scheduler "" "address of a dask cluster, tcp://HOST:PORT, that does the work of nj instead; see docs/cluster.md"
   option max_parallel_train 2 "trainings (one per stacking factor) that run side by side, one thread each; only with ngpu 0"
   option datadir data "Kaldi data directories and the token list"
   option dumpdir dump "formatted audio and codes"
@@ -32,23 +35,32 @@ declare_options() {
   option test_sets "test_seen" "names of the sets to decode, separated by spaces"
   option size "" "size of the corpus, as local/data.sh knows it; empty: its default"
   option local_data_opts "" "further options of local/data.sh"
-  option corpus_option "" "NAME of one more option of this recipe, which local/data.sh receives"
+  option corpus_option "" "NAMEs of further options of this recipe, which local/data.sh receives"
+  option corpus_path "" "NAMEs of such options that are paths"
   option fs 16000 "sample rate of the codec, Hz"
   option min_wav_duration 0.3 "shorter utterances are skipped, seconds"
   option max_wav_duration 20 "longer utterances are skipped, seconds"
-  option token_type char "text tokens: char, word or bpe"
+  option reuse_audio false "use audio that has the right format where it is, without a copy"
+  option prompt_min_sec 0 "shortest speaker prompt where the speaker has one of this length, seconds"
+  option token_type char "text tokens: char, word, bpe or phn"
+  option g2p none "what makes phones for --token_type phn: g2p_en, or none for a text of phones"
+  option min_count 1 "text tokens seen fewer times become <unk>"
   option nbpe 200 "pieces of the SentencePiece model that bpe trains"
-  option cleaner lower "text cleaning"
+  option cleaner lower "text cleaning: lower, english or none"
   option codec world_vq "codec (registry of espnet_ext.codec)"
   option codec_conf "" "options of the codec, k=v separated by spaces"
   option stacking "1 2" "frame stacking factors S; one model each"
   option train_config conf/train.yaml "training configuration, in the recipe or in the repository's root"
+  option max_epoch "" "epochs of training; empty: as the configuration says"
   option train_args "" "further options of codec_lm_train"
+  option dry_run false "stop at stage train, and measure there what it will cost instead of training"
   option tag "" "name of the model; empty: from configuration, codec and tokens"
   option decodings "parallel local_ar" "decoding strategies"
   option inference_config "" "decoding configuration of all strategies; empty: conf/decode_<strategy>.yaml of each"
+  option gpu_inference false "tokenize and decode on the GPU"
   option inference_args "" "further options of codec_lm_inference"
   option inference_tag "" "added to the name of the decoding directories"
+  option asr_vocabulary train "words that the recogniser of the scores knows: train, or test: those of the test set alone"
   option score_args "" "further options of score"
 }
 
@@ -62,10 +74,10 @@ usage() {
 
 check_options() {
   local name value
-  for name in ngpu nj inference_nj max_parallel_train fs nbpe; do
+  for name in ngpu num_nodes nj inference_nj max_parallel_train fs nbpe min_count; do
     [[ ${!name} =~ ^[0-9]+$ ]] || usage_error "--${name} must be a whole number, got '${!name}'"
   done
-  for name in nj inference_nj max_parallel_train fs; do
+  for name in num_nodes nj inference_nj max_parallel_train fs min_count; do
     (( ${!name} > 0 )) || usage_error "--${name} must be at least 1, got '${!name}'"
   done
   for value in ${stacking}; do
@@ -77,9 +89,16 @@ check_options() {
   first=$(stage_number "${stage}")
   last=$(stage_number "${stop_stage}")
   (( first <= last )) || usage_error "--stage must not come after --stop_stage, got ${stage} and ${stop_stage}"
-  for value in ${corpus_option}; do # a path that exists where the user stands means that path
+  [[ -z ${dask_scheduler} || ${dask_scheduler} =~ ^(tcp|tls)://.+:[0-9]+$ ]] ||
+    usage_error "--dask_scheduler must be tcp://HOST:PORT, got '${dask_scheduler}'"
+  [[ -z ${max_epoch} || ${max_epoch} =~ ^[1-9][0-9]*$ ]] || usage_error "--max_epoch must be a number of at least 1, got '${max_epoch}'"
+  [[ ${prompt_min_sec} =~ ^[0-9]+([.][0-9]+)?$ ]] || usage_error "--prompt_min_sec must be seconds, got '${prompt_min_sec}'"
+  [[ ${asr_vocabulary} == train || ${asr_vocabulary} == test ]] || usage_error "--asr_vocabulary must be train or test, got '${asr_vocabulary}'"
+  for value in ${corpus_path}; do # a path that exists where the user stands means that path
     [[ ! -e ${caller_dir}/${!value} ]] || [[ -z ${!value} ]] || printf -v "${value}" '%s' "${caller_dir}/${!value}"
   done
+  (( num_nodes == 1 )) || [[ -n ${launcher} ]] || usage_error "--launcher must be given with --num_nodes ${num_nodes}"
+  if [[ ${dry_run} == true ]] && (( last > $(stage_number train) )); then last=$(stage_number train); fi
   find_python
 }
 
@@ -122,10 +141,13 @@ set_names() {
   read -ra tests <<< "${test_sets}"
   sets+=("${tests[@]}")
   codec_dir=${dumpdir}/codec_${codec}
-  token_list=${datadir}/token_list/${token_type}/tokens.txt
-  stats_dir=${expdir}/codec_lm_stats_${codec}_${token_type}
+  token_name=${token_type}$([[ ${g2p} == none ]] || printf '_%s' "${g2p}")
+  workers=()
+  [[ -z ${dask_scheduler} ]] || workers=(--dask_scheduler "${dask_scheduler}")
+  token_list=${datadir}/token_list/${token_name}/tokens.txt
+  stats_dir=${expdir}/codec_lm_stats_${codec}_${token_name}
   extra=$(tr -cs 'A-Za-z0-9.=-' '_' <<< "${train_args//--/}")
-  tag=${tag:-${name%.*}_${codec}_${token_type}$([[ -z ${train_args} ]] || printf '_%s' "${extra%_}")}
+  tag=${tag:-${name%.*}_${codec}_${token_name}$([[ -z ${train_args} ]] || printf '_%s' "${extra%_}")}
 }
 
 model_dir() { printf '%s/codec_lm_%s_s%d\n' "${expdir}" "${tag}" "$1"; }
@@ -134,7 +156,7 @@ words() { read -ra "$1" <<< "$2"; }
 
 stage_data() {
   local options=() value
-  for value in ${corpus_option}; do
+  for value in ${corpus_option} ${corpus_path}; do
     [[ -z ${!value} ]] || options+=("--${value}" "${!value}")
   done
   [[ -z ${size} ]] || options+=(--size "${size}")
@@ -144,11 +166,12 @@ stage_data() {
 }
 
 stage_format() {
-  local name
+  local name options=()
+  [[ ${reuse_audio} == false ]] || options=(--reuse)
   for name in "${sets[@]}"; do
     require_file "${datadir}/${name}/wav.scp" data
     job "${name}" "${dumpdir}/raw/${name}" "${datadir}" -- "${python}" "${shared}/format_wav.py" \
-      --in "${datadir}/${name}" --out "${dumpdir}/raw/${name}" --fs "${fs}" --nj "${nj}"
+      --in "${datadir}/${name}" --out "${dumpdir}/raw/${name}" --fs "${fs}" "${workers[@]}" --nj "${nj}" "${options[@]}"
   done
 }
 
@@ -171,14 +194,17 @@ stage_codec() {
 }
 
 stage_codec_tokens() {
-  local name
+  local name options=()
+  [[ ${prompt_min_sec} == 0 ]] || options=(--prompt_min_sec "${prompt_min_sec}")
+  [[ ${gpu_inference} == false ]] || options+=(--device cuda)
   local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # it runs nj processes
   require_file "${codec_dir}/codec_info.yaml" codec
   for name in "${sets[@]}"; do
     require_file "${dumpdir}/filtered/${name}/wav.scp" filter
     job "${name}" "${codec_dir}/${name}" "${codec_dir}" "${dumpdir}/filtered/${name}" -- \
       "${python}" -m espnet_ext.bin.codec_tokens --codec_info "${codec_dir}/codec_info.yaml" \
-      --data_dir "${dumpdir}/filtered/${name}" --out "${codec_dir}/${name}" --nj "${nj}" --prompt_seed 0
+      --data_dir "${dumpdir}/filtered/${name}" --out "${codec_dir}/${name}" "${workers[@]}" --nj "${nj}" --prompt_seed 0 \
+      "${options[@]}"
   done
 }
 
@@ -186,8 +212,10 @@ stage_token_list() {
   local options
   require_file "${codec_dir}/${train_set}/text" codec_tokens
   words options "--token_type ${token_type} --cleaner ${cleaner}"
+  [[ ${g2p} == none ]] || options+=(--g2p "${g2p}")
+  (( min_count == 1 )) || options+=(--min_count "${min_count}")
   [[ ${token_type} != bpe ]] || options+=(--bpemodel "${token_list%/*}/bpe.model" --vocab_size "${nbpe}")
-  job "${token_type}" "${token_list%/*}" "${codec_dir}/${train_set}" -- "${python}" -m espnet_ext.bin.token_list \
+  job "${token_name}" "${token_list%/*}" "${codec_dir}/${train_set}" -- "${python}" -m espnet_ext.bin.token_list \
     --text "${codec_dir}/${train_set}/text" "${options[@]}" --out "${token_list}"
 }
 
@@ -197,6 +225,7 @@ train_options() {
   common=(--config "${train_config}" --token_type "${token_type}" --token_list "${token_list}" --cleaner "${cleaner}"
     --codec_info "${codec_dir}/codec_info.yaml")
   [[ ${token_type} != bpe ]] || common+=(--bpemodel "${token_list%/*}/bpe.model")
+  [[ ${g2p} == none ]] || common+=(--g2p "${g2p}")
   for part in train valid; do
     name=${part}_set
     common+=(--"${part}_data_path_and_name_and_type" "${codec_dir}/${!name}/text,text,text"
@@ -222,13 +251,13 @@ stage_stats() {
 }
 
 stage_train() {
-  local common inputs factor output more name
+  local common inputs factor output more name command
   require_conf train_config "${train_config}"
   for name in train/codes_shape train/text_shape valid/codes_shape valid/text_shape; do
     require_file "${stats_dir}/${name}" stats
   done
   train_options
-  words more "${train_args}"
+  words more "${max_epoch:+--max_epoch ${max_epoch}} ${train_args}"
   resumable=true quiet=true
   if (( ngpu == 0 )); then
     max_jobs=${max_parallel_train}
@@ -236,12 +265,29 @@ stage_train() {
   fi
   for factor in ${stacking}; do
     output=$(model_dir "${factor}")
-    job "s${factor}" "${output}" "${inputs[@]}" "${stats_dir}" -- "${python}" -m espnet_ext.bin.codec_lm_train \
-      "${common[@]}" --train_shape_file "${stats_dir}/train/codes_shape" --train_shape_file "${stats_dir}/train/text_shape" \
-      --valid_shape_file "${stats_dir}/valid/codes_shape" --valid_shape_file "${stats_dir}/valid/text_shape" \
-      --frame_stacking_factor "${factor}" --output_dir "${output}" --resume true --ngpu "${ngpu}" \
-      --multiprocessing_distributed true "${more[@]}"
+    command=(-m espnet_ext.bin.codec_lm_train
+      "${common[@]}" --train_shape_file "${stats_dir}/train/codes_shape" --train_shape_file "${stats_dir}/train/text_shape"
+      --valid_shape_file "${stats_dir}/valid/codes_shape" --valid_shape_file "${stats_dir}/valid/text_shape"
+      --frame_stacking_factor "${factor}" --output_dir "${output}" --resume true --ngpu "${ngpu}"
+      --multiprocessing_distributed true "${more[@]}")
+    if [[ ${dry_run} == true ]]; then
+      "${python}" "${command[@]}" --dry_run true --output_dir "${output}_dry_run"
+    else
+      job "s${factor}" "${output}" "${inputs[@]}" "${stats_dir}" -- train_python "${command[@]}"
+    fi
   done
+}
+
+# train_python ARGUMENTS...: Python as --launcher starts it on --num_nodes machines, whose directories are shared; a
+# function, because where a model is trained does not change it and is no part of what `job` compares
+train_python() {
+  local launch meeting=()
+  words launch "${launcher}"
+  if (( num_nodes > 1 )); then
+    meeting=(--dist_launcher slurm --dist_init_method "file://$(cd "${output}" && pwd)/.meeting${RANDOM}")
+    (( ngpu > 0 )) || meeting+=(--dist_backend gloo)
+  fi
+  exec "${launch[@]}" "${python}" "$@" "${meeting[@]}"
 }
 
 stage_inference() {
@@ -263,11 +309,12 @@ decode() {
   config=$(decode_config "$2")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
+  [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "$1")
   output=$(decode_dir "$1" "$2")/$3
   job "s$1.$2.$3" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \
-    --inference_config "${config}" --output_dir "${output}" "${more[@]}"
+    --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
 }
 
 # resynthesize SET: the codec's own speech, and the same with its frames in random order (the control of the scores)
@@ -278,7 +325,7 @@ resynthesize() {
     [[ ${what} == resynthesis ]] || extra=(--shuffle_frames 0)
     job "${what}.$1" "${expdir}/${what}/$1" "${codec_dir}" "${codec_dir}/$1" -- \
       "${python}" -m espnet_ext.bin.codec_resynthesis --codec_info "${codec_dir}/codec_info.yaml" \
-      --data_dir "${codec_dir}/$1" --out "${expdir}/${what}/$1" "${extra[@]}"
+      --data_dir "${codec_dir}/$1" --out "${expdir}/${what}/$1" "${workers[@]}" "${extra[@]}"
   done
 }
 
@@ -298,7 +345,7 @@ stage_score() {
 
 # score SET: every system's speech for it
 score() {
-  local factor strategy name more systems=(--system "original=${codec_dir}/$1") inputs=("${codec_dir}/$1")
+  local factor strategy name more vocabulary=() systems=(--system "original=${codec_dir}/$1") inputs=("${codec_dir}/$1")
   for name in resynthesis shuffled; do add_system "${name}" "${expdir}/${name}/$1"; done
   for factor in ${stacking}; do
     systems+=(--train_dir "$(model_dir "${factor}")")
@@ -307,11 +354,12 @@ score() {
     done
   done
   words more "${score_args}"
+  [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
   [[ ${force} == false ]] || more+=(--force)
   job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.score \
     --codec_info "${codec_dir}/codec_info.yaml" --reference "${codec_dir}/$1" "${systems[@]}" \
-    --vocabulary_text "${codec_dir}/${train_set}/text" \
-    --output_dir "${expdir}/scoring/$1" --nj "$((nj / max_jobs))" "${more[@]}"
+    "${vocabulary[@]}" \
+    --output_dir "${expdir}/scoring/$1" "${workers[@]}" --nj "$((nj / max_jobs))" "${more[@]}"
 }
 
 # add_system NAME DIRECTORY: to the systems and inputs of `score`
@@ -325,7 +373,7 @@ main() {
   local number name
   declare_options
   recipe_dir=$(option_value recipe_dir . "$@")
-  for name in $(option_value corpus_option "" "$@"); do option "${name}" "" "option of this corpus, see local/data.sh"; done
+  for name in $(option_value corpus_option "" "$@") $(option_value corpus_path "" "$@"); do option "${name}" "" "option of this corpus, see local/data.sh"; done
   parse_options "$@"
   cd "${recipe_dir}"
   check_options

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 import soundfile
 
+from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.speaker_prompt import carry_fixed_prompts
 
 
 def reason_to_skip(duration_s: float, transcript: str | None, min_s: float, max_s: float) -> str:
@@ -58,6 +59,7 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float) -> None
     if not kept:
         raise ValueError(f"{source}/wav.scp must list usable utterances; skipped {skipped_summary(skipped)}")
     write_scp(out / "utt2num_samples", {utterance: lengths[utterance] for utterance in kept})
+    carry_fixed_prompts(source, out, kept)
     write_data_dir(out, kept, text, speakers)
     hours = sum(int(lengths[utterance]) for utterance in kept) / rate_hz / 3600
     logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(kept), hours, skipped_summary(skipped))
@@ -72,10 +74,7 @@ def main() -> None:
     parser.add_argument("--max_wav_duration", type=float, default=20.0, help="seconds")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        filter_data_dir(args.source, args.out, args.min_wav_duration, args.max_wav_duration)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(lambda: filter_data_dir(args.source, args.out, args.min_wav_duration, args.max_wav_duration))
 
 
 if __name__ == "__main__":

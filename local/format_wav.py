@@ -7,50 +7,59 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
-from tqdm import tqdm
 
 from espnet_ext.bin import run
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.speaker_prompt import carry_fixed_prompts
 
+SHARD_SIZE = 64
 SILENT_PEAK = 1e-4  # -80 dB: nothing but dither
 
 
 @dataclass(frozen=True)
 class Job:
-    """One utterance to format."""
+    """One utterance to format; with `reuse`, audio that has the format already stays where it is."""
 
     utterance: str
     source: str
     target: Path
     rate_hz: int
+    reuse: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its length, or the reason why there is none."""
+    """What became of a job: its length, the audio to use and the rate it came with, or the reason why there is none."""
 
     utterance: str
     num_samples: int = 0
+    wav: Path | None = None
+    source_rate_hz: int = 0
     reason: str = ""
+
+
+def has_format(wav: Path | str, rate_hz: int) -> bool:
+    """Whether a readable file is what this stage makes."""
+    info = soundfile.info(wav)
+    return bool((info.samplerate, info.channels, info.format, info.subtype) == (rate_hz, 1, "WAV", "PCM_16"))
 
 
 def is_fresh(job: Job) -> bool:
     """Whether an earlier run has already formatted this very file."""
-    source = Path(job.source)
-    if not job.target.is_file() or job.target.stat().st_mtime_ns <= source.stat().st_mtime_ns:
+    if not job.target.is_file() or job.target.stat().st_mtime_ns <= Path(job.source).stat().st_mtime_ns:
         return False
-    info = soundfile.info(job.target)
-    return bool(info.samplerate == job.rate_hz and info.channels == 1 and info.subtype == "PCM_16")
+    return has_format(job.target, job.rate_hz)
 
 
 def format_one(job: Job) -> Outcome:
@@ -61,7 +70,8 @@ def format_one(job: Job) -> Outcome:
         return Outcome(job.utterance, reason=f"missing wav: {job.source}")
     try:
         if is_fresh(job):
-            return Outcome(job.utterance, soundfile.info(job.target).frames)
+            source_rate_hz = soundfile.info(job.source).samplerate
+            return Outcome(job.utterance, soundfile.info(job.target).frames, job.target, source_rate_hz)
         samples, rate_hz = soundfile.read(job.source, dtype="float64", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         return Outcome(job.utterance, reason=f"unreadable wav: {job.source} ({error})")
@@ -72,54 +82,78 @@ def format_one(job: Job) -> Outcome:
         return Outcome(job.utterance, reason=f"NaN or infinite samples: {job.source}")
     if np.abs(mono).max() < SILENT_PEAK:
         return Outcome(job.utterance, reason=f"silent wav: {job.source}")
+    if job.reuse and has_format(job.source, job.rate_hz):
+        return Outcome(job.utterance, len(mono), Path(job.source), rate_hz)
     if rate_hz != job.rate_hz:
         mono = soxr.resample(mono, rate_hz, job.rate_hz, quality="HQ")
     write_wav(job.target, mono, job.rate_hz)
-    return Outcome(job.utterance, len(mono))
+    return Outcome(job.utterance, len(mono), job.target, rate_hz)
 
 
-def run_jobs(jobs: list[Job], nj: int) -> Iterator[Outcome]:
-    """The outcomes in the order of the jobs, made by `nj` processes."""
-    if nj == 1:
-        yield from map(format_one, jobs)
-        return
-    # Ctrl-C reaches every process of the terminal; the first one ends the others
-    with ProcessPoolExecutor(nj, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from pool.map(format_one, jobs, chunksize=16)
+def format_shard(jobs: Mapping[str, Job]) -> list[tuple[Any, ...]]:
+    """The fields of the outcomes; a worker does not know this file's classes by name."""
+    return [astuple(format_one(job)) for job in jobs.values()]
 
 
-def format_data_dir(source: Path, out: Path, rate_hz: int, nj: int) -> None:
-    """Write the formatted copy of a data directory, utt2num_samples and the list of skipped utterances.
+def format_all(jobs: Sequence[Job], out: Path, label: str, workers: Workers) -> Iterator[Outcome]:
+    """The outcomes in the order of the jobs."""
+    work = Work(format_shard, {}, label, SHARD_SIZE, lambda job: (job.source, job.target))
+    for _, outcomes in run_shards(work, {job.utterance: job for job in jobs}, out, workers):
+        yield from (Outcome(*fields) for fields in outcomes)
+
+
+def odd_rates(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """Utterances whose sample rate is not that of most others, and what it is: their bandwidth is another one, too."""
+    rates = {outcome.utterance: outcome.source_rate_hz for outcome in outcomes}
+    usual = Counter(rates.values()).most_common(1)[0][0]
+    return {
+        utterance: f"odd sample rate: {rate} Hz, most have {usual} Hz"
+        for utterance, rate in rates.items()
+        if rate != usual
+    }
+
+
+def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reuse: bool = False) -> None:
+    """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped and of odd utterances.
 
     Args:
         source: data directory with wav.scp, utt2spk and text.
         out: data directory to write.
         rate_hz: sample rate of the copy.
-        nj: processes.
+        workers: who does it.
+        reuse: list audio that has the format already where it is, without a copy.
 
     Raises:
         ValueError: if an option is out of range or no utterance is usable.
     """
-    if rate_hz < 1 or nj < 1:
-        raise ValueError(f"--fs and --nj must be at least 1, got {rate_hz} and {nj}")
+    if rate_hz < 1:
+        raise ValueError(f"--fs must be at least 1, got {rate_hz}")
     wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
     text = read_scp(source / "text", allow_empty=True)
     skipped = dict.fromkeys(text.keys() - wavs.keys(), "not in wav.scp")
     skipped.update(dict.fromkeys(wavs.keys() - speakers.keys(), "missing speaker"))
-    jobs = [Job(utt, path, out / "wav" / f"{utt}.wav", rate_hz) for utt, path in wavs.items() if utt not in skipped]
-    lengths: dict[str, int] = {}
-    for outcome in tqdm(run_jobs(jobs, nj), total=len(jobs), desc=f"format {source.name}", unit="utt"):
+    jobs = [
+        Job(utt, path, out / "wav" / f"{utt}.wav", rate_hz, reuse) for utt, path in wavs.items() if utt not in skipped
+    ]
+    done: dict[str, Outcome] = {}
+    for outcome in format_all(jobs, out, f"format {source.name}", workers):
         if outcome.reason:
             skipped[outcome.utterance] = outcome.reason
         else:
-            lengths[outcome.utterance] = outcome.num_samples
+            done[outcome.utterance] = outcome
     write_skipped(out / "skipped", skipped)
-    if not lengths:
+    if not done:
         raise ValueError(f"{source}/wav.scp must list usable audio; skipped {skipped_summary(skipped)}")
-    write_scp(out / "utt2num_samples", lengths)
-    write_data_dir(out, {job.utterance: job.target for job in jobs if job.utterance in lengths}, text, speakers)
-    hours = sum(lengths.values()) / rate_hz / 3600
-    logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(lengths), hours, skipped_summary(skipped))
+    odd = odd_rates(done.values())
+    write_skipped(out / "odd_sample_rate", odd)
+    write_scp(out / "utt2num_samples", {utterance: outcome.num_samples for utterance, outcome in done.items()})
+    carry_fixed_prompts(source, out, done)
+    write_data_dir(out, {utterance: outcome.wav for utterance, outcome in done.items()}, text, speakers)
+    hours = sum(outcome.num_samples for outcome in done.values()) / rate_hz / 3600
+    logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(done), hours, skipped_summary(skipped))
+    if odd:
+        logging.warning("%s: %s", out, skipped_summary(odd))
+    remove_shards(out)
 
 
 def main() -> None:
@@ -130,10 +164,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="data directory to write")
     parser.add_argument("--fs", type=int, required=True, help="sample rate of the codec, Hz")
-    parser.add_argument("--nj", type=int, default=2, help="processes")
+    add_worker_options(parser, nj=2)
+    parser.add_argument("--reuse", action="store_true", help="do not copy audio that has the format already")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(lambda: format_data_dir(args.source, args.out, args.fs, args.nj))
+    run(lambda: format_data_dir(args.source, args.out, args.fs, Workers(args.nj, args.dask_scheduler), args.reuse))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,19 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import sys
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from espnet_ext.datadir import skipped_summary, write_data_dir, write_skipped
+from utterance_list import Item, read_list
+
+from espnet_ext.bin import run
+from espnet_ext.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.speaker_prompt import PROMPTS_NAME
 
 TEXT_FORMS = ("words", "normalized", "original")
+THREADS = 8  # transcripts are many tiny files: a file server answers several questions in the time of one
 
 
 def spoken_words(transcript: str) -> str:
@@ -40,73 +47,163 @@ def read_transcript(wav: Path, text_form: str) -> tuple[str, str]:
         transcript = " ".join(path.read_text(encoding="utf-8").split())
     except FileNotFoundError:
         return "", "missing transcript"
-    except (UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
+        return "", f"transcript not UTF-8: {error}"
+    except OSError as error:
         return "", f"unreadable transcript: {error}"
     if text_form == "words":
         transcript = spoken_words(transcript)
     return transcript, "" if transcript else "empty transcript"
 
 
-def read_tree(tree: Path, subsets: list[str], text_form: str) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
-    """Audio files, transcripts and skipped items of some subsets of a LibriTTS tree.
+def subset_wavs(tree: Path, subset: str) -> list[Path]:
+    """The audio files of a part of LibriTTS, sorted.
+
+    Args:
+        tree: folder that holds the part.
+        subset: name of the part.
+
+    Returns:
+        SPEAKER/CHAPTER/*.wav.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    files = sorted((tree / subset).glob("*/*/*.wav"))
+    if not files:
+        raise FileNotFoundError(f"--subset {subset}: {tree / subset} must hold SPEAKER/CHAPTER/*.wav, found none")
+    return files
+
+
+def is_well_named(wav: Path) -> bool:
+    """Whether a file is called after the folders that it is in."""
+    return wav.name.startswith(f"{wav.parts[-3]}_{wav.parts[-2]}_") and len(wav.stem.split()) == 1
+
+
+@dataclass
+class Contents:
+    """What is in a tree: utterance → audio file, utterance → transcript, what is left out → why."""
+
+    wavs: dict[str, Path] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def read_tree(tree: Path, subsets: Iterable[str], text_form: str, only: Collection[str] | None = None) -> Contents:
+    """Audio files, transcripts and skipped items of some subsets of a LibriTTS tree; no audio is opened.
+
+    An utterance id that occurs again is skipped there, as SUBSET:UTTERANCE, whatever became of its first file.
 
     Args:
         tree: folder that holds the subsets.
         subsets: names of folders in it.
         text_form: one of `TEXT_FORMS`.
+        only: utterances to look at; None for all.
 
     Returns:
-        utterance → wav, utterance → transcript, utterance → reason why it is left out.
+        The contents.
 
     Raises:
         FileNotFoundError: if a subset is missing or holds no audio.
-        ValueError: if an utterance id occurs twice.
     """
-    wavs: dict[str, Path] = {}
-    texts: dict[str, str] = {}
-    skipped: dict[str, str] = {}
+    found = Contents()
+    candidates: dict[str, Path] = {}
     for subset in subsets:
-        files = sorted((tree / subset).glob("*/*/*.wav"))
-        if not files:
-            raise FileNotFoundError(f"--subset {subset}: {tree / subset} must hold SPEAKER/CHAPTER/*.wav, found none")
+        files = subset_wavs(tree, subset)
+        present = {(wav.parent, wav.stem) for wav in files}
         for wav in files:
-            utterance = wav.stem
-            if utterance in wavs:
-                raise ValueError(f"utterance id {utterance} must be unique, got {wavs[utterance]} and {wav}")
-            if not utterance.startswith(f"{wav.parts[-3]}_{wav.parts[-2]}_") or len(utterance.split()) != 1:
-                skipped[utterance] = f"misnamed: {wav} must start with SPEAKER_CHAPTER_"
+            if only is not None and wav.stem not in only:
                 continue
-            transcript, reason = read_transcript(wav, text_form)
+            if wav.stem in candidates:
+                found.skipped[f"{subset}:{wav.stem}"] = f"duplicate: {wav} after {candidates[wav.stem]}"
+            elif not is_well_named(wav):
+                found.skipped[wav.stem] = f"misnamed: {wav} must start with SPEAKER_CHAPTER_"
+            else:
+                candidates[wav.stem] = wav
+        for path in sorted((tree / subset).glob("*/*/*.normalized.txt")):
+            utterance = path.name.removesuffix(".normalized.txt")
+            if (path.parent, utterance) not in present and (only is None or utterance in only):
+                found.skipped[utterance] = "missing wav"
+    with ThreadPoolExecutor(THREADS) as pool:
+        transcripts = pool.map(lambda wav: read_transcript(wav, text_form), candidates.values())
+        for (utterance, wav), (transcript, reason) in zip(candidates.items(), transcripts, strict=True):
             if reason:
-                skipped[utterance] = reason
-                continue
-            wavs[utterance], texts[utterance] = wav, transcript
-        for transcript_file in sorted((tree / subset).glob("*/*/*.normalized.txt")):
-            utterance = transcript_file.name.removesuffix(".normalized.txt")
-            if not transcript_file.with_name(utterance + ".wav").exists():
-                skipped[utterance] = "missing wav"
-    return wavs, texts, skipped
+                found.skipped[utterance] = reason
+            else:
+                found.wavs[utterance], found.texts[utterance] = wav, transcript
+    return found
 
 
-def write_libritts_dir(tree: Path, subsets: list[str], out: Path, text_form: str) -> None:
+def hold_out(contents: Contents, lists: Iterable[Path]) -> None:
+    """Take the utterances of test lists and their prompts out of a training set.
+
+    Args:
+        contents: the training set, changed in place.
+        lists: files.
+    """
+    for path in lists:
+        for item in read_list(path):
+            for utterance in (item.utterance, item.prompt):
+                if contents.wavs.pop(utterance, None):
+                    del contents.texts[utterance]
+                    contents.skipped[utterance] = f"held out: {path}"
+
+
+def keep_usable(contents: Contents, items: list[Item], place: Path) -> dict[str, str]:
+    """Drop test utterances without a usable prompt.
+
+    Args:
+        contents: what the tree has of the list, changed in place.
+        items: the list.
+        place: its file, for the reasons.
+
+    Returns:
+        Utterance → prompt.
+    """
+    prompts = {}
+    for item in items:
+        for name in (item.utterance, item.prompt):
+            if name not in contents.wavs and name not in contents.skipped:
+                contents.skipped[name] = f"not in the tree: listed in {place}"
+        if item.utterance in contents.wavs and item.prompt in contents.wavs:
+            prompts[item.utterance] = item.prompt
+        elif item.utterance in contents.wavs:
+            contents.skipped[item.utterance] = f"prompt not usable: {item.prompt}"
+    used = prompts.keys() | set(prompts.values())
+    for utterance in contents.wavs.keys() - used:
+        contents.skipped.setdefault(utterance, "prompt of nothing usable")
+        del contents.wavs[utterance], contents.texts[utterance]
+    return prompts
+
+
+def write_libritts_dir(args: argparse.Namespace) -> None:
     """Read the subsets and write the data directory with its list of skipped items.
 
     Args:
-        tree: folder that holds the subsets.
-        subsets: names of folders in it.
-        out: data directory to write.
-        text_form: one of `TEXT_FORMS`.
+        args: the command's options.
 
     Raises:
         ValueError: if nothing is left.
     """
-    wavs, texts, skipped = read_tree(tree, subsets, text_form)
-    write_skipped(out / "skipped", skipped)
-    if not wavs:
-        raise ValueError(f"{tree} {' '.join(subsets)}: no usable utterance; skipped {skipped_summary(skipped)}")
-    write_data_dir(out, wavs, texts, {utterance: wav.parts[-3] for utterance, wav in wavs.items()})
-    speakers = len({wav.parts[-3] for wav in wavs.values()})
-    logging.info("%s: %d utterances, %d speakers; skipped %s", out, len(wavs), speakers, skipped_summary(skipped))
+    tree, out = args.tree, args.out
+    items = None if args.list is None else read_list(args.list)
+    only = None if items is None else {name for item in items for name in (item.utterance, item.prompt)}
+    contents = read_tree(tree, args.subset, args.text, only)
+    hold_out(contents, args.hold_out)
+    prompts = None if items is None else keep_usable(contents, items, args.list)
+    write_skipped(out / "skipped", contents.skipped)
+    summary = skipped_summary(contents.skipped)
+    if not contents.wavs:
+        raise ValueError(f"{tree} {' '.join(args.subset)}: no usable utterance; skipped {summary}")
+    if prompts is None:
+        (out / PROMPTS_NAME).unlink(missing_ok=True)
+    else:
+        write_scp(out / PROMPTS_NAME, prompts)
+    speakers = {utterance: wav.parts[-3] for utterance, wav in contents.wavs.items()}
+    write_data_dir(out, contents.wavs, contents.texts, speakers)
+    tested = "" if prompts is None else f"{len(prompts)} to be said and their prompts: "
+    counts = (len(contents.wavs), len(set(speakers.values())))
+    logging.info("%s: %s%d utterances, %d speakers; skipped %s", out, tested, *counts, summary)
 
 
 def main() -> None:
@@ -123,12 +220,13 @@ def main() -> None:
         default="words",
         help="words: normalized transcript in lower case without punctuation",
     )
+    parser.add_argument("--list", type=Path, help="test list: only its utterances and their prompts, with utt2prompt")
+    parser.add_argument(
+        "--hold_out", type=Path, action="append", default=[], help="test list whose utterances are left out; repeatable"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        write_libritts_dir(args.tree, args.subset, args.out, args.text)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(lambda: write_libritts_dir(args))
 
 
 if __name__ == "__main__":

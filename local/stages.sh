@@ -73,7 +73,7 @@ job_command() {
   shift # the interpreter
   while (( $# > 0 )); do
     case $1 in
-      --nj | --ngpu | --python) shift ;;
+      --nj | --ngpu | --python | --dask_scheduler) shift ;;
       --force) ;;
       *) printf 'argument %q\n' "$1" ;;
     esac

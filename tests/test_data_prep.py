@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +84,7 @@ def test_a_libritts_tree_becomes_a_data_directory_and_lists_what_is_unusable(tmp
         "19_198_000000_000001": "missing transcript",
         "19_198_000000_000002": "empty transcript",
         "19_198_000000_000003": "empty transcript",
-        "19_198_000000_000004": "unreadable transcript",
+        "19_198_000000_000004": "transcript not UTF-8",
         "196_7_000000_000001": "missing wav",
         "26_495_000000_000000": "missing wav",
         "take one": "misnamed",
@@ -95,13 +92,27 @@ def test_a_libritts_tree_becomes_a_data_directory_and_lists_what_is_unusable(tmp
     assert "2 empty transcript (19_198_000000_000002, 19_198_000000_000003)" in result.stderr
 
 
-def test_a_subset_without_audio_and_a_duplicate_id_are_errors(tmp_path: Path) -> None:
+def test_a_subset_without_audio_is_an_error(tmp_path: Path) -> None:
     utterance(tmp_path, "19_198_000000_000000")
-    utterance(tmp_path, "19_198_000000_000000", subset="other")
     command = ("libritts_dir.py", "--tree", ".", "--out", "data", "--subset", "train", "--subset")
     assert "--subset absent: absent must hold" in error_line(run(*command, "absent", cwd=tmp_path))
-    assert "19_198_000000_000000 must be unique" in error_line(run(*command, "other", cwd=tmp_path))
     assert not (tmp_path / "data").exists()
+
+
+def test_an_utterance_that_occurs_again_is_skipped_there(tmp_path: Path) -> None:
+    """It used to stop everything."""
+    utterance(tmp_path, "19_198_000000_000000", "First.")
+    utterance(tmp_path, "19_198_000000_000000", "Second.", subset="other")
+    utterance(tmp_path, "19_198_000000_000001", None)
+    utterance(tmp_path, "19_198_000000_000001", "Third.", subset="other")
+    command = ("libritts_dir.py", "--tree", ".", "--out", "data", "--subset", "train", "--subset", "other")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    assert read_scp(tmp_path / "data" / "text") == {"19_198_000000_000000": "first"}
+    assert {name: reason.split(":")[0] for name, reason in skipped(tmp_path / "data").items()} == {
+        "19_198_000000_000001": "missing transcript",
+        "other:19_198_000000_000000": "duplicate",
+        "other:19_198_000000_000001": "duplicate",
+    }
 
 
 def test_format_makes_mono_audio_at_the_rate_and_lists_unusable_audio(tmp_path: Path) -> None:
@@ -132,6 +143,53 @@ def test_format_makes_mono_audio_at_the_rate_and_lists_unusable_audio(tmp_path: 
     before = (tmp_path / "raw" / "wav" / "s-good.wav").stat().st_mtime_ns
     assert run(*command, "--nj", 1, cwd=tmp_path).returncode == 0
     assert (tmp_path / "raw" / "wav" / "s-good.wav").stat().st_mtime_ns == before, "formatted audio was not reused"
+
+
+def test_format_names_what_has_another_sample_rate_than_the_rest(tmp_path: Path) -> None:
+    wavs = {f"s-{number}": tmp_path / f"{number}.wav" for number in range(3)}
+    for utt_id, path in wavs.items():
+        soundfile.write(path, tone(0.5, 8000 if utt_id == "s-1" else 24000), 8000 if utt_id == "s-1" else 24000)
+    source = data_dir(tmp_path / "data", wavs, dict.fromkeys(wavs, "one"))
+    command = ("format_wav.py", "--in", source, "--out", "raw", "--fs", 16000)
+    for _ in range(2):  # the second run finds formatted audio and still knows
+        result = run(*command, cwd=tmp_path)
+        assert "raw: 1 odd sample rate (s-1)" in result.stderr
+        listed = (tmp_path / "raw" / "odd_sample_rate").read_text()
+        assert listed == "s-1\todd sample rate: 8000 Hz, most have 24000 Hz\n"
+        assert set(read_scp(tmp_path / "raw" / "utt2num_samples").values()) == {"8000"}
+
+
+def test_format_reuses_audio_that_needs_no_change(tmp_path: Path) -> None:
+    wavs = {f"s-{name}": tmp_path / f"{name}.wav" for name in ("right", "float", "fast", "stereo", "silent")}
+    soundfile.write(wavs["s-right"], tone(0.5, 16000), 16000)
+    soundfile.write(wavs["s-float"], tone(0.5, 16000), 16000, subtype="FLOAT")
+    soundfile.write(wavs["s-fast"], tone(0.5, 24000), 24000)
+    soundfile.write(wavs["s-stereo"], np.stack([tone(0.5, 16000)] * 2, axis=1), 16000)
+    soundfile.write(wavs["s-silent"], np.zeros(8000), 16000)
+    source = data_dir(tmp_path / "data", wavs, dict.fromkeys(wavs, "one"))
+    command = ("format_wav.py", "--in", source, "--out", "raw", "--fs", 16000, "--reuse")
+    assert run(*command, cwd=tmp_path).returncode == 0
+    made = read_scp(tmp_path / "raw" / "wav.scp")
+    copied = {utt_id for utt_id, path in made.items() if path.startswith("raw/wav/")}
+    assert copied == {"s-float", "s-fast", "s-stereo"}
+    assert made["s-right"] == str(wavs["s-right"])
+    assert list(skipped(tmp_path / "raw")) == ["s-silent"]
+
+
+def test_fixed_prompts_follow_their_utterances_through_the_stages(tmp_path: Path) -> None:
+    wavs = {f"s-{number}": tmp_path / f"{number}.wav" for number in range(4)}
+    for number, path in enumerate(wavs.values()):
+        soundfile.write(path, tone(0.1 if number == 3 else 0.5, 16000), 16000)
+    source = data_dir(tmp_path / "data", wavs, dict.fromkeys(wavs, "one"))
+    write_scp(source / "utt2prompt", {"s-0": "s-1", "s-2": "s-3", "s-3": "s-1"})
+    assert run("format_wav.py", "--in", source, "--out", "raw", "--fs", 16000, cwd=tmp_path).returncode == 0
+    assert read_scp(tmp_path / "raw" / "utt2prompt") == {"s-0": "s-1", "s-2": "s-3", "s-3": "s-1"}
+    command = ("filter_data.py", "--in", "raw", "--out", "filtered", "--min_wav_duration", 0.3)
+    assert run(*command, cwd=tmp_path).returncode == 0
+    assert read_scp(tmp_path / "filtered" / "utt2prompt") == {"s-0": "s-1", "s-2": "s-3"}
+    (tmp_path / "raw" / "utt2prompt").unlink()
+    assert run(*command, cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "filtered" / "utt2prompt").exists(), "prompts of an earlier run stayed"
 
 
 def test_format_refuses_a_directory_without_usable_audio_and_duplicate_ids(tmp_path: Path) -> None:
@@ -287,47 +345,3 @@ def test_a_wrong_digits_path_a_cut_archive_and_a_missing_split_are_errors(tmp_pa
         assert message in error_line(run(FSDD_PREP, "--fsdd", source, "--out", "strings", cwd=tmp_path))
     assert not (tmp_path / "strings").exists()
     assert not (tmp_path / "data").exists()
-
-
-@pytest.fixture
-def archive_server(tmp_path: Path, digits: Path) -> Iterator[tuple[str, bytes, list[str]]]:
-    """The address of an archive, its bytes, and the ranges asked for; the first whole request is cut short."""
-    with tarfile.open(tmp_path / "served.tar.gz", "w:gz") as archive:
-        archive.add(digits, "recordings")
-    content, ranges = (tmp_path / "served.tar.gz").read_bytes(), []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range", "")
-            ranges.append(wanted)
-            start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            self.wfile.write(content[start:] if wanted else content[: len(content) // 2])
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/fsdd.tar.gz", content, ranges
-        server.shutdown()
-        thread.join()
-
-
-def test_an_interrupted_download_of_the_digits_is_continued(
-    tmp_path: Path, archive_server: tuple[str, bytes, list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(FSDD_PREP.parent))
-    from fsdd_recordings import download
-
-    url, content, ranges = archive_server
-    target = tmp_path / "downloads" / "fsdd.tar.gz"
-    with pytest.raises(ValueError, match=f"the connection ended after {len(content) // 2} of {len(content)} bytes"):
-        download(target, url)
-    assert not target.exists()
-    assert download(target, url).read_bytes() == content
-    assert download(target, url) == target
-    assert ranges == ["", f"bytes={len(content) // 2}-"]

@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = ["mini_libritts", "fsdd"]
+RECIPES = ["mini_libritts", "fsdd", "libritts"]
 STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"]
-DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2]}
+DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2], "libritts": STRATEGIES[:2]}
+MODELS = {
+    "mini_libritts": [f"train_mini_world_vq_char_s{factor}" for factor in (1, 2)],
+    "fsdd": [f"train_fsdd_world_vq_char_s{factor}" for factor in (1, 2)],
+    "libritts": [f"train_local_ar_encodec_char_s{factor}" for factor in (1, 2, 4)],
+}
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "inference", "score"]
 PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggregate_stats_dirs"]
 
@@ -99,6 +104,7 @@ def copy_recipes(tmp_path: Path, name: str) -> Recipe:
     for config in (
         "train_mini",
         "train_fsdd",
+        "train_local_ar",
         "train_tiny",
         "decode_fsdd",
         *(f"decode_{strategy}" for strategy in STRATEGIES),
@@ -149,7 +155,11 @@ def test_help_lists_stages_and_options(any_recipe: Recipe) -> None:
         (["--nj", "two"], "--nj must be a whole number, got 'two'"),
         (["--stacking", "1 0"], "--stacking must be numbers of at least 1"),
         (["--decodings", " "], "--decodings must not be empty"),
+        (["--dask_scheduler", "here"], "--dask_scheduler must be tcp://HOST:PORT, got 'here'"),
         (["--tag"], "--tag needs a value"),
+        (["--asr_vocabulary", "all"], "--asr_vocabulary must be train or test, got 'all'"),
+        (["--max_epoch", "0"], "--max_epoch must be a number of at least 1, got '0'"),
+        (["--prompt_min_sec", "long"], "--prompt_min_sec must be seconds, got 'long'"),
         (["--force", "maybe"], "--force must be true or false, got 'maybe'"),
         (["train"], "arguments must be options (--name value), got 'train'"),
         (["--python", "no/such/python"], "--python must be a Python interpreter"),
@@ -217,6 +227,16 @@ def test_second_run_does_nothing(recipe: Recipe) -> None:
     assert recipe.calls() == []
 
 
+def test_a_cluster_gets_the_work_and_changes_no_result(recipe: Recipe) -> None:
+    recipe.run("--dask_scheduler", "tcp://host:8786")
+    told = [call for call in recipe.calls() if "--dask_scheduler" in call]
+    assert {value_of(call, "--dask_scheduler") for call in told} == {"tcp://host:8786"}
+    programs = {(call[1] if call[0] == "-m" else Path(call[0]).name).rpartition(".bin.")[2] for call in told}
+    assert programs == {"format_wav.py", "codec_tokens", "codec_lm_inference", "codec_resynthesis", "score"}
+    assert "finished before" in recipe.run()
+    assert recipe.calls() == []
+
+
 def test_force_runs_the_stage_again(recipe: Recipe) -> None:
     recipe.run("--stop_stage", "codec")
     recipe.calls()
@@ -268,10 +288,10 @@ def test_every_strategy_and_stacking_factor_decodes_every_test_set(any_recipe: R
     any_recipe.run()
     calls = [call for call in any_recipe.calls() if call[1] == "espnet_ext.bin.codec_lm_inference"]
     outputs = {value_of(call, "--output_dir") for call in calls}
-    sets = ["test_seen", "test_unseen"] if any_recipe.name == "mini_libritts" else ["test_seen"]
+    sets = ["test_seen"] if any_recipe.name == "fsdd" else ["test_seen", "test_unseen"]
     assert outputs == {
-        f"exp/codec_lm_train_{any_recipe.name.partition('_')[0]}_world_vq_char_s{factor}/decode_{strategy}/{name}"
-        for factor in (1, 2)
+        f"exp/codec_lm_{model}/decode_{strategy}/{name}"
+        for model in MODELS[any_recipe.name]
         for strategy in DECODINGS[any_recipe.name]
         for name in sets
     }

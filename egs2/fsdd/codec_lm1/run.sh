@@ -27,7 +27,7 @@ esac
 exec bash "${shared}/codec_lm.sh" \
   --recipe_dir "${recipe}" \
   --size "${size}" \
-  --corpus_option fsdd \
+  --corpus_path fsdd \
   --train_set train \
   --valid_set dev \
   --test_sets test_seen \

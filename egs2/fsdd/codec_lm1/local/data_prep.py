@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digit_strings import DigitString, join, plan_strings, trimmed
-from fsdd_recordings import SAMPLE_RATE_HZ, Recording, download, read_recordings
+from fsdd_recordings import SAMPLE_RATE_HZ, Recording, download_recordings, read_recordings
 from tqdm import tqdm
 
 from espnet_ext.atomic import atomic_dir
@@ -129,7 +129,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     def make() -> None:
-        archive = Path(args.fsdd) if args.fsdd else download(args.download_dir / "free-spoken-digit-dataset.tar.gz")
+        archive = Path(args.fsdd) if args.fsdd else download_recordings(args.download_dir)
         prepare(archive, args.out, args.datadir, args.size, args.seed)
 
     run(make)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import logging
 import re
 import tarfile
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from espnet_ext.download import Source, download
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
 SAMPLE_RATE_HZ = 8000
@@ -110,56 +109,16 @@ def read_recordings(path: Path) -> tuple[list[Recording], dict[str, str]]:
     return [found[key] for key in sorted(found)], skipped
 
 
-def _fetch(url: str, part: Path) -> None:
-    start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        resumed = response.status == 206
-        size = response.headers.get("Content-Length")
-        total = int(size) + (start if resumed else 0) if size else None
-        bar = tqdm(total=total, initial=start if resumed else 0, desc="downloading", unit="B", unit_scale=True)
-        with bar, part.open("ab" if resumed else "wb") as out:
-            while block := response.read(1 << 16):
-                out.write(block)
-                bar.update(len(block))
-    if total is not None and part.stat().st_size < total:
-        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
-
-
-def download(target: Path, url: str = URL) -> Path:
-    """The archive at `target`, downloaded unless it is there; an interrupted download is continued.
+def download_recordings(folder: Path) -> Path:
+    """The archive of all recordings in `folder`, downloaded unless it is there.
 
     Args:
-        target: file to make; what has arrived so far is kept beside it under the suffix .part.
-        url: where the archive is.
+        folder: for the archive.
 
     Returns:
-        The target.
-
-    Raises:
-        ValueError: if the archive cannot be fetched or arrives damaged.
+        The archive.
     """
-    if target.exists():
-        return target
-    part = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    logging.info("downloading %s (CC BY-SA 4.0)", url)
-    try:
-        _fetch(url, part)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing was left to fetch, yet the archive was not accepted before
-            part.unlink(missing_ok=True)
-        raise ValueError(f"cannot download {url} ({error}); try again, or give a copy with --fsdd PATH") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ValueError(
-            f"cannot download {url} ({reason}); run again to continue, or give a copy with --fsdd PATH"
-        ) from error
-    try:
-        with tarfile.open(part) as archive:
-            archive.getmembers()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        part.unlink()
-        raise ValueError(f"{url} arrived damaged ({error}); run again, or give a copy with --fsdd PATH") from error
-    part.replace(target)
-    return target
+    logging.info("the recordings are licensed CC BY-SA 4.0")
+    return download(
+        Source(URL, advice=", or give a copy with --fsdd PATH"), folder / "free-spoken-digit-dataset.tar.gz"
+    )

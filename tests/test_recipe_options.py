@@ -1,0 +1,52 @@
+"""Options of run.sh that some recipes set: what they add to which command, and nothing where they are not set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_recipes import RECIPES, Recipe, copy_recipes, value_of
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return copy_recipes(tmp_path, "fsdd")
+
+
+def test_max_epoch_and_gpu_inference_reach_the_commands(recipe: Recipe) -> None:
+    recipe.run("--max_epoch", "3", "--gpu_inference", "--stacking", "1", "--train_args", "--seed 3")
+    calls = recipe.calls()
+    (training,) = [call for call in calls if "--resume" in call]
+    assert training[-4:] == ["--max_epoch", "3", "--seed", "3"]
+    programs = {call[1] for call in calls if "--device" in call and value_of(call, "--device") == "cuda"}
+    assert programs == {"espnet_ext.bin.codec_tokens", "espnet_ext.bin.codec_lm_inference"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_libritts_is_scored_with_the_words_of_the_test_set_alone(tmp_path: Path, name: str) -> None:
+    recipe = copy_recipes(tmp_path, name)
+    recipe.run("--stacking", "1", "--decodings", "parallel")
+    calls = [call for call in recipe.calls() if call[1] == "espnet_ext.bin.score"]
+    assert {"--vocabulary_text" in call for call in calls} == {name != "libritts"}
+
+
+def test_libritts_is_prepared_for_its_codec(tmp_path: Path) -> None:
+    libritts = copy_recipes(tmp_path, "libritts")
+    for options, rate in (
+        ((), "24000"),
+        (("--codec", "world_vq"), "16000"),
+        (("--codec=dac", "--fs", "44100"), "44100"),
+    ):
+        libritts.run("--stop_stage", "codec_tokens", *options)
+        calls = libritts.calls()
+        formats = [call for call in calls if call[0].endswith("format_wav.py")]
+        assert {value_of(call, "--fs") for call in formats} == {rate}
+        assert all("--reuse" in call for call in formats)
+        tokens = [call for call in calls if call[1] == "espnet_ext.bin.codec_tokens"]
+        assert {value_of(call, "--prompt_min_sec") for call in tokens} == {"3"}
+
+
+def test_recipes_that_want_no_shortest_prompt_call_what_they_called_before(recipe: Recipe) -> None:
+    """Another command line would make their tokens, and with them their models, again."""
+    recipe.run("--stop_stage", "codec_tokens")
+    assert not [call for call in recipe.calls() if {"--prompt_min_sec", "--reuse", "--device"} & set(call)]
