@@ -17,10 +17,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
-PYTHON_FILES := espnet_ext tests local egs2 setup.py
+PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check bench clean
+.PHONY: help install quickstart test check bench bench-tokens clean
 .DELETE_ON_ERROR:
 
 help:
@@ -68,6 +68,9 @@ SPEED := import glob, json, sys; \
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -c '$(SPEED)'
+
+bench-tokens: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/tokenization.py --out benchmarks/results/tokenization_cpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

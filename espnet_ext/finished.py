@@ -16,8 +16,10 @@ def digest(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in paths:
         if path.is_file():
-            content = path.read_bytes()
-            total.update(f"{path.name} {len(content)}\n".encode() + content)
+            total.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as stream:  # in pieces: an archive may be larger than the memory
+                while content := stream.read(2**20):
+                    total.update(content)
     return total.hexdigest()
 
 

@@ -23,6 +23,7 @@ from espnet_ext.decoding import Generation, build_strategy, generate, strategies
 from espnet_ext.options import check_number
 from espnet_ext.preprocess import collate
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.tasks.bpe import bpe_of_experiment
 from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY, CodecLMTask, build_tokenizer, prompt_frames
 
 
@@ -215,7 +216,7 @@ class CodecLM:
         content = read_yaml(config, "config.yaml")
         if not isinstance(content.get("codec_info"), dict):
             raise ValueError(f"{config} must be a config.yaml written by codec_lm_train")
-        args = Namespace(**content)
+        args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
         codec_directory = directory / CODEC_DIRECTORY
         fingerprint = read_codec_info(codec_directory).fingerprint
         if fingerprint != args.codec_info["fingerprint"]:
@@ -294,8 +295,7 @@ class CodecLM:
         Raises:
             ValueError: if the model lacks a head the strategy needs, a text is empty, or a prompt is of another codec.
         """
-        self._check_heads(options.decoding)
-        build_strategy(options.decoding, **options.decoding_conf).check(self.corelm.heads)
+        self.check(options)
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):
@@ -323,6 +323,18 @@ class CodecLM:
             )
             for row in range(len(names))
         ]
+
+    def check(self, options: DecodeOptions) -> None:
+        """Refuse a strategy that this model's heads do not serve.
+
+        Args:
+            options: how to decode.
+
+        Raises:
+            ValueError: naming the head that is missing, or the option that does not fit.
+        """
+        self._check_heads(options.decoding)
+        build_strategy(options.decoding, **options.decoding_conf).check(self.corelm.heads)
 
     def _check_heads(self, decoding: str) -> None:
         heads = self.corelm.heads

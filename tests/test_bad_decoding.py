@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import yaml
 from fabricated import command, one_error
 
+from espnet_ext.datadir import read_scp
 from espnet_ext.sampling import SamplingOptions
 
 # --- options of decoding ---------------------------------------------------------------------------------------------
@@ -161,8 +163,11 @@ def test_a_strategy_without_its_head_is_refused_before_anything_is_written(
 
 
 @pytest.mark.espnet
-@pytest.mark.parametrize("positions", [8, 20])
-def test_a_text_longer_than_the_learned_positions_is_refused_in_one_line(corpus, tmp_path, positions) -> None:
+@pytest.mark.parametrize(("positions", "spoken"), [(8, []), (40, ["s-0"])])
+def test_a_text_longer_than_the_learned_positions_is_skipped_with_its_reason(
+    corpus, tmp_path, caplog, positions, spoken
+) -> None:
+    """One text too long used to end the decoding of all others; where all are too long, it still does."""
     from espnet_ext.bin import codec_lm_inference
     from espnet_ext.tasks.codec_lm import CodecLMTask
 
@@ -176,9 +181,20 @@ def test_a_text_longer_than_the_learned_positions_is_refused_in_one_line(corpus,
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "text").write_text("s-0 a\ns-1 abcdabcdabcd\n")
     line = ("--exp", tmp_path / "exp", "--data_dir", tmp_path / "data", "--output_dir", tmp_path / "out")
-    error = one_error(codec_lm_inference.main, *line, "--decoding", "parallel")
-    assert error.startswith("error: max_positions must be at least ") and error.endswith(f", got {positions}")
-    assert not (tmp_path / "out").exists()
+    if spoken:
+        caplog.set_level("INFO")
+        codec_lm_inference.main([str(argument) for argument in (*line, "--decoding", "parallel")])
+        assert "skipped: 1 cannot be spoken (s-1)" in caplog.text
+        assert read_scp(tmp_path / "out" / "status")["s-1"] == "skipped"
+        assert list(read_scp(tmp_path / "out" / "wav.scp")) == spoken
+        assert not (tmp_path / "out" / "shards").exists()
+    else:
+        error = one_error(codec_lm_inference.main, *line, "--decoding", "parallel")
+        assert "must have utterances that can be spoken: s-0: cannot be spoken: max_positions must be at" in error
+        assert not (tmp_path / "out" / "wav.scp").exists()
+    skipped = (tmp_path / "out" / "skipped").read_text().splitlines()
+    assert [line.split("\t")[0] for line in skipped] == [utt for utt in ("s-0", "s-1") if utt not in spoken]
+    assert all(line.endswith(f", got {positions}") for line in skipped)
 
 
 def shrink_positions(exp: Path, positions: int) -> None:
@@ -232,7 +248,8 @@ def test_a_prompt_with_the_wrong_number_of_codebooks_is_refused(corpus, experime
         codec_lm_inference.main, "--exp", experiment, "--data_dir", data, "--output_dir", tmp_path / "out"
     )
     assert "integers of 8 codebooks" in error and "s-0" in error
-    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "skipped").read_text().startswith("s-0\tbad prompt: ")
+    assert not (tmp_path / "out" / "wav.scp").exists()
 
 
 @pytest.mark.espnet
@@ -269,14 +286,53 @@ def test_prompts_of_a_codec_that_nobody_knows_are_refused(corpus, experiment, tm
 
 
 @pytest.mark.espnet
-def test_codes_are_written_before_any_wav(corpus, experiment, tmp_path) -> None:
-    from espnet_ext.bin.codec_lm_inference import write_results
-    from espnet_ext.inference import CodecLM, Speech
+def test_one_bad_prompt_costs_its_own_utterance_only(corpus, experiment, tmp_path, caplog) -> None:
+    """It used to end the decoding of all others."""
+    from espnet_ext.ark import read_codes
+    from espnet_ext.bin import codec_lm_inference
+    from espnet_ext.codec import copy_codec
 
-    nothing = Speech(np.zeros((0, 8), dtype=np.int64), np.zeros(0, dtype=np.float32), True, 0.0)
-    with pytest.raises(ValueError, match="codes of s-0 must be"):
-        write_results({"s-0": nothing}, {}, CodecLM.from_experiment(experiment), tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    data = tmp_path / "data"
+    copy_codec(corpus / "codec", data)
+    prompts = (corpus / "dev" / "prompt.scp").read_text().splitlines()
+    gone = tmp_path / "gone.ark"
+    (data / "prompt.scp").write_text(f"{prompts[0]}\n{prompts[1]}\ns-2 {gone}:5\ns-3 {prompts[0].split()[1]}9999\n")
+    (data / "text").write_text("s-0 abc\ns-1 abca\ns-2 abca\ns-3 ab\n")
+    line = ["--exp", str(experiment), "--data_dir", str(data), "--output_dir"]
+    caplog.set_level("INFO")
+    codec_lm_inference.main([*line, str(tmp_path / "out")])
+    assert "2 utterances (" in caplog.text and "skipped: 2 bad prompt (s-2, s-3)" in caplog.text
+    assert f"s-2\tbad prompt: codes archive not found: {gone}" in (tmp_path / "out" / "skipped").read_text()
+    (data / "prompt.scp").write_text("\n".join(prompts) + "\n")
+    (data / "text").write_text("s-0 abc\ns-1 abca\n")
+    codec_lm_inference.main([*line, str(tmp_path / "alone")])
+    for name in ("s-0", "s-1"):
+        codes = [read_codes(tmp_path / out / "codes.scp", 8)[name] for out in ("out", "alone")]
+        assert np.array_equal(*codes)
+
+
+@pytest.mark.espnet
+def test_speech_does_not_depend_on_processes_and_continues(corpus, experiment, tmp_path, monkeypatch, caplog) -> None:
+    from espnet_ext.bin import codec_lm_inference
+
+    line = ["--exp", str(experiment), "--data_dir", str(corpus / "train"), "--batch_size", "2", "--output_dir"]
+    codec_lm_inference.main([*line, str(tmp_path / "alone")])
+    monkeypatch.setattr(codec_lm_inference, "STARTUP_SECONDS", 0)
+    monkeypatch.setattr(codec_lm_inference, "write_skipped", unwritable)
+    with pytest.raises(OSError, match="No space left on device"):
+        codec_lm_inference.main([*line, str(tmp_path / "two"), "--nj", "2"])
+    assert not (tmp_path / "two" / "wav.scp").exists()
+    monkeypatch.undo()
+    (tmp_path / "two" / "wav" / "s-0.wav").unlink()
+    caplog.set_level("INFO")
+    codec_lm_inference.main([*line, str(tmp_path / "two")])
+    assert "2 of 3 shards were finished earlier" in caplog.text
+    for name in ("codes.ark", "score", "status", *(f"wav/s-{index}.wav" for index in range(6))):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+
+
+def unwritable(*arguments) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.espnet

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
-from espnet_ext.ark import codes_writer, read_codes
+from espnet_ext.ark import codes_writer
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.codec import INFO_NAME, read_codec_info
-from espnet_ext.codec.audio import write_wav
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_scp, write_skipped
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import CodecLM, DecodeOptions, Speech
+from espnet_ext.finished import digest
+from espnet_ext.inference import CodecLM, DecodeOptions, Timing
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.speech_jobs import Model, SpeechJob, Spoken, files_of, speak_shard, total
 from espnet_ext.tasks.codec_lm import CODEC_DIRECTORY
 
 TIMING = "timing.json"
+STARTUP_SECONDS = 8.0  # a process imports ESPnet and loads the model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -37,8 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--batch_size", type=int, default=16)
+    add_worker_options(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
-    parser.add_argument("--num_threads", type=int, default=1, help="Threads of torch")
+    parser.add_argument("--num_threads", type=int, default=1, help="Threads of each process")
     parser.add_argument("--log_level", default="INFO")
     return parser
 
@@ -55,22 +57,6 @@ def decode_options(args: argparse.Namespace) -> DecodeOptions:
         # options of another strategy mean nothing to this one
         options = replace(options, decoding=args.decoding, decoding_conf={})
     return options if args.seed is None else replace(options, seed=args.seed)
-
-
-def check_machine(args: argparse.Namespace) -> None:
-    """Refuse what this machine cannot do.
-
-    Args:
-        args: the command's options.
-
-    Raises:
-        ValueError: naming option, value and what is allowed.
-    """
-    for name in ("batch_size", "num_threads"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
 
 
 def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
@@ -94,59 +80,82 @@ def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
         raise ValueError(f"data_dir {data_dir} must hold codes of codec {expected[:12]}… as {exp}, got {found[:12]}…")
 
 
-def speak_all(
-    speak: CodecLM, args: argparse.Namespace, options: DecodeOptions
-) -> tuple[dict[str, Speech], dict[str, str]]:
-    """Speech of every utterance, and the reasons for those that have none.
+def plan(args: argparse.Namespace) -> tuple[dict[str, SpeechJob], dict[str, str]]:
+    """What is to be spoken, and the reasons for what cannot be.
 
     Args:
-        speak: the model.
+        args: the command's options.
+
+    Returns:
+        Utterance → job, short texts first: equal lengths together waste less time on rows that have ended; and
+        utterance → reason.
+    """
+    texts = read_scp(args.data_dir / "text", allow_empty=True)
+    prompt_scp = args.data_dir / "prompt.scp"
+    prompts = read_scp(prompt_scp) if prompt_scp.is_file() else {}
+    skipped = {utt: "empty text" for utt, text in texts.items() if not text.strip()}
+    order = sorted((utt for utt in texts if utt not in skipped), key=lambda utt: (len(texts[utt]), utt))
+    without_prompt = [utt for utt in order if utt not in prompts]
+    if without_prompt:
+        logging.warning("%d utterances have no speaker prompt (%s …)", len(without_prompt), without_prompt[0])
+    wavs = {utt: args.output_dir / "wav" / f"{utt}.wav" for utt in order}
+    return {utt: SpeechJob(texts[utt], prompts.get(utt, ""), wavs[utt]) for utt in order}, skipped
+
+
+def speak_all(
+    work: Work[SpeechJob, tuple[dict[str, Spoken | str], Timing]],
+    jobs: dict[str, SpeechJob],
+    skipped: dict[str, str],
+    args: argparse.Namespace,
+) -> Timing:
+    """Write codes, wavs, scores, status and skipped.
+
+    Args:
+        work: speaks a shard.
+        jobs: utterance → what to speak.
+        skipped: utterance → reason; gets those that turn out to be impossible.
+        args: the command's options.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        ValueError: if no utterance can be spoken.
+    """
+    spoken: dict[str, Spoken] = {}
+    timings = []
+    workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
+    for _, (results, timing) in run_shards(work, jobs, args.output_dir, workers):
+        timings.append(timing)
+        skipped.update({utt: result for utt, result in results.items() if isinstance(result, str)})
+        spoken.update({utt: result for utt, result in results.items() if not isinstance(result, str)})
+    write_skipped(args.output_dir / "skipped", skipped)
+    if not spoken:
+        first = next(iter(skipped), "its text has no line")
+        raise ValueError(f"{args.data_dir} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
+    with codes_writer(args.output_dir) as write:
+        for utt in sorted(spoken):
+            write(utt, spoken[utt].codes)
+    write_scp(args.output_dir / "wav.scp", {utt: jobs[utt].wav for utt in spoken})
+    write_scp(args.output_dir / "score", {utt: f"{result.logprob:.4f}" for utt, result in spoken.items()})
+    status = {utt: "ok" if result.has_eos else "no_eos" for utt, result in spoken.items()}
+    write_scp(args.output_dir / "status", {**status, **dict.fromkeys(skipped, "skipped")})
+    return total(timings)
+
+
+def request(args: argparse.Namespace, options: DecodeOptions) -> dict[str, object]:
+    """What the speech depends on besides texts and prompts.
+
+    Args:
         args: the command's options.
         options: how to decode.
 
     Returns:
-        Utterance → speech, and utterance → reason.
+        Plain values.
     """
-    texts = read_scp(args.data_dir / "text", allow_empty=True)
-    prompt_scp = args.data_dir / "prompt.scp"
-    prompts = read_codes(prompt_scp, speak.corelm.spec.num_codebooks) if prompt_scp.is_file() else {}
-    skipped = {utt: "empty text" for utt, text in texts.items() if not text.strip()}
-    # equal lengths together: less time is spent on rows that have ended
-    order = sorted((utt for utt in texts if utt not in skipped), key=lambda utt: (len(texts[utt]), utt))
-    speeches: dict[str, Speech] = {}
-    with tqdm(total=len(order), desc=f"{options.decoding} {args.data_dir.name}", unit="utt") as bar:
-        for start in range(0, len(order), args.batch_size):
-            names = order[start : start + args.batch_size]
-            rows = [prompts.get(utt) for utt in names]
-            speeches.update(zip(names, speak.batch(names, [texts[utt] for utt in names], rows, options), strict=True))
-            bar.update(len(names))
-    without_prompt = [utt for utt in order if utt not in prompts]
-    if without_prompt:
-        logging.warning("%d utterances have no speaker prompt (%s …)", len(without_prompt), without_prompt[0])
-    return speeches, skipped
-
-
-def write_results(speeches: dict[str, Speech], skipped: dict[str, str], speak: CodecLM, output_dir: Path) -> None:
-    """Write codes, wavs, scores, status; every file in one piece.
-
-    Args:
-        speeches: utterance → speech.
-        skipped: utterance → reason.
-        speak: the model that made them.
-        output_dir: where to.
-    """
-    rate = speak.codec.spec.sample_rate_hz
-    wavs = {utt: output_dir / "wav" / f"{utt}.wav" for utt in speeches}
-    with codes_writer(output_dir) as write:
-        for utt in sorted(speeches):
-            write(utt, speeches[utt].codes)
-    for utt, speech in speeches.items():
-        write_wav(wavs[utt], speech.waveform, rate)
-    write_scp(output_dir / "wav.scp", wavs)
-    write_scp(output_dir / "score", {utt: f"{speech.logprob:.4f}" for utt, speech in speeches.items()})
-    status = {utt: "ok" if speech.has_eos else "no_eos" for utt, speech in speeches.items()}
-    write_scp(output_dir / "status", {**status, **dict.fromkeys(skipped, "skipped")})
-    write_skipped(output_dir / "skipped", skipped)
+    weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(args.exp.glob("*.pth"))}
+    chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
+    return {"weights": weights, "config": digest([args.exp / "config.yaml"]), **chosen, **asdict(options)}
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -157,24 +166,50 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
-    check_machine(args)
+    if args.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {args.batch_size}")
+    Workers(args.nj, args.dask_scheduler, args.num_threads)
     options = decode_options(args)
-    speak = CodecLM.from_experiment(args.exp, args.model_file, args.device)
-    torch.set_num_threads(args.num_threads)
+    # what is wrong with the model is said before any work; where the command runs there may be no GPU
+    speak = Model(args.exp, args.model_file, "cpu" if args.dask_scheduler else args.device).load()
+    speak.check(options)
     check_codec(args.exp, args.data_dir)
-    speeches, skipped = speak_all(speak, args, options)
-    write_results(speeches, skipped, speak, args.output_dir)
-    cost = speak.timing
+    jobs, skipped = plan(args)
+    work = Work(
+        functools.partial(speak_shard, Model(args.exp, args.model_file, args.device), options),
+        request(args, options),
+        f"{options.decoding} {args.data_dir.name}",
+        args.batch_size,
+        files_of,
+        first=args.batch_size,
+    )
+    cost = speak_all(work, jobs, skipped, args)
     machine = {"batch_size": args.batch_size, "num_threads": args.num_threads, "device": args.device}
     timing = {**asdict(cost), **cost.rates(), **machine, **asdict(options)}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
-    if speak.tokenizer.unknown:
-        logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
+    report_unknown(speak, jobs, skipped)
     logging.info(
         "%d utterances (%d without EOS; skipped: %s), %.1f s of speech, RTF %.3f, in %s",
-        len(speeches), cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
+        cost.utterances, cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
+    remove_shards(args.output_dir)
+
+
+def report_unknown(speak: CodecLM, jobs: dict[str, SpeechJob], skipped: dict[str, str]) -> None:
+    """Say which tokens of the texts the model does not know, whoever spoke them.
+
+    Args:
+        speak: the model.
+        jobs: utterance → what was spoken.
+        skipped: utterances that were not.
+    """
+    speak.tokenizer.unknown.clear()
+    for utt, job in jobs.items():
+        if utt not in skipped:
+            speak.tokenizer.encode(job.text)
+    if speak.tokenizer.unknown:
+        logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
 
 
 if __name__ == "__main__":

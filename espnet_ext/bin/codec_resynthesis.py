@@ -7,18 +7,22 @@ import functools
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from espnet_ext.ark import codes_writer
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.codec import INFO_NAME, CodecInfo, load_codec, read_codec_info
-from espnet_ext.codec.jobs import DecodeJob, decode_entry, map_utterances
+from espnet_ext.codec import INFO_NAME, CodecInfo, read_codec_info
+from espnet_ext.codec.jobs import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.datadir import read_scp, write_scp
 from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 
 RECORD_NAME = "codec_resynthesis.yaml"
+SHARD_SIZE = 32
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,39 +32,57 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="directory with codes.scp")
     parser.add_argument("--out", type=Path, required=True, help="directory for wav files and codes")
     parser.add_argument("--shuffle_frames", type=int, metavar="SEED", help="permute the frames of every utterance")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
+    add_worker_options(parser)
     return parser
 
 
-def resynthesise(codec_info: Path, info: CodecInfo, pointers: dict[str, str], args: argparse.Namespace) -> None:
+def decode_jobs(pointers: Mapping[str, str], out: Path, shuffle_frames: int | None) -> dict[str, DecodeJob]:
+    """What to decode.
+
+    Args:
+        pointers: utterance → place of its codes
+        out: directory with the wav files
+        shuffle_frames: seed of the permutations; None keeps the frames in order
+
+    Returns:
+        Utterance → job.
+    """
+    jobs = {}
+    for utterance, pointer in pointers.items():
+        seed = None
+        if shuffle_frames is not None:
+            seed = zlib.crc32(f"{shuffle_frames} {utterance}".encode())
+        jobs[utterance] = DecodeJob(pointer, out / "wav" / f"{utterance}.wav", seed)
+    return jobs
+
+
+def resynthesise(
+    work: Work[DecodeJob, tuple[dict[str, np.ndarray], float]],
+    info: CodecInfo,
+    jobs: Mapping[str, DecodeJob],
+    out: Path,
+    workers: Workers,
+) -> None:
     """Write the wav files, the codes they were made from, and what it cost.
 
     Args:
-        codec_info: codec_info.yaml
-        info: its contents
-        pointers: utterance → place of its codes
-        args: options of this command
+        work: decodes a shard
+        info: contents of the codec's codec_info.yaml
+        jobs: utterance → what to decode
+        out: directory to write
+        workers: who decodes
     """
-    wavs = {utterance: args.out / "wav" / f"{utterance}.wav" for utterance in pointers}
-    jobs = []
-    for utterance, pointer in pointers.items():
-        seed = None
-        if args.shuffle_frames is not None:
-            seed = zlib.crc32(f"{args.shuffle_frames} {utterance}".encode())
-        jobs.append(DecodeJob(pointer, wavs[utterance], seed))
     frames, seconds = 0, 0.0
-    args.out.mkdir(parents=True, exist_ok=True)
-    with codes_writer(args.out) as write:
-        results = map_utterances(
-            functools.partial(decode_entry, codec_info), jobs, args.nj, f"resynthesise {args.data_dir.name}"
-        )
-        for utterance, (codes, spent) in zip(pointers, results, strict=True):
-            write(utterance, codes)
-            frames += len(codes)
+    shards = run_shards(work, jobs, out, workers)
+    with codes_writer(out) as write:
+        for _, (results, spent) in shards:
+            for utterance, codes in results.items():
+                write(utterance, codes)
+                frames += len(codes)
             seconds += spent
-    write_scp(args.out / "wav.scp", wavs)
-    write_scp(args.out / "status", dict.fromkeys(pointers, "ok"))
-    write_timing(args.out / "timing.json", len(pointers), frames, seconds, frames / info.spec.frame_rate_hz)
+    write_scp(out / "wav.scp", {utterance: job.wav for utterance, job in jobs.items()})
+    write_scp(out / "status", dict.fromkeys(jobs, "ok"))
+    write_timing(out / "timing.json", len(jobs), frames, seconds, frames / info.spec.frame_rate_hz)
 
 
 def write_timing(path: Path, utterances: int, frames: int, seconds_codec: float, seconds_audio: float) -> None:
@@ -99,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
-    load_codec(args.codec_info)  # what is wrong with it is said before any work
+    workers = Workers(args.nj, args.dask_scheduler)
+    codec_of(args.codec_info)  # what is wrong with it is said before any work
     info = read_codec_info(args.codec_info)
     beside = read_codec_info(args.data_dir / INFO_NAME)
     if beside.fingerprint != info.fingerprint:
@@ -114,10 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = args.out / RECORD_NAME
     if is_finished(record, request):
         logging.info("%s was made earlier from the same codes: nothing to do", args.out)
+        remove_shards(args.out)
         return
     record.unlink(missing_ok=True)
-    resynthesise(args.codec_info, info, pointers, args)
+    decode = functools.partial(decode_shard, args.codec_info)
+    work = Work(decode, request, f"resynthesise {args.data_dir.name}", SHARD_SIZE, wavs_of)
+    resynthesise(work, info, decode_jobs(pointers, args.out, args.shuffle_frames), args.out, workers)
     mark_finished(record, request)
+    remove_shards(args.out)
     logging.info("%s: %d utterances", args.out, len(pointers))
 
 

@@ -5,82 +5,51 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
 
 from espnet_ext.ark import codes_writer
 from espnet_ext.bin import run
-from espnet_ext.codec import INFO_NAME, load_codec, read_codec_info, write_codec_info
-from espnet_ext.codec.jobs import encode_file, map_utterances
+from espnet_ext.codec import INFO_NAME, read_codec_info, write_codec_info
+from espnet_ext.codec.jobs import codec_of, encode_shard
 from espnet_ext.datadir import (
     read_scp,
     skipped_summary,
-    speaker_to_utterances,
     write_data_dir,
-    write_scp,
     write_skipped,
 )
 from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
 
 RECORD_NAME = "codec_tokens.yaml"
+SHARD_SIZE = 32
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codec")
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text and utt2spk")
+    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk, perhaps utt2prompt")
     parser.add_argument("--out", type=Path, required=True, help="directory for codes, prompts and the filtered data")
-    parser.add_argument("--nj", type=int, default=1, help="processes")
+    add_worker_options(parser)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the codec computes")
     parser.add_argument("--prompt_seed", type=int, default=0, help="of the choice of prompts")
+    parser.add_argument("--prompt_min_sec", type=float, default=0.0, help="shortest prompt, where a speaker has one")
     return parser
 
 
-def choose_prompts(utt2spk: dict[str, str], seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Another utterance of the same speaker for every utterance.
-
-    The choice depends on the seed, the utterance and its speaker's utterances only, so that adding a speaker
-    changes nobody else's prompts.
-
-    Args:
-        utt2spk: utterance → speaker, two utterances or more
-        seed: of the choice
-
-    Returns:
-        Utterance → prompt utterance, and utterance → reason where the prompt is of another speaker.
-
-    Raises:
-        ValueError: if there is only one utterance
-
-    >>> choose_prompts({"a-1": "a", "a-2": "a", "b-1": "b"}, seed=0)
-    ({'a-1': 'a-2', 'a-2': 'a-1', 'b-1': 'a-2'}, {'b-1': 'the only utterance of speaker b'})
-    """
-    if len(utt2spk) < 2:
-        raise ValueError(f"a speaker prompt needs another utterance: there must be at least 2, got {list(utt2spk)}")
-    prompts, foreign = {}, {}
-    own = speaker_to_utterances(utt2spk)
-    for utterance, speaker in sorted(utt2spk.items()):
-        candidates = [other for other in own[speaker] if other != utterance]
-        if not candidates:
-            foreign[utterance] = f"the only utterance of speaker {speaker}"
-            candidates = sorted(set(utt2spk) - {utterance})
-        prompts[utterance] = random.Random(f"{seed} {utterance}").choice(candidates)
-    return prompts, foreign
-
-
-def encode_data_dir(codec_info: Path, source: Path, out: Path, num_jobs: int) -> dict[str, str]:
+def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, out: Path, workers: Workers) -> None:
     """Write the codes and the data files of those utterances that have a transcript, a speaker and readable audio.
 
     Args:
-        codec_info: codec_info.yaml
+        work: utterance → audio file of a shard, to utterance → codes or reason
         source: data directory
         out: directory to write
-        num_jobs: processes
-
-    Returns:
-        Utterance → speaker of what was written.
+        workers: who encodes
 
     Raises:
         ValueError: if no utterance is usable
@@ -89,40 +58,21 @@ def encode_data_dir(codec_info: Path, source: Path, out: Path, num_jobs: int) ->
     skipped = {utterance: "no transcript" for utterance in wavs if utterance not in text}
     skipped |= {utterance: "no speaker" for utterance in wavs if utterance not in utt2spk}
     usable = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
-    encode = functools.partial(encode_file, codec_info)
     kept = []
-    out.mkdir(parents=True, exist_ok=True)
+    shards = run_shards(work, usable, out, workers)
     with codes_writer(out) as write:
-        results = map_utterances(encode, list(usable.values()), num_jobs, f"codes of {source.name}")
-        for utterance, result in zip(usable, results, strict=True):
-            if isinstance(result, str):
-                skipped[utterance] = result
-            else:
-                write(utterance, result)
-                kept.append(utterance)
+        for _, results in shards:
+            for utterance, result in results.items():
+                if isinstance(result, str):
+                    skipped[utterance] = result
+                else:
+                    write(utterance, result)
+                    kept.append(utterance)
         write_skipped(out / "skipped", skipped)
         if not kept:
             raise ValueError(f"{source} must have usable utterances, skipped: {skipped_summary(skipped)}")
     write_data_dir(out, {utterance: wavs[utterance] for utterance in kept}, text, utt2spk)
     logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
-    return {utterance: utt2spk[utterance] for utterance in kept}
-
-
-def write_prompts(out: Path, utt2spk: dict[str, str], seed: int) -> None:
-    """Write prompt.scp, which points into codes.ark, utt2prompt, and the list of prompts of another speaker.
-
-    Args:
-        out: directory with codes.scp
-        utt2spk: utterance → speaker
-        seed: of the choice
-    """
-    prompts, foreign = choose_prompts(utt2spk, seed)
-    pointers = read_scp(out / "codes.scp")
-    write_scp(out / "utt2prompt", prompts)
-    write_scp(out / "prompt.scp", {utterance: pointers[prompt] for utterance, prompt in prompts.items()})
-    write_skipped(out / "prompt_of_another_speaker", foreign)
-    if foreign:
-        logging.warning("%s: prompt of another speaker: %s", out, skipped_summary(foreign))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,19 +83,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
-    load_codec(args.codec_info)  # what is wrong with it is said before any work
+    workers = Workers(args.nj, args.dask_scheduler)
+    # what is wrong with it is said before any work
+    codec_of(args.codec_info, "cpu" if args.dask_scheduler else args.device)
     info = read_codec_info(args.codec_info)
-    inputs = [args.data_dir / name for name in ("wav.scp", "text", "utt2spk", "utt2num_samples")]
-    request = {"codec": info.fingerprint, "data": digest(inputs), "prompt_seed": args.prompt_seed, "out": str(args.out)}
+    rule = PromptRule(args.prompt_seed, args.prompt_min_sec)
+    inputs = [args.data_dir / name for name in ("wav.scp", "text", "utt2spk", "utt2num_samples", PROMPTS_NAME)]
+    encoding = {"codec": info.fingerprint, "device": args.device}
+    request = {**encoding, "data": digest(inputs), **asdict(rule), "out": str(args.out)}
     record = args.out / RECORD_NAME
     if is_finished(record, request) and (args.out / "codes.ark").is_file():
         logging.info("%s was made earlier by the same codec: nothing to do", args.out)
+        remove_shards(args.out)
         return
     record.unlink(missing_ok=True)
-    utt2spk = encode_data_dir(args.codec_info, args.data_dir, args.out, args.nj)
-    write_prompts(args.out, utt2spk, args.prompt_seed)
+    encode = functools.partial(encode_shard, args.codec_info, args.device)
+    work = Work(encode, encoding, f"codes of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
+    encode_data_dir(work, args.data_dir, args.out, workers)
+    write_prompts(args.out, args.data_dir, rule, info.spec.frame_rate_hz)
     write_codec_info(replace(info, origin={}), args.out / INFO_NAME)
     mark_finished(record, request)
+    remove_shards(args.out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp
+from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.scoring.environment import environment
 from espnet_ext.scoring.system import Reference, System, load_reference, load_system
 
-SCORES_NAME, PAGE_NAME = "scores.json", "RESULTS.md"
+SCORES_NAME, PAGE_NAME, WORK_NAME = "scores.json", "RESULTS.md", "work"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--output_dir", type=Path, required=True, help=f"for {SCORES_NAME}, {PAGE_NAME} and figures")
     parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
-    parser.add_argument("--nj", type=int, default=1, help="processes of the recogniser")
+    add_worker_options(parser)
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of the utterances")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--num_spectrograms", type=int, default=3, help="sentences shown")
@@ -171,7 +173,7 @@ def score(args: argparse.Namespace, directories: Mapping[str, Path]) -> dict[str
     Returns:
         Contents of scores.json.
     """
-    # here, not above: they take seconds to import, and the recogniser's processes import this file without them
+    # here, not above: they take seconds to import, which workers do not need
     from espnet_ext.codec import load_codec
     from espnet_ext.scoring.evaluate import Settings, evaluate
 
@@ -181,7 +183,9 @@ def score(args: argparse.Namespace, directories: Mapping[str, Path]) -> dict[str
     systems = [load_system(name, directory, reference.transcripts) for name, directory in directories.items()]
     pairs = tuple((first, second) for first, second in args.compare)
     vocabulary = tuple(text for path in args.vocabulary_text for text in read_scp(path).values())
-    settings = Settings(args.nj, vocabulary, args.num_bootstrap, args.seed, pairs, args.frechet_reference)
+    workers = Workers(args.nj, args.dask_scheduler)
+    folder = args.output_dir / WORK_NAME
+    settings = Settings(workers, vocabulary, args.num_bootstrap, args.seed, pairs, args.frechet_reference, folder)
     result = evaluate(reference, systems, codec, settings)
     result = {"title": args.title, "environment": environment(), **result}
     result["figures"] = draw_figures(args, reference, systems, result)
@@ -201,12 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
     args.title = args.title or args.reference.name
-    for name, least in (("nj", 1), ("num_bootstrap", 1), ("num_spectrograms", 0)):
+    Workers(args.nj, args.dask_scheduler)
+    for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     systems = parse_systems(args.system)
     # through JSON and back, to be compared with what a file says; processes change the time only
-    wanted = {name: value for name, value in vars(args).items() if name not in ("nj", "force")}
+    wanted = {name: value for name, value in vars(args).items() if name not in ("nj", "dask_scheduler", "force")}
     request = json.loads(json.dumps(wanted, default=str))
     scores = args.output_dir / SCORES_NAME
     if not args.force and is_up_to_date(scores, request, input_files(args, systems)):
@@ -219,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         temporary.write_text(results_page([result], args.output_dir), encoding="utf-8")
     with atomic_path(scores) as temporary:  # last: it says that everything else is there
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
     logging.info("scored in %.0f s: %s", result["seconds"], args.output_dir / PAGE_NAME)
 
 

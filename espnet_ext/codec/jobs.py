@@ -1,103 +1,69 @@
-"""A codec applied to every utterance of a corpus, by several processes."""
+"""A codec applied to a shard of a corpus: what a worker does for `codec_tokens` and `codec_resynthesis`."""
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from espnet_ext.ark import load_codes_entry
 from espnet_ext.codec.audio import read_wav, write_wav
 from espnet_ext.codec.base import Codec
 from espnet_ext.codec.files import load_codec
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def _start_process() -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process of the terminal; the first one ends the others
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def map_utterances(
-    function: Callable[[Item], Result], items: Sequence[Item], num_jobs: int, label: str
-) -> Iterator[Result]:
-    """Results in the order of the items, with a progress bar.
-
-    Args:
-        function: importable by name, or a `functools.partial` of such a one
-        items: one per utterance
-        num_jobs: processes; 1 works in this one
-        label: of the progress bar
-
-    Yields:
-        One result per item.
-
-    Raises:
-        ValueError: if `num_jobs` is less than 1
-        OSError: if the system kills a process
-    """
-    if num_jobs < 1:
-        raise ValueError(f"nj must be at least 1, got {num_jobs}")
-    if num_jobs == 1 or len(items) < 2 * num_jobs:
-        yield from map(function, tqdm(items, desc=label, unit="utt", mininterval=1.0))
-        return
-    # a forked copy of a process that has used torch's threads can hang; a fresh one cannot
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_start_process)
-    try:
-        chunk = max(1, min(16, len(items) // (4 * num_jobs)))
-        yield from tqdm(
-            pool.map(function, items, chunksize=chunk), total=len(items), desc=label, unit="utt", mininterval=1.0
-        )
-    except BrokenProcessPool:
-        raise OSError(
-            f"one of {num_jobs} processes was killed, for lack of memory perhaps: use a smaller --nj"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
 
 @functools.lru_cache(maxsize=1)
-def _load_once(codec_info: Path, modified_ns: int) -> Codec:
-    return load_codec(codec_info)
+def _load_once(codec_info: Path, modified_ns: int, device: str) -> Codec:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+    return load_codec(codec_info).to(device)
 
 
-def _codec(codec_info: Path) -> Codec:
-    """The codec of this process, loaded once unless its description changes."""
-    return _load_once(codec_info, codec_info.stat().st_mtime_ns)
-
-
-def encode_file(codec_info: Path, wav: str) -> np.ndarray | str:
-    """Codes of an audio file, or the reason why there are none.
+def codec_of(codec_info: Path, device: str = "cpu") -> Codec:
+    """The codec of this process, loaded once unless its description changes.
 
     Args:
         codec_info: codec_info.yaml
-        wav: audio file
+        device: where it computes, cpu or cuda
 
     Returns:
-        (T, N) int64, or one line.
+        The codec.
+
+    Raises:
+        FileNotFoundError: if a file of it is missing
+        ValueError: if the files do not fit each other, or there is no such device
     """
-    codec = _codec(codec_info)
-    try:
-        samples = torch.from_numpy(read_wav(wav, codec.spec.sample_rate_hz))
-    except ValueError as error:
-        return str(error)
-    codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
-    return codes[0].numpy()
+    if not codec_info.is_file():
+        raise FileNotFoundError(f"codec_info not found: {codec_info}")
+    return _load_once(codec_info.absolute(), codec_info.stat().st_mtime_ns, device)
+
+
+def encode_shard(codec_info: Path, device: str, wavs: Mapping[str, str]) -> dict[str, np.ndarray | str]:
+    """Codes of audio files, or the reason why there are none.
+
+    Args:
+        codec_info: codec_info.yaml
+        device: where the codec computes
+        wavs: utterance → audio file
+
+    Returns:
+        Utterance → (T, N) int32, or one line.
+    """
+    codec = codec_of(codec_info, device)
+    results: dict[str, np.ndarray | str] = {}
+    for utterance, wav in wavs.items():
+        try:
+            samples = torch.from_numpy(read_wav(wav, codec.spec.sample_rate_hz))
+            codes, _ = codec.encode(samples[None].to(device), torch.tensor([len(samples)]))
+            results[utterance] = codes[0].cpu().numpy().astype(np.int32)  # an archive holds no other type
+        except ValueError as error:
+            results[utterance] = str(error)
+    return results
 
 
 @dataclass(frozen=True)
@@ -115,22 +81,30 @@ class DecodeJob:
     shuffle_seed: int | None = None
 
 
-def decode_entry(codec_info: Path, job: DecodeJob) -> tuple[np.ndarray, float]:
-    """Decode an utterance into a wav file.
+def wavs_of(job: DecodeJob) -> Iterable[Path]:
+    """The file that a job makes."""
+    return [job.wav]
+
+
+def decode_shard(codec_info: Path, jobs: Mapping[str, DecodeJob]) -> tuple[dict[str, np.ndarray], float]:
+    """Decode utterances into wav files.
 
     Args:
         codec_info: codec_info.yaml
-        job: what to decode
+        jobs: utterance → what to decode
 
     Returns:
-        The (T, N) int64 codes as they were decoded, and the seconds that it took.
+        Utterance → (T, N) int32 codes as they were decoded, and the seconds that the codec took.
     """
-    codec = _codec(codec_info)
-    codes = load_codes_entry(job.pointer, codec.spec.num_codebooks, job.wav.stem)
-    if job.shuffle_seed is not None:
-        codes = np.random.default_rng(job.shuffle_seed).permutation(codes, axis=0)
-    start = perf_counter()
-    wavs, _ = codec.decode(torch.from_numpy(codes)[None], torch.tensor([len(codes)]))
-    seconds = perf_counter() - start
-    write_wav(job.wav, wavs[0].numpy(), codec.spec.sample_rate_hz)
-    return codes, seconds
+    codec = codec_of(codec_info)
+    results, seconds = {}, 0.0
+    for utterance, job in jobs.items():
+        codes = load_codes_entry(job.pointer, codec.spec.num_codebooks, utterance)
+        if job.shuffle_seed is not None:
+            codes = np.random.default_rng(job.shuffle_seed).permutation(codes, axis=0)
+        start = perf_counter()
+        wavs, _ = codec.decode(torch.from_numpy(codes)[None], torch.tensor([len(codes)]))
+        seconds += perf_counter() - start
+        write_wav(job.wav, wavs[0].numpy(), codec.spec.sample_rate_hz)
+        results[utterance] = codes.astype(np.int32)
+    return results, seconds

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import multiprocessing
-import os
 import tempfile
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Hashable, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pocketsphinx
-from tqdm import tqdm
 
+from espnet_ext.atomic import atomic_path
+from espnet_ext.jobs import Work, Workers, run_shards
 from espnet_ext.scoring.error_rate import normalise
 from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
 
@@ -36,9 +36,7 @@ DECODER_OPTIONS = {
     "loglevel": "FATAL",
 }
 SHORTEST_SECONDS = 0.1  # the recogniser needs a few frames; shorter audio holds no word
-CHUNK = 4  # utterances a process takes at a time: few enough for a steady progress bar
-
-_decoder: pocketsphinx.Decoder | None = None  # of a worker process
+SHARD_SIZE = 8
 
 
 def pronunciations(vocabulary: Iterable[str]) -> dict[str, list[str]]:
@@ -95,15 +93,16 @@ def flat_unigram_arpa(words: Iterable[str]) -> str:
     return "\n".join([*lines, *(f"{logprob:.4f} {word}" for word in words), "", "\\end\\", ""])
 
 
-def _write_models(folder: Path, vocabulary: Iterable[str]) -> None:
-    known = pronunciations(vocabulary)
-    if not known:
-        raise ValueError("vocabulary must have a word of the pronouncing dictionary, got none")
-    (folder / "words.dict").write_text("".join(line for lines in known.values() for line in lines), encoding="utf-8")
-    (folder / "words.lm").write_text(flat_unigram_arpa(known), encoding="utf-8")
+def _write_models(folder: Path, known: Mapping[str, Iterable[str]]) -> None:
+    contents = {"words.dict": "".join(line for lines in known.values() for line in lines)}
+    contents["words.lm"] = flat_unigram_arpa(known)
+    for name, content in contents.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(content, encoding="utf-8")
 
 
-def _build_decoder(folder: Path) -> pocketsphinx.Decoder:
+@functools.lru_cache(maxsize=1)
+def _load_once(folder: Path, modified_ns: int) -> pocketsphinx.Decoder:
     config = pocketsphinx.Config(
         hmm=pocketsphinx.get_model_path("en-us/en-us"),
         dict=str(folder / "words.dict"),
@@ -126,51 +125,50 @@ def _recognise(decoder: pocketsphinx.Decoder, path: Path) -> str:
     return "" if hypothesis is None else hypothesis.hypstr
 
 
-def _start_worker(folder: Path) -> None:
-    global _decoder
-    _decoder = _build_decoder(folder)
+def recognise_shard(folder: Path, paths: Mapping[str, Path]) -> dict[str, str]:
+    """What is heard in every file.
+
+    Args:
+        folder: with the models of the vocabulary.
+        paths: any key → audio file.
+
+    Returns:
+        Key → words.
+    """
+    decoder = _load_once(folder.absolute(), (folder / "words.lm").stat().st_mtime_ns)
+    return {key: _recognise(decoder, path) for key, path in paths.items()}
 
 
-def _recognise_in_worker(path: Path) -> str:
-    assert _decoder is not None
-    return _recognise(_decoder, path)
-
-
-def _recognise_all(paths: list[Path], folder: Path, nj: int) -> Iterator[str]:
-    nj = min(nj, math.ceil(len(paths) / CHUNK))
-    if nj <= 1:
-        decoder = _build_decoder(folder)
-        for path in paths:
-            yield _recognise(decoder, path)
-        return
-    # spawned, not forked: the caller may hold threads of torch
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(nj, context, _start_worker, (folder,)) as pool:
-        yield from pool.map(_recognise_in_worker, paths, chunksize=CHUNK)
-
-
-def transcribe(wavs: Mapping[Key, Path], vocabulary: Iterable[str], nj: int = 1) -> dict[Key, str]:
+def transcribe(
+    wavs: Mapping[Key, Path], vocabulary: Iterable[str], workers: Workers | None = None, folder: Path | None = None
+) -> dict[Key, str]:
     """What is heard in every file; the empty string where no word is.
 
     A hypothesis depends on its own file and the vocabulary only, not on order or number of processes.
 
     Args:
-        wavs: utterance (or any key) → audio file of any sample rate.
+        wavs: utterance (or any key) → audio file of any sample rate; equal files are heard once.
         vocabulary: words that may be heard; those that the pronouncing dictionary lacks cannot be.
-        nj: processes.
+        workers: who listens; None for this process.
+        folder: where finished work is kept for a run that continues, all workers must see it; None for a temporary one.
 
     Returns:
         Key → words, lower case, separated by single spaces.
 
     Raises:
-        ValueError: if `nj` is not positive, no word of the vocabulary is known, or a file cannot be read.
+        ValueError: if no word of the vocabulary is known, or a file cannot be read.
     """
-    if nj < 1:
-        raise ValueError(f"nj must be at least 1, got {nj}")
-    nj = min(nj, os.cpu_count() or 1)
-    words = {word for text in vocabulary for word in normalise(text).split()}
-    with tempfile.TemporaryDirectory(prefix="asr") as name:
-        _write_models(Path(name), words)
-        heard = _recognise_all(list(wavs.values()), Path(name), nj)
-        progress = tqdm(zip(wavs, heard, strict=True), desc="recognition", total=len(wavs), unit="utt")
-        return dict(progress)
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="asr") as name:
+            return transcribe(wavs, vocabulary, workers, Path(name))
+    known = pronunciations({word for text in vocabulary for word in normalise(text).split()})
+    if not known:
+        raise ValueError("vocabulary must have a word of the pronouncing dictionary, got none")
+    _write_models(folder, known)
+    request = {"words": sorted(known), "options": DECODER_OPTIONS, "recogniser": metadata.version("pocketsphinx")}
+    work = Work(functools.partial(recognise_shard, folder), request, "recognition", SHARD_SIZE, lambda path: [path])
+    files = {str(path): path for path in wavs.values()}
+    heard: dict[str, str] = {}
+    for _, results in run_shards(work, files, folder, workers or Workers()):
+        heard.update(results)
+    return {key: heard[str(path)] for key, path in wavs.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from espnet_ext.jobs import Workers
 from espnet_ext.scoring.asr import known_words, transcribe, unknown_words
 from espnet_ext.scoring.bootstrap import corrected, percentiles, ratio_draws, resample_weights
 from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, total, word_errors
@@ -28,21 +29,27 @@ class Settings:
     """How to evaluate.
 
     Attributes:
-        nj: processes of the recogniser.
+        workers: who listens to the speech.
         vocabulary: further texts whose words may be heard, besides the test set's own.
         resamples: bootstrap draws.
         seed: of the draws.
         compare: pairs of system names whose difference is wanted; empty: every system of an experiment minus its
             parallel one (its first one, where none is parallel), and `SAME_CODES`.
         frechet_reference: directory of other codes to measure the distance to; None: those of the test set itself.
+        folder: where finished work is kept for a run that continues; None keeps nothing.
     """
 
-    nj: int = 1
+    workers: Workers = Workers()
     vocabulary: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
     compare: tuple[tuple[str, str], ...] = ()
     frechet_reference: Path | None = None
+    folder: Path | None = None
+
+    def part(self, name: str) -> Path | None:
+        """A place in `folder` for one kind of work."""
+        return None if self.folder is None else self.folder / name
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -55,7 +62,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _recognise(reference: Reference, systems: Sequence[System], settings: Settings) -> dict[str, dict[str, str]]:
     files = {(system.name, one): path for system in systems for one, path in system.wavs.items()}
-    heard = transcribe(files, [*reference.transcripts.values(), *settings.vocabulary], settings.nj)
+    texts = [*reference.transcripts.values(), *settings.vocabulary]
+    heard = transcribe(files, texts, settings.workers, settings.part("recognition"))
     # an utterance without audio is heard as nothing, so that its words count as deletions
     utterances = list(reference.transcripts)
     return {system.name: {one: heard.get((system.name, one), "") for one in utterances} for system in systems}
@@ -87,9 +95,9 @@ def _speaker_summary(values: Mapping[str, Similarity], targets: Mapping[str, str
     return {**summary(list(values.values())), "by_speaker": by_speaker}
 
 
-def _voices(reference: Reference, systems: Sequence[System]) -> dict[str, dict[str, Similarity]]:
+def _voices(reference: Reference, systems: Sequence[System], settings: Settings) -> dict[str, dict[str, Similarity]]:
     files = [*reference.wavs.values(), *(path for system in systems for path in system.wavs.values())]
-    vectors = embed_files(files)
+    vectors = embed_files(files, settings.workers, settings.part("voices"))
     originals = {one: vectors[path] for one, path in reference.wavs.items() if path in vectors}
     result = {}
     for system in systems:
@@ -190,7 +198,7 @@ def evaluate(reference: Reference, systems: Sequence[System], codec: Dequantiser
     )
     frechet, frechet_draws = frame_distances(codec, reference, systems, settings.frechet_reference, weights)
     heard = _recognise(reference, systems, settings)
-    voices = _voices(reference, systems)
+    voices = _voices(reference, systems, settings)
     results: dict[str, Result] = {}
     word_draws = {}
     for system in systems:

@@ -1,0 +1,224 @@
+"""Shards: a part of a corpus each, and a file with what became of it, which appears when the part is done.
+
+How a corpus is cut depends on nothing but the corpus, so that a run with other workers continues where one was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from espnet_ext import __version__
+from espnet_ext.atomic import atomic_path
+from espnet_ext.jobs.workers import Workers
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+FOLDER = "shards"
+
+
+def no_files(item: object) -> Iterable[Path]:
+    """For work whose inputs the request describes and which writes no files of its own."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Work(Generic[Item, Result]):
+    """What is to be done to a corpus, part by part.
+
+    Attributes:
+        function: id → item of a shard, to its result: plain values and arrays; importable by name, or a partial of such
+            a function. What cannot be used is a value of the result, not an error, which would end the whole command.
+        request: inputs and options on which results depend, plain values; shards of another request are discarded.
+        label: of the progress bar.
+        size: items of a shard: few seconds to few minutes of work.
+        files: of an item, those that the function reads or writes; when one of them changes, its shard is made again.
+        first: items of the first shard, whose time tells whether it pays to start processes; 0 is an eighth of `size`.
+    """
+
+    function: Callable[[Mapping[str, Item]], Result]
+    request: Mapping[str, object]
+    label: str
+    size: int
+    files: Callable[[Item], Iterable[Path | str]] = no_files
+    first: int = 0
+
+    def ends(self, count: int) -> list[int]:
+        """Where the shards of `count` items end.
+
+        >>> Work(len, {}, "", size=16).ends(40)
+        [2, 18, 34, 40]
+        """
+        first = self.first or max(1, self.size // 8)
+        return [*range(first, count, self.size), count] if count else []
+
+
+@dataclass(frozen=True)
+class Shard(Generic[Item, Result]):
+    """One part.
+
+    Attributes:
+        work: what to do.
+        path: file of the result; its name tells number, request and items.
+        items: id → item.
+    """
+
+    work: Work[Item, Result]
+    path: Path
+    items: Mapping[str, Item] = field(repr=False)
+
+    def __str__(self) -> str:
+        ids = list(self.items)
+        return f"shard {self.path.name} ({len(ids)} utterances, {ids[0]} to {ids[-1]})"
+
+    def make(self) -> None:
+        """Do the work and write the result, in one piece."""
+        result = self.work.function(self.items)
+        content = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+        header = {
+            "count": len(self.items),
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "files": _state(self),
+        }
+        with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
+            stream.write(json.dumps(header).encode() + b"\n")
+            stream.write(content)
+
+    def is_finished(self) -> bool:
+        """Whether the result is there, whole, and of the files as they are now."""
+        try:
+            header, _ = self._read()
+        except (OSError, ValueError):
+            return False
+        return bool(header["files"] == _state(self))
+
+    def result(self) -> Result:
+        """What the function made of the items.
+
+        Returns:
+            The result.
+
+        Raises:
+            OSError: if the file is missing or damaged.
+        """
+        try:
+            return pickle.loads(self._read()[1])
+        except ValueError as error:
+            raise OSError(f"{error}; the same command makes it again") from None
+
+    def _read(self) -> tuple[dict[str, Any], bytes]:
+        first, _, content = self.path.read_bytes().partition(b"\n")
+        try:
+            header = json.loads(first)
+            whole = header["bytes"] == len(content) and header["sha256"] == hashlib.sha256(content).hexdigest()
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:  # a machine that lost power, for example: the name was on the disk before the content
+            raise ValueError(f"shard is damaged: {self.path}")
+        return header, content
+
+
+def _state(shard: Shard[Any, Any]) -> dict[str, list[int] | None]:
+    """Size and time of the last change of every file of a shard; None where there is none."""
+    found: dict[str, list[int] | None] = {}
+    for item in shard.items.values():
+        for path in shard.work.files(item):
+            try:
+                status = Path(path).stat()
+                found[str(path)] = [status.st_size, status.st_mtime_ns]
+            except OSError:
+                found[str(path)] = None
+    return found
+
+
+def cut(work: Work[Item, Result], items: Mapping[str, Item], directory: Path) -> list[Shard[Item, Result]]:
+    """The shards of a corpus, in its order.
+
+    Args:
+        work: what is to be done.
+        items: id → what the function gets of it; its `repr` tells one value from another.
+        directory: where the shards' files lie.
+
+    Returns:
+        The shards.
+    """
+    function = getattr(work.function, "func", work.function)
+    about = [__version__, function.__module__, function.__qualname__, dict(work.request)]
+    request = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+    pairs = list(items.items())
+    ends = work.ends(len(pairs))
+    shards = []
+    for number, (start, end) in enumerate(pairwise([0, *ends])):
+        part = dict(pairs[start:end])
+        key = hashlib.sha256(f"{request}\n{list(part.items())!r}".encode()).hexdigest()[:16]
+        shards.append(Shard(work, directory / FOLDER / f"{number:06d}-{key}", part))
+    return shards
+
+
+def run_shards(
+    work: Work[Item, Result], items: Mapping[str, Item], directory: Path, workers: Workers
+) -> Iterator[tuple[list[str], Result]]:
+    """Do all the work, then hand out the results in the order of the items, one shard in memory at a time.
+
+    Shards that an earlier run of the same request finished are not made again. They stay until `remove_shards`.
+
+    Args:
+        work: what is to be done.
+        items: id → what the function gets of it.
+        directory: where the results' owner writes; shards get a folder in it.
+        workers: who does it.
+
+    Returns:
+        For every shard its ids and its result.
+
+    Raises:
+        ValueError: what the function raised.
+        OSError: likewise; or if a worker is lost again and again, or cannot see the files.
+    """
+    shards = cut(work, items, directory)
+    folder = directory / FOLDER
+    _discard_others(folder, shards)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in shards if not shard.is_finished()]
+    for shard in missing:
+        shard.path.unlink(missing_ok=True)  # damaged, or of files that have changed
+    if len(missing) < len(shards):
+        logging.info("%s: %d of %d shards were finished earlier", folder, len(shards) - len(missing), len(shards))
+    found = len(items) - sum(len(shard.items) for shard in missing)
+    with tqdm(total=len(items), initial=found, desc=work.label, unit="utt", mininterval=1.0) as bar:
+        workers.run(missing, lambda shard: bar.update(len(shard.items)))
+    return ((list(shard.items), shard.result()) for shard in shards)
+
+
+def _discard_others(folder: Path, shards: Sequence[Shard[Any, Any]]) -> None:
+    wanted = {shard.path.name for shard in shards}
+    others = [path for path in folder.glob("*") if path.name not in wanted] if folder.is_dir() else []
+    for path in others:
+        path.unlink(missing_ok=True)
+    made = [path for path in others if not path.name.startswith(".")]
+    if made:
+        logging.info("%s: %d shards of another request were discarded", folder, len(made))
+
+
+def remove_shards(directory: Path) -> None:
+    """Remove the shards of a directory, and the temporary files of workers that were killed; call it at the very end.
+
+    Args:
+        directory: as given to `run_shards`.
+    """
+    shutil.rmtree(directory / FOLDER, ignore_errors=True)
+    for temporary in directory.rglob(".*.tmp*"):
+        if temporary.is_file():
+            temporary.unlink(missing_ok=True)

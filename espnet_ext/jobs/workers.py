@@ -1,0 +1,294 @@
+"""Who does the work: this process, several processes of this machine, or the workers of a dask cluster."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import uuid4
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from espnet_ext import __version__
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+# what a local cluster costs before its first task: two processes that import torch, and their end
+STARTUP_SECONDS = 3.0
+AHEAD = 64  # shards that a cluster is given at a time, at least; one that grows with its work counts them
+# a worker that holds Python's lock, as some C libraries do, is silent but not dead
+LOCAL_CONFIG = {
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.scheduler.worker-saturation": 1.0,  # what dies with a worker is then one shard, not its neighbours
+    "distributed.worker.memory.terminate": False,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.comm.timeouts.tcp": "600s",
+    "distributed.admin.tick.limit": "1h",
+}
+
+_turn = threading.Lock()  # shards change the directory and share models: one at a time in a process
+
+
+class Task(Protocol):
+    """What a worker is given."""
+
+    @property
+    def path(self) -> Path:
+        """The file it makes."""
+
+    @property
+    def items(self) -> Any:
+        """What it is about: something with a length."""
+
+    def make(self) -> None:
+        """Make the file."""
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """The same number of threads in every process: another number may round another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _make_elsewhere(task: Task, directory: str, version: str, num_threads: int) -> None:
+    """Make a task's file in a process that may be on another machine.
+
+    Args:
+        task: what to make.
+        directory: that relative paths are relative to.
+        version: of espnet_ext, where the command runs.
+        num_threads: of torch and BLAS.
+    """
+    host = socket.gethostname()
+    if version != __version__:
+        raise ValueError(f"worker on {host} must have espnet_ext {version}, got {__version__}")
+    with _turn:
+        before = os.getcwd()
+        try:
+            os.chdir(directory)
+            if not task.path.parent.is_dir():
+                raise FileNotFoundError
+        except OSError:
+            os.chdir(before)
+            raise OSError(
+                f"worker on {host} cannot see {Path(directory, task.path.parent)}: "
+                "the machines of --dask_scheduler must share a file system, with the same paths"
+            ) from None
+        try:
+            # it is there if a worker died, or was lost, after it had made it and before that was known
+            if not task.path.is_file():
+                with _threads(num_threads):
+                    task.make()
+        finally:
+            os.chdir(before)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work. Results do not depend on it.
+
+    Attributes:
+        nj: processes of this machine; 1 is this process.
+        scheduler: address of a running dask scheduler, whose workers are used instead; empty for none.
+        num_threads: threads of torch and BLAS in each process.
+        startup_seconds: local processes are started when they save more time than this; 0 starts them at once.
+    """
+
+    nj: int = 1
+    scheduler: str = ""
+    num_threads: int = 1
+    startup_seconds: float = STARTUP_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.scheduler and not re.fullmatch(r"(tcp|tls)://\S+:\d+", self.scheduler):
+            raise ValueError(f"dask_scheduler must be tcp://HOST:PORT, got {self.scheduler!r}")
+        for name in ("nj", "num_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def run(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> None:
+        """Make all tasks; returns when the last one is made.
+
+        Args:
+            tasks: in the order in which they are begun.
+            done: called after each.
+
+        Raises:
+            ValueError: what a task raised.
+            OSError: likewise; or the cluster is out of reach, or a task killed its worker again and again.
+        """
+        rest = list(tasks) if self.scheduler else self._run_here(tasks, done)
+        if rest:
+            with self._client(len(rest)) as client:
+                _run_on(client, rest, self, done)
+
+    def _run_here(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> Sequence[AnyTask]:
+        """Make tasks in this process until it pays to start others; returns what is left for those."""
+        started, items = perf_counter(), 0
+        left = sum(len(task.items) for task in tasks)
+        for number, task in enumerate(tasks):
+            helpers = min(self.nj, len(tasks) - number)
+            expected = (perf_counter() - started) / items * left if items else 0.0  # seconds, alone
+            pays_off = expected * (1 - 1 / helpers) > self.startup_seconds or not self.startup_seconds
+            if helpers > 1 and pays_off:
+                return tasks[number:]
+            with _threads(self.num_threads):
+                task.make()
+            items, left = items + len(task.items), left - len(task.items)
+            done(task)
+        return []
+
+    @contextmanager
+    def _client(self, count: int) -> Iterator[Client]:
+        import distributed  # here: it takes half a second, and most commands never need it
+
+        _hush()
+        if not self.scheduler:
+            with (
+                _local_cluster(min(self.nj, count)) as cluster,
+                distributed.Client(cluster, set_as_default=False) as client,
+            ):
+                yield client
+            return
+        try:
+            client = distributed.Client(self.scheduler, timeout="20s", set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(
+                f"dask_scheduler must be the address of a running scheduler, got {self.scheduler!r} ({reason})"
+            ) from None
+        with client:
+            if not client.nthreads():
+                logging.warning("%s has no workers yet: waiting for them", self.scheduler)
+            yield client
+
+
+def _hush() -> None:
+    """Keep dask's own remarks off the terminal: what matters of them is an error of ours."""
+    for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _local_cluster(nj: int) -> Iterator[Any]:
+    import dask
+    from distributed import LocalCluster
+
+    # A process inherits the blocked signals of the thread that starts it: Ctrl-C, which the terminal sends to all of
+    # them, is then this one's business alone, also where a new process replaces a killed one.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with dask.config.set(LOCAL_CONFIG):
+        try:
+            cluster = LocalCluster(
+                n_workers=nj,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",  # it cannot be left out; at least nobody else is bothered
+                worker_dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            yield cluster
+        except BaseException:
+            for nanny in cluster.workers.values():  # nobody waits for what they are doing
+                nanny.auto_restart = False
+                if nanny.process is not None and nanny.process.pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(nanny.process.pid, signal.SIGKILL)
+            raise
+        finally:
+            cluster.close()
+
+
+def _run_on(client: Client, tasks: Sequence[AnyTask], workers: Workers, done: Callable[[AnyTask], object]) -> None:
+    """Keep a cluster busy with tasks; a few are with it at a time, so that its memory does not grow with the corpus."""
+    import cloudpickle
+    from distributed import as_completed
+
+    waiting = iter(tasks)
+    arguments = (os.getcwd(), __version__, workers.num_threads)
+
+    def unpack(content: bytes) -> None:
+        import cloudpickle
+
+        make, *values = cloudpickle.loads(content)
+        make(*values)
+
+    def submit(task: AnyTask) -> Future[Any]:
+        # packed, because the scheduler unpacks what it is given and may run where espnet_ext is not installed
+        content = cloudpickle.dumps([_make_elsewhere, task, *arguments])
+        future = client.submit(unpack, content, key=f"shard-{uuid4().hex}", pure=False)
+        running[future.key] = task
+        return future
+
+    running: dict[Any, AnyTask] = {}
+    ahead = max(AHEAD, 4 * sum(client.nthreads().values()))
+    first = [submit(task) for task in islice(waiting, ahead)]
+    finished = as_completed(first, loop=client.loop, raise_errors=False)
+    del first
+    for future in finished:
+        task = running.pop(future.key)
+        _check(future, task, workers.scheduler)
+        future.release()  # else the cluster would make it again if it lost the worker that made it
+        done(task)
+        following = next(waiting, None)
+        if following is not None:
+            finished.add(submit(following))
+
+
+def _check(future: Future[Any], task: Task, scheduler: str) -> None:
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        return
+    if future.status in ("cancelled", "lost"):
+        raise OSError(f"lost the connection to the dask scheduler {scheduler}: the same command continues")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        raise OSError(
+            f"{task} killed its worker {error.allowed_failures + 1} times, for lack of memory perhaps"
+        ) from None
+    if scheduler and isinstance(error, ImportError):
+        raise ValueError(
+            f"the workers of {scheduler} must have what this command uses, espnet_ext {__version__} included: {error}"
+        ) from None
+    raise error
+
+
+def add_worker_options(parser: argparse.ArgumentParser, nj: int = 1) -> None:
+    """Add --nj and --dask_scheduler.
+
+    Args:
+        parser: of a command.
+        nj: default.
+    """
+    parser.add_argument("--nj", type=int, default=nj, help="processes of this machine")
+    parser.add_argument(
+        "--dask_scheduler", default="", metavar="ADDRESS",
+        help="use the workers of this dask scheduler instead, tcp://HOST:PORT; they must see the same files",
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""What the tests of shards let workers do: functions that a worker process can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def note(items: Mapping[str, int]) -> None:
+    """Leave a line in `calls` for every shard that is made."""
+    with Path("calls").open("a") as stream:
+        stream.write(" ".join(items) + "\n")
+
+
+def squares(items: Mapping[str, int]) -> dict[str, int]:
+    note(items)
+    return {key: value**2 for key, value in items.items()}
+
+
+def slow_squares(items: Mapping[str, int]) -> dict[str, int]:
+    time.sleep(0.3)
+    return squares(items)
+
+
+def process(items: Mapping[str, int]) -> tuple[int, bool]:
+    """Which process it is, and whether Ctrl-C leaves it alone."""
+    time.sleep(0.05)
+    return os.getpid(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def fail_at_7(items: Mapping[str, int]) -> dict[str, int]:
+    """Squares, but the shard with the item 7 is refused as long as there is a file `broken`."""
+    if 7 in items.values() and Path("broken").exists():
+        raise ValueError("item must not be 7, got 7")
+    return squares(items)
+
+
+def die_at_7(items: Mapping[str, int]) -> dict[str, int]:
+    """Squares, but the shard with the item 7 ends its process as long as there is a file `broken`."""
+    if 7 in items.values() and Path("broken").exists():
+        Path("broken").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return squares(items)
+
+
+def always_die_at_7(items: Mapping[str, int]) -> dict[str, int]:
+    if 7 in items.values():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return squares(items)
+
+
+def much(items: Mapping[str, int]) -> bytes:
+    """More than the disk holds, for the item 7."""
+    return bytes(100_000 if 7 in items.values() else 10)

@@ -1,0 +1,231 @@
+"""Shards: equal results whoever does the work and whatever happens meanwhile, and nothing done twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shard_work
+
+from espnet_ext import __version__
+from espnet_ext.jobs import Work, Workers, cut, remove_shards, run_shards
+from espnet_ext.jobs.workers import _make_elsewhere
+
+ROOT = Path(__file__).resolve().parent.parent
+ITEMS = {f"u-{number:02d}": number for number in range(11)}
+SQUARES = {key: value**2 for key, value in ITEMS.items()}
+AT_ONCE = Workers(nj=2, startup_seconds=0)
+ENOSPC = """
+import resource, sys
+from pathlib import Path
+import shard_work
+from espnet_ext.bin import run
+from espnet_ext.jobs import Work, Workers, run_shards
+
+def main():
+    work = Work(shard_work.much, {}, "fill", 2, first=2)
+    list(run_shards(work, {f"u-{n}": n for n in range(11)}, Path("out"), Workers(int(sys.argv[1]), startup_seconds=0)))
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    run(main)
+"""
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("out")
+
+
+def work(function: Callable[..., Any] = shard_work.squares, **options: Any) -> Work[Any, Any]:
+    return Work(function, options.pop("request", {"seed": 0}), "test", 2, first=2, **options)
+
+
+def results(some: Work[Any, Any], workers: Workers | None = None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for ids, result in run_shards(some, ITEMS, Path("out"), workers or Workers()):
+        assert list(result) == ids
+        found |= result
+    return found
+
+
+def calls() -> list[str]:
+    """The shards that were made since the last look, in the order of their first items."""
+    path = Path("calls")
+    lines = sorted(path.read_text().splitlines()) if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def processes() -> list[Any]:
+    return multiprocessing.active_children()
+
+
+def test_results_come_in_order_and_finished_shards_stay_until_they_are_removed(directory: Path) -> None:
+    assert results(work()) == SQUARES
+    assert calls() == ["u-00 u-01", "u-02 u-03", "u-04 u-05", "u-06 u-07", "u-08 u-09", "u-10"]
+    assert results(work()) == SQUARES
+    assert calls() == []
+    (directory / "sub").mkdir()
+    (directory / "sub" / ".a.x1.tmp.wav").touch()  # of a worker that was killed
+    (directory / "sub" / "a.wav").touch()
+    remove_shards(directory)
+    assert [str(path) for path in directory.rglob("*")] == ["out/sub", "out/sub/a.wav"]
+
+
+def test_a_run_that_failed_continues_with_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    Path("broken").touch()
+    with pytest.raises(ValueError, match="item must not be 7, got 7"):
+        results(work(shard_work.fail_at_7))
+    assert len(calls()) == 3
+    Path("broken").unlink()
+    caplog.set_level("INFO")
+    assert results(work(shard_work.fail_at_7)) == SQUARES
+    assert calls() == ["u-06 u-07", "u-08 u-09", "u-10"]
+    assert "out/shards: 3 of 6 shards were finished earlier" in caplog.text
+
+
+def test_shards_of_another_request_are_discarded(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    results(work())
+    calls()
+    caplog.set_level("INFO")
+    assert results(work(request={"seed": 1})) == SQUARES
+    assert len(calls()) == 6
+    assert "out/shards: 6 shards of another request were discarded" in caplog.text
+    assert len(list((directory / "shards").iterdir())) == 6
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"half", None])
+def test_a_damaged_shard_is_made_again(directory: Path, content: bytes | None) -> None:
+    results(work())
+    calls()
+    shard = sorted((directory / "shards").iterdir())[1]
+    shard.write_bytes(shard.read_bytes()[:-1] if content is None else content)
+    assert results(work()) == SQUARES
+    assert calls() == ["u-02 u-03"]
+
+
+def test_a_shard_is_made_again_when_a_file_of_it_changes() -> None:
+    for number in ITEMS.values():
+        Path(f"{number}.wav").write_text("audio")
+    reading = work(files=name_of)
+    results(reading)
+    calls()
+    Path("3.wav").write_text("other audio")
+    Path("10.wav").unlink()
+    assert results(reading) == SQUARES
+    assert calls() == ["u-02 u-03", "u-10"]
+
+
+def name_of(number: int) -> list[str]:
+    return [f"{number}.wav"]
+
+
+def test_shards_depend_on_items_and_request_alone(directory: Path) -> None:
+    names = [shard.path.name for shard in cut(work(), ITEMS, directory)]
+    assert names == [shard.path.name for shard in cut(work(), dict(ITEMS), Path("elsewhere"))]
+    changed = [shard.path.name for shard in cut(work(), {**ITEMS, "u-03": 33}, directory)]
+    assert [one == other for one, other in zip(names, changed, strict=True)] == [True, False, True, True, True, True]
+
+
+def test_processes_are_not_started_for_work_that_takes_less_time_than_they_need() -> None:
+    quick = {pid for _, (pid, _) in run_shards(work(shard_work.process), ITEMS, Path("out"), Workers(nj=4))}
+    assert quick == {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nj": 0}, "nj must be at least 1, got 0"),
+        ({"num_threads": 0}, "num_threads must be at least 1, got 0"),
+        ({"scheduler": "localhost"}, "dask_scheduler must be tcp://HOST:PORT, got 'localhost'"),
+        ({"scheduler": "http://localhost:8786"}, "dask_scheduler must be tcp://HOST:PORT, got 'http://localhost:8786'"),
+    ],
+)
+def test_impossible_workers_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Workers(**options)
+
+
+def test_a_worker_says_when_it_is_another_version_or_sees_other_files(directory: Path) -> None:
+    shard = cut(work(), ITEMS, directory)[0]
+    with pytest.raises(ValueError, match=f"must have espnet_ext 0.0, got {__version__}"):
+        _make_elsewhere(shard, os.getcwd(), "0.0", 1)
+    for place in (os.getcwd(), "/nowhere/at/all"):
+        with pytest.raises(
+            OSError, match=rf"cannot see {place}/out/shards: the machines of --dask_scheduler must share"
+        ):
+            _make_elsewhere(shard, place, __version__, 1)
+    assert not directory.exists()
+
+
+@pytest.mark.espnet
+def test_several_processes_change_nothing_and_end_with_the_work() -> None:
+    assert results(work(shard_work.slow_squares), AT_ONCE) == SQUARES
+    assert len(calls()) == 6
+    assert processes() == []
+
+
+@pytest.mark.espnet
+def test_more_shards_than_a_cluster_is_given_at_a_time_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("espnet_ext.jobs.workers.AHEAD", 1)
+    many = {str(number): number for number in range(40)}
+    made = list(run_shards(work(shard_work.process), many, Path("out"), AT_ONCE))
+    assert [one for ids, _ in made for one in ids] == list(many)
+    pids = {pid for _, (pid, _) in made}
+    assert len(pids) == 2 and os.getpid() not in pids
+    assert all(deaf for _, (_, deaf) in made)  # Ctrl-C is the business of the process that started them
+
+
+@pytest.mark.espnet
+def test_an_error_in_a_process_ends_the_run_and_the_other_processes() -> None:
+    Path("broken").touch()
+    with pytest.raises(ValueError, match="item must not be 7, got 7"):
+        results(work(shard_work.fail_at_7), AT_ONCE)
+    assert processes() == []
+    before = calls()
+    Path("broken").unlink()
+    assert results(work(shard_work.fail_at_7)) == SQUARES
+    assert sorted(before + calls()) == ["u-00 u-01", "u-02 u-03", "u-04 u-05", "u-06 u-07", "u-08 u-09", "u-10"]
+
+
+@pytest.mark.espnet
+def test_a_killed_process_is_replaced_and_changes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("broken").touch()
+    assert results(work(shard_work.die_at_7), AT_ONCE) == SQUARES
+    assert not Path("broken").exists()
+    assert calls() == ["u-00 u-01", "u-02 u-03", "u-04 u-05", "u-06 u-07", "u-08 u-09", "u-10"]
+    assert not [line for line in capfd.readouterr().err.splitlines() if "utt" not in line and line.strip()]
+
+
+@pytest.mark.espnet
+def test_a_shard_that_kills_every_process_is_an_error_that_names_it() -> None:
+    import dask
+
+    message = r"shard 000003-\w+ \(2 utterances, u-06 to u-07\) killed its worker 2 times"
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), pytest.raises(OSError, match=message):
+        results(work(shard_work.always_die_at_7), AT_ONCE)
+    assert processes() == []
+
+
+@pytest.mark.espnet
+@pytest.mark.parametrize("nj", ["1", "2"])
+def test_a_full_disk_names_the_shard_and_leaves_whole_shards_only(directory: Path, nj: str) -> None:
+    Path("fill.py").write_text(ENOSPC)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(
+        [sys.executable, "fill.py", nj], env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: [Errno 27] File too large: 'out/shards/000003-")
+    made = list((directory / "shards").iterdir())
+    assert 3 <= len(made) <= 5
+    assert not [path for path in made if path.name.startswith((".", "000003"))]
