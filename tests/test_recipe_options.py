@@ -50,3 +50,22 @@ def test_recipes_that_want_no_shortest_prompt_call_what_they_called_before(recip
     """Another command line would make their tokens, and with them their models, again."""
     recipe.run("--stop_stage", "codec_tokens")
     assert not [call for call in recipe.calls() if {"--prompt_min_sec", "--reuse", "--device"} & set(call)]
+
+
+def test_another_option_of_a_codec_leaves_the_codes_of_the_first_one_in_place(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "filter")
+    made = []
+    for options in (
+        (),
+        ("--codec_conf", "num_codebooks=4 merge.rate=2"),
+        ("--codec_conf", f"checkpoint={'x' * 90}.pth"),
+    ):
+        recipe.run("--stage", "codec", "--stop_stage", "codec", *options)
+        made.append(value_of([call for call in recipe.calls() if call[1] == "espnet_ext.bin.codec_fit"][-1], "--out"))
+    assert made[:2] == ["dump/codec_world_vq", "dump/codec_world_vq_num_codebooks=4_merge.rate=2"]
+    assert len(made[2]) < 40, "a path would be too long for a name"
+    recipe.run("--stage", "codec", "--stop_stage", "codec", "--codec_conf", "codebook_size=8", "--codec_tag", "small")
+    assert (
+        value_of([call for call in recipe.calls() if call[1] == "espnet_ext.bin.codec_fit"][-1], "--out")
+        == "dump/codec_small"
+    )
