@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     rng = np.random.default_rng(0)
     for index in range(4):
-        clock = np.arange(8000 + 1000 * index) / 16000
+        clock = np.arange(16000 + 2000 * index) / 16000
         tone = sum(np.sin(2 * np.pi * (100 + 30 * index) * k * clock) / k for k in range(1, 30))
         soundfile.write(folder / f"{index}.wav", 0.1 * tone + 0.01 * rng.standard_normal(len(clock)), 16000)
     utterances = [f"a-{number:03d}" for number in range(codec_tokens.SHARD_SIZE * (SHARDS - 1))]

@@ -22,7 +22,7 @@ from espnet_ext.finished import digest, is_finished, mark_finished
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 
 RECORD_NAME = "codec_resynthesis.yaml"
-SHARD_SIZE = 32
+SHARD_SIZE = 16
 
 
 def get_parser() -> argparse.ArgumentParser:

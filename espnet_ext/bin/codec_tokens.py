@@ -26,7 +26,7 @@ from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, ru
 from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
 
 RECORD_NAME = "codec_tokens.yaml"
-SHARD_SIZE = 32
+SHARD_SIZE = 16
 
 
 def get_parser() -> argparse.ArgumentParser:

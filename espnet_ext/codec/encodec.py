@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,15 @@ def _import_encodec() -> ModuleType:
 
 def _layer(layer: Any) -> Layer:
     return Layer(layer.encode, layer.decode, unchanged, lambda: layer._codebook.embed)
+
+
+def _build(pretrained: bool) -> Any:
+    encodec = _import_encodec()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # the package uses an old name of torch's; nobody here can mend that
+        return encodec.EncodecModel.encodec_model_24khz(pretrained=pretrained)
 
 
 @register_codec("encodec")
@@ -86,13 +96,12 @@ class EncodecCodec(NeuralCodec):
             codec = cls.load(Path(str(checkpoint)))
         elif pretrained:
             try:
-                codec = cls(_import_encodec().EncodecModel.encodec_model_24khz(pretrained=True))
+                codec = cls(_build(pretrained=True))
             except OSError as error:
                 raise OSError(f"encodec weights: {error}; or name a file: --codec_conf checkpoint=PATH") from None
         else:
             logging.warning("codec encodec has random weights: its speech is noise")
-            build = _import_encodec().EncodecModel.encodec_model_24khz
-            codec = cls(build_seeded(lambda: build(pretrained=False), seed))
+            codec = cls(build_seeded(lambda: _build(pretrained=False), seed))
             codec.draw(seed)
         codec.configure(num_codebooks=_CODEBOOKS_OF_BANDWIDTH[float(bandwidth_kbps)])
         return codec
@@ -108,7 +117,7 @@ class EncodecCodec(NeuralCodec):
             The codec.
         """
         state, _ = read_weights(checkpoint)  # a missing file is said before a missing package
-        model = _import_encodec().EncodecModel.encodec_model_24khz(pretrained=False)
+        model = _build(pretrained=False)
         load_strictly(model, state, "EnCodec 24 kHz", checkpoint)
         return cls(model)
 

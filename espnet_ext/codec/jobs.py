@@ -59,8 +59,8 @@ def encode_shard(codec_info: Path, device: str, wavs: Mapping[str, str]) -> dict
     for utterance, wav in wavs.items():
         try:
             samples = torch.from_numpy(read_wav(wav, codec.spec.sample_rate_hz))
-            codes, _ = codec.encode(samples[None].to(device), torch.tensor([len(samples)]))
-            results[utterance] = codes[0].cpu().numpy().astype(np.int32)  # an archive holds no other type
+            codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
+            results[utterance] = codes[0].numpy().astype(np.int32)  # an archive holds no other type
         except ValueError as error:
             results[utterance] = str(error)
     return results

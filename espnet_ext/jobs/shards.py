@@ -122,7 +122,8 @@ class Shard(Generic[Item, Result]):
         first, _, content = self.path.read_bytes().partition(b"\n")
         try:
             header = json.loads(first)
-            whole = header["bytes"] == len(content) and header["sha256"] == hashlib.sha256(content).hexdigest()
+            expected = [header["count"], header["bytes"], header["sha256"]]
+            whole = expected == [len(self.items), len(content), hashlib.sha256(content).hexdigest()]
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:  # a machine that lost power, for example: the name was on the disk before the content
