@@ -40,9 +40,7 @@ def _layer(layer: Any) -> Layer:
 def _build(pretrained: bool) -> Any:
     encodec = _import_encodec()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # the package uses an old name of torch's; nobody here can mend that
+        warnings.simplefilter("ignore", FutureWarning)  # the package uses an old name of torch's
         return encodec.EncodecModel.encodec_model_24khz(pretrained=pretrained)
 
 
