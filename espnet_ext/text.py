@@ -176,8 +176,9 @@ def read_token_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"token_list not found: {path}")
-    tokens = path.read_text(encoding="utf-8").splitlines()
+    # only "\n" ends a line: str.splitlines would also split at odd Unicode separators, which are tokens like others
+    tokens = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
-    if not tokens or repeated:
+    if tokens == [""] or repeated:
         raise ValueError(f"token_list must name tokens once each, got {repeated[:3] or 'an empty file'} in {path}")
     return tokens

@@ -101,7 +101,11 @@ check_options() {
     [[ ! -e ${caller_dir}/${!value} ]] || [[ -z ${!value} ]] || printf -v "${value}" '%s' "${caller_dir}/${!value}"
   done
   (( num_nodes == 1 )) || [[ -n ${launcher} ]] || usage_error "--launcher must be given with --num_nodes ${num_nodes}"
-  if [[ ${dry_run} == true ]] && (( last > $(stage_number train) )); then last=$(stage_number train); fi
+  value=$(stage_number train)
+  if [[ ${dry_run} == true ]] && (( last > value )); then
+    (( first <= value )) || usage_error "--stage must not come after train with --dry_run true, got ${stage}"
+    last=${value}
+  fi
   find_python
 }
 
@@ -187,7 +191,7 @@ main() {
 }
 
 summary() {
-  log "stages $(stage_number "${stage}") to $(stage_number "${stop_stage}") are finished in ${PWD}"
+  log "stages ${first} to ${last} are finished in ${PWD}"
   printf 'times of the stages\n'
   print_stage_times
   if compgen -G "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav" > /dev/null; then

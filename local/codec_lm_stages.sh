@@ -4,13 +4,18 @@
 # shellcheck disable=SC2034,SC2154,SC2317,SC2329 # codec_lm.sh declares the options, and stages.sh calls the stages by name
 
 stage_data() {
-  local options=() value
+  local options=() value file tables=()
   for value in ${corpus_option} ${corpus_path}; do
     [[ -z ${!value} ]] || options+=("--${value}" "${!value}")
   done
+  for value in ${corpus_path}; do
+    for file in "${!value}"/*.tsv; do # test lists and the like, which the user may change
+      [[ -z ${!value} || ! -f ${file} ]] || tables+=("${file}")
+    done
+  done
   [[ -z ${size} ]] || options+=(--size "${size}")
   words value "${local_data_opts}"
-  job "${size:-corpus}" "${datadir}" local/data.sh -- \
+  job "${size:-corpus}" "${datadir}" local/data.sh "${tables[@]}" -- \
     bash local/data.sh --python "${python}" --datadir "${datadir}" "${options[@]}" "${value[@]}"
 }
 
@@ -25,20 +30,29 @@ stage_format() {
 }
 
 stage_filter() {
-  local name
+  local name options=()
+  # the other cleaners leave something of every transcript
+  [[ ${cleaner} != english ]] || options=(--cleaner "${cleaner}")
   for name in "${sets[@]}"; do
     require_file "${dumpdir}/raw/${name}/wav.scp" format
     job "${name}" "${dumpdir}/filtered/${name}" "${dumpdir}/raw/${name}" -- "${python}" "${shared}/filter_data.py" \
       --in "${dumpdir}/raw/${name}" --out "${dumpdir}/filtered/${name}" \
-      --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}"
+      --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}" "${options[@]}"
   done
 }
 
 stage_codec() {
-  local value options=()
+  local value file values options=() files=()
   require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
-  for value in ${codec_conf}; do options+=(--codec_conf "${value}"); done
-  job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}" -- "${python}" -m espnet_ext.bin.codec_fit \
+  words values "${codec_conf}"
+  for value in "${values[@]}"; do
+    options+=(--codec_conf "${value}")
+    # weights that change under the same name make another codec
+    for file in "${value#*=}" "${value#*=}"/{config.*,*.safetensors,*.bin,*.best.pth}; do
+      [[ ! -f ${file} ]] || files+=("${file}")
+    done
+  done
+  job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}" "${files[@]}" -- "${python}" -m espnet_ext.bin.codec_fit \
     --codec "${codec}" "${options[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}"
 }
 
@@ -63,7 +77,7 @@ stage_token_list() {
   words options "--token_type ${token_type} --cleaner ${cleaner}"
   [[ ${g2p} == none ]] || options+=(--g2p "${g2p}")
   (( min_count == 1 )) || options+=(--min_count "${min_count}")
-  [[ ${token_type} != bpe ]] || options+=(--bpemodel "${token_list%/*}/bpe.model" --vocab_size "${nbpe}")
+  [[ ${token_type} != bpe ]] || options+=(--bpemodel "${token_list%/*}/bpe.model" --vocab_size "${nbpe}" --train_bpe)
   job "${token_name}" "${token_list%/*}" "${codec_dir}/${train_set}" -- "${python}" -m espnet_ext.bin.token_list \
     --text "${codec_dir}/${train_set}/text" "${options[@]}" --out "${token_list}"
 }

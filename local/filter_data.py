@@ -14,6 +14,7 @@ import soundfile
 from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
 from espnet_ext.speaker_prompt import carry_fixed_prompts
+from espnet_ext.text_cleaners import CLEANERS, find_cleaner
 
 
 def reason_to_skip(duration_s: float, transcript: str | None, min_s: float, max_s: float) -> str:
@@ -29,7 +30,7 @@ def reason_to_skip(duration_s: float, transcript: str | None, min_s: float, max_
     return ""
 
 
-def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float) -> None:
+def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner: str = "none") -> None:
     """Write the data directory of the utterances that can be used and the list of the others.
 
     Args:
@@ -37,6 +38,7 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float) -> None
         out: data directory to write; its wav.scp points to the audio of `source`.
         min_s: shortest duration, seconds.
         max_s: longest duration, seconds.
+        cleaner: that the model's text will go through; what it leaves nothing of cannot be read.
 
     Raises:
         ValueError: if the limits contradict each other, an utterance lacks its length, or nothing is left.
@@ -53,6 +55,10 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float) -> None
         utterance: reason_to_skip(int(lengths[utterance]) / rate_hz, text.get(utterance), min_s, max_s)
         for utterance in wavs
     }
+    clean = find_cleaner(cleaner)
+    for utterance, reason in reasons.items():
+        if not reason and not clean(text[utterance]):
+            reasons[utterance] = f"nothing left by cleaner {cleaner}: {text[utterance]}"
     skipped = {utterance: reason for utterance, reason in reasons.items() if reason}
     kept = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
     write_skipped(out / "skipped", skipped)
@@ -72,9 +78,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="data directory to write")
     parser.add_argument("--min_wav_duration", type=float, default=0.3, help="seconds")
     parser.add_argument("--max_wav_duration", type=float, default=20.0, help="seconds")
+    parser.add_argument("--cleaner", choices=sorted(CLEANERS), default="none", help="text cleaning of later stages")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(lambda: filter_data_dir(args.source, args.out, args.min_wav_duration, args.max_wav_duration))
+    limits = args.min_wav_duration, args.max_wav_duration
+    run(lambda: filter_data_dir(args.source, args.out, *limits, args.cleaner))
 
 
 if __name__ == "__main__":

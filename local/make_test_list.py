@@ -17,7 +17,7 @@ from pathlib import Path
 
 import soundfile
 from libritts_dir import is_well_named, read_transcript, subset_wavs
-from utterance_list import VERSION, Item, list_digest, write_list
+from utterance_list import VERSION, Item, list_digest, speaker_of, write_list
 
 from espnet_ext.bin import run
 
@@ -112,12 +112,13 @@ def make_test_list(tree: Path, subset: str, count: int, share: float, out: Path)
     items = choose(by_speaker, lambda utterance: usable_seconds(wavs[utterance]), count, share)
     if not items:
         raise ValueError(
-            f"{tree / subset} must hold an utterance of 3 to 10 s and a prompt of 3 to 5 s, found no such pair"
+            f"{tree / subset} must hold an utterance of 3 to 10 s and a prompt of 3 to 5 s of the same speaker, "
+            f"found no such pair in --share {share:g} of anybody's utterances"
         )
     write_list(out, items)
     logging.info(
         "%s: %d utterances of %d speakers (%d wanted), version %d, sha256 %s",
-        out, len(items), len({item.utterance.partition("_")[0] for item in items}), count, VERSION, list_digest(items),
+        out, len(items), len({speaker_of(item.utterance) for item in items}), count, VERSION, list_digest(items),
     )  # fmt: skip
 
 

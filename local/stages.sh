@@ -182,6 +182,7 @@ run_stage() {
     log "stage ${number} (${current_stage}): finished before, nothing to do (--force runs it again)"
   else
     log "stage ${number} (${current_stage}): ${seconds} s"
+    (( job_ran > 0 )) || return 0 # a dry run is not what the stage takes
     mkdir -p "${expdir}"
     printf '%s\t%d\t%(%Y-%m-%dT%H:%M:%S)T\n' "${current_stage}" "${seconds}" -1 >> "${expdir}/stage_times.tsv"
   fi

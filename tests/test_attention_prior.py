@@ -57,6 +57,16 @@ def test_the_prior_fades_between_two_batches_of_the_training_and_stays_away():
     assert model.state_dict()["primary.prior.batches"] == 6, "a continued training must know how far it is"
 
 
+def test_a_prior_may_vanish_from_one_batch_to_the_next():
+    """Fading within no batches at all was a division by zero."""
+    prior = AnnealedPrior(8, 1, anneal_from=2, anneal_until=2)
+    strengths = []
+    for batches in range(4):
+        prior.batches.fill_(batches)
+        strengths.append(prior.strength())
+    assert strengths == [1.0, 1.0, 0.0, 0.0]
+
+
 def test_an_attention_that_knows_nothing_is_the_prior(stacking):
     model, batch = with_prior(stacking), ragged_batch()
     for block in model.primary.decoder.blocks:

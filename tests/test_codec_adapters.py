@@ -89,6 +89,20 @@ def test_a_directory_of_the_hub_becomes_a_codec_that_needs_it_no_more(
     assert torch.equal(codec.encode(*wavs)[0], fresh_codec(name).encode(*wavs)[0][..., :2])
 
 
+@pytest.mark.parametrize("name", ["dac"])
+def test_a_directory_whose_weights_change_makes_another_codec(directory: Path, tmp_path: Path) -> None:
+    """Only files were looked at, not directories, so the second codec was the first one."""
+    from safetensors.torch import load_file, save_file
+
+    weights = directory / "model.safetensors"
+    line = ["--codec", "dac", "--codec_conf", f"checkpoint={directory}", "--out", str(tmp_path / "codec")]
+    codec_fit.main(line)
+    before = read_codec_info(tmp_path / "codec").fingerprint
+    save_file({key: value * 1.5 for key, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    codec_fit.main(line)
+    assert read_codec_info(tmp_path / "codec").fingerprint != before
+
+
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_an_incomplete_or_foreign_directory_is_refused_in_one_line(name: str, directory: Path) -> None:
     from safetensors.torch import load_file, save_file
@@ -161,7 +175,8 @@ def test_an_experiment_of_espnet_becomes_a_codec_that_needs_it_no_more(kind: str
     checkpoint = experiment(tmp_path, kind)
     conf = {"pretrained": False, "config": str(tmp_path / "config.yaml")}
     expected = cast(NeuralCodec, create_codec("espnet", [], 3, conf))
-    conf_args = ["--codec_conf", f"checkpoint={checkpoint}", "--codec_conf", "merge.rate=2", "--codec_conf"]
+    named = checkpoint if kind == "funcodec" else tmp_path  # one of an experiment's weights, or its directory
+    conf_args = ["--codec_conf", f"checkpoint={named}", "--codec_conf", "merge.rate=2", "--codec_conf"]
     codec_fit.main(["--codec", "espnet", *conf_args, "merge.codebooks=0", "--out", str(tmp_path / "codec")])
     checkpoint.unlink()
     (tmp_path / "config.yaml").unlink()
@@ -204,6 +219,9 @@ def test_an_experiment_that_does_not_fit_its_configuration_is_refused_in_one_lin
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "codec_conf": {"n_filters": 3}}))
     assert "codec_conf in" in message(checkpoint=str(checkpoint))
     assert "config of codec espnet not found" in message(FileNotFoundError, checkpoint="gone/x.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint.unlink()
+    assert "codec file not found: " in message(FileNotFoundError, checkpoint=str(tmp_path))
     assert "--codec_conf checkpoint=PATH" in message()
     in_time = {"codec": "funcodec", "codec_conf": copy.deepcopy(FUNCODEC)}
     in_time["codec_conf"]["generator_params"]["codec_domain"] = ["time", "time"]  # type: ignore[index]

@@ -30,6 +30,8 @@ SHARED = "decode_fsdd"  # of all strategies of one recipe, so it names none
 DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem != SHARED}
 PAPER = {
     "train_parallel": (["parallel"], 1),
+    "train_parallel_stack2": (["parallel"], 2),
+    "train_parallel_stack4": (["parallel"], 4),
     "train_delay": (["parallel"], 1),
     "train_local_ar": (["parallel", "ar"], 1),
     "train_local_ar_stack2": (["parallel", "ar"], 2),

@@ -222,6 +222,23 @@ def test_filter_keeps_what_has_a_transcript_and_a_usable_length(tmp_path: Path) 
     assert "--min_wav_duration must be >= 0 and below --max_wav_duration, got 0.3 and 0.2" in error_line(refused)
 
 
+@pytest.mark.parametrize(("cleaner", "kept"), [("english", ["s-good"]), ("lower", ["s-good", "s-odd"])])
+def test_a_transcript_that_the_cleaner_leaves_nothing_of_is_skipped(
+    tmp_path: Path, cleaner: str, kept: list[str]
+) -> None:
+    """One such transcript stopped stage stats, hours later."""
+    wavs = {name: tmp_path / f"{name}.wav" for name in ("s-good", "s-odd")}
+    for path in wavs.values():
+        soundfile.write(path, tone(0.5, 16000), 16000)
+    source = data_dir(tmp_path / "raw", wavs, {"s-good": "one", "s-odd": "\u201c\u03a0\u03ad\u201d"})
+    write_scp(source / "utt2num_samples", dict.fromkeys(wavs, 8000))
+    result = run("filter_data.py", "--in", source, "--out", "filtered", "--cleaner", cleaner, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert list(read_scp(tmp_path / "filtered" / "wav.scp")) == kept
+    reasons = {name: reason.split(":")[0] for name, reason in skipped(tmp_path / "filtered").items()}
+    assert reasons == dict.fromkeys({"s-good", "s-odd"} - set(kept), f"nothing left by cleaner {cleaner}")
+
+
 def test_the_mini_corpus_unpacks_into_a_libritts_tree_and_a_second_run_reuses_it(tmp_path: Path) -> None:
     command = (MINI_PREP, "--corpus", MINI / "corpus", "--out", "tree", "--size", "tiny")
     result = run(*command, cwd=tmp_path)

@@ -58,6 +58,23 @@ def test_a_dry_run_measures_every_model_and_trains_none(recipe: Recipe) -> None:
     assert len(trainings(recipe.calls())) == 2, "a dry run counted as a training"
 
 
+def test_a_dry_run_is_no_stage_time_and_says_where_it_stopped(recipe: Recipe) -> None:  # noqa: F811
+    """It said that all ten stages were finished, and replaced the time of the training."""
+    recipe.run("--stop_stage", "train", "--stacking", "1")
+    times = recipe.directory / "exp" / "stage_times.tsv"
+    before = times.read_text()
+    assert "train\t" in before
+    assert "stages 8 to 8 are finished" in recipe.run("--stage", "train", "--dry_run", "true", "--stacking", "1")
+    assert times.read_text() == before
+
+
+def test_a_dry_run_of_later_stages_is_refused(recipe: Recipe) -> None:  # noqa: F811
+    """It did nothing and called that finished."""
+    text = recipe.run("--stage", "inference", "--dry_run", "true", status=2)
+    assert "--stage must not come after train with --dry_run true, got inference" in text
+    assert recipe.calls() == []
+
+
 def test_phones_have_their_own_tokens_statistics_and_models(recipe: Recipe) -> None:  # noqa: F811
     recipe.run("--token_type", "phn", "--g2p", "g2p_en", "--min_count", "3", "--stop_stage", "train", "--stacking", "1")
     calls = recipe.calls()

@@ -144,6 +144,11 @@ def test_what_else_is_in_the_tree_does_not_change_a_list(recipe: Path, tree: Pat
     assert [row for row in after if row in before] == others and len(after) == 3
 
 
+def test_a_share_that_is_too_small_for_anybody_is_named(recipe: Path, tree: Path) -> None:
+    command = ("make_test_list.py", "--tree", tree, "--subset", "test-clean", "--out", "none.tsv")
+    assert "found no such pair in --share 0.25 of anybody's" in script(recipe, *command, "--share", 0.25, status=1)
+
+
 def test_given_lists_are_used_and_what_the_tree_lacks_of_them_is_counted(recipe: Path, tree: Path) -> None:
     run(recipe, "--libritts", tree, "--stop_stage", "data")
     lists = shutil.copytree(recipe / "data" / "lists", recipe / "my lists")

@@ -46,10 +46,50 @@ def test_libritts_is_prepared_for_its_codec(tmp_path: Path) -> None:
         assert {value_of(call, "--prompt_min_sec") for call in tokens} == {"3"}
 
 
+def test_a_test_list_that_changes_makes_the_data_again(tmp_path: Path) -> None:
+    """Stage 1 looked at the name of the folder alone."""
+    libritts = copy_recipes(tmp_path, "libritts")
+    table = libritts.root / "my lists" / "test_seen.tsv"
+    table.parent.mkdir()
+    for content, finished in (("first", False), ("first", True), ("second", False)):
+        table.write_text(content)
+        text = libritts.run("--stop_stage", "data", "--test_lists", "my lists")
+        assert ("nothing to do" in text) == finished
+
+
 def test_recipes_that_want_no_shortest_prompt_call_what_they_called_before(recipe: Recipe) -> None:
     """Another command line would make their tokens, and with them their models, again."""
     recipe.run("--stop_stage", "codec_tokens")
     assert not [call for call in recipe.calls() if {"--prompt_min_sec", "--reuse", "--device"} & set(call)]
+
+
+def test_weights_that_change_under_the_same_name_are_read_again(recipe: Recipe) -> None:
+    """Only the command line of codec_fit was looked at, so the codes of the old weights stayed."""
+    folder = recipe.directory / "weights"
+    folder.mkdir()
+    (folder / "model.best.pth").write_text("first")
+    recipe.run("--stop_stage", "filter")
+    recipe.calls()
+    for name in ("weights/model.best.pth", "weights"):
+        again = ("--stage", "codec", "--stop_stage", "codec", "--codec_conf", f"checkpoint={name} num_codebooks=2")
+        for content, calls in (("first", 1), ("first", 0), ("second", 1)):
+            (folder / "model.best.pth").write_text(content)
+            recipe.run(*again)
+            assert len(recipe.calls()) == calls
+
+
+def test_another_number_of_pieces_is_another_sentencepiece_model(recipe: Recipe) -> None:
+    """The model of the first run stayed, whatever became of --nbpe and of the text."""
+    for pieces in ("200", "300"):
+        recipe.run("--stop_stage", "token_list", "--token_type", "bpe", "--nbpe", pieces)
+        (call,) = [call for call in recipe.calls() if call[1] == "espnet_ext.bin.token_list"]
+        assert "--train_bpe" in call and value_of(call, "--vocab_size") == pieces
+
+
+@pytest.mark.parametrize(("cleaner", "passed"), [("english", True), ("lower", False)])
+def test_the_filter_knows_the_cleaner_that_can_leave_nothing(recipe: Recipe, cleaner: str, passed: bool) -> None:
+    recipe.run("--stop_stage", "filter", "--cleaner", cleaner)
+    assert {"--cleaner" in call for call in recipe.calls() if call[0].endswith("filter_data.py")} == {passed}
 
 
 def test_another_option_of_a_codec_leaves_the_codes_of_the_first_one_in_place(recipe: Recipe) -> None:

@@ -77,6 +77,24 @@ def test_unknown_characters_are_counted_and_named():
     assert tokenizer.describe_unknown() == "'?' (2), 'ç' (1)"
 
 
+def test_a_sentencepiece_model_that_is_there_is_kept_unless_it_should_be_trained(tmp_path):
+    text, model = write_text(tmp_path / "text", "two dogs and a cat " * 3), tmp_path / "bpe.model"
+    line = ["--text", str(text), "--token_type", "bpe", "--bpemodel", str(model), "--out", str(tmp_path / "tokens.txt")]
+    main([*line, "--vocab_size", "16"])
+    first, tokens = model.read_bytes(), read(tmp_path / "tokens.txt")
+    main([*line, "--vocab_size", "24"])
+    assert model.read_bytes() == first and read(tmp_path / "tokens.txt") == tokens
+    main([*line, "--vocab_size", "24", "--train_bpe"])
+    assert model.read_bytes() != first and read(tmp_path / "tokens.txt") != tokens
+
+
+def test_separators_of_unicode_are_tokens_like_others(tmp_path):
+    """The token list was read by str.splitlines, which also ends a line there."""
+    out = tmp_path / "tokens.txt"
+    main(["--text", str(write_text(tmp_path / "text", "a\u2028b\x85\x1c\rc")), "--cleaner", "none", "--out", str(out)])
+    assert read(out) == [UNKNOWN, *sorted("a\u2028b\x85\x1c\rc"), END]
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_an_empty_text_is_refused(text):
     with pytest.raises(ValueError, match="text must not be empty"):

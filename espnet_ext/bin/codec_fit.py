@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,14 @@ def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
         return
 
 
+def named_files(conf: Mapping[str, Any]) -> list[Path]:
+    """The files that options name, and the weights and configurations in the folders that they name."""
+    paths = [Path(value) for value in conf.values() if isinstance(value, str) and value]
+    kinds = ("config.*", "*.safetensors", "*.bin", "*.best.pth")  # as in local/codec_lm_stages.sh
+    inside = [path for folder in paths if folder.is_dir() for kind in kinds for path in sorted(folder.glob(kind))]
+    return [path for path in [*paths, *inside] if path.is_file()]
+
+
 def is_made(out: Path, name: str, origin: dict[str, object]) -> bool:
     """Whether `out` holds the codec that this request would make again."""
     if not (out / INFO_NAME).exists():
@@ -190,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_codec_conf(args.codec, args.codec_conf)
     kind = codecs[args.codec]
     origin: dict[str, object] = {"codec_conf": args.codec_conf, "seed": args.seed}
-    files = [Path(value) for value in args.codec_conf.values() if isinstance(value, str) and Path(value).is_file()]
+    files = named_files(args.codec_conf)
     if files:  # weights that were trained further under the same name make another codec
         origin["files"] = digest(files)
     wavs: dict[str, str] = {}

@@ -22,6 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="Kaldi text files")
     parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
     parser.add_argument("--bpemodel", type=Path, help="SentencePiece model; trained here when it is missing")
+    parser.add_argument("--train_bpe", action="store_true", help="Train the SentencePiece model even if it is there")
     parser.add_argument("--vocab_size", type=int, default=200, help="Pieces of a SentencePiece model trained here")
     parser.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS))
     parser.add_argument("--g2p", default="none", choices=list(g2ps), help="What makes phones for token_type phn")
@@ -69,7 +70,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     texts = [text for path in args.text for text in read_scp(path).values()]
-    if args.token_type == "bpe" and args.bpemodel is not None and not args.bpemodel.is_file():
+    if args.token_type == "bpe" and args.bpemodel is not None and (args.train_bpe or not args.bpemodel.is_file()):
         train_bpe(texts, args.bpemodel, args.vocab_size, args.cleaner)
     splitter = TextSplitter(args.token_type, args.bpemodel, args.cleaner, args.g2p)
     tokens, rare = make_token_list(texts, splitter, args.min_count)

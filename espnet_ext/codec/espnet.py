@@ -21,6 +21,7 @@ from espnet_ext.config import read_yaml
 from espnet_ext.torchaudio_shim import import_torchaudio
 
 _GENERATOR = "codec.generator."  # of the names in a checkpoint; the discriminator is not needed
+_BEST = "train.total_count.best.pth"  # of the weights in an experiment those that ESPnet's own recipe decodes with
 
 
 def _codec_classes() -> dict[str, Any]:
@@ -108,7 +109,7 @@ class EspnetCodec(NeuralCodec):
             seed: of random weights
             config: the experiment's config.yaml, or its `codec` and `codec_conf`; without it the one beside the
                 checkpoint
-            checkpoint: the experiment's weights, for example train.total_count.best.pth
+            checkpoint: the experiment's directory, or other weights in it than train.total_count.best.pth
             pretrained: false gives random weights, which is good for tests only
 
         Returns:
@@ -125,6 +126,8 @@ class EspnetCodec(NeuralCodec):
                 "checkpoint must be given: --codec_conf checkpoint=PATH, and --codec_conf config=PATH "
                 "unless config.yaml lies beside it"
             )
+        if checkpoint is not None and Path(str(checkpoint)).is_dir():
+            checkpoint = str(Path(str(checkpoint)) / _BEST)
         if isinstance(config, Mapping):
             path, content = "config", config
         else:

@@ -68,14 +68,15 @@ class AnnealedPrior(AttentionPrior):
         self.concentration, self.anneal = concentration, (anneal_from, anneal_until)
         self.behind, self.ahead, self.sink_frames = behind, ahead, sink_frames
         self.floor = math.log(floor) if floor else -torch.inf
-        # in the checkpoint, so that a training that is continued knows how far it is
+        # In the checkpoint, so that a training that is continued knows how far it is. ESPnet adds such numbers up where it
+        # averages weights; decoding does not read this one.
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def strength(self) -> float:
         """How much is left of the prior: 1 at first, 0 in the end."""
         start, end = self.anneal
-        done = int(self.batches)
-        return 0.0 if done >= end else 1.0 - max(done - start, 0) / (end - start)
+        left = end - int(self.batches)
+        return min(max(left, 0) / max(end - start, 1), 1.0)
 
     def forward(  # noqa: D102
         self, reading: Reading, targets: Tensor, step_lengths: Tensor

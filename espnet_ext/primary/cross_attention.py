@@ -48,8 +48,9 @@ class CrossAttentionPrimary(Primary):
         prior_conf: its options.
 
     Reference:
-        Base model of arXiv:2509.19592, §2 (one cross-attention head, as here at S = 1); the prior "path" and the
-        head per frame are ours.
+        Base model of arXiv:2509.19592, §2. Unlike its published implementation this one has rotary instead of learned
+        positions, a bidirectional text encoder, no convolution in the context encoder's feed-forward, a cross-attention
+        head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
     """
 
     def __init__(
