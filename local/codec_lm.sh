@@ -100,6 +100,7 @@ check_options() {
   for value in ${corpus_path}; do # a path that exists where the user stands means that path
     [[ ! -e ${caller_dir}/${!value} ]] || [[ -z ${!value} ]] || printf -v "${value}" '%s' "${caller_dir}/${!value}"
   done
+  resolve_codec_conf
   (( num_nodes == 1 )) || [[ -n ${launcher} ]] || usage_error "--launcher must be given with --num_nodes ${num_nodes}"
   value=$(stage_number train)
   if [[ ${dry_run} == true ]] && (( last > value )); then
@@ -107,6 +108,27 @@ check_options() {
     last=${value}
   fi
   find_python
+}
+
+# checkpoint and config of --codec_conf, too, mean a path that exists where the user stands
+resolve_codec_conf() {
+  local value words=()
+  read -ra words <<< "${codec_conf}"
+  for value in "${!words[@]}"; do
+    [[ ${words[value]} =~ ^(checkpoint|config)=(.+)$ && -e ${caller_dir}/${BASH_REMATCH[2]} ]] || continue
+    [[ ${caller_dir} != *' '* ]] || usage_error "--codec_conf ${words[value]} must be a full path where the current directory has a space in its name"
+    words[value]=${BASH_REMATCH[1]}=${caller_dir}/${BASH_REMATCH[2]}
+  done
+  codec_conf=${words[*]}
+}
+
+# before the first stage: a codec that cannot be made should not be found after a download of hours
+check_codec() {
+  local value options=() values=()
+  [[ ! -f ${codec_dir}/.done ]] || return 0
+  words values "${codec_conf}"
+  for value in "${values[@]}"; do options+=(--codec_conf "${value}"); done
+  "${python}" -m espnet_ext.bin.codec_fit --codec "${codec}" "${options[@]}" --check_rate "${fs}" || exit 1
 }
 
 find_python() {
@@ -182,6 +204,8 @@ main() {
   number=$(stage_number inference)
   (( first > number || last < number )) || check_decodings
   export PYTHONPATH="${shared%/*}${PYTHONPATH:+:${PYTHONPATH}}"
+  number=$(stage_number codec)
+  (( first >= number || last < number )) || check_codec
   trap end_of_run EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM

@@ -110,10 +110,25 @@ job() {
   fi
 }
 
+# epochs_of KEY, without_epochs KEY: the number behind --max_epoch, empty without it; everything else
+epochs_of() { sed -n '/^argument --max_epoch$/{n;s/^argument //p}' <<< "$1"; }
+without_epochs() { sed '/^argument --max_epoch$/,+1d' <<< "$1"; }
+
+# may_continue DIRECTORY KEY: whether what was begun there differs from KEY in nothing, or in having fewer epochs alone
+may_continue() {
+  local old before now
+  [[ ${force} == false && -f $1/.started ]] || return 1
+  old=$(< "$1/.started")
+  [[ ${old} != "$2" ]] || return 0
+  before=$(epochs_of "${old}") now=$(epochs_of "$2")
+  [[ ${before} =~ ^[0-9]+$ && ${now} =~ ^[0-9]+$ ]] && (( now >= before )) &&
+    [[ $(without_epochs "${old}") == "$(without_epochs "$2")" ]]
+}
+
 # keep_or_move_aside DIRECTORY KEY: never continues from, and never deletes, what other options or inputs made
 keep_or_move_aside() {
   local number=1
-  if [[ -d $1 ]] && ! [[ ${force} == false && -f $1/.started && $(< "$1/.started") == "$2" ]]; then
+  if [[ -d $1 ]] && ! may_continue "$1" "$2"; then
     while [[ -e $1.old${number} ]]; do number=$((number + 1)); done
     log "  $1 was made with other options or inputs: moved to $1.old${number}"
     mv "$1" "$1.old${number}"

@@ -214,3 +214,16 @@ def test_a_data_directory_without_usable_audio_is_an_error_and_writes_no_codes()
     assert not Path("dump/codec/train/codes.scp").exists()
     assert "a-3" in Path("dump/codec/train/skipped").read_text()
     assert not Path("dump/codec/train/codec_info.yaml").exists()
+
+
+def test_a_codec_is_checked_without_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "empty"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    codec_fit.main(["--codec", "world_vq", "--check_rate", "16000"])
+    assert list(here.iterdir()) == []
+    line = ["--codec", "world_vq", "--check_rate", "24000"]
+    with pytest.raises(ValueError, match="fs must be 16000, the rate of codec world_vq, got 24000"):
+        codec_fit.main(line)
+    with pytest.raises(ValueError, match="codec_conf of world_vq must be among"):
+        codec_fit.main([*line, "--codec_conf", "checkpoint=nowhere"])

@@ -109,3 +109,37 @@ def test_another_option_of_a_codec_leaves_the_codes_of_the_first_one_in_place(re
         value_of([call for call in recipe.calls() if call[1] == "espnet_ext.bin.codec_fit"][-1], "--out")
         == "dump/codec_small"
     )
+
+
+def test_a_codec_that_cannot_be_made_is_found_before_the_first_stage(recipe: Recipe) -> None:
+    """It was found after the download and three stages."""
+    recipe.recorder.with_name("fail").write_text("--check_rate 16000")
+    assert recipe.run(status=1) == "broken on purpose\n"
+    recipe.recorder.with_name("fail").unlink()
+    recipe.run("--stop_stage", "filter")
+    recipe.calls()
+    recipe.run("--stage", "codec", "--stop_stage", "codec")
+    recipe.run("--stop_stage", "codec")
+    assert not [call for call in recipe.calls() if "--check_rate" in call], "where it was made or is made at once"
+
+
+def test_more_epochs_continue_a_training_and_fewer_begin_a_new_one(recipe: Recipe) -> None:
+    """A training that should go on for some epochs began from nothing."""
+    models = []
+    for epochs in ("2", "3", "3", "1"):
+        recipe.run("--stop_stage", "train", "--stacking", "1", "--max_epoch", epochs)
+        models.append(len(list((recipe.directory / "exp").glob("codec_lm_train_*"))))
+    assert models == [1, 1, 1, 2]
+    recipe.run(
+        "--stop_stage",
+        "train",
+        "--stacking",
+        "1",
+        "--max_epoch",
+        "9",
+        "--tag",
+        "train_fsdd_world_vq_char",
+        "--train_args",
+        "--seed 2",
+    )
+    assert len(list((recipe.directory / "exp").glob("codec_lm_train_*"))) == 3, "another option is no continuation"

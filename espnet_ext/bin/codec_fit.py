@@ -38,6 +38,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="directory for codec_info.yaml and the weights")
     parser.add_argument("--max_minutes", type=float, default=15.0, help="learn from a random part of this length")
     parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
+    parser.add_argument(
+        "--check_rate", type=int, metavar="HZ", help="write nothing: only check that there is such a codec of this rate"
+    )
     return parser
 
 
@@ -96,12 +99,14 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     for pair in args.codec_conf:
         add_pair(conf, pair)
     args.codec_conf = conf
+    if not args.max_minutes > 0:  # NaN is not
+        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
+    if args.check_rate is not None:
+        return args
     if args.out is None:
         raise ValueError("--out must be given")
     if args.wav_scp is None and codecs[args.codec].learns:
         raise ValueError(f"--wav_scp must be given: codec {args.codec} learns from audio")
-    if not args.max_minutes > 0:  # NaN is not
-        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
     return args
 
 
@@ -171,6 +176,25 @@ def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
         return
 
 
+def check_codec(name: str, conf: Mapping[str, Any], seed: int, sample_rate_hz: int) -> None:
+    """Refuse, before anything else is made, a codec that cannot be made, as far as that can be known.
+
+    Args:
+        name: registered name
+        conf: its options; published weights are downloaded, other weights read
+        seed: of random weights
+        sample_rate_hz: rate of the audio that it is for
+
+    Raises:
+        ValueError: if an option is wrong, a package is missing, or the rate is another
+        OSError: if weights cannot be read or downloaded
+    """
+    kind = codecs[name]
+    found = kind.sample_rate_hz if kind.learns else create_codec(name, (), seed, conf).spec.sample_rate_hz
+    if found != sample_rate_hz:
+        raise ValueError(f"fs must be {found}, the rate of codec {name}, got {sample_rate_hz}")
+
+
 def named_files(conf: Mapping[str, Any]) -> list[Path]:
     """The files that options name, and the weights and configurations in the folders that they name."""
     paths = [Path(value) for value in conf.values() if isinstance(value, str) and value]
@@ -196,6 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = parse_args(arguments)
     check_codec_conf(args.codec, args.codec_conf)
+    if args.check_rate is not None:
+        check_codec(args.codec, args.codec_conf, args.seed, args.check_rate)
+        return
     kind = codecs[args.codec]
     origin: dict[str, object] = {"codec_conf": args.codec_conf, "seed": args.seed}
     files = named_files(args.codec_conf)
