@@ -61,6 +61,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A test run that was started in the background ignores Ctrl-C, and hands that down to what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(folder: Path, *line: str) -> subprocess.Popen[str]:
     """Run a module; what it says goes to a file named after it, commands share one."""
     name = line[0].rpartition(".")[2] if line[0].startswith("distributed") else "command"
