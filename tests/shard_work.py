@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+import torch
 
 
 def note(items: Mapping[str, int]) -> None:
@@ -50,6 +53,14 @@ def always_die_at_7(items: Mapping[str, int]) -> dict[str, int]:
     if 7 in items.values():
         os.kill(os.getpid(), signal.SIGKILL)
     return squares(items)
+
+
+def page_faults(items: Mapping[str, int]) -> int:
+    """How often the system had to give memory for a hundred tensors of 16 MB, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        torch.zeros(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def much(items: Mapping[str, int]) -> bytes:

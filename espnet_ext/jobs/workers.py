@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import logging
 import os
 import re
@@ -39,6 +41,9 @@ LOCAL_CONFIG = {
     "distributed.admin.tick.limit": "1h",
 }
 
+# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the second is as large as it allows
+MALLOPT = {-1: 2**28, -3: 2**25}
+
 _turn = threading.Lock()  # shards change the directory and share models: one at a time in a process
 
 
@@ -72,6 +77,19 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let this process use the memory of freed tensors again instead of returning it at once.
+
+    Dask starts its workers with MALLOC_TRIM_THRESHOLD_, with which the C library asks the system for new memory for
+    every large array: the networks of codecs then run at less than half of their speed.
+    """
+    with suppress(AttributeError, OSError):  # a C library without it
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in MALLOPT.items():
+            mallopt(parameter, size)
+
+
 def _make_elsewhere(task: Task, directory: str, version: str, num_threads: int) -> None:
     """Make a task's file in a process that may be on another machine.
 
@@ -84,6 +102,7 @@ def _make_elsewhere(task: Task, directory: str, version: str, num_threads: int) 
     host = socket.gethostname()
     if version != __version__:
         raise ValueError(f"worker on {host} must have espnet_ext {version}, got {__version__}")
+    _keep_freed_memory()
     with _turn:
         before = os.getcwd()
         try:
