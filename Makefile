@@ -1,6 +1,5 @@
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make test         install into .venv, then the tests          make check   formatting, types, docstrings, shell, quick tests
-#
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 #
 # Every target works alone and again: what is installed or finished stays. Variables:
