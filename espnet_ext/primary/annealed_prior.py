@@ -68,8 +68,8 @@ class AnnealedPrior(AttentionPrior):
         self.concentration, self.anneal = concentration, (anneal_from, anneal_until)
         self.behind, self.ahead, self.sink_frames = behind, ahead, sink_frames
         self.floor = math.log(floor) if floor else -torch.inf
-        # In the checkpoint, so that a training that is continued knows how far it is. ESPnet adds such numbers up where it
-        # averages weights; decoding does not read this one.
+        # In the checkpoint, so that a training that is continued knows how far it is. ESPnet adds such numbers up where
+        # it averages weights; decoding does not read this one.
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def strength(self) -> float:
