@@ -124,11 +124,10 @@ resolve_codec_conf() {
 
 # before the first stage: a codec that cannot be made should not be found after a download of hours
 check_codec() {
-  local value options=() values=()
+  local codec_args
   [[ ! -f ${codec_dir}/.done ]] || return 0
-  words values "${codec_conf}"
-  for value in "${values[@]}"; do options+=(--codec_conf "${value}"); done
-  "${python}" -m espnet_ext.bin.codec_fit --codec "${codec}" "${options[@]}" --check_rate "${fs}" || exit 1
+  codec_options
+  "${python}" -m espnet_ext.bin.codec_fit "${codec_args[@]}" --check_rate "${fs}" || exit 1
 }
 
 find_python() {

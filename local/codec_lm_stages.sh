@@ -41,19 +41,27 @@ stage_filter() {
   done
 }
 
+# codec_options: the options that name a codec, for codec_fit
+codec_options() {
+  local value values
+  words values "${codec_conf}"
+  codec_args=(--codec "${codec}")
+  for value in "${values[@]}"; do codec_args+=(--codec_conf "${value}"); done
+}
+
 stage_codec() {
-  local value file values options=() files=()
+  local value file values codec_args files=()
   require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
+  codec_options
   words values "${codec_conf}"
   for value in "${values[@]}"; do
-    options+=(--codec_conf "${value}")
     # weights that change under the same name make another codec
     for file in "${value#*=}" "${value#*=}"/{config.*,*.safetensors,*.bin,*.best.pth}; do
       [[ ! -f ${file} ]] || files+=("${file}")
     done
   done
   job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}" "${files[@]}" -- "${python}" -m espnet_ext.bin.codec_fit \
-    --codec "${codec}" "${options[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}"
+    "${codec_args[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}"
 }
 
 stage_codec_tokens() {

@@ -58,7 +58,10 @@ def codec_fingerprint(checkpoint: Path, options: Mapping[str, object]) -> str:
     Returns:
         The sum, hexadecimal.
     """
-    weights = file_sha256(checkpoint)
+    return _fingerprint(file_sha256(checkpoint), options)
+
+
+def _fingerprint(weights: str, options: Mapping[str, object]) -> str:
     if not options:
         return weights
     return hashlib.sha256(f"{weights} {json.dumps(options, sort_keys=True)}".encode()).hexdigest()
@@ -184,8 +187,9 @@ def _fits(info: CodecInfo) -> bool:
     """Whether the weights file is there and is the one that the fingerprint vouches for."""
     if not info.checkpoint.is_file():
         return False
+    weights = file_sha256(info.checkpoint)
     # the first releases left the options out
-    return info.fingerprint in (codec_fingerprint(info.checkpoint, info.options), file_sha256(info.checkpoint))
+    return info.fingerprint in (_fingerprint(weights, info.options), weights)
 
 
 def _check_weights(info: CodecInfo, described_by: Path | str) -> None:
