@@ -25,19 +25,9 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         self.corelm = corelm
         self.weights = weights
 
-    def forward(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        codes: Tensor,
-        codes_lengths: Tensor,
-        prompt: Tensor,
-        prompt_lengths: Tensor,
-        utt_id: list[str] | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss, statistics and the number of codes they are means over, (1,) each; arguments as in `CoreLM.forward`."""
-        output = self.corelm(text, text_lengths, codes, codes_lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
+    def forward(self, utt_id: list[str] | None = None, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, statistics and the number of codes they are means over, (1,) each; the batch goes to the core LM."""
+        loss = codec_loss(self.corelm(**batch), self.corelm.spec.num_codebooks, self.weights)
         # with several processes the trainer sums over these, and insists on a dimension to sum over
         return loss.total[None], {name: value[None] for name, value in loss.stats.items()}, loss.codes[None]
 

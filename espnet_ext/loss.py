@@ -10,8 +10,7 @@ from torch import Tensor
 
 from espnet_ext.alignment import Alignment, forward_sum_loss
 from espnet_ext.codes import length_mask
-from espnet_ext.core_lm import CoreLMOutput
-from espnet_ext.local_transformer import LocalOutput
+from espnet_ext.core_lm import CoreLMOutput, HeadScores
 from espnet_ext.options import check_number
 
 
@@ -24,16 +23,21 @@ class LossWeights:
         local: each local transformer.
         alignment: the forward-sum (CTC) loss of the text alignment, where the primary has one.
         frames: the Poisson loss of the expected frames per token, where they are predicted.
+        semantic: the semantic units, where the model predicts them.
+        label_smoothing: share of every target that is spread evenly over all ids; statistics are without it.
     """
 
     parallel: float = 1.0
     local: float = 1.0
     alignment: float = 1.0
     frames: float = 1.0
+    semantic: float = 1.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for part in fields(self):
             check_number(part.name, getattr(self, part.name), least=0)
+        check_number("label_smoothing", self.label_smoothing, below=1)
 
 
 @dataclass
@@ -60,14 +64,18 @@ def codec_loss(output: CoreLMOutput, codebooks: int, weights: LossWeights) -> Lo
         weights: what each part counts.
 
     Returns:
-        The weighted sum over heads of the mean cross-entropy per code, and of the alignment losses; statistics.
+        The weighted sum over heads of the mean cross-entropy per code, of that per semantic unit, and of the alignment
+        losses; statistics.
     """
-    loss = Loss(output.targets.new_zeros((), dtype=torch.float32))
+    loss = Loss(output.targets.new_zeros((), dtype=torch.float32), codes=output.codes)
     for name, head in output.heads.items():
-        mean, stats = head_loss(head, output.targets, codebooks)
+        mean, stats = head_loss(head, codebooks, weights.label_smoothing)
         loss.stats.update({f"{key}_{name}": value for key, value in stats.items()})
         loss.total = loss.total + (weights.parallel if name == "parallel" else weights.local) * mean
-    loss.codes = output.heads["parallel"].loss_mask.sum()
+    if output.units is not None:
+        mean, stats = head_loss(output.units, 1, weights.label_smoothing)
+        loss.stats.update({f"{key}_semantic": stats[key] for key in ("loss", "acc")})
+        loss.total = loss.total + weights.semantic * mean
     if output.alignment is not None:
         for name, value in alignment_losses(output.alignment).items():
             loss.stats[f"loss_{name}"] = value.detach()
@@ -96,25 +104,33 @@ def alignment_losses(alignment: Alignment) -> dict[str, Tensor]:
     return losses
 
 
-def head_loss(head: LocalOutput, targets: Tensor, codebooks: int) -> tuple[Tensor, dict[str, Tensor]]:
+def head_loss(head: HeadScores, codebooks: int, smoothing: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean cross-entropy per counted code, and detached statistics.
 
     Args:
-        head: logits (P, M, V) and mask (P, M).
-        targets: (P, M) int64.
+        head: scores of a head.
         codebooks: N; slot m belongs to codebook m mod N.
+        smoothing: share of a target that is spread evenly over all ids.
 
     Returns:
-        The mean in nats; statistics `loss`, `acc` and `loss_cb{n}`, `acc_cb{n}` of every codebook.
+        The mean in nats; statistics `loss` (without smoothing), `acc` and `loss_cb{n}`, `acc_cb{n}` of every codebook.
     """
-    nats = F.cross_entropy(head.logits.flatten(0, 1).float(), targets.flatten(), reduction="none").view(targets.shape)
-    nats = nats * head.loss_mask
-    mean = nats.sum() / head.loss_mask.sum().clamp_min(1)
+    logits, targets = head.logits.flatten(0, 1).float(), head.targets
+    nats = F.cross_entropy(logits, targets.flatten(), reduction="none").view(targets.shape)
+    total = head.total.clamp_min(1)
+    plain = nats * head.weights
+    mean = plain.sum() / total
+    if smoothing:
+        even = logits.logsumexp(-1) - logits.mean(-1)  # cross-entropy with the same target for every id
+        even_mean = (even.view(targets.shape) * head.weights).sum() / total
+        mean, plain_mean = (1 - smoothing) * mean + smoothing * even_mean, mean
+    else:
+        plain_mean = mean
     with torch.no_grad():
-        hits = (head.logits.argmax(-1) == targets) & head.loss_mask
-        per_book = [x.unflatten(1, (-1, codebooks)).sum((0, 1)) for x in (nats, hits, head.loss_mask)]
+        hits = (head.logits.argmax(-1) == targets) * head.weights
+        per_book = [x.unflatten(1, (-1, codebooks)).sum((0, 1)) for x in (plain, hits, head.weights)]
         count = per_book[2].clamp_min(1)
-        stats = {"loss": mean.detach(), "acc": hits.sum() / head.loss_mask.sum().clamp_min(1)}
+        stats = {"loss": plain_mean.detach(), "acc": hits.sum() / head.weights.sum().clamp_min(1)}
         for n in range(codebooks):
             stats[f"loss_cb{n}"] = per_book[0][n] / count[n]
             stats[f"acc_cb{n}"] = per_book[1][n] / count[n]

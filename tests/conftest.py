@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import CoreLM, TextCoreLM
 from espnet_ext.decoding import Generation, build_strategy, generate, strategies
 from espnet_ext.local_transformer import ParallelHeads
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
-pytest_plugins = ["fabricated"]
+pytest_plugins = ["fabricated", "fabricated_tokens"]
 
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
 TEXT_VOCAB = 10
@@ -98,7 +98,7 @@ def tiny_model(
     local = ["ar", "maskgit"] if local == "all" else local
     several = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
     options.setdefault("local_conf", several)
-    model = CoreLM(
+    model = TextCoreLM(
         SPEC,
         TEXT_VOCAB,
         primary=primary.removesuffix("_learned").removesuffix("_annealed"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import CoreLM, TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, generate
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.primary import Conditions
@@ -58,7 +58,7 @@ def enumerable_model(stacking: int = 1, delays: tuple[int, ...] = (), primary: s
     torch.manual_seed(seed)
     extra = {"text_layers": 1, "context_layers": 1} if primary == "cross_attention" else {}
     local = ["ar"] if any(delays) else ["ar", "maskgit"]
-    model = CoreLM(
+    model = TextCoreLM(
         SPEC,
         text_vocab_size=5,
         primary=primary,

@@ -7,7 +7,7 @@ import torch
 from conftest import NAMES, SPEC, TEXT_VOCAB, ragged_batch, tiny_model
 from scipy.stats import betabinom
 
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.loss import LossWeights, alignment_losses, codec_loss
 from espnet_ext.primary import AnnealedPrior, CrossAttentionPrimary
@@ -203,7 +203,7 @@ def reader(stacking):
     torch.manual_seed(0)
     small = {"width": 48, "layers": 2, "heads": 2, "text_layers": 1, "context_layers": 0, "dropout": 0.0}
     prior_conf = {"anneal_from": UPDATES // 4, "anneal_until": UPDATES // 2, "sink_frames": 2 * HOLD, "ahead": 2}
-    model = CoreLM(
+    model = TextCoreLM(
         SPEC, TEXT_VOCAB, primary_conf={**small, "prior": "annealed", "prior_conf": prior_conf}, local="none",
         frame_stacking_factor=stacking, code_corruption=0.3,
     ).train()  # fmt: skip

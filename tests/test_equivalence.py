@@ -33,8 +33,8 @@ def with_path(model, frames=24):
 
 def teacher_forced_hidden(model, batch):
     """Hidden vectors (B, L, D) of the primary, and the steps (B, L, M) they predict."""
-    steps = stack_frames(model._append_eos(batch.codes, batch.code_lengths), model.stacking, SPEC.eos_id)
-    inputs = torch.cat((torch.full_like(steps[:, :1], SPEC.bos_id), steps[:, :-1]), dim=1)
+    steps = model.targets(batch.codes, batch.code_lengths)
+    inputs = model.inputs(steps, SPEC.bos_id)
     lengths = torch.full((len(steps),), steps.shape[1])
     return model.primary(batch.conditions(model), *map(model.embedding.step, (inputs, steps)), lengths).hidden, steps
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SPEC, TEXT_VOCAB
 
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.loss import LossWeights, codec_loss
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
@@ -35,7 +35,7 @@ def new_model(stacking):
     """
     torch.manual_seed(0)
     local = {"width": 48, "heads": 2}
-    model = CoreLM(
+    model = TextCoreLM(
         SPEC,
         TEXT_VOCAB,
         primary="prefix",

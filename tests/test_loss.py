@@ -8,7 +8,7 @@ import torch
 from conftest import SPEC, ragged_batch, tiny_model
 
 from espnet_ext.alignment import best_path, forward_sum_loss, path_log_prior, path_of
-from espnet_ext.local_transformer import LocalOutput
+from espnet_ext.core_lm import HeadScores
 from espnet_ext.loss import LossWeights, alignment_losses, codec_loss, head_loss
 from espnet_ext.primary import CrossAttentionPrimary
 
@@ -16,7 +16,7 @@ from espnet_ext.primary import CrossAttentionPrimary
 def test_head_loss_equals_the_naive_loop():
     logits, targets = torch.randn(5, 6, 11), torch.randint(11, (5, 6))
     mask = torch.rand(5, 6) < 0.7
-    mean, stats = head_loss(LocalOutput(logits, mask), targets, codebooks=3)
+    mean, stats = head_loss(HeadScores(logits, targets, mask.float(), mask.sum()), codebooks=3)
     nats = {
         (p, m): -float(logits[p, m].log_softmax(-1)[targets[p, m]]) for p in range(5) for m in range(6) if mask[p, m]
     }
@@ -29,9 +29,8 @@ def test_head_loss_equals_the_naive_loop():
 def test_a_head_that_counts_no_code_has_no_loss_and_no_gradient():
     """A batch of one short utterance may leave a slot, or all of them, without a masked code."""
     logits = torch.randn(2, 3, 11, requires_grad=True)
-    mean, stats = head_loss(
-        LocalOutput(logits, torch.zeros(2, 3, dtype=torch.bool)), torch.zeros(2, 3, dtype=torch.long), codebooks=3
-    )
+    scores = HeadScores(logits, torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3), torch.tensor(0.0))
+    mean, stats = head_loss(scores, codebooks=3)
     mean.backward()
     assert (
         float(mean.detach()) == 0.0 and not logits.grad.any() and all(float(value) == 0.0 for value in stats.values())
@@ -60,7 +59,7 @@ def test_every_local_transformer_weighs_the_same():
     with torch.no_grad():
         output = model(*batch)
     total = codec_loss(output._replace(alignment=None), 3, LossWeights(0.0, 2.0)).total
-    expected = 2.0 * sum(head_loss(output.heads[name], output.targets, 3)[0] for name in ("ar", "maskgit"))
+    expected = 2.0 * sum(head_loss(output.heads[name], 3)[0] for name in ("ar", "maskgit"))
     assert float(total) == pytest.approx(float(expected), rel=1e-6)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SAMPLING, SPEC, TEXT_VOCAB, Batch, decode, ragged_batch, shared_model, tiny_model
 
-from espnet_ext.core_lm import CoreLM, local_options
+from espnet_ext.core_lm import TextCoreLM, local_options
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import ORDERS, unmask_schedule
@@ -321,12 +321,14 @@ def test_the_threshold_decides_between_one_round_and_one_per_code(stacking, thre
 )
 def test_heads_and_options_that_do_not_exist_are_refused_in_one_line(local, conf, message):
     with pytest.raises(ValueError, match=message) as refusal:
-        CoreLM(SPEC, TEXT_VOCAB, local=local, local_conf=conf)
+        TextCoreLM(SPEC, TEXT_VOCAB, local=local, local_conf=conf)
     assert "\n" not in str(refusal.value)
 
 
 def test_one_model_has_several_heads_each_with_its_options():
-    model = CoreLM(SPEC, TEXT_VOCAB, local=["maskgit", "ar"], local_conf={"ar": {"width": 24, "layers": 2, "heads": 2}})
+    model = TextCoreLM(
+        SPEC, TEXT_VOCAB, local=["maskgit", "ar"], local_conf={"ar": {"width": 24, "layers": 2, "heads": 2}}
+    )
     assert list(model.heads) == ["parallel", "maskgit", "ar"]
     assert model.heads["ar"].transformer.width == 24 and len(model.heads["ar"].transformer.blocks) == 2
     assert local_options("ar", {"layers": 2}) == local_options("ar", {"ar": {"layers": 2}}) == {"ar": {"layers": 2}}

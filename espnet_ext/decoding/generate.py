@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import StepConditions, StepModel
 from espnet_ext.decoding.base import DecodingStrategy, Filled
-from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler
 
 
@@ -61,8 +60,8 @@ def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -
 
 @torch.no_grad()
 def generate(
-    model: CoreLM,
-    conditions: Conditions,
+    model: StepModel,
+    conditions: StepConditions,
     strategy: DecodingStrategy,
     sampler: Sampler,
     max_frames: Tensor | int,
@@ -71,8 +70,8 @@ def generate(
     """Codes of a batch of utterances, each row as if it were alone.
 
     Args:
-        model: the core LM, in eval mode.
-        conditions: text and prompt of every row, from `CoreLM.conditions`.
+        model: a core LM, or the semantic stage of one, in eval mode.
+        conditions: text and prompt of every row, from the model's `conditions`.
         strategy: how the slots of a step are filled.
         sampler: how codes are drawn; its generators are one per row, and not needed when it is greedy.
         max_frames: most frames of an utterance, one number or one per row.
@@ -84,7 +83,7 @@ def generate(
     Raises:
         ValueError: if the strategy cannot run on this model, or the generators are not one per row.
     """
-    batch, device = conditions.text.shape[0], conditions.text.device
+    batch, device = len(conditions.given), conditions.given.device
     limit = torch.as_tensor(max_frames, device=device).expand(batch)
     strategy.check(model.heads)
     if len(sampler.generators) != batch and (sampler.generators or sampler.options.temperature > 0):
@@ -104,12 +103,13 @@ def generate(
     max_steps = model.layout.num_steps(limit)
     rows = _Rows(model.spec, model.layout, limit, min_frames)
     state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
-    codes = torch.full((batch, model.slots), model.spec.bos_id, device=device)
+    codes = model.first_codes(conditions)
     for _ in range(int(max_steps.max())):
-        hidden = model.step(torch.cat((codes, codes)) if guided else codes, state)
+        hidden = model.step(codes, state)
         history = rows.history(sampler.options.repetition_window)
         filled = strategy.decode_step(model.heads, hidden, sampler.for_step(rows.legal(), history))
         codes = rows.commit(Filled(*(part[:batch] for part in filled)))
+        codes = torch.cat((codes, codes)) if guided else codes
         if bool(rows.finished.all()):
             break
     return rows.generation()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,16 @@ class LocalOutput(NamedTuple):
 
 
 class SlotEmbedding(nn.Module):
-    """One embedding table per slot, kept as one matrix; a step's embedding is the mean over its slots."""
+    """One embedding table per slot, kept as one matrix; a step's embedding is the mean over its slots, or their sum."""
 
     slot_offset: Tensor
 
-    def __init__(self, slots: int, vocab_size: int, width: int) -> None:
+    def __init__(self, slots: int, vocab_size: int, width: int, reduction: Literal["mean", "sum"] = "mean") -> None:
         super().__init__()
         self.table = nn.Embedding(slots * vocab_size, width)
-        nn.init.normal_(self.table.weight, std=0.02 * slots**0.5)  # so that a step's mean has the usual 0.02
+        self.reduction = reduction
+        # so that a step's mean has the usual 0.02, and its scaled sum the variance 1
+        nn.init.normal_(self.table.weight, std=0.02 * slots**0.5 if reduction == "mean" else (slots * width) ** -0.5)
         self.register_buffer("slot_offset", torch.arange(slots) * vocab_size, persistent=False)
 
     def forward(self, codes: Tensor, first_slot: int = 0) -> Tensor:
@@ -39,13 +41,14 @@ class SlotEmbedding(nn.Module):
         return self.table(codes + self.slot_offset[first_slot : first_slot + codes.shape[-1]])
 
     def step(self, codes: Tensor) -> Tensor:
-        """Embedding of whole steps, the mean over slots: (…, M) int64 → (…, D).
+        """Embedding of whole steps, the mean over slots, or sqrt(D) times their sum: (…, M) int64 → (…, D).
 
-        Reference: arXiv:2509.19592, frame stacking of the decoder's input.
+        Reference: the mean, arXiv:2509.19592, frame stacking of the decoder's input; the sum, arXiv:2406.00976.
         """
         flat = (codes + self.slot_offset).reshape(-1, codes.shape[-1])
-        mean = nn.functional.embedding_bag(flat, self.table.weight, mode="mean")
-        return mean.view(*codes.shape[:-1], self.table.embedding_dim)
+        bag = nn.functional.embedding_bag(flat, self.table.weight, mode=self.reduction)
+        bag = bag if self.reduction == "mean" else bag * self.table.embedding_dim**0.5
+        return bag.view(*codes.shape[:-1], self.table.embedding_dim)
 
 
 class SlotHeads(nn.Module):
@@ -60,6 +63,14 @@ class SlotHeads(nn.Module):
         """Logits (P, m, V) of x (P, m, width), whose slots start at `first_slot`."""
         last = first_slot + x.shape[1]
         return torch.einsum("pmd,mdv->pmv", x, self.weight[first_slot:last]) + self.bias[first_slot:last]
+
+
+class SharedHead(nn.Linear):
+    """One linear classifier for all slots."""
+
+    def forward(self, x: Tensor, first_slot: int = 0) -> Tensor:
+        """Logits (P, m, V) of x (P, m, width), wherever its slots start."""
+        return super().forward(x)
 
 
 class LocalTransformer(nn.Module, ABC):

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.local_transformer.base import LocalTransformer, SlotEmbedding, SlotHeads
+from espnet_ext.local_transformer.base import LocalTransformer, SharedHead, SlotEmbedding, SlotHeads
 from espnet_ext.options import check_number
 from espnet_ext.transformer import Transformer
 
 
 class SlotTransformer(LocalTransformer):
-    """A transformer over the projected hidden vector and the projected embeddings of the step's codes.
-
-    The tables are the primary transformer's, positions are learned, every slot has a head of its own.
+    """A transformer over the projected hidden vector and the embeddings of the step's codes; positions are learned.
 
     Args:
-        embedding: the code tables, shared with the primary transformer.
+        embedding: the primary transformer's code tables, which are projected like the hidden vector; None for tables
+            of its own, which are not.
         spec: the codec's facts.
         slots: M.
-        primary_width: D of the hidden vectors and of the tables.
+        primary_width: D of the hidden vectors and of the primary transformer's tables.
+        shared_head: whether one classifier serves all slots; otherwise every slot has its own.
         width: width of the local transformer.
         layers: number of its blocks.
         heads: number of its attention heads.
@@ -32,17 +32,19 @@ class SlotTransformer(LocalTransformer):
         bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
 
     Reference:
-        arXiv:2509.19592 §2; systems with the same structure call it depth transformer.
+        arXiv:2509.19592 §2, with shared tables and a head per slot; arXiv:2406.00976, with tables of its own and a
+        shared head. Systems with the same structure call it depth transformer.
     """
 
     bidirectional: ClassVar[bool]
 
     def __init__(
         self,
-        embedding: SlotEmbedding,
+        embedding: SlotEmbedding | None,
         spec: CodecSpec,
         slots: int,
         primary_width: int,
+        shared_head: bool,
         width: int = 256,
         layers: int = 1,
         heads: int = 4,
@@ -51,11 +53,12 @@ class SlotTransformer(LocalTransformer):
         super().__init__()
         check_number("width", width, least=1, whole=True)
         self.slots, self.spec = slots, spec
-        self.embedding = embedding
+        self.has_own_tables = embedding is None
+        self.embedding = SlotEmbedding(slots, spec.vocab_size, width) if embedding is None else embedding
         self.input_projection = nn.Linear(primary_width, width)
         self.position = nn.Parameter(torch.empty(slots + self.bidirectional, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
-        self.heads = SlotHeads(slots, width, spec.vocab_size)
+        self.heads = SharedHead(width, spec.vocab_size) if shared_head else SlotHeads(slots, width, spec.vocab_size)
 
     def read(self, hidden: Tensor, codes: Tensor, start: int = 0) -> Tensor:
         """The transformer's input from position `start` on; position 0 is the hidden vector.
@@ -69,6 +72,8 @@ class SlotTransformer(LocalTransformer):
             (P, m + 1, width) from position 0, (P, m, width) from a later one.
         """
         x = self.embedding(codes, max(start - 1, 0))
-        if start == 0:
-            x = torch.cat((hidden[:, None], x), dim=1)
-        return self.input_projection(x) + self.position[start : start + x.shape[1]]
+        if self.has_own_tables:
+            x = torch.cat((self.input_projection(hidden)[:, None], x), dim=1) if start == 0 else x
+        else:
+            x = self.input_projection(torch.cat((hidden[:, None], x), dim=1) if start == 0 else x)
+        return x + self.position[start : start + x.shape[1]]

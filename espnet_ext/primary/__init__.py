@@ -2,7 +2,7 @@
 
 from espnet_ext.primary.annealed_prior import AnnealedPrior
 from espnet_ext.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
-from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, primaries
+from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, close_gaps, primaries
 from espnet_ext.primary.cross_attention import CrossAttentionPrimary
 from espnet_ext.primary.prefix import PrefixPrimary
 
@@ -17,5 +17,6 @@ __all__ = [
     "PrimaryOutput",
     "PrimaryState",
     "attention_priors",
+    "close_gaps",
     "primaries",
 ]

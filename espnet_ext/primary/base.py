@@ -164,6 +164,24 @@ def left_pad(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return moved * mask[..., None], mask
 
 
+def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """What is kept of each row at the right edge, in its order, and the mask of it: (B, K, …) and (B, K) bool.
+
+    Args:
+        x: (B, K, …).
+        keep: (B, K) bool.
+
+    Returns:
+        The moved rows, with anything left of what is kept, and the mask.
+
+    >>> close_gaps(torch.tensor([[1, 2, 3, 4]]), torch.tensor([[True, False, True, False]]))[0].tolist()
+    [[2, 4, 1, 3]]
+    """
+    order = keep.to(torch.int8).argsort(dim=1, stable=True)
+    index = order.view(*order.shape, *(1,) * (x.dim() - 2)).expand_as(x)
+    return x.gather(1, index), keep.gather(1, order)
+
+
 def visible_mask(keys: Tensor) -> Tensor:
     """Causal mask without the padded keys: (B, 1, length, length) bool.
 

@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
-from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
+from espnet_ext.primary.base import (
+    Conditions,
+    Primary,
+    PrimaryOutput,
+    PrimaryState,
+    close_gaps,
+    left_pad,
+    primaries,
+    visible_mask,
+)
 from espnet_ext.transformer import Transformer
 
 
@@ -51,11 +60,8 @@ class PrefixPrimary(Primary):
         prompt, prompt_mask = left_pad(conditions.prompt + self.segment[0], conditions.prompt_lengths * given)
         text = self.text_embedding(conditions.text) * given[:, None, None] + self.segment[1]
         text_lengths = conditions.text_lengths.where(given, torch.ones_like(conditions.text_lengths))
-        # the prompt's left padding and the text's right padding are both outside, so one rotation closes the row
         joined = torch.cat((prompt, text), dim=1)
-        keep = torch.cat((prompt_mask, length_mask(text_lengths, text.shape[1])), dim=1)
-        order = keep.to(torch.int8).argsort(dim=1, stable=True)
-        return joined.gather(1, order[..., None].expand_as(joined)), keep.gather(1, order)
+        return close_gaps(joined, torch.cat((prompt_mask, length_mask(text_lengths, text.shape[1])), dim=1))
 
     def _check_lengths(self, mask: Tensor, steps: Tensor) -> None:
         longest = int((mask.sum(dim=1) + steps).max())
@@ -76,25 +82,82 @@ class PrefixPrimary(Primary):
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
+        return PrimaryOutput(self.read(prefix, mask, steps, step_lengths)[:, prefix.shape[1] :], None)
+
+    def read(self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor) -> Tensor:
+        """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
+
+        Args:
+            prefix: (B, P, D) embedded, left-padded.
+            mask: (B, P) bool, True where the prefix has something.
+            steps: (B, L, D) embedded, right-padded.
+            step_lengths: (B,) int64.
+
+        Returns:
+            The hidden vectors.
+
+        Raises:
+            ValueError: if learned positions do not suffice.
+        """
         self._check_lengths(mask, step_lengths)
-        x = self._add_positions(torch.cat((prefix, steps + self.segment[2]), dim=1), 0, (~mask).sum(1))
+        x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), 0, (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        hidden = self.transformer(x, visible_mask(keys))
-        return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
+        return self.transformer(x, visible_mask(keys))
 
     def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
-        prefix, mask = self._prefix(conditions)
+        return self.start(*self._prefix(conditions), max_steps)
+
+    def start(self, prefix: Tensor, mask: Tensor, max_steps: Tensor) -> PrimaryState:
+        """The state behind a prefix.
+
+        Args:
+            prefix: (B, P, D) embedded, left-padded; P may be 0.
+            mask: (B, P) bool, True where the prefix has something.
+            max_steps: (B,) int64, most steps of each row.
+
+        Returns:
+            The state.
+
+        Raises:
+            ValueError: if learned positions do not suffice.
+        """
         batch, width, _ = prefix.shape
         self._check_lengths(mask, max_steps)
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
         cache.key_mask[:, :width] = mask
-        self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
+        if width:
+            self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
         return PrimaryState(cache, start=width)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        return self.advance(self.embed_steps(x), state)
+
+    def advance(self, x: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) behind one more position of any kind; the state moves on.
+
+        Args:
+            x: (B, D) embedded.
+            state: what `start` or the last call left.
+
+        Returns:
+            The hidden vector.
+        """
         cache = state.cache
         padding = (~cache.key_mask).sum(1)
-        x = self._add_positions((x + self.segment[2])[:, None], cache.length, padding)
+        x = self._add_positions(x[:, None], cache.length, padding)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
         hidden = self.transformer(x, mask, cache=cache)
         return hidden[:, 0]
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
+        return self.text_embedding(ids) + self.segment[1]
+
+    def embed_steps(self, x: Tensor) -> Tensor:
+        """Embedded steps, told apart from prompt and text, same shape."""
+        return x + self.segment[2]
+
+    def room(self, mask: Tensor) -> Tensor:
+        """Steps that fit behind a prefix: (B,) int64; without a table of positions more than anybody asks for."""
+        most = 2**31 if self.position is None else self.position.num_embeddings
+        return most - mask.sum(dim=1)

@@ -1,0 +1,221 @@
+"""GPST: semantic units and acoustic codes in one causal sequence, and a local transformer over the codes of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, local_options
+from espnet_ext.core_lm.unit_stage import UnitStage
+from espnet_ext.local_transformer import Heads, ParallelHeads, SlotEmbedding, local_transformers
+from espnet_ext.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
+
+
+class JointConditions(NamedTuple):
+    """What a batch of utterances is generated from.
+
+    Attributes:
+        units: (B, U) int64 semantic units, right-padded with any id.
+        unit_lengths: (B,) int64.
+        prompt: (B, K, M) int64 steps of the acoustic prompt, right-padded.
+        prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
+        language: (B,) int64; 0 for a language that is not told.
+        given: (B,) bool, False for a row whose units and prompt the model must not see.
+    """
+
+    units: Tensor
+    unit_lengths: Tensor
+    prompt: Tensor
+    prompt_lengths: Tensor
+    language: Tensor
+    given: Tensor
+
+    def with_unconditional(self) -> JointConditions:
+        """Every row a second time without units and prompt, for classifier-free guidance: 2B rows."""
+        twice = JointConditions(*(torch.cat((part, part)) for part in self))
+        return twice._replace(given=torch.cat((self.given, torch.zeros_like(self.given))))
+
+
+@corelms.register("gpst")
+class GPST(CoreLM):
+    """p(semantic units) p(codes | semantic units), one decoder-only transformer for both.
+
+    The sequence is ``[EOS] s_1 … s_U [step of EOS] a_1 … a_L``; each position predicts the next: the units through a
+    linear head, the codes of a step through the heads, the hidden vector of position l - 1 being all that they know of
+    the steps before l. It ends with a frame of EOS.
+
+    Args:
+        spec: the codec's facts.
+        semantic: those of the semantic tokenizer, one codebook.
+        primary: "prefix", the only decoder-only one.
+        primary_conf: its options.
+        local: name of the local transformer, or several names; "none" for no other head than the parallel ones. It
+            has code tables of its own.
+        local_conf: its options; with several local transformers, the options of each by its name.
+        frame_stacking_factor: S; the paper has 1.
+        parallel_heads: whether there are parallel heads beside the local transformer; the paper has none.
+        shared_head: whether one classifier serves all codebooks; otherwise each has its own.
+        languages: names of languages; with any, a position in front of all others tells which one it is.
+        code_corruption: probability that a step's input codes are replaced by random ones in training.
+        conditioning_dropout: probability that an utterance is trained without its units, for guidance.
+        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`.
+
+    Raises:
+        ValueError: if a name is unknown or an option is out of range.
+
+    Reference:
+        Zhu et al. 2024, arXiv:2406.00976. Stacking, parallel heads, corruption, guidance and rotary positions are
+        additions.
+    """
+
+    reads = "semantic"
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        semantic: CodecSpec,
+        primary: str = "prefix",
+        primary_conf: dict[str, object] | None = None,
+        local: str | Sequence[str] = "ar",
+        local_conf: Mapping[str, object] | None = None,
+        frame_stacking_factor: int = 1,
+        parallel_heads: bool = True,
+        shared_head: bool = True,
+        languages: Sequence[str] = (),
+        code_corruption: float = 0.0,
+        conditioning_dropout: float = 0.0,
+        local_drop: float = 0.0,
+    ) -> None:
+        layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
+        super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        _check(primary, local, parallel_heads, languages)
+        self.semantic, self.languages = semantic, tuple(languages)
+        primary_conf = primary_conf or {}
+        primaries.check_options(primary, primary_conf, given=2)
+        self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
+        width = self.primary.width
+        self.embedding = SlotEmbedding(self.slots, spec.vocab_size, width, reduction="sum")
+        self.language_embedding = nn.Embedding(len(languages) + 1, width) if languages else None
+        self.unit_heads = Heads({"parallel": ParallelHeads(1, semantic.vocab_size, width)})
+        self.heads = Heads({"parallel": ParallelHeads(self.slots, spec.vocab_size, width)} if parallel_heads else {})
+        for name, conf in local_options(local, local_conf or {}).items():
+            self.heads[name] = local_transformers[name](None, spec, self.slots, width, shared_head, **conf)
+
+    @property
+    def units(self) -> UnitStage:
+        """The semantic stage, for `generate`."""
+        return UnitStage(self.semantic, self.primary, self.unit_heads, self.language_embedding)
+
+    def forward(
+        self,
+        semantic: Tensor,
+        semantic_lengths: Tensor,
+        codes: Tensor,
+        codes_lengths: Tensor,
+        language: Tensor | None = None,
+    ) -> CoreLMOutput:
+        """Teacher-forced scores of every unit, every code and the ends of both.
+
+        Args:
+            semantic: (B, U) int64 units, right-padded.
+            semantic_lengths: (B,) int64.
+            codes: (B, T, N) int64, right-padded.
+            codes_lengths: (B,) int64 frames.
+            language: (B,) int64, 0 for one that is not told; None for all of them so.
+
+        Returns:
+            The scores; a row that is trained without its units has none for them.
+        """
+        given = self.draw_given(len(codes), codes.device)
+        prefix, keep = self.units.embed(semantic, semantic_lengths * given, language)
+        prefix, mask = close_gaps(prefix, keep)
+        targets = self.targets(codes, codes_lengths)
+        step_lengths = self.layout.num_steps(codes_lengths + 1)
+        steps = self.embedding.step(self.inputs(targets, self.spec.eos_id))
+        hidden = self.primary.read(prefix, mask, steps, step_lengths)
+        # where the prefix was moved to, its targets are moved as well
+        next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
+        moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
+        units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
+        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units)
+
+    def _score_units(self, hidden: Tensor, targets: Tensor, counted: Tensor) -> HeadScores:
+        targets = targets[counted][:, None]
+        logits, mask = self.unit_heads["parallel"](hidden[counted], targets)
+        weights = mask.to(torch.promote_types(hidden.dtype, torch.float32))
+        return HeadScores(logits, targets, weights, weights.sum())
+
+    def conditions(
+        self,
+        semantic: Tensor,
+        semantic_lengths: Tensor,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+        language: Tensor | None = None,
+    ) -> JointConditions:
+        """What codes are generated from.
+
+        Args:
+            semantic: (B, U) int64 units of prompt and speech, right-padded.
+            semantic_lengths: (B,) int64.
+            prompt: (B, T', N) int64 codes that the speech begins with, right-padded.
+            prompt_lengths: (B,) int64 frames, multiples of S.
+            language: (B,) int64, 0 for one that is not told; None for all of them so.
+
+        Returns:
+            The conditions.
+
+        Raises:
+            ValueError: if a prompt does not fill its last step.
+        """
+        if bool((prompt_lengths % self.stacking).any()):
+            raise ValueError(f"prompts must have a multiple of {self.stacking} frames, got {prompt_lengths.tolist()}")
+        steps = stack_frames(prompt, self.stacking, self.spec.eos_id)
+        language = torch.zeros_like(semantic_lengths) if language is None else language
+        given = torch.ones_like(semantic_lengths, dtype=torch.bool)
+        lengths = num_steps(prompt_lengths, self.stacking)
+        return JointConditions(semantic, semantic_lengths, steps, lengths, language, given)
+
+    def room(self, conditions: JointConditions) -> Tensor:
+        """Frames that still fit into the context: (B,) int64."""
+        return self.primary.room(self._prefix(conditions)[1]) * self.stacking
+
+    def first_codes(self, conditions: JointConditions) -> Tensor:
+        """The last step of the prompt, or the one of EOS that stands before all: (B, M) int64."""
+        last = (conditions.prompt_lengths * conditions.given)[:, None, None].expand(-1, 1, self.slots)
+        return self._acoustic(conditions).gather(1, last)[:, 0]
+
+    def prefill(self, conditions: JointConditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
+        prefix, mask = self._prefix(conditions)
+        return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(prefix)))
+
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.step(self.embedding.step(codes), state)
+
+    def _acoustic(self, conditions: JointConditions) -> Tensor:
+        """The step of EOS and the prompt: (B, 1 + K, M)."""
+        return nn.functional.pad(conditions.prompt, (0, 0, 1, 0), value=self.spec.eos_id)
+
+    def _prefix(self, conditions: JointConditions) -> tuple[Tensor, Tensor]:
+        """Everything before the first step's input, left-padded, and its mask."""
+        units, keep = self.units.embed(
+            conditions.units, conditions.unit_lengths * conditions.given, conditions.language
+        )
+        steps = self.primary.embed_steps(self.embedding.step(self._acoustic(conditions)))
+        before = length_mask(conditions.prompt_lengths * conditions.given, steps.shape[1])
+        return close_gaps(torch.cat((units, steps), dim=1), torch.cat((keep, before), dim=1))
+
+
+def _check(primary: str, local: str | Sequence[str], parallel_heads: bool, languages: Sequence[str]) -> None:
+    if primary != "prefix":
+        raise ValueError(f"primary must be prefix with corelm gpst, got {primary!r}")
+    if local == "none" and not parallel_heads:
+        raise ValueError("parallel_heads must be true with local none, got false: nothing could predict a code")
+    if isinstance(languages, str) or not all(isinstance(name, str) and name for name in languages):
+        raise ValueError(f"languages must be a list of names, got {languages!r}")
+    if len(set(languages)) != len(languages):
+        raise ValueError(f"languages must differ from each other, got {list(languages)}")
