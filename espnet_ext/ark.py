@@ -24,6 +24,39 @@ def _backend() -> ModuleType:
 
 
 @contextmanager
+def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write NAME.ark, NAME.scp and the table of lengths; they appear when the block ends without an error."""
+    ark, scp = directory / f"{name}.ark", directory / f"{name}.scp"
+    if "," in str(directory) or str(directory) != str(directory).strip():
+        raise ValueError(
+            f"directory of {name} must have no comma and no outer space in its name, got {str(directory)!r}"
+        )
+    lengths: dict[str, int] = {}
+    with atomic_path(scp) as new_scp:
+        with (
+            atomic_path(ark) as new_ark,
+            _backend().WriteHelper(f"ark,scp:{new_ark},{new_scp}") as archive,
+        ):
+
+            def write(utterance: str, rows: np.ndarray) -> None:
+                if lengths and utterance <= next(reversed(lengths)):
+                    raise ValueError(
+                        f"{name} must be written in C-locale order, got {utterance} after {next(reversed(lengths))}"
+                    )
+                # a Kaldi archive holds integers as int32 vectors only
+                archive[utterance] = np.ascontiguousarray(rows, dtype=np.int32).reshape(-1)
+                lengths[utterance] = len(rows)
+
+            yield write
+            # between the two renames old offsets would point into the new archive
+            archive.close()
+            scp.unlink(missing_ok=True)
+        text = new_scp.read_text(encoding="utf-8")
+        new_scp.write_text(text.replace(f" {new_ark}:", f" {ark}:"), encoding="utf-8")
+        write_scp(directory / lengths_name, lengths)
+
+
+@contextmanager
 def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
     """Write codes.ark, codes.scp and utt2num_frames; they appear when the block ends without an error.
 
@@ -36,36 +69,37 @@ def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]
     Raises:
         ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
     """
-    ark, scp = directory / "codes.ark", directory / "codes.scp"
-    if "," in str(directory) or str(directory) != str(directory).strip():
-        raise ValueError(
-            f"directory of codes must have no comma and no outer space in its name, got {str(directory)!r}"
-        )
-    frames: dict[str, int] = {}
-    with atomic_path(scp) as new_scp:
-        with (
-            atomic_path(ark) as new_ark,
-            _backend().WriteHelper(f"ark,scp:{new_ark},{new_scp}") as archive,
-        ):
+    with _archive_writer(directory, "codes", "utt2num_frames") as archive:
 
-            def write(utterance: str, codes: np.ndarray) -> None:
-                if codes.ndim != 2 or not codes.size:
-                    raise ValueError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
-                if frames and utterance <= next(reversed(frames)):
-                    raise ValueError(
-                        f"codes must be written in C-locale order, got {utterance} after {next(reversed(frames))}"
-                    )
-                # a Kaldi archive holds integers as int32 vectors only
-                archive[utterance] = np.ascontiguousarray(codes, dtype=np.int32).reshape(-1)
-                frames[utterance] = len(codes)
+        def write(utterance: str, codes: np.ndarray) -> None:
+            if codes.ndim != 2 or not codes.size:
+                raise ValueError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
+            archive(utterance, codes)
 
-            yield write
-            # between the two renames old offsets would point into the new archive
-            archive.close()
-            scp.unlink(missing_ok=True)
-        text = new_scp.read_text(encoding="utf-8")
-        new_scp.write_text(text.replace(f" {new_ark}:", f" {ark}:"), encoding="utf-8")
-        write_scp(directory / "utt2num_frames", frames)
+        yield write
+
+
+@contextmanager
+def units_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write semantic.ark, semantic.scp and utt2num_units; they appear when the block ends without an error.
+
+    Args:
+        directory: made when missing; semantic.scp names semantic.ark by this path
+
+    Yields:
+        A function of an utterance id and its (T,) integer units; ids come sorted as in the C locale.
+
+    Raises:
+        ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+    """
+    with _archive_writer(directory, "semantic", "utt2num_units") as archive:
+
+        def write(utterance: str, units: np.ndarray) -> None:
+            if units.ndim != 1 or not units.size:
+                raise ValueError(f"units of {utterance} must be (T,) with T > 0, got shape {units.shape}")
+            archive(utterance, units)
+
+        yield write
 
 
 def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> np.ndarray:

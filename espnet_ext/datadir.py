@@ -133,6 +133,21 @@ def write_skipped(path: Path | str, skipped: Mapping[str, str]) -> None:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
+def read_skipped(path: Path | str) -> dict[str, str]:
+    """Utterance → reason, as `write_skipped` wrote it; empty without such a file.
+
+    Args:
+        path: the list.
+
+    Returns:
+        The table.
+    """
+    if not Path(path).is_file():
+        return {}
+    lines = (line.partition("\t") for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return {utterance: reason for utterance, _, reason in lines}
+
+
 def skipped_summary(skipped: Mapping[str, str], most: int = 3) -> str:
     """One line for the log: how many of every reason and the first few names.
 

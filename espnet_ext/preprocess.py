@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.semantic.units import deduplicate
 from espnet_ext.text import TextTokenizer
 
 Array = NDArray[np.int64]
@@ -47,10 +48,14 @@ class CodecLMPreprocessor:
         spec: the codec's facts.
         prompt_frames: longest prompt; a longer one is cropped, at random in training and at its end otherwise.
         train: whether crops are random.
+        deduplicates: whether the model sees codes without repetitions, semantic units for example.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, spec: CodecSpec, prompt_frames: int, train: bool) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, spec: CodecSpec, prompt_frames: int, train: bool, deduplicates: bool = False
+    ) -> None:
         self.tokenizer, self.spec, self.prompt_frames, self.train = tokenizer, spec, prompt_frames, train
+        self.deduplicates = deduplicates
 
     def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
         """The arrays of one utterance: text (U,), codes (T, N), prompt (T', N), as far as they are given.
@@ -74,6 +79,8 @@ class CodecLMPreprocessor:
                     raise ValueError(f"{utt_id}: {error}") from None
             else:
                 arrays[name] = frames_of(value, self.spec, f"{name} of {utt_id}")
+        if self.deduplicates and "codes" in arrays:
+            arrays["codes"] = deduplicate(arrays["codes"][:, 0])[:, None]
         prompt = arrays.get("prompt", np.zeros((0, self.spec.num_codebooks), dtype=np.int64))
         arrays["prompt"] = self._crop(prompt)
         return arrays
@@ -85,7 +92,7 @@ class CodecLMPreprocessor:
 
 
 def collate(batch: Collection[tuple[str, dict[str, Array]]]) -> tuple[list[str], dict[str, Tensor]]:
-    """A padded batch: ids, and per name the arrays (B, longest, …) with `{name}_lengths` (B,).
+    """A padded batch: ids, and per name the arrays (B, longest, …) with `{name}_lengths` (B,), single numbers as (B,).
 
     Args:
         batch: ids and arrays of the utterances.
@@ -97,6 +104,9 @@ def collate(batch: Collection[tuple[str, dict[str, Array]]]) -> tuple[list[str],
     tensors: dict[str, Tensor] = {}
     for name in next(iter(batch))[1]:
         rows = [torch.from_numpy(arrays[name]) for _, arrays in batch]
+        if rows[0].dim() == 0:
+            tensors[name] = torch.stack(rows)
+            continue
         tensors[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         tensors[f"{name}_lengths"] = torch.tensor([len(row) for row in rows])
     return utt_ids, tensors

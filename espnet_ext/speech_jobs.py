@@ -1,70 +1,39 @@
-"""Speech for a shard of texts: what a worker does for `codec_lm_inference`."""
+"""Speech for a shard of utterances: what a worker does for a command that decodes a corpus."""
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from espnet_ext.ark import load_codes_entry
+from espnet_ext.codec import Codec
 from espnet_ext.codec.audio import write_wav
-from espnet_ext.inference import CodecLM, DecodeOptions, Speech, Timing
+from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.inference import CodecLM
+from espnet_ext.speech import Speech, Timing
 
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model by name.
+class Speaking(Protocol):
+    """A model that makes speech and counts its costs."""
 
-    Attributes:
-        exp: experiment directory.
-        model_file: weights inside of it; None for the average of the best epochs.
-        device: where the language model runs, cpu or cuda.
-    """
+    timing: Timing
 
-    exp: Path
-    model_file: str | None = None
-    device: str = "cpu"
-
-    def load(self) -> CodecLM:
-        """The model of this process, loaded once unless its config.yaml changes.
-
-        Returns:
-            The model.
-
-        Raises:
-            FileNotFoundError: if a file of it is missing.
-            ValueError: if the files do not fit each other, or there is no such device.
-        """
-        config = self.exp / "config.yaml"
-        modified_ns = config.stat().st_mtime_ns if config.is_file() else 0
-        return _load_once(self.exp.absolute(), self.model_file, self.device, modified_ns)
+    @property
+    def codec(self) -> Codec:
+        """What makes its waveforms."""
 
 
-@functools.lru_cache(maxsize=1)
-def _load_once(exp: Path, model_file: str | None, device: str, modified_ns: int) -> CodecLM:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
-    return CodecLM.from_experiment(exp, model_file, device)
-
-
-@dataclass(frozen=True)
-class SpeechJob:
-    """One utterance to be spoken.
-
-    Attributes:
-        text: what to say.
-        prompt: place of the speaker prompt's codes in an archive; empty for none.
-        wav: file to write.
-    """
-
-    text: str
-    prompt: str
-    wav: Path
+Model_co = TypeVar("Model_co", bound=Speaking, covariant=True)
+Job = TypeVar("Job")
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -82,71 +51,183 @@ class Spoken:
     logprob: float
 
 
+class Voice(ABC, Generic[Model_co, Job, Given]):
+    """Who speaks, and how, in plain values, so that every worker can be told.
+
+    Attributes:
+        material: what a job names, for the reason why it could not be read.
+    """
+
+    material: ClassVar[str]
+
+    @abstractmethod
+    def load(self) -> Model_co:
+        """The model of this process, loaded once unless its files change.
+
+        Returns:
+            The model.
+
+        Raises:
+            FileNotFoundError: if a file of it is missing.
+            ValueError: if the files do not fit each other, or there is no such device.
+        """
+
+    @abstractmethod
+    def read(self, utterance: str, job: Job) -> Given:
+        """What the model needs to be given of an utterance.
+
+        Args:
+            utterance: its id, for errors.
+            job: what to speak.
+
+        Returns:
+            Arrays and text.
+
+        Raises:
+            ValueError: if something is not usable.
+            OSError: if something cannot be read.
+        """
+
+    @abstractmethod
+    def speak(self, given: Mapping[str, Given]) -> list[Speech]:
+        """Speech of utterances, all at once.
+
+        Args:
+            given: utterance → from `read`.
+
+        Returns:
+            As many.
+
+        Raises:
+            ValueError: if one of them is impossible.
+        """
+
+    @abstractmethod
+    def wavs(self, job: Job, speech: Speech) -> Mapping[Path, NDArray[np.float32]]:
+        """The audio files of an utterance: path → samples."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model by name.
+
+    Attributes:
+        exp: experiment directory.
+        model_file: weights inside of it; None for the average of the best epochs.
+        device: where the language model runs, cpu or cuda.
+    """
+
+    exp: Path
+    model_file: str | None = None
+    device: str = "cpu"
+
+    def check_device(self) -> None:
+        """Refuse a GPU where there is none.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+
+    def version(self) -> int:
+        """A number that changes with config.yaml."""
+        config = self.exp / "config.yaml"
+        return config.stat().st_mtime_ns if config.is_file() else 0
+
+
+@dataclass(frozen=True)
+class SpeechJob:
+    """One utterance to be spoken.
+
+    Attributes:
+        text: what to say.
+        prompt: place of the speaker prompt's codes in an archive; empty for none.
+        wav: file to write.
+    """
+
+    text: str
+    prompt: str
+    wav: Path
+
+
+@functools.lru_cache(maxsize=1)
+def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
+    model.check_device()
+    return CodecLM.from_experiment(exp, model.model_file, model.device)
+
+
+@dataclass(frozen=True)
+class TextVoice(Voice[CodecLM, SpeechJob, tuple[str, "NDArray[np.int64] | None"]]):
+    """A codec language model and how it is decoded.
+
+    Attributes:
+        model: the model.
+        options: how to decode.
+    """
+
+    model: Model
+    options: DecodeOptions
+
+    material: ClassVar[str] = "prompt"
+
+    def load(self) -> CodecLM:  # noqa: D102 (inherited)
+        return _load_once(self.model, self.model.exp.absolute(), self.model.version())
+
+    def read(self, utterance: str, job: SpeechJob) -> tuple[str, NDArray[np.int64] | None]:  # noqa: D102 (inherited)
+        codebooks = self.load().corelm.spec.num_codebooks
+        return job.text, load_codes_entry(job.prompt, codebooks, utterance) if job.prompt else None
+
+    def speak(self, given: Mapping[str, tuple[str, NDArray[np.int64] | None]]) -> list[Speech]:  # noqa: D102 (inherited)
+        texts, prompts = zip(*given.values(), strict=True)
+        return self.load().batch(list(given), texts, prompts, self.options)
+
+    def wavs(self, job: SpeechJob, speech: Speech) -> Mapping[Path, NDArray[np.float32]]:  # noqa: D102 (inherited)
+        return {job.wav: speech.waveform}
+
+
 def files_of(job: SpeechJob) -> Iterable[Path]:
     """The files that a job reads and makes."""
     return [job.wav, Path(job.prompt.rpartition(":")[0])] if job.prompt else [job.wav]
 
 
-def speak_shard(
-    model: Model, options: DecodeOptions, jobs: Mapping[str, SpeechJob]
-) -> tuple[dict[str, Spoken | str], Timing]:
+def speak_shard(voice: Voice[Speaking, Job, Given], jobs: Mapping[str, Job]) -> tuple[dict[str, Spoken | str], Timing]:
     """Speak utterances, all at once, into wav files.
 
     Args:
-        model: who speaks.
-        options: how to decode.
+        voice: who speaks.
         jobs: utterance → what to speak.
 
     Returns:
         Utterance → speech, or the reason why there is none; and what it cost.
     """
-    speak = model.load()
-    speak.timing = Timing()
+    model = voice.load()
+    model.timing = Timing()
     results: dict[str, Spoken | str] = {}
-    prompts = {}
+    given = {}
     for utterance, job in jobs.items():
         try:
-            prompts[utterance] = _prompt(job, speak.corelm.spec.num_codebooks, utterance)
+            given[utterance] = voice.read(utterance, job)
         except (ValueError, OSError) as error:
-            results[utterance] = f"bad prompt: {error}"
-    for utterance, speech in _speak(speak, options, jobs, prompts).items():
+            results[utterance] = f"bad {voice.material}: {error}"
+    for utterance, speech in _speak(voice, given).items():
         if isinstance(speech, str):
             results[utterance] = speech
             continue
-        write_wav(jobs[utterance].wav, speech.waveform, speak.codec.spec.sample_rate_hz)
+        for path, samples in voice.wavs(jobs[utterance], speech).items():
+            write_wav(path, samples, model.codec.spec.sample_rate_hz)
         results[utterance] = Spoken(speech.codes.astype(np.int32), speech.has_eos, speech.logprob)
-    return results, speak.timing
+    return results, model.timing
 
 
-def _prompt(job: SpeechJob, num_codebooks: int, utterance: str) -> NDArray[np.int64] | None:
-    return load_codes_entry(job.prompt, num_codebooks, utterance) if job.prompt else None
-
-
-def _speak(
-    speak: CodecLM,
-    options: DecodeOptions,
-    jobs: Mapping[str, SpeechJob],
-    prompts: Mapping[str, NDArray[np.int64] | None],
-) -> dict[str, Speech | str]:
+def _speak(voice: Voice[Speaking, Job, Given], given: Mapping[str, Given]) -> dict[str, Speech | str]:
     """Speech of all; if that is impossible, one by one, which says whose fault it is and changes nobody's speech."""
-    names = list(prompts)
-    if not names:
+    if not given:
         return {}
     try:
-        speeches = speak.batch(names, [jobs[name].text for name in names], list(prompts.values()), options)
+        return dict(zip(given, voice.speak(given), strict=True))
     except ValueError as error:
-        if len(names) == 1:
-            return {names[0]: f"cannot be spoken: {error}"}
-        alone = [_speak(speak, options, jobs, {name: prompts[name]}) for name in names]
+        if len(given) == 1:
+            return {next(iter(given)): f"cannot be spoken: {error}"}
+        alone = [_speak(voice, {name: one}) for name, one in given.items()]
         return {name: speech for result in alone for name, speech in result.items()}
-    return dict(zip(names, speeches, strict=True))
-
-
-def total(timings: Iterable[Timing]) -> Timing:
-    """The costs of several shards together.
-
-    >>> total([Timing(frames=2, seconds_lm=0.5), Timing(frames=3)]).frames
-    5
-    """
-    timings = list(timings)
-    return Timing(**{field.name: sum(getattr(one, field.name) for one in timings) for field in fields(Timing)})

@@ -95,10 +95,10 @@ class RotaryEmbedding(nn.Module):
         exponent = torch.arange(0, head_width, 2, dtype=torch.float64) / head_width
         self.register_buffer("inverse_period", base**-exponent, persistent=False)
 
-    def forward(self, start: int, length: int, dtype: torch.dtype) -> Tensor:
-        """Cosines and sines of positions start … start + length - 1: (2, length, head_width / 2)."""
-        positions = torch.arange(start, start + length, device=self.inverse_period.device)
-        angles = positions.to(self.inverse_period.dtype)[:, None] * self.inverse_period
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Cosines and sines of positions (length,) or (B, length): (2, length or B, 1, length, head_width / 2)."""
+        angles = positions.to(self.inverse_period.dtype)[..., None] * self.inverse_period
+        angles = angles if positions.dim() == 1 else angles[:, None]  # the same for all heads
         return torch.stack((angles.cos(), angles.sin())).to(dtype)
 
 
@@ -107,7 +107,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
     Args:
         x: (B, heads, length, head_width).
-        rotation: (2, length, head_width / 2) from `RotaryEmbedding`.
+        rotation: (2, …, length, head_width / 2) from `RotaryEmbedding`.
 
     Returns:
         The rotated tensor.
@@ -347,6 +347,7 @@ class Transformer(nn.Module):
         memory: Memory | None = None,
         prior: Tensor | None = None,
         scores: list[Tensor] | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Normed hidden states, (B, length, D).
 
@@ -358,12 +359,15 @@ class Transformer(nn.Module):
             memory: projected text, for blocks with cross-attention.
             prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
             scores: gets those logits, (B, cross heads, length, U) of every layer.
+            positions: (B, length) for rotary positions; None for those that follow the cache, one after the other.
 
         Returns:
             The hidden states.
         """
-        start = cache.length if cache is not None else 0
-        rotation = self.rotary(start, x.shape[1], x.dtype) if self.rotary is not None else None
+        if positions is None:
+            start = cache.length if cache is not None else 0
+            positions = torch.arange(start, start + x.shape[1], device=x.device)
+        rotation = self.rotary(positions, x.dtype) if self.rotary is not None else None
         bias = None
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]

@@ -313,12 +313,13 @@ def test_one_bad_prompt_costs_its_own_utterance_only(corpus, experiment, tmp_pat
 
 @pytest.mark.espnet
 def test_speech_does_not_depend_on_processes_and_continues(corpus, experiment, tmp_path, monkeypatch, caplog) -> None:
+    from espnet_ext import decode_command
     from espnet_ext.bin import codec_lm_inference
 
     line = ["--exp", str(experiment), "--data_dir", str(corpus / "train"), "--batch_size", "2", "--output_dir"]
     codec_lm_inference.main([*line, str(tmp_path / "alone")])
-    monkeypatch.setattr(codec_lm_inference, "STARTUP_SECONDS", 0)
-    monkeypatch.setattr(codec_lm_inference, "write_skipped", unwritable)
+    monkeypatch.setattr(decode_command, "STARTUP_SECONDS", 0)
+    monkeypatch.setattr(decode_command, "write_skipped", unwritable)
     with pytest.raises(OSError, match="No space left on device"):
         codec_lm_inference.main([*line, str(tmp_path / "two"), "--nj", "2"])
     assert not (tmp_path / "two" / "wav.scp").exists()

@@ -15,12 +15,13 @@ from espnet_ext.loss import LossWeights, codec_loss
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 UNITS = CodecSpec(num_codebooks=1, codebook_size=7, frame_rate_hz=50.0, sample_rate_hz=16000)
-POSITIONS = {"rope": {}, "learned": {"position": "learned", "max_positions": 64}}
+POSITIONS = {"rope": {}, "anew": {}, "learned": {"position": "learned", "max_positions": 64}}
 
 
 def tiny_gpst(positions="rope", stacking=1, local=("ar", "maskgit"), seed=0, scale=5.0, **options):
     """A random model in float64 and eval mode, its weights large enough for decisions to differ."""
     torch.manual_seed(seed)
+    options.setdefault("units_per_frame", 0.8 if positions == "anew" else 0.0)
     model = GPST(
         SPEC,
         UNITS,
@@ -76,7 +77,7 @@ def speak(model, conditions, name, options=SAMPLING["sampled"], names=NAMES, lim
 
 @pytest.fixture(params=list(POSITIONS))
 def positions(request):
-    """Rotary and learned positions."""
+    """Rotary positions, those of the codes going on or beginning anew, and learned ones."""
     return request.param
 
 
@@ -109,7 +110,7 @@ def test_units_step_by_step_equal_units_teacher_forced(positions):
         alone = one(batch, row)
         empty = torch.zeros(1, dtype=torch.long)
         conditions = model.units.conditions(alone["semantic"][:, :0], empty, alone["language"])
-        state = model.units.prefill(conditions, 99 if positions == "rope" else 20)
+        state = model.units.prefill(conditions, 20)
         codes = model.units.first_codes(conditions)
         for unit in [*alone["semantic"][0].tolist(), None]:
             logits.append(model.unit_heads["parallel"].logits(model.units.step(codes, state))[0])
@@ -171,9 +172,11 @@ def test_rows_of_a_batch_score_as_if_alone(positions, stacking):
 
 
 @registered
-@pytest.mark.parametrize("options", [SAMPLING["sampled"], SAMPLING["guided"]], ids=["sampled", "guided"])
-def test_every_strategy_speaks_with_a_ragged_batch_as_with_each_row_alone(name, options, stacking):
-    model, batch, prompts = shared_gpst("learned", stacking), ragged(), (2, 0, 1)
+@pytest.mark.parametrize(
+    ("options", "positions"), [(SAMPLING["sampled"], "learned"), (SAMPLING["guided"], "anew")], ids=["learned", "anew"]
+)
+def test_every_strategy_speaks_with_a_ragged_batch_as_with_each_row_alone(name, options, positions, stacking):
+    model, batch, prompts = shared_gpst(positions, stacking), ragged(), (2, 0, 1)
     limits = torch.tensor([9, 14, 11])
     together = speak(model, conditions_of(model, batch, prompts), name, options, limit=limits)
     for row in range(3):
@@ -199,9 +202,9 @@ def test_units_are_drawn_with_a_ragged_batch_as_with_each_row_alone(positions):
 
 
 @torch.no_grad()
-def test_a_prompt_is_what_the_model_would_have_said_itself(stacking):
+def test_a_prompt_is_what_the_model_would_have_said_itself(positions, stacking):
     """Going on behind a prompt equals teacher forcing over prompt and speech."""
-    model, batch = shared_gpst("rope", stacking), one(ragged(), 0)
+    model, batch = shared_gpst(positions, stacking), one(ragged(), 0)
     result = speak(model, conditions_of(model, batch, (2,)), "parallel", SAMPLING["greedy"], NAMES[:1], 6)
     spoken = torch.cat((batch["codes"][:, : 2 * stacking], result.codes), dim=1)
     forced = model(**{**batch, "codes": spoken, "codes_lengths": torch.tensor([spoken.shape[1]])})
@@ -281,6 +284,10 @@ def test_room_is_what_the_learned_context_leaves(stacking):
     [
         ({"primary": "cross_attention"}, "primary must be prefix with corelm gpst, got 'cross_attention'"),
         ({"local": "none", "parallel_heads": False}, "parallel_heads must be true with local none"),
+        (
+            {"units_per_frame": 0.5, "primary_conf": {"position": "learned"}},
+            "units_per_frame must be 0 with position learned, got 0.5",
+        ),
         ({"languages": "en"}, "languages must be a list of names, got 'en'"),
         ({"languages": ["en", "en"]}, "languages must differ from each other"),
         ({"local_drop": 1.0}, r"local_drop must be in \[0, 1\), got 1.0"),

@@ -126,7 +126,9 @@ def test_files_and_functions_stay_short(path: Path) -> None:
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             assert length <= 60, f"{node.name} has {length} lines"
             parameters = len(node.args.args) + len(node.args.kwonlyargs) - 1
-            assert node.name != "__init__" or parameters <= 10, f"a constructor has {parameters} parameters"
+            # those of a core LM are the keys of its yaml
+            most = 14 if path.parent.name == "core_lm" else 10
+            assert node.name != "__init__" or parameters <= most, f"a constructor has {parameters} parameters"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("egs2/*/*/run.sh")), ids=relative)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from espnet_ext.ark import read_codes
 from espnet_ext.bin import run
-from espnet_ext.bin.codec_lm_inference import check_codec, decode_options
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, speaker_to_utterances
+from espnet_ext.decode_command import check_codec, decode_options
+from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM
 
@@ -71,7 +72,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
-    options = decode_options(args)
+    options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
     speak = CodecLM.from_experiment(args.exp, args.model_file)

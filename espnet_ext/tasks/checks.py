@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from espnet_ext.checkpoint import check_weights, read_weights
-from espnet_ext.codec import read_codec_info
+from espnet_ext.codec import INFO_NAME, read_codec_info
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp
+from espnet_ext.semantic import INFO_NAME as SEMANTIC_INFO_NAME
+from espnet_ext.semantic import read_semantic_info
 from espnet_ext.text import TextTokenizer
-
-CODES = ("codes", "prompt")
 
 
 def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
@@ -47,13 +47,30 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprint: str) -> None:
-    """Refuse data files that lack utterances, whose archives are incomplete, or whose codes another codec made.
+def check_names(data: list[tuple[str, str, str]], required: Iterable[str], part: str) -> None:
+    """Refuse data that lack what the core LM reads.
+
+    Args:
+        data: path, name and type of each data file; none where nothing is to be read.
+        required: names that must be there.
+        part: "train" or "valid".
+
+    Raises:
+        ValueError: naming the first that is missing.
+    """
+    names = [name for _, name, _ in data]
+    for name in required:
+        if names and name not in names:
+            raise ValueError(f"{part}_data_path_and_name_and_type must name {list(required)}, got {names}")
+
+
+def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprints: Mapping[str, str]) -> None:
+    """Refuse data files that lack utterances, whose archives are incomplete, or that another tokenizer made.
 
     Args:
         data: path, name and type of each data file.
         shape_files: tables whose first column is what will be read.
-        fingerprint: of the codec the model is for.
+        fingerprints: name of data → fingerprint of the tokenizer that must have made them.
 
     Raises:
         FileNotFoundError: naming an archive or a codec_info.yaml that is missing.
@@ -67,12 +84,32 @@ def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerp
             raise ValueError(
                 f"{path} must hold every utterance of {shape_files[0]}: no {lacking[0]} ({len(lacking)} such)"
             )
-        if name in CODES:
-            found = read_codec_info(Path(path).parent).fingerprint
-            if found != fingerprint:
-                raise ValueError(f"{path} must hold codes of codec {fingerprint[:12]}…, got {found[:12]}…")
+        if name in fingerprints:
+            check_maker(path, fingerprints[name])
         if kind == "kaldi_ark":
             check_archives(path, table)
+
+
+def check_maker(path: str, fingerprint: str) -> None:
+    """Refuse codes or units that another tokenizer made than the model's.
+
+    Args:
+        path: scp file, beside which lie codec_info.yaml, semantic_info.yaml or both.
+        fingerprint: of the model's tokenizer.
+
+    Raises:
+        FileNotFoundError: if neither is there.
+        ValueError: naming both fingerprints, if they differ.
+    """
+    folder = Path(path).parent
+    found = []
+    if (folder / SEMANTIC_INFO_NAME).is_file():
+        found.append(read_semantic_info(folder).fingerprint)
+    if not found or (folder / INFO_NAME).is_file():
+        found.append(read_codec_info(folder).fingerprint)
+    names = " and ".join(f"{one[:12]}…" for one in found)
+    if fingerprint not in found:
+        raise ValueError(f"{path} must hold codes of codec {fingerprint[:12]}…, got {names}")
 
 
 def check_archives(scp: str, table: Mapping[str, str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,18 @@ import torch
 from typeguard import typechecked
 
 from espnet_ext.checkpoint import atomic_saves
-from espnet_ext.codec import copy_codec, read_codec_info
-from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM, corelms, local_options
 from espnet_ext.espnet_model import ESPnetCodecLMModel
 from espnet_ext.g2p import g2ps
+from espnet_ext.joint_preprocess import JointPreprocessor
 from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import Primary, attention_priors, primaries
-from espnet_ext.tasks.bpe import check_bpe, copy_bpe
-from espnet_ext.tasks.checks import check_data, check_earlier_run, report_unknown_tokens
-from espnet_ext.text import TOKEN_TYPES, TextSplitter, TextTokenizer, read_token_list
+from espnet_ext.tasks.checks import check_data, check_earlier_run, check_names
+from espnet_ext.tasks.facts import codec_facts, spec_of
+from espnet_ext.tasks.inputs import inputs_of
+from espnet_ext.text import TOKEN_TYPES
 from espnet_ext.text_cleaners import CLEANERS
 from espnet_ext.torchaudio_shim import import_torchaudio
 
@@ -40,7 +41,7 @@ from espnet2.utils.types import str_or_none  # noqa: E402
 
 from espnet_ext.tasks import dry_run  # noqa: E402
 
-CODEC_DIRECTORY = "codec"
+TASK_OPTIONS = 7  # parameters of a core LM, its facts included, that stand before its own
 
 corelm_choices = ClassChoices(
     "corelm", {name: corelms[name] for name in corelms}, type_check=CoreLM, default="codec_lm"
@@ -104,7 +105,14 @@ class CodecLMTask(AbsTask):
         group.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS), help="Text cleaning")
         group.add_argument("--g2p", default="none", choices=list(g2ps), help="What makes phones for token_type phn")
         group.add_argument("--codec_info", type=str_or_none, default=None, help="codec_info.yaml of the codes")
+        group.add_argument("--semantic_info", type=str_or_none, default=None, help="semantic_info.yaml of the units")
         group.add_argument("--prompt_sec", type=float, default=3.0, help="Longest speaker prompt in seconds")
+        group.add_argument(
+            "--crop_sec", type=float, default=0.0, help="gpst: longest utterance; 0: no limit"
+        )
+        group.add_argument(
+            "--join_prompt", type=float, default=0.0, help="gpst: probability to train an utterance behind its prompt"
+        )
         group.add_argument("--frame_stacking_factor", type=int, default=1, help="Frames per primary step, S")
         group.add_argument(
             "--matmul_precision",
@@ -132,20 +140,19 @@ class CodecLMTask(AbsTask):
 
     @classmethod
     @typechecked
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor:
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor | JointPreprocessor:
         """The preprocessor; it works before the model is built, too."""
-        spec = codec_spec(args)
-        return CodecLMPreprocessor(build_tokenizer(args), spec, prompt_frames(args, spec), train)
+        return inputs_of(args.corelm).preprocessor(args, train)
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Data every utterance has."""
-        return ("text",) if inference else ("text", "codes")
+        """Data every utterance has, whatever the core LM reads besides."""
+        return () if inference else ("codes",)
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
-        """Data an utterance may have."""
-        return ("prompt", "codes") if inference else ("prompt",)
+        """Data an utterance may have; `check_required_command_args` knows what the core LM insists on."""
+        return ("text", "prompt", "semantic", "prompt_semantic", "language", "codes")
 
     @classmethod
     @typechecked
@@ -158,22 +165,21 @@ class CodecLMTask(AbsTask):
         Returns:
             The model.
         """
-        tokens = build_tokenizer(args).tokens
-        spec = codec_spec(args)
-        prompt_frames(args, spec)  # refuses what it cannot use
-        args.token_list, args.codec_info = list(tokens), codec_facts(args)
+        inputs = inputs_of(args.corelm)
+        spec, vocabulary = spec_of(codec_facts(args)), inputs.vocabulary(args)
+        inputs.complete(args)
         weights = check_model_conf(args.model_conf)
-        # what stands before these in the constructor are options of the task, so that S is spelled in one place
-        corelms.check_options(args.corelm, args.corelm_conf, given=7)
-        args.local_conf = complete_local_conf("none" if args.local is None else args.local, args.local_conf)
+        args.corelm_conf = complete_corelm_conf(args.corelm, args.corelm_conf)
+        local = "none" if args.local is None else args.local
+        args.local_conf = complete_local_conf(local, args.local_conf)
         args.primary_conf = complete_primary_conf(args.primary, args.primary_conf)
         try:
             corelm = corelms[args.corelm](
                 spec,
-                len(tokens),
+                vocabulary,
                 primary=args.primary,
                 primary_conf=args.primary_conf,
-                local="none" if args.local is None else args.local,
+                local=local,
                 local_conf=args.local_conf,
                 frame_stacking_factor=args.frame_stacking_factor,
                 **args.corelm_conf,
@@ -193,18 +199,18 @@ class CodecLMTask(AbsTask):
         super().check_required_command_args(args)
         if args.dry_run:
             args.multiprocessing_distributed, args.ngpu = False, min(args.ngpu, 1)
-        facts, tokenizer = codec_facts(args), build_tokenizer(args)
+        inputs = inputs_of(args.corelm)
+        inputs.check(args)
         for part in ("train", "valid"):
             data = getattr(args, f"{part}_data_path_and_name_and_type")
-            check_data(data, getattr(args, f"{part}_shape_file"), facts["fingerprint"])
+            check_names(data, inputs.required, part)
+            check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints(args))
         if args.dry_run or args.collect_stats:
             return
-        same = {name: getattr(args, name) for name in ("frame_stacking_factor", "token_type", "cleaner", "g2p")}
-        same |= {"codec_info": facts, "token_list": tokenizer.tokens}
         if args.resume:
+            same = {"corelm": args.corelm, "frame_stacking_factor": args.frame_stacking_factor, **inputs.facts(args)}
             build = argparse.Namespace(**vars(args))
             check_earlier_run(Path(args.output_dir), same, lambda: cls.build_model(build))
-        check_bpe(args)
 
     @classmethod
     @typechecked
@@ -221,11 +227,9 @@ class CodecLMTask(AbsTask):
             dry_run.dry_run(cls, args)
             return
         if args.collect_stats:
-            report_unknown_tokens(args, build_tokenizer(args))
+            inputs_of(args.corelm).report(args)
         elif writes_files(args):
-            if isinstance(args.codec_info, str):
-                copy_codec(args.codec_info, Path(args.output_dir) / CODEC_DIRECTORY)
-            copy_bpe(args)
+            inputs_of(args.corelm).keep(args)
         with atomic_saves():
             super().main_worker(args)
 
@@ -239,6 +243,26 @@ def one_or_several(text: str) -> str | list[str]:
     """A name, or the names between the commas."""
     names = text.lower().split(",")
     return names if len(names) > 1 else names[0]
+
+
+def complete_corelm_conf(corelm: str, conf: dict[str, Any]) -> dict[str, Any]:
+    """The core LM's own options with all defaults.
+
+    Args:
+        corelm: option of the task.
+        conf: option of the task.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: if one is unknown.
+    """
+    # what stands before them in the constructor are options of the task, so that S is spelled in one place
+    corelms.check_options(corelm, conf, given=TASK_OPTIONS)
+    own = list(inspect.signature(corelms[corelm]).parameters)[TASK_OPTIONS:]
+    defaults = get_default_kwargs(corelms[corelm])
+    return {**{name: defaults[name] for name in own if name in defaults}, **conf}
 
 
 def complete_local_conf(local: str | list[str], conf: dict[str, Any]) -> dict[str, Any]:
@@ -271,55 +295,3 @@ def complete_primary_conf(primary: str, conf: dict[str, Any]) -> dict[str, Any]:
     if complete.get("prior") not in attention_priors or not isinstance(own, dict):
         return conf  # there is no prior, or the primary says what is wrong
     return {**complete, "prior_conf": {**get_default_kwargs(attention_priors[complete["prior"]]), **own}}
-
-
-def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
-    """The tokenizer of the options `token_list`, `token_type`, `bpemodel`, `cleaner` and `g2p`.
-
-    Args:
-        args: parsed options; `token_list` is a file, or the tokens themselves in a config.yaml.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        ValueError: if there is no token list.
-    """
-    if args.token_list is None:
-        raise ValueError("token_list must be a file of text tokens, got none")
-    tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
-    bpemodel = Path(args.bpemodel) if args.bpemodel else None
-    g2p = getattr(args, "g2p", "none")  # the config.yaml of the first version has none
-    return TextTokenizer(TextSplitter(args.token_type, bpemodel, args.cleaner, g2p), tokens)
-
-
-def codec_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Name, fingerprint and spec of the codec, as config.yaml keeps them.
-
-    Args:
-        args: parsed options; `codec_info` is a file, or these facts themselves in a config.yaml.
-
-    Returns:
-        The facts.
-
-    Raises:
-        ValueError: if there is no codec.
-    """
-    if args.codec_info is None:
-        raise ValueError("codec_info must be the codec_info.yaml of the codes, got none")
-    if not isinstance(args.codec_info, str):
-        return dict(args.codec_info)
-    info = read_codec_info(args.codec_info)
-    return {"codec": info.codec, "fingerprint": info.fingerprint, "spec": asdict(info.spec)}
-
-
-def codec_spec(args: argparse.Namespace) -> CodecSpec:
-    """The codec's facts that a model needs."""
-    return CodecSpec(**codec_facts(args)["spec"])
-
-
-def prompt_frames(args: argparse.Namespace, spec: CodecSpec) -> int:
-    """Longest speaker prompt in codec frames."""
-    if args.prompt_sec < 0:
-        raise ValueError(f"prompt_sec must be at least 0, got {args.prompt_sec}")
-    return round(args.prompt_sec * spec.frame_rate_hz)

@@ -19,13 +19,14 @@ from espnet2.utils.types import str_or_none
 from torch import Tensor
 
 from espnet_ext.atomic import atomic_path
-from espnet_ext.codes import CodecSpec
 from espnet_ext.datadir import read_scp
-from espnet_ext.preprocess import collate
+from espnet_ext.joint_preprocess import JointPreprocessor
+from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.tasks.cost import Step, count_parameters, measure_step, padded_positions
+from espnet_ext.tasks.facts import codec_facts, spec_of
 
 REPORT = "dry_run.json"
-SHAPE = "UTTERANCES,FRAMES,TOKENS[,BATCHES]"
+SHAPE = "UTTERANCES,FRAMES,TOKENS[,BATCHES]"  # tokens of the text, or semantic units
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ class Batch:
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """The options of a dry run, besides ESPnet's `--dry_run`."""
-    group.add_argument("--dry_run_shape", type=str_or_none, default=None, help=f"Random batch instead of data: {SHAPE}")
+    group.add_argument(
+        "--dry_run_shape",
+        type=str_or_none,
+        default=None,
+        help=f"Random batch instead of data: {SHAPE}; TOKENS are semantic units with corelm gpst",
+    )
     group.add_argument(
         "--dry_run_utterances", type=int, default=None, help="Measure so many of the batch, and scale to all of them"
     )
@@ -58,14 +64,12 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def random_batch(shape: str, spec: CodecSpec, vocab_size: int, prompt_frames: int, most: int | None) -> Batch:
+def random_batch(shape: str, preprocess: CodecLMPreprocessor | JointPreprocessor, most: int | None) -> Batch:
     """A batch of random ids, all utterances of the same length.
 
     Args:
         shape: `--dry_run_shape`.
-        spec: the codec's facts.
-        vocab_size: ids of the text.
-        prompt_frames: of every speaker prompt.
+        preprocess: of the task, which knows the numbers of ids, and the length of speaker prompts.
         most: utterances to make at most.
 
     Returns:
@@ -78,16 +82,39 @@ def random_batch(shape: str, spec: CodecSpec, vocab_size: int, prompt_frames: in
     if len(words) not in (3, 4) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise ValueError(f"dry_run_shape must be {SHAPE}, positive whole numbers, got {shape!r}")
     utterances, frames, tokens, *batches = map(int, words)
-    rows = min(utterances, most or utterances)
-    generator = torch.Generator().manual_seed(0)
-    sizes = {"text": (rows, tokens), "codes": (rows, frames, spec.num_codebooks)}
-    sizes["prompt"] = (rows, prompt_frames, spec.num_codebooks)
-    tensors = {}
-    for name, size in sizes.items():
-        largest = vocab_size if name == "text" else spec.codebook_size
-        tensors[name] = torch.randint(largest, size, generator=generator)
+    rows, spec = min(utterances, most or utterances), preprocess.spec
+    # name → ids there are, and shape
+    wanted: dict[str, tuple[int, tuple[int, ...]]] = {}
+    if isinstance(preprocess, JointPreprocessor):
+        wanted["semantic"] = preprocess.semantic.codebook_size, (rows, tokens)
+    else:
+        wanted["text"] = len(preprocess.tokenizer.tokens), (rows, tokens)
+    wanted["codes"] = spec.codebook_size, (rows, frames, spec.num_codebooks)
+    if not isinstance(preprocess, JointPreprocessor):
+        wanted["prompt"] = spec.codebook_size, (rows, preprocess.prompt_frames, spec.num_codebooks)
+    generator, tensors = torch.Generator().manual_seed(0), {}
+    for name, (ids, size) in wanted.items():
+        tensors[name] = torch.randint(ids, size, generator=generator)
         tensors[f"{name}_lengths"] = torch.full((rows,), size[1])
     return Batch(f"random ids, dry_run_shape {shape}", tensors, utterances, batches[0] if batches else 0, 1.0)
+
+
+def cropped(shapes: Sequence[Mapping[str, list[int]]], frames: int) -> list[dict[str, list[int]]]:
+    """The shape tables as training sees them: of a longer utterance only so many frames, and its share of units.
+
+    Args:
+        shapes: utterance → shape, one table per shape file; that of the codes has two numbers, (T, N).
+        frames: longest utterance; 0 for no limit.
+
+    Returns:
+        Tables of lengths.
+
+    >>> cropped([{"a": [40]}, {"a": [100, 8]}], 50)
+    [{'a': [20]}, {'a': [50]}]
+    """
+    codes = next((table for table in shapes if all(len(shape) == 2 for shape in table.values())), None)
+    share = {u: min(1.0, frames / shape[0]) for u, shape in codes.items()} if codes is not None and frames else {}
+    return [{u: [round(shape[0] * share.get(u, 1.0))] for u, shape in table.items()} for table in shapes]
 
 
 def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
@@ -122,6 +149,7 @@ def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
     )
     batches = [list(batch) for batch in sampler]
     shapes = [{u: [int(n) for n in s.split(",")] for u, s in read_scp(path).items()} for path in options.shape_files]
+    shapes = cropped(shapes, round(args.crop_sec * spec_of(codec_facts(args)).frame_rate_hz))
     sizes = padded_positions(batches, shapes)
     names = batches[sizes.index(max(sizes))]
     longest = sorted(names, key=lambda name: -sum(table[name][0] for table in shapes))
@@ -144,7 +172,7 @@ def report(args: argparse.Namespace, model: torch.nn.Module, batch: Batch, step:
         Names and values.
     """
     tensors, corelm = batch.tensors, model.corelm
-    rows = len(tensors["text"])
+    rows, tokens = len(tensors["codes"]), tensors["text_lengths" if corelm.reads == "text" else "semantic_lengths"]
     scale = batch.utterances / rows
     steps = corelm.layout.num_steps(tensors["codes_lengths"] + 1)
     # the optimizer has the same work to do for any batch
@@ -162,8 +190,8 @@ def report(args: argparse.Namespace, model: torch.nn.Module, batch: Batch, step:
             "frames": int(tensors["codes_lengths"].sum()),
             "longest_frames": tensors["codes"].shape[1],
             "steps": int(steps.sum()),
-            "tokens": int(tensors["text_lengths"].sum()),
-            "prompt_frames": int(tensors["prompt_lengths"].sum()),
+            "tokens": int(tokens.sum()),
+            "prompt_frames": int(tensors["prompt_lengths"].sum()) if "prompt" in tensors else 0,
             "codes": int(tensors["codes_lengths"].sum()) * corelm.spec.num_codebooks,
         },
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
@@ -240,12 +268,12 @@ def dry_run(task: type[AbsTask], args: argparse.Namespace) -> dict[str, Any]:
     if not args.dry_run_tflops > 0:
         raise ValueError(f"dry_run_tflops must be positive, got {args.dry_run_tflops:g}")
     set_all_random_seed(args.seed)
-    preprocess = task.build_preprocess_fn(args, train=True)
+    # in the largest batch every utterance stands behind its prompt; the given shape is that of whole utterances
+    args.join_prompt = float(args.join_prompt > 0 and args.dry_run_shape is None)
     if args.dry_run_shape is None:
         batch = largest_batch(task, args)
     else:
-        sizes = len(preprocess.tokenizer.tokens), preprocess.prompt_frames
-        batch = random_batch(args.dry_run_shape, preprocess.spec, *sizes, args.dry_run_utterances)
+        batch = random_batch(args.dry_run_shape, task.build_preprocess_fn(args, train=True), args.dry_run_utterances)
     device = "cuda" if args.ngpu > 0 else "cpu"
     model = task.build_model(args).to(dtype=getattr(torch, args.train_dtype), device=device)
     optimizer = task.build_optimizers(args, model=model)[0]

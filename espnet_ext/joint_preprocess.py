@@ -1,0 +1,144 @@
+"""Semantic units and codes of an utterance as read from disk → the arrays that GPST is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espnet_ext.codes import CodecSpec
+from espnet_ext.preprocess import Array, frames_of
+from espnet_ext.semantic.units import deduplicate, lengths_agree
+
+SILENCE_NAME = "silence.npz"
+SILENCE_SEC = 0.1  # between a prompt and what follows it, arXiv:2406.00976
+UNKNOWN_LANGUAGE = 0
+
+
+class Streams(NamedTuple):
+    """Both descriptions of the same sound.
+
+    Attributes:
+        units: (T1,) int64 semantic units, with their repetitions.
+        codes: (T2, N) int64.
+    """
+
+    units: Array
+    codes: Array
+
+
+def read_silence(folder: Path) -> Streams:
+    """Both streams of silence, from the silence.npz of a token directory.
+
+    Args:
+        folder: written by semantic_tokens.
+
+    Returns:
+        The streams.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+    """
+    path = folder / SILENCE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"silence not found: {path} (espnet_ext.bin.semantic_tokens writes it)")
+    with np.load(path) as content:
+        return Streams(content["units"].astype(np.int64), content["codes"].astype(np.int64))
+
+
+class JointPreprocessor:
+    """Shapes and checks units and codes, joins an utterance to its prompt, crops both streams, de-duplicates.
+
+    Args:
+        spec: the codec's facts.
+        semantic: those of the semantic tokenizer.
+        deduplicates: whether the model sees the units without repetitions.
+        languages: names of languages; ids begin with 1.
+        crop_sec: longest utterance, cropped at random; 0 for no limit.
+        prompt_sec: longest prompt that an utterance is joined to, cropped at random.
+        join_prompt: probability that an utterance is joined to its prompt, as long recordings of one speaker would do.
+        silence: both streams of it, to stand in between; needed for joining.
+    """
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        semantic: CodecSpec,
+        deduplicates: bool,
+        languages: Sequence[str] = (),
+        crop_sec: float = 0.0,
+        prompt_sec: float = 0.0,
+        join_prompt: float = 0.0,
+        silence: Streams | None = None,
+    ) -> None:
+        self.spec, self.semantic, self.deduplicates = spec, semantic, deduplicates
+        self.languages = {name: index for index, name in enumerate(languages, start=UNKNOWN_LANGUAGE + 1)}
+        self.crop_sec, self.prompt_sec, self.join_prompt = crop_sec, prompt_sec, join_prompt
+        self.silence = None if silence is None else self._cut(silence, 0, SILENCE_SEC)
+
+    def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
+        """The arrays of one utterance: semantic (U,), codes (T, N), language ().
+
+        Args:
+            utt_id: names the utterance in errors.
+            data: "semantic" and "codes" flattened, "prompt_semantic" and "prompt" likewise, "language" a name, as far
+                as they are given.
+
+        Returns:
+            int64 arrays.
+
+        Raises:
+            ValueError: if ids are out of range, a language is unknown, or units and codes cannot be of the same sound.
+        """
+        streams = self._read(data, utt_id, "semantic", "codes")
+        if "prompt" in data and np.random.rand() < self.join_prompt:
+            streams = self._join(self._read(data, utt_id, "prompt_semantic", "prompt"), streams)
+        streams = self._crop(streams, self.crop_sec)
+        units = deduplicate(streams.units) if self.deduplicates else streams.units
+        language = self._language(str(data.get("language", "")), utt_id)
+        return {"semantic": units, "codes": streams.codes, "language": np.asarray(language)}
+
+    def _read(self, data: Mapping[str, str | NDArray[np.integer]], utt_id: str, units: str, codes: str) -> Streams:
+        flat_units, flat_codes = data[units], data[codes]
+        if isinstance(flat_units, str) or isinstance(flat_codes, str):
+            raise ValueError(f"{units} and {codes} of {utt_id} must be of type kaldi_ark, got text")
+        streams = Streams(
+            frames_of(flat_units, self.semantic, f"{units} of {utt_id}")[:, 0],
+            frames_of(flat_codes, self.spec, f"{codes} of {utt_id}"),
+        )
+        (count, frames), rate, frame_rate = map(len, streams), self.semantic.frame_rate_hz, self.spec.frame_rate_hz
+        if not lengths_agree(count, rate, frames, frame_rate):
+            raise ValueError(
+                f"{units} and {codes} of {utt_id} must be of the same sound, got {count} units ({count / rate:.2f} s) "
+                f"and {frames} frames ({frames / frame_rate:.2f} s)"
+            )
+        return streams
+
+    def _join(self, prompt: Streams, streams: Streams) -> Streams:
+        assert self.silence is not None, "the task reads it where it is needed"
+        parts = (self._crop(prompt, self.prompt_sec), self.silence, streams)
+        return Streams(np.concatenate([part.units for part in parts]), np.concatenate([part.codes for part in parts]))
+
+    def _crop(self, streams: Streams, seconds: float) -> Streams:
+        frames = round(seconds * self.spec.frame_rate_hz)
+        surplus = len(streams.codes) - frames
+        if frames == 0 or surplus <= 0:
+            return streams
+        return self._cut(streams, np.random.randint(surplus + 1) / self.spec.frame_rate_hz, seconds)
+
+    def _cut(self, streams: Streams, start: float, seconds: float) -> Streams:
+        ends = [
+            slice(round(start * rate), round(start * rate) + round(seconds * rate))
+            for rate in (self.semantic.frame_rate_hz, self.spec.frame_rate_hz)
+        ]
+        return Streams(streams.units[ends[0]], streams.codes[ends[1]])
+
+    def _language(self, name: str, utt_id: str) -> int:
+        if not self.languages or not name:
+            return UNKNOWN_LANGUAGE
+        if name not in self.languages:
+            raise ValueError(f"language of {utt_id} must be one of {list(self.languages)}, got {name!r}")
+        return self.languages[name]
