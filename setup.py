@@ -55,5 +55,5 @@ setup(
     extras_require={**EXTRAS, "all": sorted({item for items in EXTRAS.values() for item in items})},
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
-    entry_points={"espnet_ext.decoding": [], "espnet_ext.codec": [], "espnet_ext.g2p": []},
+    entry_points={"espnet_ext.decoding": [], "espnet_ext.codec": [], "espnet_ext.g2p": [], "espnet_ext.semantic": []},
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espnet_ext.ark import codes_writer, load_codes_entry, read_codes
+from espnet_ext.ark import codes_writer, load_codes_entry, read_codes, units_writer
 
 pytest.importorskip("kaldiio")
 
@@ -86,3 +86,19 @@ def test_a_wrong_pointer_is_a_one_line_error(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="integers of 7 codebooks"):
         load_codes_entry(pointer, 7)
+
+
+def test_units_are_codes_of_one_codebook(tmp_path: Path) -> None:
+    with units_writer(tmp_path) as write:
+        write("a-1", np.array([5, 5, 2]))
+        write("a-2", np.array([9999]))
+    assert (tmp_path / "utt2num_units").read_text() == "a-1 3\na-2 1\n"
+    table = read_codes(tmp_path / "semantic.scp", num_codebooks=1)
+    assert [table[utterance].tolist() for utterance in table] == [[[5], [5], [2]], [[9999]]]
+
+
+@pytest.mark.parametrize("bad", [np.zeros(0, np.int32), np.zeros((3, 1), np.int32)])
+def test_units_of_another_shape_are_refused(tmp_path: Path, bad: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"units of a-1 must be \(T,\) with T > 0"), units_writer(tmp_path) as write:
+        write("a-1", bad)
+    assert not (tmp_path / "semantic.scp").exists()

@@ -44,32 +44,70 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_pair(conf: dict[str, Any], pair: str) -> None:
+def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
     """Put one KEY=VALUE into the options; `merge.rate=2` is rate: 2 in the mapping merge.
 
     Args:
         conf: gets the value
         pair: in the spelling of the command line
+        option: of the command line, for errors
 
     Raises:
         ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant
     """
     name, equals, value = pair.partition("=")
     if not equals:
-        raise ValueError(f"codec_conf must be KEY=VALUE, got {pair!r}")
+        raise ValueError(f"{option} must be KEY=VALUE, got {pair!r}")
     *outer, last = name.split(".")
     for key in outer:
         conf = conf.setdefault(key, {})
         if not isinstance(conf, dict):
-            raise ValueError(f"codec_conf {key} must be given once, as a whole or in parts, got {pair!r}")
+            raise ValueError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
     try:
         conf[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"codec_conf {name} must be a yaml value, got {value!r}") from None
+        raise ValueError(f"{option} {name} must be a yaml value, got {value!r}") from None
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, conf_option: str
+) -> argparse.Namespace:
+    """The options, those of `--config` included; the repeatable KEY=VALUE option becomes a dict.
+
+    Args:
+        parser: of the command
+        arguments: command line without the program name; None takes it from the process
+        conf_option: name of the KEY=VALUE option
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: if the yaml file has an unknown option, or a KEY=VALUE has no "="
+    """
+    config = parser.parse_known_args(arguments)[0].config
+    conf: dict[str, Any] = {}
+    if config is not None:
+        content = read_yaml(config, "config")
+        known = sorted({action.dest for action in parser._actions} - {"config", "help"})
+        for key, value in content.items():
+            if key not in known:
+                raise ValueError(f"{config} must have options among {known}, got {key!r}")
+            if key == conf_option:
+                if not isinstance(value, dict):
+                    raise ValueError(f"{conf_option} in {config} must hold names and values, got {value!r}")
+                conf.update(value)
+            else:
+                parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
+    args = parser.parse_args(arguments)
+    for pair in getattr(args, conf_option):
+        add_pair(conf, pair, conf_option)
+    setattr(args, conf_option, conf)
+    return args
 
 
 def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, those of `--config` included; `codec_conf` becomes a dict.
+    """The options, checked.
 
     Args:
         arguments: command line without the program name; None takes it from the process
@@ -78,27 +116,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         The options.
 
     Raises:
-        ValueError: if the yaml file has an unknown option, or a KEY=VALUE has no "="
+        ValueError: if an option is unknown, missing or impossible
     """
-    parser = get_parser()
-    config = parser.parse_known_args(arguments)[0].config
-    conf: dict[str, Any] = {}
-    if config is not None:
-        content = read_yaml(config, "config")
-        known = sorted(set(vars(parser.parse_args([]))) - {"config"})
-        for key, value in content.items():
-            if key not in known:
-                raise ValueError(f"{config} must have options among {known}, got {key!r}")
-            if key == "codec_conf":
-                if not isinstance(value, dict):
-                    raise ValueError(f"codec_conf in {config} must hold names and values, got {value!r}")
-                conf.update(value)
-            else:
-                parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
-    args = parser.parse_args(arguments)
-    for pair in args.codec_conf:
-        add_pair(conf, pair)
-    args.codec_conf = conf
+    args = parse_options(get_parser(), arguments, "codec_conf")
     if not args.max_minutes > 0:  # NaN is not
         raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
     if args.check_rate is not None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from espnet_ext.atomic import atomic_path
 from espnet_ext.codec.base import Codec, codecs
 from espnet_ext.codes import CodecSpec
+from espnet_ext.model_info import InfoKind, fingerprint_of
 
-INFO_NAME = "codec_info.yaml"
+KIND = InfoKind("codec", "codec_info", "codec", "espnet_ext.bin.codec_fit")
+INFO_NAME = f"{KIND.info}.yaml"
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class CodecInfo:
         checkpoint: weights file.
         options: what the codec's `configure` takes.
         spec: codebooks, frame rate, sample rate.
-        fingerprint: what `codec_fingerprint` says of weights file and options.
+        fingerprint: what `fingerprint_of` says of weights file and options.
         origin: how the codec was made; for the reader, and to recognise a finished fit.
     """
 
@@ -40,31 +37,6 @@ class CodecInfo:
     spec: CodecSpec
     fingerprint: str
     origin: dict[str, object]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def codec_fingerprint(checkpoint: Path, options: Mapping[str, object]) -> str:
-    """SHA-256 of the weights and of the options if there are any: equal fingerprints make equal codes of equal audio.
-
-    Args:
-        checkpoint: weights file
-        options: what the codec is configured with
-
-    Returns:
-        The sum, hexadecimal.
-    """
-    return _fingerprint(file_sha256(checkpoint), options)
-
-
-def _fingerprint(weights: str, options: Mapping[str, object]) -> str:
-    if not options:
-        return weights
-    return hashlib.sha256(f"{weights} {json.dumps(options, sort_keys=True)}".encode()).hexdigest()
 
 
 def read_codec_info(path: Path | str) -> CodecInfo:
@@ -80,24 +52,7 @@ def read_codec_info(path: Path | str) -> CodecInfo:
         FileNotFoundError: if the file is missing
         ValueError: if it is not a complete codec_info.yaml
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / INFO_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"codec_info not found: {path} (espnet_ext.bin.codec_fit writes it)")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        options = dict(content["codec_conf"])
-        checkpoint = path.parent / options.pop("checkpoint")
-        spec = CodecSpec(**content["spec"])
-        return CodecInfo(
-            content["codec"], checkpoint, options, spec, content["fingerprint"], dict(content.get("origin") or {})
-        )
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"codec_info must be a file written by espnet_ext.bin.codec_fit, got {path} ({reason})"
-        ) from None
+    return KIND.read(path, lambda content: CodecInfo(*content[:6]))
 
 
 def write_codec_info(info: CodecInfo, path: Path) -> None:
@@ -107,16 +62,7 @@ def write_codec_info(info: CodecInfo, path: Path) -> None:
         info: the codec
         path: file to write; experiments can be moved together with the weights
     """
-    checkpoint = os.path.relpath(info.checkpoint.resolve(), path.parent.resolve())
-    content = {
-        "codec": info.codec,
-        "codec_conf": {"checkpoint": checkpoint, **info.options},
-        "spec": asdict(info.spec),
-        "fingerprint": info.fingerprint,
-        "origin": info.origin,
-    }
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    KIND.write(info, info.codec, path, {})
 
 
 def _choices(kind: type[Codec]) -> list[str]:
@@ -177,30 +123,10 @@ def save_codec(codec: Codec, name: str, directory: Path, origin: dict[str, objec
     checkpoint = directory / codec.weights_name
     with atomic_path(checkpoint) as temporary:
         codec.save(temporary)
-    fingerprint = codec_fingerprint(checkpoint, codec.options)
+    fingerprint = fingerprint_of(checkpoint, codec.options)
     info = CodecInfo(name, checkpoint, codec.options, codec.spec, fingerprint, origin)
     write_codec_info(info, directory / INFO_NAME)
     return info
-
-
-def _fits(info: CodecInfo) -> bool:
-    """Whether the weights file is there and is the one that the fingerprint vouches for."""
-    if not info.checkpoint.is_file():
-        return False
-    weights = file_sha256(info.checkpoint)
-    # the first releases left the options out
-    return info.fingerprint in (_fingerprint(weights, info.options), weights)
-
-
-def _check_weights(info: CodecInfo, described_by: Path | str) -> None:
-    if not info.checkpoint.is_file():
-        raise FileNotFoundError(f"codec file not found: {info.checkpoint} (named by {described_by})")
-    if not _fits(info):
-        found = codec_fingerprint(info.checkpoint, info.options)
-        raise ValueError(
-            f"fingerprint of codec file {info.checkpoint} must be {info.fingerprint[:12]}… as in {described_by}, "
-            f"got {found[:12]}…: it is another codec, or the file is damaged"
-        )
 
 
 def load_codec(path: Path | str) -> Codec:
@@ -218,7 +144,7 @@ def load_codec(path: Path | str) -> Codec:
     """
     info = read_codec_info(path)
     kind = codecs[info.codec]
-    _check_weights(info, path)
+    KIND.check_weights(info, path)
     codec = kind.load(info.checkpoint)
     for key in info.options:
         if key not in _choices(kind):
@@ -244,20 +170,7 @@ def copy_codec(path: Path | str, directory: Path) -> Path:
         ValueError: if the weights do not fit their fingerprint, or the directory holds another codec
     """
     info = read_codec_info(path)
-    _check_weights(info, path)
-    target = directory / INFO_NAME
-    if target.exists():
-        existing = read_codec_info(target)
-        if existing.fingerprint != info.fingerprint:
-            raise ValueError(
-                f"{directory} must hold the codec of {path} ({info.fingerprint[:12]}…), "
-                f"got {existing.codec} {existing.fingerprint[:12]}…: use another directory"
-            )
-        if _fits(existing):
-            return target
-    checkpoint = directory / codecs[info.codec].weights_name
-    with atomic_path(checkpoint) as temporary:
-        shutil.copyfile(info.checkpoint, temporary)
-    copy = CodecInfo(info.codec, checkpoint, info.options, info.spec, info.fingerprint, info.origin)
-    write_codec_info(copy, target)
-    return target
+    weights = directory / codecs[info.codec].weights_name
+    if KIND.copy_weights(info, path, weights):
+        write_codec_info(replace(info, checkpoint=weights), directory / INFO_NAME)
+    return directory / INFO_NAME

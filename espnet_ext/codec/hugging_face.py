@@ -5,7 +5,6 @@ The networks are taken apart here, because merging needs the latents; the module
 
 from __future__ import annotations
 
-import importlib
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -17,13 +16,11 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codec.base import register_codec
+from espnet_ext.codec.hub import HubModel, plain_config
 from espnet_ext.codec.neural import NeuralCodec, Parts, build_seeded
 from espnet_ext.codec.residual import Branch, Layer, unchanged
-from espnet_ext.codec.weights import load_strictly, one_line, read_weights, write_weights
+from espnet_ext.codec.weights import load_strictly, read_weights, write_weights
 from espnet_ext.codes import CodecSpec
-from espnet_ext.torchaudio_shim import import_torchaudio
-
-_NOT_OF_THE_NETWORK = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
 class TransformersCodec(NeuralCodec):
@@ -81,16 +78,8 @@ class TransformersCodec(NeuralCodec):
         """
 
     @classmethod
-    def _import(cls) -> tuple[Any, Any]:
-        """The package's classes of the model and of its configuration."""
-        try:
-            import_torchaudio()  # transformers imports it too, and PyPI's may need the shim
-            package = importlib.import_module("transformers")
-            return getattr(package, f"{cls.class_prefix}Model"), getattr(package, f"{cls.class_prefix}Config")
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise ValueError(
-                f"codec {cls.codec_name} needs the transformers package: pip install 'transformers>=5.23,<6' ({error})"
-            ) from None
+    def _hub(cls) -> HubModel:
+        return HubModel(f"codec {cls.codec_name}", cls.class_prefix, cls.model_type, "--codec_conf checkpoint")
 
     @classmethod
     def create(
@@ -123,58 +112,20 @@ class TransformersCodec(NeuralCodec):
             raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
         if config is not None and (pretrained or checkpoint is not None or not isinstance(config, Mapping)):
             raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
-        model_class, config_class = cls._import()
+        hub = cls._hub()
         if pretrained or checkpoint is not None:
-            return cls(cls._read(model_class, str(checkpoint or cls.hub_name)))
+            return cls(hub.pretrained(str(checkpoint or cls.hub_name)))
         logging.warning("codec %s has random weights: its speech is noise", cls.codec_name)
-        unknown = sorted(set(config or {}) - set(config_class().to_dict()), key=str)  # the class would keep them
-        try:
-            if unknown:
-                raise ValueError(f"unknown: {unknown}")
-            fields = config_class(**(config or {}))
-        except Exception as error:  # each field of each configuration is checked in its own way
-            raise ValueError(
-                f"config must be fields of {config_class.__name__}, got {config!r} ({one_line(error)})"
-            ) from None
-        codec = cls(build_seeded(lambda: model_class(fields), seed))
+        fields = hub.config(config)
+        codec = cls(build_seeded(lambda: hub.classes()[0](fields), seed))
         codec.draw(seed)
         return codec
-
-    @classmethod
-    def _read(cls, model_class: Any, checkpoint: str) -> Any:
-        """The model of a directory or of the hub, nothing missing."""
-        package = importlib.import_module("transformers")
-        advice = "a local directory with config.json can be named too: --codec_conf checkpoint=PATH"
-        if not Path(checkpoint).is_dir() and (checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_file()):
-            raise FileNotFoundError(f"checkpoint of codec {cls.codec_name} must be a directory, got {checkpoint}")
-        quiet = package.utils.logging
-        verbosity = quiet.get_verbosity()
-        quiet.set_verbosity_error()  # what it would report is raised below
-        try:
-            found, _ = package.PreTrainedConfig.get_config_dict(checkpoint)
-            if found.get("model_type") != cls.model_type:
-                raise ValueError(
-                    f"checkpoint of codec {cls.codec_name} must be of model_type {cls.model_type}, "
-                    f"got {checkpoint} of {found.get('model_type')}"
-                )
-            model, report = model_class.from_pretrained(
-                checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-        except OSError as error:
-            reason = one_line(error).split(". ")[0]
-            raise OSError(f"{cls.codec_name} weights of {checkpoint} cannot be read: {reason}; {advice}") from None
-        finally:
-            quiet.set_verbosity(verbosity)
-        wrong = {kind: sorted(map(str, names))[:3] for kind, names in report.items() if names}
-        if wrong:
-            raise ValueError(f"checkpoint must hold the weights of {model_class.__name__}, got {checkpoint} ({wrong})")
-        return model
 
     @classmethod
     def load(cls, checkpoint: Path) -> Self:
         """The codec stored in a file written by `save`."""
         state, config = read_weights(checkpoint)
-        model_class, config_class = cls._import()
+        model_class, config_class = cls._hub().classes()
         if config is None:
             raise ValueError(f"codec file must hold a configuration: {checkpoint}")
         model = model_class(config_class.from_dict(config))
@@ -183,9 +134,7 @@ class TransformersCodec(NeuralCodec):
 
     def save(self, checkpoint: Path) -> None:
         """Write state dict and configuration as an npz file."""
-        config = self.network.config.to_dict()  # type: ignore[operator, union-attr]
-        kept = {key: value for key, value in config.items() if key not in _NOT_OF_THE_NETWORK}
-        write_weights(checkpoint, self.network.state_dict(), kept)
+        write_weights(checkpoint, self.network.state_dict(), plain_config(self.network))
 
 
 def _euclidean(layer: Any, table: str) -> Layer:

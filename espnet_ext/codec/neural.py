@@ -84,6 +84,13 @@ def build_seeded(build: Callable[[], T], seed: int) -> T:
         return build()
 
 
+def exactly(device: torch.device) -> AbstractContextManager[object]:
+    """On a GPU, float32 convolutions in float32, always by the same algorithm."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
 class NeuralCodec(Codec):
     """A network with a residual quantiser; subclasses build it or read it from files.
 
@@ -176,18 +183,12 @@ class NeuralCodec(Codec):
         core = max(int(self.chunk_sec * self.spec.frame_rate_hz) // rate, 1) * rate  # no group across two chunks
         return spans(frames, core, math.ceil(self.context_sec * self.spec.frame_rate_hz))
 
-    def _exactly(self) -> AbstractContextManager[object]:
-        """On a GPU, float32 convolutions in float32, always by the same algorithm."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
     def encode_utterance(self, wav: Tensor) -> Tensor:
         """Codes of one utterance: (T, N) int64."""
         hop = self.hop_samples
         whole = nn.functional.pad(wav.float(), (0, -len(wav) % hop))
         codes = []
-        with self._exactly():
+        with exactly(self.device):
             for span in self._spans(len(whole) // hop):
                 piece = whole[span.left * hop : span.right * hop].to(self.device)
                 latent = self.parts.encoder(piece[None, None])[..., span.start - span.left : span.stop - span.left]
@@ -202,7 +203,7 @@ class NeuralCodec(Codec):
         """Waveform of one utterance: (T * hop_samples,) float32."""
         hop = self.hop_samples
         wavs = []
-        with self._exactly():
+        with exactly(self.device):
             for span in self._spans(len(codes)):
                 latent = dequantise(codes[None, span.left : span.right].to(self.device), self.parts.branches)
                 wav = self.parts.decoder(latent)[0, 0]

@@ -12,6 +12,7 @@ from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stac
 from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, local_options
 from espnet_ext.core_lm.unit_stage import UnitStage
 from espnet_ext.local_transformer import Heads, ParallelHeads, SlotEmbedding, local_transformers
+from espnet_ext.options import check_number
 from espnet_ext.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
 
 
@@ -59,6 +60,9 @@ class GPST(CoreLM):
         frame_stacking_factor: S; the paper has 1.
         parallel_heads: whether there are parallel heads beside the local transformer; the paper has none.
         shared_head: whether one classifier serves all codebooks; otherwise each has its own.
+        units_per_frame: units, as the model reads them, that pass in one frame. The positions of the codes then begin
+            anew and advance by so many per frame, so that a unit and its sound have nearly the same position, which a
+            short training needs to find the one by the other. 0: they go on behind the units, as in the paper.
         languages: names of languages; with any, a position in front of all others tells which one it is.
         code_corruption: probability that a step's input codes are replaced by random ones in training.
         conditioning_dropout: probability that an utterance is trained without its units, for guidance.
@@ -85,6 +89,7 @@ class GPST(CoreLM):
         frame_stacking_factor: int = 1,
         parallel_heads: bool = True,
         shared_head: bool = True,
+        units_per_frame: float = 0.0,
         languages: Sequence[str] = (),
         code_corruption: float = 0.0,
         conditioning_dropout: float = 0.0,
@@ -93,10 +98,13 @@ class GPST(CoreLM):
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
         super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
         _check(primary, local, parallel_heads, languages)
-        self.semantic, self.languages = semantic, tuple(languages)
+        check_number("units_per_frame", units_per_frame, least=0)
+        self.semantic, self.languages, self.units_per_frame = semantic, tuple(languages), units_per_frame
         primary_conf = primary_conf or {}
         primaries.check_options(primary, primary_conf, given=2)
         self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
+        if units_per_frame and self.primary.position is not None:
+            raise ValueError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
         width = self.primary.width
         self.embedding = SlotEmbedding(self.slots, spec.vocab_size, width, reduction="sum")
         self.language_embedding = nn.Embedding(len(languages) + 1, width) if languages else None
@@ -136,7 +144,12 @@ class GPST(CoreLM):
         targets = self.targets(codes, codes_lengths)
         step_lengths = self.layout.num_steps(codes_lengths + 1)
         steps = self.embedding.step(self.inputs(targets, self.spec.eos_id))
-        hidden = self.primary.read(prefix, mask, steps, step_lengths)
+        positions = self._positions(keep, steps.shape[1])
+        if positions is not None:
+            positions = torch.cat(
+                (close_gaps(positions[:, : keep.shape[1]], keep)[0], positions[:, keep.shape[1] :]), dim=1
+            )
+        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions)
         # where the prefix was moved to, its targets are moved as well
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
@@ -190,24 +203,47 @@ class GPST(CoreLM):
         return self._acoustic(conditions).gather(1, last)[:, 0]
 
     def prefill(self, conditions: JointConditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
-        prefix, mask = self._prefix(conditions)
-        return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(prefix)))
+        prefix, mask, positions = self._prefix(conditions)
+        max_steps = torch.as_tensor(max_steps).expand(len(prefix))
+        state = self.primary.start(prefix, mask, max_steps, positions)
+        if positions is not None:
+            state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
+        return state
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.step(self.embedding.step(codes), state)
+        positions = None if state.first_position is None else state.first_position + state.step * self._advance
+        return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
+
+    @property
+    def _advance(self) -> float:
+        """Positions from one step to the next, where those of the codes begin anew."""
+        return self.stacking * self.units_per_frame
+
+    def _positions(self, units: Tensor, steps: int) -> Tensor | None:
+        """Rotary positions of units (B, P) and steps where they stand before gaps are closed: (B, P + L)."""
+        if self.units_per_frame == 0.0:
+            return None
+        first = -1 if self.language_embedding is not None else 0  # EOS has 0
+        both = (
+            torch.arange(first, first + units.shape[1], device=units.device),
+            torch.arange(steps, device=units.device, dtype=torch.float64) * self._advance,
+        )
+        return torch.cat(both).expand(len(units), -1)
 
     def _acoustic(self, conditions: JointConditions) -> Tensor:
         """The step of EOS and the prompt: (B, 1 + K, M)."""
         return nn.functional.pad(conditions.prompt, (0, 0, 1, 0), value=self.spec.eos_id)
 
-    def _prefix(self, conditions: JointConditions) -> tuple[Tensor, Tensor]:
-        """Everything before the first step's input, left-padded, and its mask."""
+    def _prefix(self, conditions: JointConditions) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Everything before the first step's input, left-padded, its mask and its positions."""
         units, keep = self.units.embed(
             conditions.units, conditions.unit_lengths * conditions.given, conditions.language
         )
         steps = self.primary.embed_steps(self.embedding.step(self._acoustic(conditions)))
         before = length_mask(conditions.prompt_lengths * conditions.given, steps.shape[1])
-        return close_gaps(torch.cat((units, steps), dim=1), torch.cat((keep, before), dim=1))
+        joined, kept = torch.cat((units, steps), dim=1), torch.cat((keep, before), dim=1)
+        positions = self._positions(keep, steps.shape[1])
+        return *close_gaps(joined, kept), None if positions is None else close_gaps(positions, kept)[0]
 
 
 def _check(primary: str, local: str | Sequence[str], parallel_heads: bool, languages: Sequence[str]) -> None:

@@ -58,12 +58,14 @@ class PrimaryState:
         memory: the text, for a primary with cross-attention.
         path: (B, frames) int64, the token of each frame as its prior expects or has seen it, likewise.
         start: positions of the cache before the first step.
+        first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
     """
 
     cache: KVCache
     memory: Memory | None = None
     path: Tensor | None = None
     start: int = 0
+    first_position: Tensor | None = None
 
     @property
     def step(self) -> int:
@@ -88,6 +90,7 @@ class PrimaryState:
             cache=self.cache.gather(rows),
             memory=None if self.memory is None else self.memory.gather(rows),
             path=None if self.path is None else self.path[rows],
+            first_position=None if self.first_position is None else self.first_position[rows],
         )
 
 

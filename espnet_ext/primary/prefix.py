@@ -84,7 +84,9 @@ class PrefixPrimary(Primary):
         prefix, mask = self._prefix(conditions)
         return PrimaryOutput(self.read(prefix, mask, steps, step_lengths)[:, prefix.shape[1] :], None)
 
-    def read(self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor) -> Tensor:
+    def read(
+        self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
 
         Args:
@@ -92,6 +94,7 @@ class PrefixPrimary(Primary):
             mask: (B, P) bool, True where the prefix has something.
             steps: (B, L, D) embedded, right-padded.
             step_lengths: (B,) int64.
+            positions: (B, P + L) rotary positions; None for one after the other.
 
         Returns:
             The hidden vectors.
@@ -102,18 +105,19 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), 0, (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        return self.transformer(x, visible_mask(keys))
+        return self.transformer(x, visible_mask(keys), positions=positions)
 
     def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
         return self.start(*self._prefix(conditions), max_steps)
 
-    def start(self, prefix: Tensor, mask: Tensor, max_steps: Tensor) -> PrimaryState:
+    def start(self, prefix: Tensor, mask: Tensor, max_steps: Tensor, positions: Tensor | None = None) -> PrimaryState:
         """The state behind a prefix.
 
         Args:
             prefix: (B, P, D) embedded, left-padded; P may be 0.
             mask: (B, P) bool, True where the prefix has something.
             max_steps: (B,) int64, most steps of each row.
+            positions: (B, P) rotary positions; None for one after the other.
 
         Returns:
             The state.
@@ -126,18 +130,20 @@ class PrefixPrimary(Primary):
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
         cache.key_mask[:, :width] = mask
         if width:
-            self.transformer(self._add_positions(prefix, 0, (~mask).sum(1)), visible_mask(mask), cache=cache)
+            x = self._add_positions(prefix, 0, (~mask).sum(1))
+            self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
         return PrimaryState(cache, start=width)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.advance(self.embed_steps(x), state)
 
-    def advance(self, x: Tensor, state: PrimaryState) -> Tensor:
+    def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
         """Hidden vector (B, D) behind one more position of any kind; the state moves on.
 
         Args:
             x: (B, D) embedded.
             state: what `start` or the last call left.
+            positions: (B,) its rotary positions; None for that behind the last one.
 
         Returns:
             The hidden vector.
@@ -146,7 +152,7 @@ class PrefixPrimary(Primary):
         padding = (~cache.key_mask).sum(1)
         x = self._add_positions(x[:, None], cache.length, padding)
         mask = cache.key_mask[:, None, None, : cache.length + 1]
-        hidden = self.transformer(x, mask, cache=cache)
+        hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
         return hidden[:, 0]
 
     def embed_text(self, ids: Tensor) -> Tensor:

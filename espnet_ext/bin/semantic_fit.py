@@ -1,0 +1,150 @@
+"""Stage semantic: make the semantic tokenizer of a corpus, and write semantic_info.yaml and the weights."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from espnet_ext.bin import run
+from espnet_ext.bin.codec_fit import choose_utterances, named_files, parse_options
+from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
+from espnet_ext.finished import digest
+from espnet_ext.semantic import INFO_NAME, create_semantic, read_semantic_info, save_semantic, semantic_tokenizers
+from espnet_ext.semantic.files import check_semantic_conf, unlearned_semantic
+from espnet_ext.semantic.jobs import read_speech
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--config", type=Path, help="yaml file of options; the command line overrides it")
+    parser.add_argument("--semantic", default="mfcc_km", help=f"one of {list(semantic_tokenizers)}")
+    parser.add_argument("--semantic_conf", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    parser.add_argument("--wav_scp", type=Path, help="audio to learn the units from")
+    parser.add_argument("--out", type=Path, help="directory for semantic_info.yaml and the weights")
+    parser.add_argument(
+        "--deduplicate", default="true", help="whether models see a unit that is repeated once: true or false"
+    )
+    parser.add_argument(
+        "--max_minutes", type=float, default=float("inf"), help="learn from a random part of this length"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
+    parser.add_argument("--nj", type=int, default=1, help="threads that compute features")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where features are computed")
+    parser.add_argument("--check", action="store_true", help="write nothing: only check that there is such a tokenizer")
+    return parser
+
+
+def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+
+    Returns:
+        The options; `deduplicate` is a bool.
+
+    Raises:
+        ValueError: if an option is unknown, missing or impossible
+    """
+    args = parse_options(get_parser(), arguments, "semantic_conf")
+    check_semantic_conf(args.semantic, args.semantic_conf)
+    if args.out is None and not args.check:
+        raise ValueError("--out must be given")
+    if str(args.deduplicate).lower() not in ("true", "false"):
+        raise ValueError(f"deduplicate must be true or false, got {args.deduplicate!r}")
+    args.deduplicate = str(args.deduplicate).lower() == "true"
+    if not args.max_minutes > 0:  # NaN is not
+        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
+    if args.nj < 1:
+        raise ValueError(f"nj must be at least 1, got {args.nj}")
+    return args
+
+
+def rate_of(wavs: dict[str, str]) -> int:
+    """Sample rate of the first readable file, which the others must have too; 0 if there is none."""
+    for wav in wavs.values():
+        try:
+            return int(soundfile.info(wav).samplerate)
+        except (soundfile.LibsndfileError, OSError):
+            continue
+    return 0
+
+
+def read_waveforms(
+    wavs: dict[str, str], utterances: Sequence[str], rate_hz: int, skipped: dict[str, str]
+) -> Iterator[np.ndarray]:
+    """Samples of the utterances at the tokenizer's rate, (samples,) float32 each, with a progress bar.
+
+    Args:
+        wavs: utterance → audio file
+        utterances: which ones, in the order in which they are read
+        rate_hz: of the tokenizer
+        skipped: gets the reason for every utterance that cannot be used
+
+    Yields:
+        One array per usable utterance.
+    """
+    found_hz = rate_of(wavs)
+    for utterance in tqdm(utterances, desc="learn units", unit="utt", mininterval=1.0):
+        try:
+            yield read_speech(wavs[utterance], found_hz, rate_hz)
+        except ValueError as error:
+            skipped[utterance] = str(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the tokenizer; one that was made earlier by the same request is kept.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    args = parse_args(arguments)
+    if args.check:
+        unlearned_semantic(args.semantic, args.seed, args.semantic_conf)
+        return
+    kind = semantic_tokenizers[args.semantic]
+    learns = kind.learns(args.semantic_conf)
+    origin: dict[str, object] = {"semantic_conf": args.semantic_conf, "seed": args.seed}
+    files = named_files(args.semantic_conf)
+    if files:  # weights that were trained further under the same name make another tokenizer
+        origin["files"] = digest(files)
+    wavs: dict[str, str] = {}
+    if learns:
+        if args.wav_scp is None:
+            raise ValueError(f"--wav_scp must be given: semantic tokenizer {args.semantic} learns units from audio")
+        wavs = read_scp(args.wav_scp)
+        origin |= {"max_minutes": args.max_minutes, "audio": digest([args.wav_scp])}
+    if is_made(args, origin):
+        logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
+        return
+    chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
+    shuffled = [chosen[index] for index in np.random.default_rng(args.seed).permutation(len(chosen))]
+    waveforms = read_waveforms(wavs, shuffled, kind.sample_rate_hz, skipped)
+    tokenizer = create_semantic(args.semantic, waveforms, args.seed, args.semantic_conf, args.nj, args.device)
+    write_skipped(args.out / "skipped", skipped)
+    info = save_semantic(tokenizer, args.semantic, args.out, args.deduplicate, origin)
+    if learns:
+        used = len(chosen) - len(skipped.keys() & set(chosen))
+        logging.info("learned from %d of %d utterances; skipped: %s", used, len(wavs), skipped_summary(skipped))
+    logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])
+
+
+def is_made(args: argparse.Namespace, origin: dict[str, object]) -> bool:
+    """Whether `--out` holds the tokenizer that this request would make again."""
+    if not (args.out / INFO_NAME).exists():
+        return False
+    info = read_semantic_info(args.out)
+    same = (info.tokenizer, info.deduplicate, info.origin) == (args.semantic, args.deduplicate, origin)
+    return same and info.checkpoint.is_file()
+
+
+if __name__ == "__main__":
+    run(main)

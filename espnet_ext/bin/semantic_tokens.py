@@ -1,0 +1,143 @@
+"""Stage semantic_tokens: semantic units beside the codes of every utterance, and those of its speaker prompt."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from espnet_ext.ark import units_writer
+from espnet_ext.bin import run
+from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
+from espnet_ext.codec import INFO_NAME as CODEC_INFO_NAME
+from espnet_ext.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
+from espnet_ext.config import read_yaml
+from espnet_ext.datadir import skipped_summary, write_skipped
+from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
+from espnet_ext.semantic.jobs import encode_shard, semantic_of
+from espnet_ext.semantic.token_dir import (
+    SILENCE_NAME,
+    CodesDir,
+    disagreement,
+    prompts_of,
+    write_silence,
+    write_tables,
+)
+from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule
+
+RECORD_NAME = "semantic_tokens.yaml"
+SHARD_SIZE = 16
+DATA_FILES = ("wav.scp", "utt2spk", "utt2num_samples", "utt2lang")
+CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped", CODES_RECORD_NAME)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--semantic_info", type=Path, required=True, help="semantic_info.yaml of the tokenizer")
+    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, utt2spk, perhaps utt2lang")
+    parser.add_argument("--codes_dir", type=Path, required=True, help="what codec_tokens made of the same data")
+    parser.add_argument("--out", type=Path, required=True, help="token directory to write")
+    add_worker_options(parser)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the tokenizer computes")
+    return parser
+
+
+def encode_units(
+    work: Work[str, dict[str, np.ndarray | str]],
+    codes: CodesDir,
+    infos: tuple[SemanticInfo, CodecInfo],
+    out: Path,
+    workers: Workers,
+) -> dict[str, int]:
+    """Write the archive of units and the list of skipped utterances.
+
+    Args:
+        work: utterance → audio file of a shard, to utterance → units or reason
+        codes: the codec's directory
+        infos: tokenizer and codec
+        out: directory to write
+        workers: who encodes
+
+    Returns:
+        Utterance → units, of those with both streams.
+
+    Raises:
+        ValueError: if no utterance is usable
+    """
+    semantic, codec = infos
+    skipped, kept = dict(codes.lost), {}
+    shards = run_shards(work, codes.wavs, out, workers)
+    with units_writer(out) as write:
+        for _, results in shards:
+            for utterance, units in results.items():
+                if not isinstance(units, str):
+                    reason = disagreement(len(units), codes.frames[utterance], semantic.spec, codec.spec)
+                    if reason is None:
+                        write(utterance, units)
+                        kept[utterance] = len(units)
+                        continue
+                    units = reason
+                skipped[utterance] = units
+        write_skipped(out / "skipped", skipped)
+        if not kept.keys() & codes.prompts.keys():
+            raise ValueError(f"{out} must get usable utterances, skipped: {skipped_summary(skipped)}")
+    logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
+    return kept
+
+
+def prompt_rule(codes_dir: Path) -> PromptRule:
+    """How the prompts of a directory of codes were chosen."""
+    record = codes_dir / CODES_RECORD_NAME
+    content = read_yaml(record, "record") if record.is_file() else {}
+    return PromptRule(int(content.get("seed", 0)), float(content.get("min_sec", 0.0)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make units and tables; what was made earlier from the same input by the same tokenizer is kept.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    args = get_parser().parse_args(arguments)
+    workers = Workers(args.nj, args.dask_scheduler)
+    # what is wrong with it is said before any work
+    tokenizer = semantic_of(args.semantic_info, "cpu" if args.dask_scheduler else args.device)
+    semantic, codec = read_semantic_info(args.semantic_info), read_codec_info(args.codes_dir)
+    rule, found_hz = prompt_rule(args.codes_dir), codec.spec.sample_rate_hz
+    encoding = {"semantic": semantic.fingerprint, "device": args.device, "sample_rate_hz": found_hz}
+    inputs = [args.data_dir / name for name in DATA_FILES] + [args.codes_dir / name for name in CODES_FILES]
+    request = {
+        **encoding, "codec": codec.fingerprint, "deduplicate": semantic.deduplicate, "data": digest(inputs),
+        "codes_dir": str(args.codes_dir), "out": str(args.out),
+    }  # fmt: skip
+    record = args.out / RECORD_NAME
+    if is_finished(record, request) and (args.out / "semantic.ark").is_file():
+        logging.info("%s was made earlier by the same tokenizer: nothing to do", args.out)
+        remove_shards(args.out)
+        return
+    record.unlink(missing_ok=True)
+    codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
+    encode = functools.partial(encode_shard, args.semantic_info, args.device, found_hz)
+    work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
+    kept = encode_units(work, codes, (semantic, codec), args.out, workers)
+    write_tables(
+        args.out, codes, args.codes_dir, args.data_dir, prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
+    )
+    write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
+    write_codec_info(replace(codec, origin={}), args.out / CODEC_INFO_NAME)
+    write_semantic_info(replace(semantic, origin={}), args.out / INFO_NAME)
+    mark_finished(record, request)
+    remove_shards(args.out)
+
+
+if __name__ == "__main__":
+    run(main)
