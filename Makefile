@@ -1,11 +1,13 @@
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
+# make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   formatting, types, docstrings, shell, quick tests
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
+# make bench-local-drop   what a training step of GPST costs with local-drop
 #
 # Every target works alone and again: what is installed or finished stays. Variables:
 #   PYTHON=python3.11       the interpreter that makes .venv
 #   TORCH_INDEX_URL=...     package index for torch alone, for example PyTorch's CPU wheel index (PyPI's Linux build is the CUDA one)
-#   MINI=tiny               quickstart on a handful of sentences
+#   MINI=tiny               either quickstart on a handful of sentences
 #   RECIPE_ARGS="..."       further options of the recipe's run.sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -17,11 +19,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
+GPST_RECIPE := egs2/mini_libritts/gpst1
 SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check bench bench-tokens clean
+.PHONY: help install quickstart quickstart-gpst test check bench bench-tokens bench-local-drop clean
 .DELETE_ON_ERROR:
 
 help:
@@ -49,6 +52,9 @@ $(VENV)/.installed-dev: requirements/lock-dev.txt $(VENV)/.installed-test
 quickstart: $(VENV)/.installed
 	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
+quickstart-gpst: $(VENV)/.installed
+	bash $(GPST_RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not gpu"
 
@@ -73,8 +79,11 @@ bench: $(VENV)/.installed
 bench-tokens: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/tokenization.py --out benchmarks/results/tokenization_cpu
 
+bench-local-drop: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/local_drop.py --out benchmarks/results/local_drop_cpu
+
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
-	rm -rf egs2/*/codec_lm1/data egs2/*/codec_lm1/dump egs2/*/codec_lm1/exp
-	rm -rf egs2/*/codec_lm1/data_tiny egs2/*/codec_lm1/dump_tiny egs2/*/codec_lm1/exp_tiny
+	rm -rf egs2/*/*/data egs2/*/*/dump egs2/*/*/exp
+	rm -rf egs2/*/*/data_tiny egs2/*/*/dump_tiny egs2/*/*/exp_tiny
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -211,10 +211,10 @@ print_stage_times() {
     END {
       n = split(names, name, " ")
       for (i = 1; i <= n; i++) if (name[i] in seconds) {
-        printf "  %2d %-14s %6d s   (%s)\n", i, name[i], seconds[name[i]], when[name[i]]
+        printf "  %2d %-15s %6d s   (%s)\n", i, name[i], seconds[name[i]], when[name[i]]
         total += seconds[name[i]]
       }
-      printf "     %-14s %6d s\n", "together", total
+      printf "     %-15s %6d s\n", "together", total
     }' "${expdir}/stage_times.tsv"
 }
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 import yaml
 from fabricated import command
+from fabricated_tokens import gpst_command
 
 pytest.importorskip("espnet2")
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM
+from espnet_ext.core_lm import GPST, TextCoreLM
+from espnet_ext.decode_options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import build_strategy, generate, strategies
-from espnet_ext.inference import DecodeOptions
 from espnet_ext.sampling import Sampler, row_generators
 from espnet_ext.tasks.codec_lm import CodecLMTask
 from espnet_ext.torchaudio_shim import import_torchaudio
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.espnet
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TRAIN = {path.stem: path for path in sorted(CONF.glob("train_*.yaml"))}
 SHARED = "decode_fsdd"  # of all strategies of one recipe, so it names none
-DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem != SHARED}
+DECODE_GPST = "decode_gpst"  # of another command, with options of its own
+DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem not in (SHARED, DECODE_GPST)}
 PAPER = {
     "train_parallel": (["parallel"], 1),
     "train_parallel_stack2": (["parallel"], 2),
@@ -40,8 +42,10 @@ PAPER = {
     "train_local_maskgit_stack2": (["parallel", "maskgit"], 2),
     "train_local_maskgit_stack4": (["parallel", "maskgit"], 4),
 }
+# codebooks, and parameters as the paper rounds them
+PAPER_GPST = {"train_gpst": (8, 190e6), "train_gpst_hires": (16, 207e6)}
 SHRUNK = ["--primary_conf", "width=32", "--primary_conf", "heads=2", "--primary_conf", "layers=1"]
-SHRUNK += ["--primary_conf", "text_layers=1", "--max_epoch", "1", "--num_workers", "0"]
+SHRUNK += ["--max_epoch", "1", "--num_workers", "0"]
 
 
 def build(line):
@@ -54,6 +58,13 @@ def build(line):
     return vars(args), model
 
 
+def line_of(name, corpus, token_corpus, output, *more):
+    """The command line of a training with a configuration."""
+    if yaml.safe_load(TRAIN[name].read_text())["corelm"] == "gpst":
+        return gpst_command(token_corpus, output, *more, conf=TRAIN[name])
+    return command(corpus, output, *more, conf=TRAIN[name])
+
+
 @pytest.fixture
 def big():
     """Frees the big models, 0.7 GB each, as soon as each test is over."""
@@ -62,8 +73,8 @@ def big():
 
 
 @pytest.mark.parametrize("name", TRAIN)
-def test_every_training_configuration_builds_its_model(corpus, tmp_path, big, name):
-    written, model = build(command(corpus, tmp_path, conf=TRAIN[name]))
+def test_every_training_configuration_builds_its_model(corpus, token_corpus, tmp_path, big, name):
+    written, model = build(line_of(name, corpus, token_corpus, tmp_path))
     stated = yaml.safe_load(TRAIN[name].read_text())
     for key in stated.keys() - {"num_workers"}:  # the command line sets it to 0
         got = {name: written[key][name] for name in stated[key]} if key.endswith("_conf") else written[key]
@@ -81,20 +92,53 @@ def test_every_training_configuration_builds_its_model(corpus, tmp_path, big, na
         assert 165e6 < sum(parameter.numel() for parameter in model.parameters()) < 195e6
 
 
-@pytest.mark.parametrize("name", ["train_tiny", "train_mini", "train_fsdd", "train_mini_prefix"])
-def test_the_recipes_configurations_build_with_stacked_frames(corpus, tmp_path, name):
-    _, model = build(command(corpus, tmp_path, "--frame_stacking_factor", "2", conf=TRAIN[name]))
+@pytest.mark.parametrize(
+    "name", ["train_tiny", "train_mini", "train_fsdd", "train_mini_prefix", "train_tiny_gpst", "train_mini_gpst"]
+)
+def test_the_recipes_configurations_build_with_stacked_frames(corpus, token_corpus, tmp_path, name):
+    _, model = build(line_of(name, corpus, token_corpus, tmp_path, "--frame_stacking_factor", "2"))
     assert model.corelm.stacking == 2
 
 
 def test_the_configurations_of_the_paper_are_all_there():
-    assert set(PAPER) <= set(TRAIN)
+    assert set(PAPER) | set(PAPER_GPST) <= set(TRAIN)
+
+
+@pytest.mark.parametrize("name", PAPER_GPST)
+def test_gpst_has_the_size_that_the_paper_states(name):
+    content = yaml.safe_load(TRAIN[name].read_text())
+    codebooks, stated = PAPER_GPST[name]
+    options = {key: content[key] for key in ("primary_conf", "local_conf")} | content["corelm_conf"]
+    spec = CodecSpec(codebooks, codebook_size=1024, frame_rate_hz=75.0, sample_rate_hz=24000)
+    units = CodecSpec(1, codebook_size=10000, frame_rate_hz=50.0, sample_rate_hz=16000)
+    with torch.device("meta"):
+        model = GPST(spec, units, **options)
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(stated, rel=0.005)
+    # what speaker transfer puts into one sequence: 3 s, 0.1 s of silence, 10 s, and the beginnings of both parts
+    assert (
+        sum(round(sec * rate) for sec in (3, 0.1, 10) for rate in (50, 75)) + 2 <= model.primary.position.num_embeddings
+    )
+
+
+def test_gpst_and_its_high_resolution_differ_in_local_drop_only():
+    low, high = (yaml.safe_load(TRAIN[name].read_text()) for name in PAPER_GPST)
+    assert (low["corelm_conf"].pop("local_drop"), high["corelm_conf"].pop("local_drop")) == (0.0, 0.5)
+    assert low == high
+
+
+@pytest.mark.parametrize("name", [*PAPER_GPST, "train_text_to_semantic"])
+def test_a_configuration_of_gpst_trains_when_it_is_shrunk(corpus, token_corpus, tmp_path, name):
+    more = ["--num_iters_per_epoch", "1"]
+    if name in PAPER_GPST:
+        more += ["--local_conf", "width=16", "--local_conf", "layers=1", "--local_conf", "heads=2"]
+    CodecLMTask.main(cmd=line_of(name, corpus, token_corpus, tmp_path, *SHRUNK, *more))
+    assert (tmp_path / "valid.loss.ave.pth").is_file()
 
 
 @pytest.mark.parametrize("name", ["train_delay", "train_local_maskgit_stack4"])
 def test_a_configuration_of_the_paper_trains_when_it_is_shrunk(corpus, tmp_path, name):
-    local = [] if name == "train_delay" else ["--local_conf", "width=16"]
-    CodecLMTask.main(cmd=command(corpus, tmp_path, *SHRUNK, *local, conf=TRAIN[name]))
+    more = ["--primary_conf", "text_layers=1"] + ([] if name == "train_delay" else ["--local_conf", "width=16"])
+    CodecLMTask.main(cmd=command(corpus, tmp_path, *SHRUNK, *more, conf=TRAIN[name]))
     assert (tmp_path / "valid.loss.ave.pth").is_file()
 
 
@@ -126,6 +170,12 @@ def test_a_recipe_without_conditioning_dropout_is_decoded_without_guidance():
     assert "conditioning_dropout" not in yaml.safe_load((CONF / "train_fsdd.yaml").read_text())["corelm_conf"]
 
 
+def test_the_decoding_configuration_of_gpst_is_complete():
+    content = yaml.safe_load((CONF / f"{DECODE_GPST}.yaml").read_text())
+    assert GPSTDecodeOptions.from_mapping(content).sampling_options().temperature > 0
+    assert set(content) == {field.name for field in dataclasses.fields(GPSTDecodeOptions)}
+
+
 @pytest.mark.parametrize("stacking", [1, 2])
 @pytest.mark.parametrize("name", DECODE)
 def test_every_decoding_configuration_is_complete_and_decodes(name, stacking):
@@ -139,7 +189,7 @@ def test_every_decoding_configuration_is_complete_and_decodes(name, stacking):
     torch.manual_seed(0)
     small = {"width": 16, "heads": 2}
     spec = CodecSpec(num_codebooks=8, codebook_size=32, frame_rate_hz=25.0, sample_rate_hz=16000)
-    model = CoreLM(
+    model = TextCoreLM(
         spec, 10, primary="prefix", primary_conf={**small, "layers": 1}, local=["ar", "maskgit"],
         local_conf={"ar": small, "maskgit": small}, frame_stacking_factor=stacking,
     ).eval()  # fmt: skip

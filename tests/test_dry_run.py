@@ -9,6 +9,7 @@ from argparse import Namespace
 import pytest
 import torch
 from fabricated import command
+from fabricated_tokens import gpst_command
 from torch import nn
 
 pytest.importorskip("espnet2")
@@ -136,6 +137,56 @@ def test_a_part_of_a_random_batch_scales_to_all_of_it(corpus, tmp_path):
     expected = 4 * (seconds["forward"] + seconds["backward"]) + seconds["optimizer"]
     assert part["batch"]["seconds"] == pytest.approx(expected)
     assert part["training"]["batches_per_epoch"] == 10
+
+
+def measured_gpst(token_corpus, output, *more):
+    CodecLMTask.main(cmd=gpst_command(token_corpus, output, "--dry_run", "true", *more))
+    return json.loads((output / "dry_run.json").read_text())
+
+
+def test_a_random_batch_of_gpst_has_units_in_place_of_text(token_corpus, tmp_path):
+    more = ["--dry_run_shape", "4,20,7,10", "--dry_run_utterances", "2", "--join_prompt", "0.5"]
+    found = measured_gpst(token_corpus, tmp_path, *more)
+    assert found["measured_batch"] == {
+        "source": "random ids, dry_run_shape 4,20,7,10",
+        "utterances": 2,
+        "of_utterances": 4,
+        "scaled_linearly_by": 2.0,
+        "frames": 40,
+        "longest_frames": 20,
+        "steps": 42,
+        "tokens": 14,
+        "prompt_frames": 0,
+        "codes": 320,
+    }
+    assert {"unit_heads", "heads.ar", "primary.transformer"} <= set(found["parameters"]["by_part"])
+    assert found["training"]["batches_per_epoch"] == 10 and found["batch"]["flops"] > 0
+
+
+def test_local_drop_shows_in_a_dry_run_of_gpst(token_corpus, tmp_path):
+    shape = ["--dry_run_shape", "2,100,40"]
+    whole = measured_gpst(token_corpus, tmp_path / "whole", *shape)
+    part = measured_gpst(token_corpus, tmp_path / "part", *shape, "--corelm_conf", "local_drop=0.75")
+    assert part["batch"]["flops"] < whole["batch"]["flops"]
+    assert part["memory_bytes"]["saved_for_backward"] < whole["memory_bytes"]["saved_for_backward"]
+
+
+@pytest.mark.parametrize(
+    ("more", "frames", "mean"),
+    [
+        ([], [30, 29, 28], (3 * 27 + 3 * 30) / 2 / (3 * 30)),
+        (["--crop_sec", "1.16"], [29, 29, 28], (3 * 27 + 3 * 29) / 2 / (3 * 29)),
+        # the longest two prompts, of 30 and 29 frames, and 2 of silence, go before utterances of 29 and 28
+        (["--join_prompt", "0.1"], [30 + 2 + 25, 29 + 2 + 30, 28 + 2 + 29], (3 * 27 + 3 * 30) / 2 / (3 * 30)),
+    ],
+)
+def test_the_largest_batch_of_gpst_is_the_one_that_training_sees(token_corpus, tmp_path, more, frames, mean):
+    args = CodecLMTask.get_parser().parse_args(gpst_command(token_corpus, tmp_path, *more))
+    args.join_prompt = float(args.join_prompt > 0)  # as `dry_run` does
+    batch = largest_batch(CodecLMTask, args)
+    assert sorted(batch.tensors["codes_lengths"].tolist()) == sorted(frames)
+    assert (batch.utterances, batch.batches) == (3, 2)
+    assert batch.mean_to_largest == pytest.approx(mean)
 
 
 def test_hours_follow_from_batches_epochs_and_speed():

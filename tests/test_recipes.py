@@ -38,7 +38,7 @@ while (( $# > 0 )); do
       else
         mkdir -p "$2"/{train,valid}
         for name in wav.scp text utt2spk utt2num_frames codes.scp prompt.scp codec_info.yaml config.yaml \\
-          {train,valid}/{codes_shape,text_shape}; do echo x > "$2/${name}"; done
+          semantic.scp semantic_info.yaml {train,valid}/{codes,text,semantic}_shape; do echo x > "$2/${name}"; done
       fi ;;
   esac
   shift
@@ -58,10 +58,11 @@ class Recipe:
 
     root: Path
     name: str
+    model: str = "codec_lm1"
 
     @property
     def directory(self) -> Path:
-        return self.root / "egs2" / self.name / "codec_lm1"
+        return self.root / "egs2" / self.name / self.model
 
     @property
     def recorder(self) -> Path:
@@ -94,18 +95,23 @@ def recipe(tmp_path: Path) -> Recipe:
     return copy_recipes(tmp_path, "fsdd")
 
 
-def copy_recipes(tmp_path: Path, name: str) -> Recipe:
-    made = Recipe(tmp_path / "a place with spaces", name)
+def copy_recipes(tmp_path: Path, name: str, model: str = "codec_lm1") -> Recipe:
+    made = Recipe(tmp_path / "a place with spaces", name, model)
     shutil.copytree(ROOT / "local", made.root / "local", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     (made.directory / "local").mkdir(parents=True)
     (made.root / "conf").mkdir()
-    shutil.copy2(ROOT / "egs2" / name / "codec_lm1" / "run.sh", made.directory)
+    shutil.copy2(ROOT / "egs2" / name / model / "run.sh", made.directory)
     (made.directory / "local" / "data.sh").write_text(DATA)
     for config in (
         "train_mini",
         "train_fsdd",
         "train_local_ar",
         "train_tiny",
+        "train_mini_gpst",
+        "train_mini_text_to_semantic",
+        "train_tiny_gpst",
+        "train_tiny_text_to_semantic",
+        "decode_gpst",
         "decode_fsdd",
         *(f"decode_{strategy}" for strategy in STRATEGIES),
     ):

@@ -16,7 +16,14 @@ from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.scoring.environment import environment
-from espnet_ext.scoring.system import Reference, System, load_reference, load_system
+from espnet_ext.scoring.system import (
+    WHOLE_NAME,
+    Reference,
+    System,
+    load_reference,
+    load_system,
+    load_untranscribed,
+)
 
 SCORES_NAME, PAGE_NAME, WORK_NAME = "scores.json", "RESULTS.md", "work"
 
@@ -35,6 +42,10 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME=DIR",
         help="row name and directory with wav.scp; repeatable",
     )
+    parser.add_argument(
+        "--untranscribed", action="append", default=[], metavar="NAME=DIR",
+        help="the same of speech that has no text, and therefore no error rate; repeatable",
+    )  # fmt: skip
     parser.add_argument(
         "--train_dir", action="append", default=[], type=Path, help="training to draw learning curves of; repeatable"
     )
@@ -59,48 +70,50 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_systems(pairs: Iterable[str]) -> dict[str, Path]:
+def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[str] = ()) -> dict[str, Path]:
     """Directories of the systems by name.
 
     Args:
         pairs: NAME=DIR each.
+        option: where they come from.
+        taken: names that others have.
 
     Returns:
         Name → directory, in the given order.
 
     Raises:
-        ValueError: if there is none, one has no "=", or a name occurs twice.
+        ValueError: if one has no "=", or a name occurs twice.
     """
     systems: dict[str, Path] = {}
+    taken = set(taken)
     for pair in pairs:
         name, _, directory = pair.partition("=")
         if not name or not directory:
-            raise ValueError(f"--system must be NAME=DIR, got {pair!r}")
-        if name in systems:
-            raise ValueError(f"--system must have different names, got {name!r} twice")
+            raise ValueError(f"--{option} must be NAME=DIR, got {pair!r}")
+        if name in systems or name in taken:
+            raise ValueError(f"--{option} must have different names, got {name!r} twice")
         systems[name] = Path(directory)
-    if not systems:
-        raise ValueError("--system must be given at least once")
     return systems
 
 
-def input_files(args: argparse.Namespace, systems: Mapping[str, Path]) -> list[Path]:
+def input_files(args: argparse.Namespace, directories: Iterable[Path]) -> list[Path]:
     """Everything that the scores depend on and that exists.
 
     Args:
         args: the options.
-        systems: name → directory.
+        directories: of the systems.
 
     Returns:
         Files.
     """
     tables = ["text", "utt2spk", "utt2prompt", "wav.scp", "codes.scp", "codes.ark", "status", "timing.json"]
-    folders = [args.reference, *systems.values(), *([args.frechet_reference] if args.frechet_reference else [])]
+    tables.append(WHOLE_NAME)
+    folders = [args.reference, *directories, *([args.frechet_reference] if args.frechet_reference else [])]
     files = [args.codec_info, *args.vocabulary_text, *(folder / name for folder in folders for name in tables)]
     files += [folder / name for folder in args.train_dir for name in ("checkpoint.pth", "train.log")]
-    for folder in folders:
-        if (folder / "wav.scp").is_file():
-            files += [Path(wav) for wav in read_scp(folder / "wav.scp").values()]
+    for table in (folder / name for folder in folders for name in ("wav.scp", WHOLE_NAME)):
+        if table.is_file():
+            files += [Path(wav) for wav in read_scp(table).values()]
     return [path for path in files if path.is_file()]
 
 
@@ -144,11 +157,11 @@ def draw_figures(
     paths = {"word error rate": args.output_dir / "figures" / "wer.png"}
     figures.error_bars(result["systems"], args.title, paths["word error rate"])
     utt2spk = {utterance: reference.utt2spk[utterance] for utterance in reference.transcripts}
-    chosen = figures.choose_utterances(utt2spk, [system.wavs for system in systems], args.num_spectrograms)
+    chosen = figures.choose_utterances(utt2spk, [system.whole for system in systems], args.num_spectrograms)
     if chosen:
         paths["spectrograms"] = args.output_dir / "figures" / "spectrograms.png"
         heard = {name: scores["hypotheses"] for name, scores in result["systems"].items()}
-        wavs = {system.name: system.wavs for system in systems}
+        wavs = {system.name: system.whole for system in systems}
         shown = {utterance: reference.transcripts[utterance] for utterance in chosen}
         figures.spectrograms(wavs, heard, shown, paths["spectrograms"])
     for folder in args.train_dir:
@@ -163,12 +176,15 @@ def draw_figures(
     return {caption: str(path) for caption, path in paths.items()}
 
 
-def score(args: argparse.Namespace, directories: Mapping[str, Path]) -> dict[str, Any]:
+def score(
+    args: argparse.Namespace, directories: Mapping[str, Path], untranscribed: Mapping[str, Path]
+) -> dict[str, Any]:
     """Evaluate, draw, and write the page.
 
     Args:
         args: the options.
         directories: name → directory of a system.
+        untranscribed: the same of those that have no text.
 
     Returns:
         Contents of scores.json.
@@ -181,12 +197,13 @@ def score(args: argparse.Namespace, directories: Mapping[str, Path]) -> dict[str
     codec = load_codec(args.codec_info)
     reference = load_reference(args.reference)
     systems = [load_system(name, directory, reference.transcripts) for name, directory in directories.items()]
+    free = [load_untranscribed(name, directory) for name, directory in untranscribed.items()]
     pairs = tuple((first, second) for first, second in args.compare)
     vocabulary = tuple(text for path in args.vocabulary_text for text in read_scp(path).values())
     workers = Workers(args.nj, args.dask_scheduler)
     folder = args.output_dir / WORK_NAME
     settings = Settings(workers, vocabulary, args.num_bootstrap, args.seed, pairs, args.frechet_reference, folder)
-    result = evaluate(reference, systems, codec, settings)
+    result = evaluate(reference, systems, codec, settings, free)
     result = {"title": args.title, "environment": environment(), **result}
     result["figures"] = draw_figures(args, reference, systems, result)
     result["seconds"] = round(time.perf_counter() - started, 1)
@@ -210,16 +227,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if getattr(args, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     systems = parse_systems(args.system)
+    if not systems:
+        raise ValueError("--system must be given at least once")
+    untranscribed = parse_systems(args.untranscribed, "untranscribed", systems)
     # through JSON and back, to be compared with what a file says; processes change the time only
     wanted = {name: value for name, value in vars(args).items() if name not in ("nj", "dask_scheduler", "force")}
     request = json.loads(json.dumps(wanted, default=str))
     scores = args.output_dir / SCORES_NAME
-    if not args.force and is_up_to_date(scores, request, input_files(args, systems)):
+    if not args.force and is_up_to_date(
+        scores, request, input_files(args, [*systems.values(), *untranscribed.values()])
+    ):
         logging.info("%s is newer than all its inputs: nothing to do", scores)
         return
     from espnet_ext.scoring.report import results_page
 
-    result = {**score(args, systems), "request": request}
+    result = {**score(args, systems, untranscribed), "request": request}
     with atomic_path(args.output_dir / PAGE_NAME) as temporary:
         temporary.write_text(results_page([result], args.output_dir), encoding="utf-8")
     with atomic_path(scores) as temporary:  # last: it says that everything else is there

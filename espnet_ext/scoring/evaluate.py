@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from espnet_ext.jobs import Workers
 from espnet_ext.scoring.asr import known_words, transcribe, unknown_words
 from espnet_ext.scoring.bootstrap import corrected, percentiles, ratio_draws, resample_weights
 from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, total, word_errors
-from espnet_ext.scoring.frame_distance import Dequantiser, frame_distances
-from espnet_ext.scoring.speaker import Similarity, embed_files, similarities
+from espnet_ext.scoring.frame_distance import Dequantiser, distance_to_reference, frame_distances
+from espnet_ext.scoring.speaker import Embedding, Similarity, embed_files, similarities
 from espnet_ext.scoring.system import Reference, System
+from espnet_ext.scoring.untranscribed import untranscribed_measures
 
 Array = NDArray[np.float64]
 Result = dict[str, Any]
@@ -33,8 +34,8 @@ class Settings:
         vocabulary: further texts whose words may be heard, besides the test set's own.
         resamples: bootstrap draws.
         seed: of the draws.
-        compare: pairs of system names whose difference is wanted; empty: every system of an experiment minus its
-            parallel one (its first one, where none is parallel), and `SAME_CODES`.
+        compare: pairs of system names whose difference is wanted; empty: every system of an experiment, and of a
+            mode where it has modes, minus its parallel one (its first one, where none is parallel), and `SAME_CODES`.
         frechet_reference: directory of other codes to measure the distance to; None: those of the test set itself.
         folder: where finished work is kept for a run that continues; None keeps nothing.
     """
@@ -60,13 +61,12 @@ def _mean(values: Sequence[float]) -> float | None:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _recognise(reference: Reference, systems: Sequence[System], settings: Settings) -> dict[str, dict[str, str]]:
-    files = {(system.name, one): path for system in systems for one, path in system.wavs.items()}
+def _recognise(reference: Reference, systems: Iterable[System], settings: Settings) -> dict[str, dict[str, str]]:
+    listed = list(systems)
+    files = {(system.name, one): path for system in listed for one, path in system.whole.items()}
     texts = [*reference.transcripts.values(), *settings.vocabulary]
     heard = transcribe(files, texts, settings.workers, settings.part("recognition"))
-    # an utterance without audio is heard as nothing, so that its words count as deletions
-    utterances = list(reference.transcripts)
-    return {system.name: {one: heard.get((system.name, one), "") for one in utterances} for system in systems}
+    return {system.name: {one: heard[system.name, one] for one in system.whole} for system in listed}
 
 
 def _rate(counts: Mapping[str, ErrorCounts], weights: Array) -> tuple[Result, Array]:
@@ -95,15 +95,27 @@ def _speaker_summary(values: Mapping[str, Similarity], targets: Mapping[str, str
     return {**summary(list(values.values())), "by_speaker": by_speaker}
 
 
-def _voices(reference: Reference, systems: Sequence[System], settings: Settings) -> dict[str, dict[str, Similarity]]:
-    files = [*reference.wavs.values(), *(path for system in systems for path in system.wavs.values())]
+def _voices(reference: Reference, systems: Iterable[System], settings: Settings) -> dict[str, dict[str, Embedding]]:
+    sources = {"": reference.wavs, **{system.name: system.wavs for system in systems}}
+    files = [path for wavs in sources.values() for path in wavs.values()]
     vectors = embed_files(files, settings.workers, settings.part("voices"))
-    originals = {one: vectors[path] for one, path in reference.wavs.items() if path in vectors}
-    result = {}
-    for system in systems:
-        spoken = {one: vectors[path] for one, path in system.wavs.items() if path in vectors}
-        result[system.name] = similarities(spoken, originals, reference.utt2spk, reference.targets)
-    return result
+    return {
+        name: {one: vectors[path] for one, path in wavs.items() if path in vectors} for name, wavs in sources.items()
+    }
+
+
+def _likeness(system: System, reference: Reference, voices: Mapping[str, Mapping[str, Embedding]]) -> Result:
+    targets = system.targets(reference)
+    values = similarities(voices[system.name], voices[""], reference.utt2spk, targets)
+    source = similarities(voices[system.name], voices[""], reference.utt2spk, reference.utt2spk)
+    changed = [value.own for one, value in source.items() if targets[one] != reference.utt2spk[one]]
+    return {
+        "speaker": {**_speaker_summary(values, targets), "source": _mean(changed)},
+        "similarities": {
+            one: [value.own, value.other if np.isfinite(value.other) else None] for one, value in values.items()
+        },
+        "other_prompt_speaker": sum(targets[one] != reference.utt2spk[one] for one in reference.transcripts),
+    }
 
 
 # --- everything ------------------------------------------------------------------------------------------------------
@@ -117,14 +129,20 @@ def _compared(systems: Sequence[System], wanted: Sequence[tuple[str, str]]) -> l
                 raise ValueError(f"compare must name systems among {names}, got {name!r}")
         return list(wanted)
     pairs = []
-    for experiment in dict.fromkeys(system.experiment for system in systems if system.experiment is not None):
-        models = [system for system in systems if system.experiment == experiment]
+    for task in dict.fromkeys(_task(system) for system in systems if system.experiment is not None):
+        models = [system for system in systems if system.experiment is not None and _task(system) == task]
         baseline = next((system for system in models if system.decoding == "parallel"), models[0])
         pairs += [(system.name, baseline.name) for system in models if system is not baseline]
         for system in models:
             same = SAME_CODES.get(system.decoding or "")
             pairs += [(system.name, other.name) for other in models if same is not None and other.decoding == same]
     return list(dict.fromkeys(pairs))
+
+
+def _task(system: System) -> tuple[Path | None, str | None]:
+    """What only the strategy may differ in where systems are compared: the model, and what it was asked for."""
+    asked = None if system.mode is None else system.directory.parent.name.replace(str(system.decoding), "")
+    return system.experiment, asked
 
 
 def _difference(first: float | None, second: float | None, draws: Array) -> Result | None:
@@ -171,16 +189,24 @@ def _about(reference: Reference, settings: Settings) -> Result:
         "directory": str(reference.directory),
         "frechet_reference": str(settings.frechet_reference or reference.directory),
         "utterances": len(reference.transcripts),
+        "seconds": sum(reference.seconds.values()),
         "speakers": len({reference.utt2spk[one] for one in reference.transcripts}),
         "transcripts": reference.transcripts,
         "missing": reference.missing,
+        "skipped": reference.skipped,
         "vocabulary": len(known_words([*reference.transcripts.values(), *settings.vocabulary])),
         "unknown_words": unknown_words(reference.transcripts.values()),
         "other_prompt_speaker": sum(reference.targets[one] != reference.utt2spk[one] for one in reference.transcripts),
     }
 
 
-def evaluate(reference: Reference, systems: Sequence[System], codec: Dequantiser, settings: Settings) -> Result:
+def evaluate(
+    reference: Reference,
+    systems: Sequence[System],
+    codec: Dequantiser,
+    settings: Settings,
+    untranscribed: Sequence[System] = (),
+) -> Result:
     """Every measure of every system, and the wanted differences between systems.
 
     Args:
@@ -188,41 +214,49 @@ def evaluate(reference: Reference, systems: Sequence[System], codec: Dequantiser
         systems: at least one, names all different.
         codec: makes frame vectors of codes.
         settings: how to evaluate.
+        untranscribed: systems that were not told what to say, from `load_untranscribed`.
 
     Returns:
-        Plain values: "reference", "systems" (name → measures), "comparisons" and "settings".
+        Plain values: "reference", "systems" (name → measures), "untranscribed" (the same of fewer measures),
+        "comparisons" and "settings".
     """
     pairs = _compared(systems, settings.compare)  # first: it can fail, and what follows takes long
     weights = resample_weights(
         [reference.utt2spk[one] for one in reference.transcripts], settings.resamples, settings.seed
     )
     frechet, frechet_draws = frame_distances(codec, reference, systems, settings.frechet_reference, weights)
-    heard = _recognise(reference, systems, settings)
-    voices = _voices(reference, systems, settings)
+    heard = _recognise(reference, [*systems, *untranscribed], settings)
+    voices = _voices(reference, [*systems, *untranscribed], settings)
     results: dict[str, Result] = {}
     word_draws = {}
     for system in systems:
-        words = {one: word_errors(text, heard[system.name][one]) for one, text in reference.transcripts.items()}
-        letters = {one: character_errors(text, heard[system.name][one]) for one, text in reference.transcripts.items()}
-        wer, word_draws[system.name] = _rate(words, weights)
-        results[system.name] = {
+        name = system.name
+        # an utterance without audio is heard as nothing, so that its words count as deletions
+        hypotheses = {one: heard[name].get(one, "") for one in reference.transcripts}
+        words = {one: word_errors(text, hypotheses[one]) for one, text in reference.transcripts.items()}
+        letters = {one: character_errors(text, hypotheses[one]) for one, text in reference.transcripts.items()}
+        wer, word_draws[name] = _rate(words, weights)
+        results[name] = {
             **_delivery(system, reference),
             "wer": wer,
             "cer": _rate(letters, weights)[0],
-            "frechet": frechet[system.name],
-            "speaker": _speaker_summary(voices[system.name], reference.targets),
-            "hypotheses": heard[system.name],
-            "similarities": {
-                one: [value.own, value.other if np.isfinite(value.other) else None]
-                for one, value in voices[system.name].items()
-            },
+            "frechet": frechet[name],
+            **_likeness(system, reference, voices),
+            "hypotheses": hypotheses,
         }
         if system.missing:
-            logging.warning("%s lacks %d of %d utterances", system.name, len(system.missing), len(words))
+            logging.warning("%s lacks %d of %d utterances", name, len(system.missing), len(words))
     draws = {"frechet": frechet_draws, "wer": word_draws}
     return {
         "reference": _about(reference, settings),
         "systems": results,
+        "untranscribed": {
+            system.name: {
+                **untranscribed_measures(system, heard[system.name], voices[system.name], voices[""], reference),
+                "frechet": distance_to_reference(codec, reference, system, settings.frechet_reference),
+            }
+            for system in untranscribed
+        },
         "comparisons": [_comparison(pair, results, draws) for pair in pairs],
         "settings": {"resamples": settings.resamples, "seed": settings.seed},
     }

@@ -69,6 +69,33 @@ def _summary(target: FrameStatistics, system: FrameStatistics, draws: Array) -> 
     return {"distance": distance, "corrected": value, "interval": ends}
 
 
+def distance_to_reference(
+    codec: Dequantiser, reference: Reference, system: System, other: Path | None
+) -> dict[str, Any]:
+    """Distance of the frames of a system that has other utterances than the reference; it cannot be resampled.
+
+    Args:
+        codec: makes frame vectors of codes.
+        reference: the test set; its directory holds the codes.
+        system: the system.
+        other: directory of other codes to measure the distance to; None: the reference's.
+
+    Returns:
+        "distance", None without two frames of either; "missing", utterance → why it has no codes.
+
+    Raises:
+        FileNotFoundError: if the reference's codes.scp is missing.
+        ValueError: if there are no frames to measure a distance to.
+    """
+    directory = other or reference.directory
+    originals, _ = _frame_vectors(codec, directory, list(reference.transcripts) if other is None else None)
+    origin = _origin(originals, directory)
+    vectors, missing = _frame_vectors(codec, system.directory) if system.has_own_codes else ([], {})
+    first, second = (frame_statistics(several, origin).gaussian() for several in (originals, vectors))
+    distance = None if first is None or second is None else frechet_distance(first, second)
+    return {"distance": distance, "missing": missing}
+
+
 def frame_distances(
     codec: Dequantiser, reference: Reference, systems: Sequence[System], other: Path | None, weights: Array
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:

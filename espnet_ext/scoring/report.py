@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.scoring.markdown import ABSENT, interval, number, percent, table
+from espnet_ext.scoring.mode_table import mode_remarks, mode_table
 from espnet_ext.scoring.strategy_table import speed_remarks, strategy_table
+from espnet_ext.scoring.untranscribed import untranscribed_remarks, untranscribed_table
 
 Result = Mapping[str, Any]
 MOST_NAMES = 5  # utterances named per system and reason; scores.json has them all
@@ -122,10 +124,13 @@ def remarks(result: Result) -> list[str]:
         Lines of a Markdown list.
     """
     reference = result["reference"]
-    lines = _named("reference, no recording", reference["missing"])
+    lines = _named("left out of the test set", reference.get("skipped", {}))
+    lines += _named("reference, no recording", reference["missing"])
     for name, scores in result["systems"].items():
         lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
         lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
+    for name, scores in result.get("untranscribed", {}).items():
+        lines += _named(f"{name}, no audio", scores["missing"])
     lines.append(f"- the recogniser chooses among {reference['vocabulary']} words, all equally likely anywhere")
     if reference["unknown_words"]:
         words = ", ".join(f"{word} ({count})" for word, count in reference["unknown_words"].items())
@@ -139,7 +144,7 @@ def remarks(result: Result) -> list[str]:
         f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
         "it sees which frames occur, not their order"
     )
-    lines += speed_remarks(result["systems"])
+    lines += speed_remarks(result["systems"]) + mode_remarks(result["systems"]) + untranscribed_remarks(result)
     resamples, utterances = result["settings"]["resamples"], reference["utterances"]
     lines.append(
         f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
@@ -154,6 +159,12 @@ def _section(result: Result, folder: Path) -> str:
     strategies = strategy_table(systems)
     if strategies:
         parts.append("### Strategies\n\n" + strategies)
+    untranscribed = result.get("untranscribed", {})
+    modes = mode_table(systems, untranscribed)
+    if modes:
+        parts.append("### Modes\n\n" + modes)
+    if untranscribed:
+        parts.append("### Speech without a text\n\n" + untranscribed_table(untranscribed))
     parts.append("### WER\n\n" + error_table(systems, "wer"))
     parts.append("### CER\n\n" + error_table(systems, "cer"))
     parts.append("### Measures\n\n" + metric_table(systems))
@@ -214,6 +225,9 @@ def terminal_summary(results: Sequence[Result]) -> str:
             row += [number(voice["other"], 3), number(scores["frechet"]["distance"], 4)]
             row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
             rows.append(row)
+        for name, scores in result.get("untranscribed", {}).items():
+            distance, costs = number(scores["frechet"]["distance"], 4), number(scores["rtf"], 3)
+            rows.append([result["title"], name, "no text", ABSENT, ABSENT, distance, ABSENT, ABSENT, costs])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -121,6 +121,25 @@ def _centroids(originals: Mapping[str, Embedding], utt2spk: Mapping[str, str], l
     return {speaker: mean / np.linalg.norm(mean) for speaker, mean in means.items()}
 
 
+def nearest_voices(
+    embeddings: Mapping[str, Embedding], originals: Mapping[str, Embedding], utt2spk: Mapping[str, str]
+) -> dict[str, float]:
+    """Similarity of every utterance to that speaker of the originals whom it resembles most.
+
+    Args:
+        embeddings: utterance → what a system made, of nobody in particular.
+        originals: utterance → its recording.
+        utt2spk: utterance → speaker of the recording.
+
+    Returns:
+        Utterance → cosine similarity to the nearest centroid; nothing without originals.
+    """
+    centroids = _centroids(originals, utt2spk, left_out="").values()
+    if not centroids:
+        return {}
+    return {utterance: max(float(vector @ one) for one in centroids) for utterance, vector in embeddings.items()}
+
+
 def similarities(
     embeddings: Mapping[str, Embedding],
     originals: Mapping[str, Embedding],

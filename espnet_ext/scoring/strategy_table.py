@@ -13,8 +13,12 @@ NAME = re.compile(r"s(\d+)_(.+)")
 
 
 def _compared(systems: Mapping[str, Result]) -> list[tuple[int, str, Result]]:
-    """Stacking factor, strategy and measures of the systems called s{S}_{strategy}, smallest factor first."""
-    named = [(NAME.fullmatch(name), scores) for name, scores in systems.items()]
+    """Stacking factor, strategy and measures of the systems called s{S}_{strategy}, smallest factor first.
+
+    Systems that have modes are not among them: a mode changes what is asked for, not only how it is decoded.
+    """
+    plain = {name: scores for name, scores in systems.items() if "mode" not in (scores["timing"] or {})}
+    named = [(NAME.fullmatch(name), scores) for name, scores in plain.items()]
     found = [(int(match[1]), match[2], scores) for match, scores in named if match is not None]
     return sorted(found, key=lambda row: row[0])
 

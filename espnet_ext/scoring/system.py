@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.datadir import read_scp
+from espnet_ext.datadir import read_scp, read_skipped
 from espnet_ext.scoring.waveform import read_mono
+
+WHOLE_NAME = "whole/wav.scp"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Reference:
         wavs: utterance → readable recording.
         seconds: utterance → duration of it.
         missing: utterance → why it has no readable recording.
+        skipped: utterance that was left out of the test set → why.
     """
 
     directory: Path
@@ -33,6 +36,7 @@ class Reference:
     wavs: dict[str, Path]
     seconds: dict[str, float]
     missing: dict[str, str]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,26 @@ class System:
     Attributes:
         name: row label.
         directory: its output.
-        wavs: utterance → readable audio.
-        seconds: utterance → duration of it.
+        wavs: utterance → readable audio, all of it spoken by the system.
+        whole: utterance → readable audio of all words, with what was given of the recording; without that the same.
+        seconds: utterance → duration of the whole.
         missing: utterance of the test set → why there is no readable audio.
         has_own_codes: whether the directory has a codes.scp.
         status: utterance → "ok" or what went wrong; None if the system reports none.
         timing: contents of timing.json; None if the system reports none.
+        prompts: utterance → the utterance whose voice it was given; None if the system reports none.
     """
 
     name: str
     directory: Path
     wavs: dict[str, Path]
+    whole: dict[str, Path]
     seconds: dict[str, float]
     missing: dict[str, str]
     has_own_codes: bool
     status: dict[str, str] | None
     timing: dict[str, Any] | None
+    prompts: dict[str, str] | None
 
     @property
     def experiment(self) -> Path | None:
@@ -69,6 +77,25 @@ class System:
     def decoding(self) -> str | None:
         """Name of the strategy; None where nobody wrote it down."""
         return None if self.timing is None else self.timing.get("decoding")
+
+    @property
+    def mode(self) -> str | None:
+        """Name of the inference mode; None for systems that have but one."""
+        return None if self.timing is None else self.timing.get("mode")
+
+    def targets(self, reference: Reference) -> dict[str, str]:
+        """Utterance → speaker whose voice it should have.
+
+        Args:
+            reference: the test set.
+
+        Returns:
+            The speaker of the prompt. A system that has modes says itself what its prompts were; where it says
+            nothing it had none, and the speaker is that of the recording.
+        """
+        if self.prompts is None:
+            return reference.utt2spk if self.mode is not None else reference.targets
+        return {one: reference.utt2spk.get(self.prompts.get(one, one), own) for one, own in reference.utt2spk.items()}
 
 
 def _readable(
@@ -111,7 +138,8 @@ def load_reference(directory: Path) -> Reference:
     prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
     wavs, seconds, missing = _readable(read_scp(directory / "wav.scp"), transcripts)
-    return Reference(directory, transcripts, utt2spk, targets, wavs, seconds, missing)
+    skipped = read_skipped(directory / "skipped")
+    return Reference(directory, transcripts, utt2spk, targets, wavs, seconds, missing, skipped)
 
 
 def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System:
@@ -119,7 +147,8 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
 
     Args:
         name: row label.
-        directory: with wav.scp and perhaps codes.scp, status and timing.json.
+        directory: with wav.scp and perhaps codes.scp, status, utt2prompt, timing.json, and whole/wav.scp if what
+            wav.scp lists is only what follows on a given beginning.
         utterances: the test set.
 
     Returns:
@@ -133,8 +162,14 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
         wav_scp = read_scp(directory / "wav.scp")
     except FileNotFoundError:
         raise FileNotFoundError(f"system {name!r}: {directory / 'wav.scp'} is missing") from None
+    utterances = list(utterances)
     wavs, seconds, missing = _readable(wav_scp, utterances)
-    status, timing = directory / "status", directory / "timing.json"
+    whole = wavs
+    missing |= {one: reason for one, reason in read_skipped(directory / "skipped").items() if one in missing}
+    if (directory / WHOLE_NAME).is_file():
+        whole, seconds, more = _readable(read_scp(directory / WHOLE_NAME), utterances)
+        missing = {**more, **missing}
+    status, timing, prompts = directory / "status", directory / "timing.json", directory / "utt2prompt"
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -143,9 +178,29 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
         name,
         directory,
         wavs,
+        whole,
         seconds,
         missing,
         (directory / "codes.scp").is_file(),
         read_scp(status) if status.is_file() else None,
         costs,
+        read_scp(prompts) if prompts.is_file() else None,
     )
+
+
+def load_untranscribed(name: str, directory: Path) -> System:
+    """The output directory of a system that speaks without being told what to say.
+
+    Args:
+        name: row label.
+        directory: as for `load_system`.
+
+    Returns:
+        The system, with all utterances that it lists.
+
+    Raises:
+        FileNotFoundError: if wav.scp is missing.
+        ValueError: if a file is malformed.
+    """
+    tables = [read_scp(directory / table) for table in ("wav.scp", "status") if (directory / table).is_file()]
+    return load_system(name, directory, sorted({utterance for table in tables for utterance in table}))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1 of the mini recipe: the shipped archive -> a LibriTTS tree -> data/{train,dev,test_seen,test_unseen}.
-# Run from the recipe's directory:  bash local/data.sh [--size mini|tiny]
+# Run from the recipe's directory:  bash local/data.sh [--size mini|tiny]; ../gpst1/local/data.sh calls it from there
 set -euo pipefail
 
 shared=../../../local
@@ -20,7 +20,7 @@ case ${size} in
   *) usage_error "--size must be mini or tiny, got '${size}'" ;;
 esac
 
-"${python}" local/data_prep.py --corpus "${corpus}" --out "${tree}" --size "${size}"
+"${python}" "$(dirname "${BASH_SOURCE[0]}")/data_prep.py" --corpus "${corpus}" --out "${tree}" --size "${size}"
 while read -r subset name; do
   "${python}" "${shared}/libritts_dir.py" --tree "${tree}" --subset "${subset}" --out "${datadir}/${name}"
 done << SETS

@@ -1,0 +1,168 @@
+# The stages that all recipes have, from audio and text to codes and a token list, and what the others share: how a training
+# starts, the codec's own speech, scoring. To be sourced by recipe.sh, whose options and names of directories they use.
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154,SC2317,SC2329 # recipe.sh declares the options, and stages.sh calls the stages by name
+
+stage_data() {
+  local options=() value file tables=()
+  for value in ${corpus_option} ${corpus_path}; do
+    [[ -z ${!value} ]] || options+=("--${value}" "${!value}")
+  done
+  for value in ${corpus_path}; do
+    for file in "${!value}"/*.tsv; do # test lists and the like, which the user may change
+      [[ -z ${!value} || ! -f ${file} ]] || tables+=("${file}")
+    done
+  done
+  [[ -z ${size} ]] || options+=(--size "${size}")
+  words value "${local_data_opts}"
+  job "${size:-corpus}" "${datadir}" local/data.sh "${tables[@]}" -- \
+    bash local/data.sh --python "${python}" --datadir "${datadir}" "${options[@]}" "${value[@]}"
+}
+
+stage_format() {
+  local name options=()
+  [[ ${reuse_audio} == false ]] || options=(--reuse)
+  for name in "${sets[@]}"; do
+    require_file "${datadir}/${name}/wav.scp" data
+    job "${name}" "${dumpdir}/raw/${name}" "${datadir}" -- "${python}" "${shared}/format_wav.py" \
+      --in "${datadir}/${name}" --out "${dumpdir}/raw/${name}" --fs "${fs}" "${workers[@]}" --nj "${nj}" "${options[@]}"
+  done
+}
+
+stage_filter() {
+  local name options=()
+  # the other cleaners leave something of every transcript
+  [[ ${cleaner} != english ]] || options=(--cleaner "${cleaner}")
+  for name in "${sets[@]}"; do
+    require_file "${dumpdir}/raw/${name}/wav.scp" format
+    job "${name}" "${dumpdir}/filtered/${name}" "${dumpdir}/raw/${name}" -- "${python}" "${shared}/filter_data.py" \
+      --in "${dumpdir}/raw/${name}" --out "${dumpdir}/filtered/${name}" \
+      --min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}" "${options[@]}"
+  done
+}
+
+# codec_options: the options that name a codec, for codec_fit
+codec_options() {
+  local value values
+  words values "${codec_conf}"
+  codec_args=(--codec "${codec}")
+  for value in "${values[@]}"; do codec_args+=(--codec_conf "${value}"); done
+}
+
+# files_of CONF: `files`, which options k=v name; weights that change under the same name make another codec
+files_of() {
+  local value file values
+  words values "$1"
+  files=()
+  for value in "${values[@]}"; do
+    for file in "${value#*=}" "${value#*=}"/{config.*,*.safetensors,*.bin,*.best.pth}; do
+      [[ ! -f ${file} ]] || files+=("${file}")
+    done
+  done
+}
+
+stage_codec() {
+  local codec_args files
+  require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
+  codec_options
+  files_of "${codec_conf}"
+  job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}" "${files[@]}" -- "${python}" -m espnet_ext.bin.codec_fit \
+    "${codec_args[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}"
+}
+
+stage_codec_tokens() {
+  local name options=()
+  [[ ${prompt_min_sec} == 0 ]] || options=(--prompt_min_sec "${prompt_min_sec}")
+  [[ ${gpu_inference} == false ]] || options+=(--device cuda)
+  local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # it runs nj processes
+  require_file "${codec_dir}/codec_info.yaml" codec
+  for name in "${sets[@]}"; do
+    require_file "${dumpdir}/filtered/${name}/wav.scp" filter
+    job "${name}" "${codec_dir}/${name}" "${codec_dir}" "${dumpdir}/filtered/${name}" -- \
+      "${python}" -m espnet_ext.bin.codec_tokens --codec_info "${codec_dir}/codec_info.yaml" \
+      --data_dir "${dumpdir}/filtered/${name}" --out "${codec_dir}/${name}" "${workers[@]}" --nj "${nj}" --prompt_seed 0 \
+      "${options[@]}"
+  done
+}
+
+stage_token_list() {
+  local options
+  require_file "${codec_dir}/${train_set}/text" codec_tokens
+  words options "--token_type ${token_type} --cleaner ${cleaner}"
+  [[ ${g2p} == none ]] || options+=(--g2p "${g2p}")
+  (( min_count == 1 )) || options+=(--min_count "${min_count}")
+  [[ ${token_type} != bpe ]] || options+=(--bpemodel "${token_list%/*}/bpe.model" --vocab_size "${nbpe}" --train_bpe)
+  job "${token_name}" "${token_list%/*}" "${codec_dir}/${train_set}" -- "${python}" -m espnet_ext.bin.token_list \
+    --text "${codec_dir}/${train_set}/text" "${options[@]}" --out "${token_list}"
+}
+
+# for_training FUNCTION: calls it so that its jobs continue what was interrupted, and run side by side on a CPU
+for_training() {
+  resumable=true quiet=true
+  if (( ngpu == 0 )); then
+    max_jobs=${max_parallel_train}
+    if (( max_jobs > 1 )); then local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+  fi
+  "$@"
+}
+
+# train_python ARGUMENTS...: Python as --launcher starts it on --num_nodes machines, whose directories are shared; a
+# function, because where a model is trained does not change it and is no part of what `job` compares
+train_python() {
+  local launch meeting=()
+  words launch "${launcher}"
+  if (( num_nodes > 1 )); then
+    meeting=(--dist_launcher slurm --dist_init_method "file://$(cd "${output}" && pwd)/.meeting${RANDOM}")
+    (( ngpu > 0 )) || meeting+=(--dist_backend gloo)
+  fi
+  exec "${launch[@]}" "${python}" "$@" "${meeting[@]}"
+}
+
+# resynthesize SET: the codec's own speech, and the same with its frames in random order (the control of the scores)
+resynthesize() {
+  local what extra
+  for what in resynthesis shuffled; do
+    extra=()
+    [[ ${what} == resynthesis ]] || extra=(--shuffle_frames 0)
+    job "${what}.$1" "${expdir}/${what}/$1" "${codec_dir}" "${codec_dir}/$1" -- \
+      "${python}" -m espnet_ext.bin.codec_resynthesis --codec_info "${codec_dir}/codec_info.yaml" \
+      --data_dir "${codec_dir}/$1" --out "${expdir}/${what}/$1" "${workers[@]}" "${extra[@]}"
+  done
+}
+
+stage_score() {
+  local name pages=()
+  max_jobs=$((nj < ${#tests[@]} ? nj : ${#tests[@]}))
+  local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # many small matrices: threads would only wait for each other
+  for name in "${tests[@]}"; do
+    score "${name}"
+    pages+=("${expdir}/scoring/${name}/scores.json")
+  done
+  wait_for_jobs
+  max_jobs=1
+  job results "${expdir}/scoring" "${tests[@]/#/${expdir}/scoring/}" -- "${python}" -m espnet_ext.bin.results \
+    "${pages[@]}" --out "${expdir}/RESULTS.md"
+}
+
+# score SET: every system's speech for it; the sourcing script's reference_dir and add_systems say which and against what
+score() {
+  local reference name more vocabulary=() systems inputs
+  reference=$(reference_dir "$1")
+  systems=(--system "original=${reference}") inputs=("${reference}")
+  for name in resynthesis shuffled; do add_system "${name}" "${expdir}/${name}/$1"; done
+  add_systems "$1"
+  words more "${score_args}"
+  [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
+  [[ ${force} == false ]] || more+=(--force)
+  job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.score \
+    --codec_info "${codec_dir}/codec_info.yaml" --reference "${reference}" "${systems[@]}" \
+    "${vocabulary[@]}" \
+    --output_dir "${expdir}/scoring/$1" "${workers[@]}" --nj "$((nj / max_jobs))" "${more[@]}"
+}
+
+# add_system NAME DIRECTORY [OPTION]: to the systems and inputs of `score`; OPTION: --untranscribed for speech without a text
+add_system() {
+  require_file "$2/wav.scp" inference
+  systems+=("${3:---system}" "$1=$2")
+  inputs+=("$2")
+}

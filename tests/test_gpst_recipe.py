@@ -1,0 +1,253 @@
+"""The run.sh of the GPST recipe with a recorder in Python's place: what it calls for which mode, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_recipes import ROOT, Recipe, copy_recipes, value_of, values_of
+
+STAGES = ["data", "format", "filter", "codec", "codec_tokens", "semantic", "semantic_tokens", "mix", "token_list"]
+STAGES += ["stats", "train", "train_tts", "inference", "score"]
+PROGRAMS = ["format_wav.py", "filter_data.py", "codec_fit", "codec_tokens", "semantic_fit", "semantic_tokens"]
+PROGRAMS += ["token_list", "codec_lm_train", "aggregate_stats_dirs"]
+MODES = ["semantic_to_acoustic", "speaker_transfer", "speaker_conversion", "continuation", "tts"]
+GPST = "gpst_train_mini_gpst_world_vq_mfcc_km_s1"
+TTS = "train_mini_text_to_semantic_mfcc_km_char"
+TOKENS, TOKENS_TINY = "dump/gpst_world_vq_mfcc_km", "dump_tiny/gpst_world_vq_mfcc_km"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return copy_recipes(tmp_path, "mini_libritts", "gpst1")
+
+
+def calls_of(recipe: Recipe, program: str) -> list[list[str]]:
+    return [call for call in recipe.calls() if call[1] == f"espnet_ext.bin.{program}"]
+
+
+def test_all_stages_run_in_order(recipe: Recipe) -> None:
+    recipe.run()
+    first, second, *programs = (name.rpartition(".bin.")[2] for name in recipe.programs())
+    assert (first, second) == ("codec_fit", "semantic_fit"), "tokenizers that do not exist are found before any work"
+    order = list(dict.fromkeys(programs))
+    assert order[: len(PROGRAMS)] == PROGRAMS
+    last = {"other_speaker_prompts.py", "gpst_inference", "codec_resynthesis", "score", "results"}
+    assert set(order[len(PROGRAMS) :]) == last
+    assert "finished before" in recipe.run("--nj", "1")
+    assert recipe.calls() == []
+
+
+def test_help_lists_stages_and_options(recipe: Recipe) -> None:
+    text = recipe.run("--help")
+    for number, name in enumerate(STAGES, start=1):
+        assert f"{number:2d} {name}\n" in text
+    assert "--prompt_sec" in text and "--dask_scheduler" in text
+    assert f"[{len(STAGES)}]" in text, "the last stage is the default of --stop_stage"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--modes", "tts sing"], "--modes must be among unconditional semantic_to_acoustic"),
+        (["--modes", " "], "--modes must not be empty"),
+        (["--mix", "elsewhere"], "--mix must be NAME=DIR separated by spaces, got 'elsewhere'"),
+        (["--prompt_sec", "short"], "--prompt_sec must be a number, got 'short'"),
+        (["--mix_temperature", "-1"], "--mix_temperature must be a number, got '-1'"),
+        (["--num_unconditional", "0"], "--num_unconditional must be a number of at least 1, got '0'"),
+        (["--deduplicate", "maybe"], "--deduplicate must be true or false, got 'maybe'"),
+        (["--decodings", "best_of"], "--decodings must be strategies with a conf/decode_<strategy>.yaml each"),
+        (["--inference_config", "conf/none.yaml"], "--inference_config must be an existing file"),
+        (["--size", "huge"], "--size must be mini or tiny, got 'huge'"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_two(recipe: Recipe, options: list[str], message: str) -> None:
+    text = recipe.run(*options, status=2)
+    assert message in text
+    assert text.startswith("error: ")
+    assert len(text.splitlines()) == 1
+    assert recipe.calls() == []
+
+
+def test_both_trainings_run_in_stage_train_and_their_data_are_the_token_directory(recipe: Recipe) -> None:
+    options = ["--max_epoch", "2", "--train_args", "--seed 3", "--tts_args", "--seed 4"]
+    text = recipe.run("--stop_stage", "train_tts", *options)
+    assert "(train_tts): finished before" in text, "it ran beside the other one"
+    trainings = {value_of(call, "--output_dir"): call for call in recipe.calls() if "--resume" in call}
+    model, tts = trainings.values()
+    assert sorted(trainings) == [f"exp/{GPST[:-3]}_seed_3_s1", f"exp/{TTS}_seed_4"]
+    if "--semantic_info" not in model:
+        model, tts = tts, model
+    assert values_of(model, "--train_data_path_and_name_and_type") == [
+        f"{TOKENS}/train/semantic.scp,semantic,kaldi_ark",
+        f"{TOKENS}/train/codes.scp,codes,kaldi_ark",
+        f"{TOKENS}/train/prompt.scp,prompt,kaldi_ark",
+        f"{TOKENS}/train/prompt_semantic.scp,prompt_semantic,kaldi_ark",
+    ]
+    stats = "exp/gpst_stats_world_vq_mfcc_km/valid"
+    assert values_of(model, "--valid_shape_file") == [f"{stats}/codes_shape", f"{stats}/semantic_shape"]
+    assert model[-4:] == ["--max_epoch", "2", "--seed", "3"]
+    assert value_of(model, "--frame_stacking_factor") == "1"
+    assert "--token_list" not in model
+    assert values_of(tts, "--train_data_path_and_name_and_type") == [
+        f"{TOKENS}/train/text,text,text",
+        f"{TOKENS}/train/semantic.scp,codes,kaldi_ark",
+    ]
+    assert value_of(tts, "--codec_info") == "dump/semantic_mfcc_km/semantic_info.yaml"
+    assert tts[-4:] == ["--max_epoch", "2", "--seed", "4"]
+
+
+def test_stage_train_alone_leaves_the_other_training_to_its_stage(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "stats")
+    recipe.calls()
+    for stage, trained in (("train", f"exp/{GPST}"), ("train_tts", f"exp/{TTS}")):
+        recipe.run("--stage", stage, "--stop_stage", stage)
+        assert [value_of(call, "--output_dir") for call in recipe.calls()] == [trained]
+
+
+def test_without_tts_there_is_no_second_training(recipe: Recipe) -> None:
+    recipe.run("--modes", "continuation unconditional")
+    calls = recipe.calls()
+    assert {value_of(call, "--output_dir") for call in calls if "--resume" in call} == {f"exp/{GPST}"}
+    assert {value_of(call, "--mode") for call in calls if "--mode" in call} == {"continuation", "unconditional"}
+
+
+def test_every_mode_decodes_every_test_set_and_unconditional_once(recipe: Recipe) -> None:
+    recipe.run()
+    calls = {value_of(call, "--output_dir"): call for call in calls_of(recipe, "gpst_inference")}
+    sets = ["test_seen", "test_unseen"]
+    of_sets = {f"exp/{GPST}/decode_{mode}_local_ar/{name}": (mode, name) for mode in MODES for name in sets}
+    free = f"exp/{GPST}/decode_unconditional_local_ar/free"
+    assert calls.keys() == {free, *of_sets}
+    for output, (mode, name) in of_sets.items():
+        call = calls[output]
+        assert value_of(call, "--data_dir") == f"{TOKENS}/{name}"
+        assert value_of(call, "--inference_config") == "../../../conf/decode_gpst.yaml"
+        assert value_of(call, "--mode") == ("speaker_transfer" if mode == "speaker_conversion" else mode)
+        assert ("--prompts" in call) == (mode == "speaker_conversion")
+        assert ("--prompt_sec" in call) == (mode != "semantic_to_acoustic")
+        assert ("--text_to_semantic" in call) == (mode == "tts")
+        if mode == "speaker_conversion":
+            assert value_of(call, "--prompts") == f"exp/other_speakers/{name}/utt2prompt"
+        if mode == "tts":
+            assert value_of(call, "--text_to_semantic") == f"exp/{TTS}"
+    assert "--data_dir" not in calls[free]
+    assert value_of(calls[free], "--num_utterances") == "20"
+
+
+@pytest.mark.parametrize(("decodings", "ending"), [("local_ar", ""), ("local_ar parallel", "_local_ar")])
+def test_systems_are_called_after_mode_and_strategy_where_there_are_several(
+    recipe: Recipe, decodings: str, ending: str
+) -> None:
+    recipe.run("--decodings", decodings, "--modes", "tts unconditional", "--test_sets", "test_seen")
+    (call,) = calls_of(recipe, "score")
+    assert f"s1_tts{ending}=exp/{GPST}/decode_tts_local_ar/test_seen" in values_of(call, "--system")
+    free = values_of(call, "--untranscribed")
+    assert free[0] == f"s1_unconditional{ending}=exp/{GPST}/decode_unconditional_local_ar/free"
+    assert len(free) == len(decodings.split())
+    assert value_of(call, "--reference") == f"{TOKENS}/test_seen"
+    assert values_of(call, "--train_dir") == [f"exp/{GPST}", f"exp/{TTS}"]
+
+
+def test_another_text_to_semantic_model_decodes_tts_alone_again(recipe: Recipe) -> None:
+    recipe.run()
+    recipe.calls()
+    (recipe.root / "conf" / "train_mini_text_to_semantic.yaml").write_text("max_epoch: 9\n")
+    recipe.run()
+    assert {value_of(call, "--mode") for call in calls_of(recipe, "gpst_inference")} == {"tts"}
+
+
+def test_units_with_repetitions_have_directories_of_their_own(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "semantic_tokens", "--deduplicate", "false", "--semantic_conf", "num_units=64")
+    _, fit, *tokens = (call for call in recipe.calls() if call[1].rpartition(".")[2].startswith("semantic_"))
+    assert value_of(fit, "--deduplicate") == "false"
+    assert value_of(fit, "--semantic_conf") == "num_units=64"
+    assert value_of(fit, "--out") == "dump/semantic_mfcc_km_num_units=64_repeated"
+    assert {value_of(call, "--data_dir") for call in tokens} == {
+        f"dump/filtered/{name}" for name in ("train", "dev", "test_seen", "test_unseen")
+    }
+
+
+def test_a_mixture_is_what_is_trained_on_and_nothing_else(recipe: Recipe) -> None:
+    text = recipe.run("--mix", "zh=other/train", "--stop_stage", "mix", status=2)
+    assert "--mix must name token directories, found no other/train/semantic.scp" in text
+    (recipe.directory / "other" / "train").mkdir(parents=True)
+    for table in ("semantic.scp", "codes.scp"):
+        (recipe.directory / "other" / "train" / table).write_text("x\n")
+    recipe.calls()
+    mixture = ["--mix", "zh=other/train", "--mix_name", "en", "--mix_language", "en=en zh=zh", "--mix_temperature", "3"]
+    recipe.run(*mixture)
+    calls = recipe.calls()
+    (call,) = [call for call in calls if call[0].endswith("mix_corpora.py")]
+    mixed = f"{TOKENS}/train_mix_3_zh"
+    assert call[1:] == [
+        *("--corpus", f"en={TOKENS}/train", "zh=other/train", "--temperature", "3"),
+        *("--language", "en=en", "zh=zh", "--out", mixed),
+    ]
+    (model,) = [call for call in calls if "--resume" in call and "--semantic_info" in call]
+    assert values_of(model, "--train_data_path_and_name_and_type")[0].startswith(f"{mixed}/semantic.scp,")
+    assert values_of(model, "--valid_data_path_and_name_and_type")[0].startswith(f"{TOKENS}/dev/semantic.scp,")
+    assert value_of(model, "--output_dir") == "exp/gpst_train_mini_gpst_world_vq_mfcc_km_mix_3_zh_s1"
+
+
+def test_tiny_size_has_its_own_directories(recipe: Recipe) -> None:
+    recipe.run("--size", "tiny")
+    assert not [path for path in ("data", "dump", "exp") if (recipe.directory / path).exists()]
+
+
+def test_what_codec_lm1_prepared_is_not_prepared_again(tmp_path: Path) -> None:
+    """A recipe directory is where data, codes and the paths in their tables belong; experiments may be elsewhere."""
+    recipe = copy_recipes(tmp_path, "mini_libritts", "gpst1")
+    first = copy_recipes(tmp_path / "first", "mini_libritts")
+    (first.root / "egs2/mini_libritts/codec_lm1").rename(recipe.root / "egs2/mini_libritts/codec_lm1")
+    first = Recipe(recipe.root, "mini_libritts")
+    first.run("--stop_stage", "codec_tokens")
+    first.calls()
+    recipe.run("--recipe_dir", "egs2/mini_libritts/codec_lm1", "--expdir", "../gpst1/exp")
+    programs = recipe.programs()
+    assert programs[0].endswith("semantic_fit")
+    assert not {"format_wav.py", "filter_data.py", "espnet_ext.bin.codec_tokens"} & set(programs)
+    assert (recipe.directory / "exp" / GPST).is_dir()
+    assert not (recipe.root / "egs2/mini_libritts/codec_lm1/exp" / GPST).exists()
+
+
+@pytest.mark.recipe
+@pytest.mark.espnet
+def test_tiny_recipe_speaks_in_every_mode(tmp_path: Path) -> None:
+    for folder in (
+        "local",
+        "conf",
+        *(f"egs2/mini_libritts/{part}" for part in ("corpus", "codec_lm1/local", "gpst1/local")),
+    ):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    directory = tmp_path / "egs2/mini_libritts/gpst1"
+    shutil.copy2(ROOT / "egs2/mini_libritts/gpst1/run.sh", directory)
+    (directory / "conf").mkdir()  # a model of one epoch finds no end
+    (directory / "conf" / "decode_gpst.yaml").write_text(
+        "{maxlenratio: 1.0, semantic_maxlenratio: 2.0, max_sec: 1.0}\n"
+    )
+    command = [str(directory / "run.sh"), "--python", sys.executable, "--size", "tiny", "--max_epoch", "1"]
+    command += ["--test_sets", "test_unseen", "--num_unconditional", "2", "--score_args", "--num_bootstrap 20"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    sentences = {line.split()[0] for line in (directory / f"{TOKENS_TINY}/test_unseen/text").read_text().splitlines()}
+    (model,) = (directory / "exp_tiny").glob("gpst_*_s1")
+    for mode in MODES:
+        output = model / f"decode_{mode}_local_ar" / "test_unseen"
+        assert {path.stem for path in (output / "wav").glob("*.wav")} == sentences
+        assert json.loads((output / "timing.json").read_text())["rtf"] > 0
+    assert len(list((model / "decode_unconditional_local_ar/free/wav").glob("*.wav"))) == 2
+    page = (directory / "exp_tiny/RESULTS.md").read_text().partition("### Modes")[2].partition("###")[0]
+    assert [row.split("|")[1] for row in page.splitlines() if row.startswith("|")][2:] == ["unconditional", *MODES]
+    times = (directory / "exp_tiny/stage_times.tsv").read_text().splitlines()
+    nothing_to_do = {"mix": "there is nothing to mix", "train_tts": "it runs beside the other training"}
+    assert [line.split("\t")[0] for line in times] == [name for name in STAGES if name not in nothing_to_do]
+
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert again.stdout.count("finished before") == len(STAGES) - 1
