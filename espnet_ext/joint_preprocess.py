@@ -57,8 +57,9 @@ class JointPreprocessor:
         semantic: those of the semantic tokenizer.
         deduplicates: whether the model sees the units without repetitions.
         languages: names of languages; ids begin with 1.
-        crop_sec: longest utterance, cropped at random; 0 for no limit.
-        prompt_sec: longest prompt that an utterance is joined to, cropped at random.
+        train: whether crops are random; otherwise they are taken from the beginning.
+        crop_sec: longest utterance; 0 for no limit.
+        prompt_sec: longest prompt that an utterance is joined to.
         join_prompt: probability that an utterance is joined to its prompt, as long recordings of one speaker would do.
         silence: both streams of it, to stand in between; needed for joining.
     """
@@ -69,6 +70,7 @@ class JointPreprocessor:
         semantic: CodecSpec,
         deduplicates: bool,
         languages: Sequence[str] = (),
+        train: bool = True,
         crop_sec: float = 0.0,
         prompt_sec: float = 0.0,
         join_prompt: float = 0.0,
@@ -76,7 +78,7 @@ class JointPreprocessor:
     ) -> None:
         self.spec, self.semantic, self.deduplicates = spec, semantic, deduplicates
         self.languages = {name: index for index, name in enumerate(languages, start=UNKNOWN_LANGUAGE + 1)}
-        self.crop_sec, self.prompt_sec, self.join_prompt = crop_sec, prompt_sec, join_prompt
+        self.train, self.crop_sec, self.prompt_sec, self.join_prompt = train, crop_sec, prompt_sec, join_prompt
         self.silence = None if silence is None else self._cut(silence, 0, SILENCE_SEC)
 
     def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
@@ -127,7 +129,8 @@ class JointPreprocessor:
         surplus = len(streams.codes) - frames
         if frames == 0 or surplus <= 0:
             return streams
-        return self._cut(streams, np.random.randint(surplus + 1) / self.spec.frame_rate_hz, seconds)
+        start = np.random.randint(surplus + 1) if self.train else 0
+        return self._cut(streams, start / self.spec.frame_rate_hz, seconds)
 
     def _cut(self, streams: Streams, start: float, seconds: float) -> Streams:
         ends = [

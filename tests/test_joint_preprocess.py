@@ -55,6 +55,13 @@ def test_both_streams_are_cropped_at_the_same_place():
     assert len(starts) > 20 and min(starts) >= 0 and max(starts) <= 150
 
 
+def test_a_validation_always_has_the_beginning_of_a_long_utterance():
+    units, codes = counted(200)
+    for _ in range(5):
+        arrays = preprocessor(crop_sec=2.0, train=False)("a", {"semantic": units, "codes": codes})
+        assert arrays["codes"][:, 0].tolist() == arrays["semantic"].tolist() == list(range(50))
+
+
 def test_a_short_utterance_is_not_cropped():
     units, codes = counted(50)
     assert len(preprocessor(crop_sec=2.0)("a", {"semantic": units, "codes": codes})["codes"]) == 50
