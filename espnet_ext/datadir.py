@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from espnet_ext.atomic import atomic_path
+
+LANGUAGES_NAME = "utt2lang"
 
 
 def _check_key(key: str, place: str) -> None:
@@ -58,6 +60,11 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
     return table
 
 
+def read_if_there(path: Path | str, allow_empty: bool = False) -> dict[str, str] | None:
+    """The table of `path` as `read_scp` reads it; None if there is no such file."""
+    return read_scp(path, allow_empty) if Path(path).is_file() else None
+
+
 def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
     """Write one "key value" line per entry, sorted as in the C locale, in one piece.
 
@@ -94,14 +101,14 @@ def speaker_to_utterances(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def write_data_dir(
-    folder: Path | str, wav_scp: Mapping[str, object], text: Mapping[str, str], utt2spk: Mapping[str, str]
+    folder: Path | str, wav_scp: Mapping[str, object], text: Mapping[str, str] | None, utt2spk: Mapping[str, str]
 ) -> None:
     """Write wav.scp, text, utt2spk and spk2utt of the utterances of `wav_scp`.
 
     Args:
         folder: the data directory; made when missing.
         wav_scp: utterance → audio file.
-        text: utterance → transcript; other keys are dropped, missing ones stay missing.
+        text: utterance → transcript; other keys are dropped, missing ones stay missing. None: there is no such file.
         utt2spk: utterance → speaker; other keys are dropped.
 
     Raises:
@@ -115,10 +122,29 @@ def write_data_dir(
         if not utterance.startswith(speaker):
             raise ValueError(f"{folder}: utterance id must start with its speaker {speaker}, got {utterance}")
     speakers = {utterance: utt2spk[utterance] for utterance in wav_scp}
-    write_scp(folder / "text", {utterance: text[utterance] for utterance in wav_scp if utterance in text})
+    if text is None:
+        (folder / "text").unlink(missing_ok=True)
+    else:
+        write_scp(folder / "text", {utterance: text[utterance] for utterance in wav_scp if utterance in text})
     write_scp(folder / "utt2spk", speakers)
     write_scp(folder / "spk2utt", {key: " ".join(value) for key, value in speaker_to_utterances(speakers).items()})
     write_scp(folder / "wav.scp", wav_scp)  # last: later stages look for it first
+
+
+def carry_table(name: str, source: Path, out: Path, kept: Iterable[str]) -> None:
+    """Copy the lines of the utterances that are kept; without the table in the source, none stays in the copy.
+
+    Args:
+        name: of the table, such as utt2lang.
+        source: data directory.
+        out: the data directory made of it.
+        kept: its utterances.
+    """
+    table = read_if_there(source / name)
+    if table is None:
+        (out / name).unlink(missing_ok=True)
+    else:
+        write_scp(out / name, {utterance: table[utterance] for utterance in kept if utterance in table})
 
 
 def write_skipped(path: Path | str, skipped: Mapping[str, str]) -> None:

@@ -114,7 +114,8 @@ class GPSTDecodeOptions(DecodeOptions):
         maxlenratio: most frames per semantic unit that is left to speak.
         semantic_sampling: fields of `SamplingOptions`, for units that are generated.
         semantic_maxlenratio: most units per text token.
-        max_sec: longest unconditional speech, in seconds of units before de-duplication.
+        max_sec: most units of unconditional speech, as the seconds that they take if none is repeated; where the model
+            reads units without repetitions, the speech lasts longer.
     """
 
     semantic_sampling: Mapping[str, float] = field(default_factory=dict)

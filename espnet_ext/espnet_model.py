@@ -27,6 +27,7 @@ class ESPnetCodecLMModel(AbsESPnetModel):
 
     def forward(self, utt_id: list[str] | None = None, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and the number of codes they are means over, (1,) each; the batch goes to the core LM."""
+        # of several processes each counts by its codes, also where a loss is a mean over units or tokens
         loss = codec_loss(self.corelm(**batch), self.corelm.spec.num_codebooks, self.weights)
         # with several processes the trainer sums over these, and insists on a dimension to sum over
         return loss.total[None], {name: value[None] for name, value in loss.stats.items()}, loss.codes[None]

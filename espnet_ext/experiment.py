@@ -187,13 +187,15 @@ def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], foun
 
 
 def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
-    """Say in words what the shapes of a model of another codec depth would only hint at."""
+    """Say in words what the shapes of a model of another codec depth would only hint at, if they told at all."""
+    books, frames = corelm.spec.num_codebooks, corelm.stacking
+    wanted = f"model_file must be of a model with {books} codebooks x {frames} frames = {books * frames} codes a step"
+    depth = state.get("corelm.depth")  # weights of a codec_lm have none
+    if isinstance(depth, torch.Tensor) and depth.tolist() != [books, frames]:
+        found = " codebooks x ".join(f"{number:g}" for number in depth.flatten().tolist())
+        raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} frames")
     table = state.get("corelm.embedding.table.weight")
     rows = corelm.spec.vocab_size
     if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == corelm.slots * rows:
         return
-    books, frames = corelm.spec.num_codebooks, corelm.stacking
-    raise ValueError(
-        f"model_file must be of a model with {books} codebooks x {frames} frames = {books * frames} codes a step as "
-        f"config.yaml says, got {checkpoint} with {len(table) // rows} codes a step"
-    )
+    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {len(table) // rows} codes a step")

@@ -17,12 +17,11 @@ from espnet_ext.core_lm import GPST, JointConditions
 from espnet_ext.decode_options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
 from espnet_ext.gpst_modes import Clock, Mode, Request, Speller, Spelling, Start, modes
-from espnet_ext.joint_preprocess import Streams
 from espnet_ext.listener import Listener
 from espnet_ext.preprocess import collate
 from espnet_ext.sampling import Sampler, row_generators
-from espnet_ext.semantic.units import lengths_agree
 from espnet_ext.speech import Speech, Timing, decode_speech
+from espnet_ext.streams import Streams, disagreement
 
 
 class TextToUnits(Protocol):
@@ -132,9 +131,13 @@ class GPSTSpeech:
 
         Returns:
             The speech.
+
+        Raises:
+            ValueError: if the model cannot use what is given; the message names it.
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         options = options or GPSTDecodeOptions()
+        self.check_language(language)
         said, voice = (None if path is None else self.listener.hear(path) for path in (speech, prompt))
         return self.batch(mode, [name], [Request(said, voice, text, language)], options)[0]
 
@@ -203,7 +206,27 @@ class GPSTSpeech:
             raise ValueError(
                 "text_to_semantic must be the experiment directory of a text-to-semantic model for mode tts, got none"
             )
+        units = options.semantic_options()
+        if mode.samples_units and units.guided:
+            raise ValueError(
+                "cfg_scale of semantic_sampling must be 1 where units are sampled without a text, as there is nothing "
+                f"to be guided by, got {units.cfg_scale}"
+            )
         return options.strategy_for(self.corelm.heads)
+
+    def check_language(self, language: str) -> None:
+        """Refuse a language that the model was not trained to be told.
+
+        Args:
+            language: its name; empty for one that is not told.
+
+        Raises:
+            ValueError: naming those there are.
+        """
+        known = self.corelm.languages
+        if language and language not in known:
+            allowed = f"one of {list(known)}" if known else "left out with a model that is told no language"
+            raise ValueError(f"language must be {allowed}, got {language!r}")
 
     def _check_streams(self, what: str, streams: Streams) -> None:
         spec, semantic = self.corelm.spec, self.corelm.semantic
@@ -212,12 +235,9 @@ class GPSTSpeech:
                 facts.check(torch.from_numpy(ids))
             except ValueError as error:
                 raise ValueError(f"{kind} of {what}: {error}") from None
-        lengths = len(streams.units), semantic.frame_rate_hz, len(streams.codes), spec.frame_rate_hz
-        if not lengths_agree(*lengths):
-            raise ValueError(
-                f"{what} must have units and codes of the same sound, got {lengths[0]} units of "
-                f"{lengths[0] / lengths[1]:.2f} s and {lengths[2]} frames of {lengths[2] / lengths[3]:.2f} s"
-            )
+        reason = disagreement(len(streams.units), len(streams.codes), semantic, spec)
+        if reason is not None:
+            raise ValueError(f"units and codes of {what}: {reason}")
 
     def _languages(self, names: Sequence[str], requests: Sequence[Request]) -> Tensor | None:
         known = self.corelm.languages

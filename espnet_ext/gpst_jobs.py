@@ -15,9 +15,9 @@ from espnet_ext.ark import load_codes_entry
 from espnet_ext.decode_options import GPSTDecodeOptions
 from espnet_ext.gpst_inference import GPSTSpeech
 from espnet_ext.gpst_modes import Mode, Request
-from espnet_ext.joint_preprocess import Streams, read_silence
 from espnet_ext.speech import Speech
 from espnet_ext.speech_jobs import Model, Voice
+from espnet_ext.streams import Streams, read_silence
 
 
 @dataclass(frozen=True)

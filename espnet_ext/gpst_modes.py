@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.joint_preprocess import Streams
 from espnet_ext.options import check_number
 from espnet_ext.registry import Registry
 from espnet_ext.semantic.units import deduplicate
+from espnet_ext.streams import PAUSE_SEC, Streams, excerpt, frames_within, units_within
 
 Ids = NDArray[np.int64]
 
@@ -57,7 +57,7 @@ class Clock:
 
     def frames(self, seconds: float) -> int:
         """Frames that begin and end within so many seconds."""
-        return int(seconds * self.spec.frame_rate_hz + 1e-6)
+        return frames_within(seconds, self.spec)
 
     def seconds(self, codes: Ids) -> float:
         """Duration of codes (T, N)."""
@@ -65,11 +65,11 @@ class Clock:
 
     def units(self, frames: int) -> int:
         """Units that last as long as so many frames."""
-        return round(frames / self.spec.frame_rate_hz * self.semantic.frame_rate_hz)
+        return units_within(frames, self.spec, self.semantic)
 
     def head(self, streams: Streams, frames: int) -> Streams:
         """The beginning of both streams, so many frames of it."""
-        return Streams(streams.units[: self.units(frames)], streams.codes[:frames])
+        return excerpt(streams, 0, frames, self.spec, self.semantic)
 
     def quiet(self, frames: int) -> Streams:
         """So many frames of silence; beyond what `silence` has, its last frame and unit go on."""
@@ -127,6 +127,7 @@ class Mode:
         prompt_sec: longest prompt, taken from the beginning of its utterance.
         silence_sec: silence between prompt and speech.
         source: attribute of `Request` that tells what to say; empty where nothing does.
+        reads: options of the command `gpst_inference` that mean something to it, of those that not all modes read.
         continues: whether the speech goes on from the beginning of its own recording.
         least_prompt_sec: smallest allowed `prompt_sec`.
 
@@ -135,9 +136,10 @@ class Mode:
     """
 
     prompt_sec: float = 3.0
-    silence_sec: float = 0.1
+    silence_sec: float = PAUSE_SEC
 
     source: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
     continues: ClassVar[bool] = False
     least_prompt_sec: ClassVar[float] = 0.0
 
@@ -149,6 +151,11 @@ class Mode:
     def prompted(self) -> bool:
         """Whether an utterance needs a recording of the voice to speak with."""
         return False
+
+    @property
+    def samples_units(self) -> bool:
+        """Whether nothing tells what to say."""
+        return not self.source
 
     def spell(self, speller: Speller, names: Sequence[str], requests: Sequence[Request]) -> list[Spelling]:
         """Units of what is to be said; those of a recording are not de-duplicated.
@@ -189,6 +196,8 @@ modes: Registry[type[Mode]] = Registry("mode")
 class Unconditional(Mode):
     """Speech of nothing in particular: the model samples units, then codes."""
 
+    reads = ("num_utterances",)
+
     def spell(  # noqa: D102 (inherited)
         self, speller: Speller, names: Sequence[str], requests: Sequence[Request]
     ) -> list[Spelling]:
@@ -200,6 +209,7 @@ class SemanticToAcoustic(Mode):
     """What a recording says, in a voice that the model makes up."""
 
     source = "speech"
+    reads = ("data_dir", "target_wav")
 
 
 @modes.register("continuation")
@@ -207,6 +217,7 @@ class Continuation(Mode):
     """The rest of a recording whose first seconds are given, with the units of all of it."""
 
     source = "speech"
+    reads = ("data_dir", "target_wav", "prompt_sec")
     continues = True
     least_prompt_sec = MIN_PROMPT_SEC
 
@@ -226,6 +237,8 @@ class Continuation(Mode):
 
 class _Prompted(Mode):
     """Speech behind a prompt and a little silence, all of them one utterance to the model."""
+
+    reads: ClassVar[tuple[str, ...]] = ("prompts", "prompt_wav", "prompt_sec", "silence_sec")
 
     @property
     def prompted(self) -> bool:  # noqa: D102 (inherited)
@@ -251,6 +264,7 @@ class SpeakerTransfer(_Prompted):
     """What a recording says, in the voice of a prompt."""
 
     source = "speech"
+    reads = ("data_dir", "target_wav", *_Prompted.reads)
     least_prompt_sec = MIN_PROMPT_SEC
 
 
@@ -259,6 +273,7 @@ class TextToSpeech(_Prompted):
     """What a text says, in the voice of a prompt, or with `prompt_sec` 0 in one that the model makes up."""
 
     source = "text"
+    reads = ("data_dir", "text", "text_to_semantic", *_Prompted.reads)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -71,6 +71,11 @@ class CodecLM:
         return cls(experiment.load_corelm(TextCoreLM), codec, experiment.args, device)
 
     @property
+    def says_codes(self) -> bool:
+        """Whether it makes waveforms; otherwise its codes are semantic units."""
+        return self._codec is not None
+
+    @property
     def codec(self) -> Codec:
         """What makes waveforms of the codes.
 
@@ -78,7 +83,10 @@ class CodecLM:
             ValueError: if the model says semantic units.
         """
         if self._codec is None:
-            raise ValueError("a model that says semantic units makes no waveforms: it must be asked for codes only")
+            raise ValueError(
+                "a model that says semantic units makes no waveforms: it is the text_to_semantic of a GPST, see "
+                "espnet_ext.bin.gpst_inference --mode tts"
+            )
         return self._codec
 
     def __call__(

@@ -3,50 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.preprocess import Array, frames_of
-from espnet_ext.semantic.units import deduplicate, lengths_agree
+from espnet_ext.semantic.units import deduplicate
+from espnet_ext.streams import PAUSE_SEC, Streams, disagreement, excerpt, frames_within
 
-SILENCE_NAME = "silence.npz"
-SILENCE_SEC = 0.1  # between a prompt and what follows it, arXiv:2406.00976
 UNKNOWN_LANGUAGE = 0
-
-
-class Streams(NamedTuple):
-    """Both descriptions of the same sound.
-
-    Attributes:
-        units: (T1,) int64 semantic units, with their repetitions.
-        codes: (T2, N) int64.
-    """
-
-    units: Array
-    codes: Array
-
-
-def read_silence(folder: Path) -> Streams:
-    """Both streams of silence, from the silence.npz of a token directory.
-
-    Args:
-        folder: written by semantic_tokens.
-
-    Returns:
-        The streams.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-    """
-    path = folder / SILENCE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"silence not found: {path} (espnet_ext.bin.semantic_tokens writes it)")
-    with np.load(path) as content:
-        return Streams(content["units"].astype(np.int64), content["codes"].astype(np.int64))
 
 
 class JointPreprocessor:
@@ -59,7 +25,7 @@ class JointPreprocessor:
         languages: names of languages; ids begin with 1.
         train: whether crops are random; otherwise they are taken from the beginning.
         crop_sec: longest utterance; 0 for no limit.
-        prompt_sec: longest prompt that an utterance is joined to.
+        prompt_sec: longest prompt that an utterance is joined to; 0 for no limit.
         join_prompt: probability that an utterance is joined to its prompt, as long recordings of one speaker would do.
         silence: both streams of it, to stand in between; needed for joining.
     """
@@ -79,7 +45,7 @@ class JointPreprocessor:
         self.spec, self.semantic, self.deduplicates = spec, semantic, deduplicates
         self.languages = {name: index for index, name in enumerate(languages, start=UNKNOWN_LANGUAGE + 1)}
         self.train, self.crop_sec, self.prompt_sec, self.join_prompt = train, crop_sec, prompt_sec, join_prompt
-        self.silence = None if silence is None else self._cut(silence, 0, SILENCE_SEC)
+        self.silence = None if silence is None else self._cut(silence, 0, frames_within(PAUSE_SEC, spec))
 
     def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
         """The arrays of one utterance: semantic (U,), codes (T, N), language ().
@@ -111,12 +77,9 @@ class JointPreprocessor:
             frames_of(flat_units, self.semantic, f"{units} of {utt_id}")[:, 0],
             frames_of(flat_codes, self.spec, f"{codes} of {utt_id}"),
         )
-        (count, frames), rate, frame_rate = map(len, streams), self.semantic.frame_rate_hz, self.spec.frame_rate_hz
-        if not lengths_agree(count, rate, frames, frame_rate):
-            raise ValueError(
-                f"{units} and {codes} of {utt_id} must be of the same sound, got {count} units ({count / rate:.2f} s) "
-                f"and {frames} frames ({frames / frame_rate:.2f} s)"
-            )
+        reason = disagreement(len(streams.units), len(streams.codes), self.semantic, self.spec)
+        if reason is not None:
+            raise ValueError(f"{units} and {codes} of {utt_id}: {reason}")
         return streams
 
     def _join(self, prompt: Streams, streams: Streams) -> Streams:
@@ -125,19 +88,15 @@ class JointPreprocessor:
         return Streams(np.concatenate([part.units for part in parts]), np.concatenate([part.codes for part in parts]))
 
     def _crop(self, streams: Streams, seconds: float) -> Streams:
-        frames = round(seconds * self.spec.frame_rate_hz)
+        frames = frames_within(seconds, self.spec)
         surplus = len(streams.codes) - frames
         if frames == 0 or surplus <= 0:
             return streams
         start = np.random.randint(surplus + 1) if self.train else 0
-        return self._cut(streams, start / self.spec.frame_rate_hz, seconds)
+        return self._cut(streams, start, frames)
 
-    def _cut(self, streams: Streams, start: float, seconds: float) -> Streams:
-        ends = [
-            slice(round(start * rate), round(start * rate) + round(seconds * rate))
-            for rate in (self.semantic.frame_rate_hz, self.spec.frame_rate_hz)
-        ]
-        return Streams(streams.units[ends[0]], streams.codes[ends[1]])
+    def _cut(self, streams: Streams, first: int, frames: int) -> Streams:
+        return excerpt(streams, first, frames, self.spec, self.semantic)
 
     def _language(self, name: str, utt_id: str) -> int:
         if not self.languages or not name:

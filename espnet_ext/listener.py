@@ -7,14 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from espnet_ext.codec import Codec
-from espnet_ext.joint_preprocess import Streams
 from espnet_ext.semantic import SemanticTokenizer
 from espnet_ext.speech import read_speech
-
-SILENCE_SEC = 1.0  # a tokenizer may need some context
+from espnet_ext.streams import Streams, encode_silence, encode_streams
 
 
 class Listener:
@@ -48,14 +45,10 @@ class Listener:
             ValueError: if it is no audio, empty or not finite.
         """
         rates = self.codec.spec.sample_rate_hz, self.semantic.sample_rate_hz
-        return self._encode(*(torch.from_numpy(read_speech(path, rate, what)) for rate in rates))
+        samples = (torch.from_numpy(read_speech(path, rate, what)) for rate in rates)
+        return encode_streams(self.codec, self.semantic, *samples)
 
     @cached_property
     def silence(self) -> Streams:
         """Both streams of digital silence."""
-        rates = self.codec.spec.sample_rate_hz, self.semantic.sample_rate_hz
-        return self._encode(*(torch.zeros(round(SILENCE_SEC * rate)) for rate in rates))
-
-    def _encode(self, for_codec: Tensor, for_semantic: Tensor) -> Streams:
-        codes, _ = self.codec.encode(for_codec[None], torch.tensor([len(for_codec)]))
-        return Streams(self.semantic.encode(for_semantic).numpy(), codes[0].numpy())
+        return encode_silence(self.codec, self.semantic)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.datadir import (
+    carry_table,
+    read_if_there,
     read_scp,
     skipped_summary,
     speaker_to_utterances,
@@ -167,8 +169,7 @@ def _check_fixed(utterance: str, prompt: str, utt2spk: Mapping[str, str]) -> Non
 
 def read_fixed_prompts(data_dir: Path) -> dict[str, str] | None:
     """The table of fixed prompts of a data directory: utterance → prompt; None if it has none."""
-    path = data_dir / PROMPTS_NAME
-    return read_scp(path) if path.is_file() else None
+    return read_if_there(data_dir / PROMPTS_NAME)
 
 
 def carry_fixed_prompts(source: Path, out: Path, kept: Iterable[str]) -> None:
@@ -181,12 +182,7 @@ def carry_fixed_prompts(source: Path, out: Path, kept: Iterable[str]) -> None:
         out: the data directory made of it.
         kept: its utterances.
     """
-    fixed = read_fixed_prompts(source)
-    if fixed is None:
-        (out / PROMPTS_NAME).unlink(missing_ok=True)
-        return
-    kept = set(kept)
-    write_scp(out / PROMPTS_NAME, {utterance: prompt for utterance, prompt in fixed.items() if utterance in kept})
+    carry_table(PROMPTS_NAME, source, out, kept)
 
 
 def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: float) -> None:
@@ -226,7 +222,7 @@ def _keep_only(out: Path, prompts: Mapping[str, str]) -> None:
     for name in ("codes.scp", "utt2num_frames"):
         table = read_scp(out / name)
         write_scp(out / name, {utterance: table[utterance] for utterance in prompts})
-    wavs, text, utt2spk = (read_scp(out / name) for name in ("wav.scp", "text", "utt2spk"))
+    wavs, text, utt2spk = read_scp(out / "wav.scp"), read_if_there(out / "text"), read_scp(out / "utt2spk")
     used = set(prompts.values())
     others = {utt: "prompt" if utt in used else f"not in {PROMPTS_NAME}" for utt in wavs if utt not in prompts}
     write_skipped(out / PROMPT_ONLY_NAME, others)

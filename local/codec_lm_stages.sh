@@ -19,6 +19,8 @@ train_options() {
   inputs=("${train_config}" "${codec_dir}" "${token_list%/*}" "${codec_dir}/${train_set}" "${codec_dir}/${valid_set}")
 }
 
+stage_token_list() { make_token_list; }
+
 stage_stats() {
   local common inputs name collected=${stats_dir}/logdir/stats.1
   require_conf train_config "${train_config}"

@@ -19,7 +19,16 @@ import soxr
 
 from espnet_ext.bin import run
 from espnet_ext.codec.audio import write_wav
-from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.datadir import (
+    LANGUAGES_NAME,
+    carry_table,
+    read_if_there,
+    read_scp,
+    skipped_summary,
+    write_data_dir,
+    write_scp,
+    write_skipped,
+)
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.speaker_prompt import carry_fixed_prompts
 
@@ -117,7 +126,7 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped and of odd utterances.
 
     Args:
-        source: data directory with wav.scp, utt2spk and text.
+        source: data directory with wav.scp and utt2spk, perhaps text, utt2prompt and utt2lang.
         out: data directory to write.
         rate_hz: sample rate of the copy.
         workers: who does it.
@@ -129,8 +138,8 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     if rate_hz < 1:
         raise ValueError(f"--fs must be at least 1, got {rate_hz}")
     wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
-    text = read_scp(source / "text", allow_empty=True)
-    skipped = dict.fromkeys(text.keys() - wavs.keys(), "not in wav.scp")
+    text = read_if_there(source / "text", allow_empty=True)
+    skipped = dict.fromkeys((text or {}).keys() - wavs.keys(), "not in wav.scp")
     skipped.update(dict.fromkeys(wavs.keys() - speakers.keys(), "missing speaker"))
     jobs = [
         Job(utt, path, out / "wav" / f"{utt}.wav", rate_hz, reuse) for utt, path in wavs.items() if utt not in skipped
@@ -148,6 +157,7 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     write_skipped(out / "odd_sample_rate", odd)
     write_scp(out / "utt2num_samples", {utterance: outcome.num_samples for utterance, outcome in done.items()})
     carry_fixed_prompts(source, out, done)
+    carry_table(LANGUAGES_NAME, source, out, done)
     write_data_dir(out, {utterance: outcome.wav for utterance, outcome in done.items()}, text, speakers)
     hours = sum(outcome.num_samples for outcome in done.values()) / rate_hz / 3600
     logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(done), hours, skipped_summary(skipped))
@@ -160,7 +170,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--in", dest="source", type=Path, required=True, help="data directory with wav.scp, text, utt2spk"
+        "--in", dest="source", type=Path, required=True, help="data directory with wav.scp, utt2spk, perhaps text"
     )
     parser.add_argument("--out", type=Path, required=True, help="data directory to write")
     parser.add_argument("--fs", type=int, required=True, help="sample rate of the codec, Hz")

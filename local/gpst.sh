@@ -22,7 +22,7 @@ declare_options() {
   option mix "" "further corpora to train on, NAME=DIR each, separated by spaces: token directories of the same tokenizers"
   option mix_name "own" "NAME of this recipe's own corpus in the mixture"
   option mix_temperature 2 "1 keeps every utterance once; more repeats the small corpora"
-  option mix_language "" "NAME=LANGUAGE of corpora whose utterances have none, separated by spaces"
+  option mix_language "" "NAME=LANGUAGE of corpora whose utterances have none, separated by spaces; mix_name: also when decoding"
   option train_config conf/train_gpst.yaml "training configuration, in the recipe or in the repository's root"
   option tts_config conf/train_text_to_semantic.yaml "training configuration of the text-to-semantic model"
   option tts_args "" "further options of codec_lm_train for the text-to-semantic model"
@@ -48,6 +48,10 @@ check_options() {
   done
   for value in modes semantic mix_name; do
     [[ -n ${!value// /} ]] || usage_error "--${value} must not be empty"
+  done
+  [[ -z ${mix_language} || -n ${mix} ]] || usage_error "--mix_language must be left out without --mix, got '${mix_language}'"
+  for value in ${mix_language}; do
+    [[ ${value} == ?*=?* ]] || usage_error "--mix_language must be NAME=LANGUAGE separated by spaces, got '${value}'"
   done
   for value in ${mix}; do
     [[ ${value} == ?*=?* ]] || usage_error "--mix must be NAME=DIR separated by spaces, got '${value}'"
@@ -87,10 +91,16 @@ set_names() {
   semantic_dir=${dumpdir}/semantic_${semantic_tag}
   token_dir=${dumpdir}/gpst_${codec_tag}_${semantic_tag}
   train_dir=${token_dir}/${train_set}
+  valid_dir=${token_dir}/${valid_set}
+  own_language=""
+  for value in ${mix_language}; do
+    [[ ${value%%=*} != "${mix_name}" ]] || own_language=${value#*=}
+  done
   if [[ -n ${mix} ]]; then
     for value in ${mix}; do mixture+=" ${value%%=*}"; done
     mixture=_mix$(short_name "${mix_temperature}${mixture}")
     train_dir=${token_dir}/${train_set}${mixture}
+    [[ -z ${own_language} ]] || valid_dir=${token_dir}/${valid_set}${mixture}
   fi
   stats_dir=${expdir}/gpst_stats_${codec_tag}_${semantic_tag}${mixture}
   tts_stats_dir=${expdir}/text_to_semantic_stats_${semantic_tag}_${token_name}

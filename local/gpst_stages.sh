@@ -62,6 +62,19 @@ stage_mix() {
   job mix "${train_dir}" "${token_dir}/${train_set}" "${directories[@]}" -- "${python}" "${shared}/mix_corpora.py" \
     --corpus "${mix_name}=${token_dir}/${train_set}" "${corpora[@]}" --temperature "${mix_temperature}" "${languages[@]}" \
     --out "${train_dir}"
+  [[ ${valid_dir} != "${token_dir}/${valid_set}" ]] || return 0
+  require_file "${token_dir}/${valid_set}/semantic.scp" semantic_tokens
+  # alone, and therefore as it is, but with its language
+  job mix_valid "${valid_dir}" "${token_dir}/${valid_set}" -- "${python}" "${shared}/mix_corpora.py" \
+    --corpus "${mix_name}=${token_dir}/${valid_set}" --language "${mix_name}=${own_language}" --out "${valid_dir}"
+}
+
+# only the text-to-semantic model reads text
+stage_token_list() {
+  has_mode tts || { log '  no mode tts: no text is read'; return 0; }
+  [[ ! -f ${codec_dir}/${train_set}/codes.scp || -f ${codec_dir}/${train_set}/text ]] ||
+    die "--modes must not have tts, as ${codec_dir}/${train_set} has no text, got ${modes}" 2
+  make_token_list
 }
 
 # gpst_options: the options that collecting statistics and training of GPST share
@@ -70,16 +83,17 @@ gpst_options() {
   common=(--config "${train_config}" --codec_info "${codec_dir}/codec_info.yaml"
     --semantic_info "${semantic_dir}/semantic_info.yaml")
   for part in train valid; do
-    directory=${token_dir}/${valid_set}
-    [[ ${part} == valid ]] || directory=${train_dir}
+    directory=${part}_dir
+    directory=${!directory}
+    # prompts also where join_prompt is 0: only the task knows the configuration, and what is not joined is only read
     common+=(--"${part}_data_path_and_name_and_type" "${directory}/semantic.scp,semantic,kaldi_ark"
       --"${part}_data_path_and_name_and_type" "${directory}/codes.scp,codes,kaldi_ark"
       --"${part}_data_path_and_name_and_type" "${directory}/prompt.scp,prompt,kaldi_ark"
       --"${part}_data_path_and_name_and_type" "${directory}/prompt_semantic.scp,prompt_semantic,kaldi_ark")
-    [[ ! -f ${train_dir}/utt2lang || ! -f ${token_dir}/${valid_set}/utt2lang ]] ||
+    [[ ! -f ${directory}/utt2lang ]] || # without it, no utterance of the part has a language
       common+=(--"${part}_data_path_and_name_and_type" "${directory}/utt2lang,language,text")
   done
-  inputs=("${train_config}" "${codec_dir}" "${semantic_dir}" "${train_dir}" "${token_dir}/${valid_set}")
+  inputs=("${train_config}" "${codec_dir}" "${semantic_dir}" "${train_dir}" "${valid_dir}")
 }
 
 # tts_options: the same of the text-to-semantic model, to which the units are the codes
@@ -101,10 +115,10 @@ stage_stats() {
   local common inputs
   require_conf train_config "${train_config}"
   require_file "${train_dir}/semantic.scp" "$([[ -n ${mix} ]] && printf mix || printf semantic_tokens)"
-  require_file "${token_dir}/${valid_set}/semantic.scp" semantic_tokens
+  require_file "${valid_dir}/semantic.scp" "$([[ ${valid_dir} == "${token_dir}/${valid_set}" ]] && printf semantic_tokens || printf mix)"
   quiet=true # ESPnet's log repeats every option
   gpst_options
-  collect_stats gpst "${stats_dir}" "${train_dir}/utt2num_frames" "${token_dir}/${valid_set}/utt2num_frames"
+  collect_stats gpst "${stats_dir}" "${train_dir}/utt2num_frames" "${valid_dir}/utt2num_frames"
   has_mode tts || return 0
   require_conf tts_config "${tts_config}"
   require_file "${token_list}" token_list
@@ -208,10 +222,13 @@ decode_mode() {
   done
 }
 
+# is_told_languages MODEL: whether its configuration lists any
+is_told_languages() { grep -Eq '^ +languages:( *$| *\[ *[^] ])' "$1/config.yaml"; }
+
 # decode STACKING MODE STRATEGY SET OPTION...: `files` are further inputs
 decode() {
   local model output config more factor=$1 mode=$2 strategy=$3 name=$4
-  local inputs=("${files[@]}")
+  local inputs=("${files[@]}") language=()
   shift 4
   [[ ${mode} == unconditional ]] || inputs+=("${token_dir}/${name}")
   [[ ${mode} != speaker_conversion ]] || inputs+=("${expdir}/other_speakers/${name}")
@@ -219,10 +236,13 @@ decode() {
   words more "${inference_args}"
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "${factor}")
+  # as the training utterances of this corpus; a table of the set's own says it itself, and what is made of nothing has none
+  [[ -z ${own_language} || -f ${token_dir}/${name}/utt2lang ]] || ! is_told_languages "${model}" ||
+    language=(--language "${own_language}")
   output=$(decode_dir "${factor}" "${mode}" "${strategy}")/${name}
   job "s${factor}.${mode}.${strategy}.${name}" "${output}" "${model}" "${config}" "${inputs[@]}" -- \
     "${python}" -m espnet_ext.bin.gpst_inference --exp "${model}" "$@" --decoding "${strategy}" \
-    --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
+    --inference_config "${config}" --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
 }
 
 reference_dir() { printf '%s\n' "${token_dir}/$1"; }

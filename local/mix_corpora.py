@@ -16,17 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from token_corpus import LANGUAGES, NEEDED, OTHERS, Corpus, check_tokenizers, mixed_tables, new_ids, read_corpus
+from token_corpus import NEEDED, OTHERS, Corpus, check_tokenizers, mixed_tables, new_ids, read_corpus
 
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.codec import read_codec_info, write_codec_info
 from espnet_ext.codec.files import INFO_NAME as CODEC_INFO
-from espnet_ext.datadir import speaker_to_utterances, write_scp, write_skipped
+from espnet_ext.datadir import LANGUAGES_NAME, speaker_to_utterances, write_scp, write_skipped
 from espnet_ext.semantic import INFO_NAME as SEMANTIC_INFO
 from espnet_ext.semantic import read_semantic_info, write_semantic_info
+from espnet_ext.streams import SILENCE_NAME
 
-SILENCE, REPORT = "silence.npz", "mix.tsv"
+REPORT = "mix.tsv"
 LAST = "semantic.scp"  # later stages look for it first
 
 
@@ -147,14 +148,14 @@ def write_mix(
         rows: of mix.tsv.
         out: the directory; tables of an earlier mix that this one does not have are removed.
     """
-    for table in (LAST, *NEEDED, *OTHERS, LANGUAGES, "spk2utt", SILENCE):
+    for table in (LAST, *NEEDED, *OTHERS, LANGUAGES_NAME, "spk2utt", SILENCE_NAME):
         (out / table).unlink(missing_ok=True)
     first = corpora[0].directory
     write_codec_info(replace(read_codec_info(first), origin={}), out / CODEC_INFO)
     write_semantic_info(replace(read_semantic_info(first), origin={}), out / SEMANTIC_INFO)
-    if (first / SILENCE).is_file():  # the same tokenizers make the same of silence
-        with atomic_path(out / SILENCE) as temporary:
-            shutil.copyfile(first / SILENCE, temporary)
+    if (first / SILENCE_NAME).is_file():  # the same tokenizers make the same of silence
+        with atomic_path(out / SILENCE_NAME) as temporary:
+            shutil.copyfile(first / SILENCE_NAME, temporary)
     skipped = {f"{c.name}-{name}": reason for c in corpora for name, reason in c.skipped().items()}
     write_skipped(out / "skipped", skipped)
     if "utt2spk" in tables:

@@ -85,7 +85,8 @@ stage_codec_tokens() {
   done
 }
 
-stage_token_list() {
+# make_token_list: the text tokens of the training set
+make_token_list() {
   local options
   require_file "${codec_dir}/${train_set}/text" codec_tokens
   words options "--token_type ${token_type} --cleaner ${cleaner}"
@@ -131,7 +132,19 @@ resynthesize() {
 }
 
 stage_score() {
-  local name pages=()
+  local name pages=() transcribed=()
+  for name in "${tests[@]}"; do
+    if [[ -f ${codec_dir}/${name}/codes.scp && ! -f ${codec_dir}/${name}/text ]]; then
+      log "  ${name} has no text: it is not scored"
+    else
+      transcribed+=("${name}")
+    fi
+  done
+  (( ${#transcribed[@]} > 0 )) || return 0
+  if [[ ${asr_vocabulary} == train && -f ${codec_dir}/${train_set}/codes.scp && ! -f ${codec_dir}/${train_set}/text ]]; then
+    die "--asr_vocabulary must be test, as ${codec_dir}/${train_set} has no text, got train" 2
+  fi
+  local tests=("${transcribed[@]}")
   max_jobs=$((nj < ${#tests[@]} ? nj : ${#tests[@]}))
   local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # many small matrices: threads would only wait for each other
   for name in "${tests[@]}"; do

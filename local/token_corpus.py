@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import read_scp
+from espnet_ext.datadir import LANGUAGES_NAME, read_if_there, read_scp, read_skipped
 from espnet_ext.semantic import read_semantic_info
 
 NEEDED = ("utt2num_units", "utt2num_frames", "codes.scp", "semantic.scp")
 OTHERS = ("prompt.scp", "prompt_semantic.scp", "utt2prompt", "text", "wav.scp", "utt2spk")
 OF_CORPUS = ("utt2prompt", "utt2spk")  # their values are utterances or speakers of the corpus, and get its name too
-LANGUAGES = "utt2lang"
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ class Corpus:
 
     def skipped(self) -> dict[str, str]:
         """What is not in it: name → reason."""
-        listed = self.directory / "skipped"
-        lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
-        return {name: reason for name, _, reason in (line.partition("\t") for line in lines)}
+        return read_skipped(self.directory / "skipped")
 
     def copies(self, repetitions: float) -> dict[str, int]:
         """Utterance → how often it is there: the whole part, and once more for those whose hashes are smallest."""
@@ -101,7 +98,7 @@ def read_corpus(name: str, directory: Path, language: str | None) -> Corpus:
     _check_archives(name, tables)
     rate_hz = read_codec_info(directory).spec.frame_rate_hz
     seconds = {utterance: int(frames) / rate_hz for utterance, frames in tables["utt2num_frames"].items()}
-    own = read_scp(directory / LANGUAGES) if (directory / LANGUAGES).is_file() else {}
+    own = read_if_there(directory / LANGUAGES_NAME) or {}
     languages = {u: own.get(u, language) for u in utterances}
     return Corpus(name, directory, tables, seconds, {u: found for u, found in languages.items() if found is not None})
 
@@ -183,6 +180,6 @@ def mixed_tables(corpora: Sequence[Corpus], ids: Mapping[str, tuple[Corpus, str]
     if languages and without:
         name = ids[without[0]][0].name
         raise ValueError(
-            f"{LANGUAGES} must be of all utterances or of none, got none for {without[0]}: --language {name}=…"
+            f"{LANGUAGES_NAME} must be of all utterances or of none, got none for {without[0]}: --language {name}=…"
         )
-    return result | ({LANGUAGES: languages} if languages else {})
+    return result | ({LANGUAGES_NAME: languages} if languages else {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from fabricated import command
+from fabricated_tokens import gpst_command
 
 pytest.importorskip("espnet2")
 from espnet_ext.tasks.codec_lm import CodecLMTask
@@ -99,6 +100,16 @@ def differences(one, two):
     return found
 
 
+def gpst_options(tokens, output, shape):
+    """A training of GPST without chance."""
+    line = gpst_command(tokens, output, "--primary_conf", "dropout=0.0", "--max_epoch", str(EPOCHS))
+    line[line.index(str(tokens / "train" / "shape"))] = str(shape)
+    line[line.index("--batch_size") + 1] = "5"
+    line[line.index("ar,maskgit")] = "ar"
+    at = line.index("maskgit.width=16")
+    return [*line[: at - 1], *line[at + 1 :]]
+
+
 # Cross-entropies are means over codes, which the trainer weights by the codes of each process: the same numbers but for
 # rounding. The alignment losses are means over utterances and tokens within a process: 3 and 2 utterances then count
 # as their codes do, not one by one.
@@ -123,3 +134,17 @@ def test_two_processes_train_as_one_with_the_same_batches(corpus, ragged, tmp_pa
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()
     )
+
+
+def test_two_processes_train_gpst_nearly_as_one(token_corpus, tmp_path):
+    """Nearly: means over units are weighted by the codes of each process, which differ from its units."""
+    shape = tmp_path / "shape_ragged"
+    lines = (token_corpus / "train" / "shape").read_text().splitlines(keepends=True)
+    shape.write_text("".join(line for line in lines if not line.startswith("s-3")))
+    processes = by_torchrun(gpst_options(token_corpus, tmp_path / "two", shape), tmp_path)
+    try:
+        CodecLMTask.main(cmd=gpst_options(token_corpus, tmp_path / "one", shape))
+    finally:
+        wait(processes, tmp_path)
+    found = differences(tmp_path / "one", tmp_path / "two")
+    assert all(difference <= 2e-3 for difference in found), found

@@ -44,6 +44,7 @@ def test_the_commands_of_the_modes_are_understood():
         words = shlex.split(line)[3:]
         words = [word for given in words for word in (shared if given == "$model" else [given])]
         args = gpst_inference.get_parser().parse_args(words)
+        gpst_inference.check_options(args)
         found.append(args.mode)
     assert sorted(found) == sorted(modes)
 

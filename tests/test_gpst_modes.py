@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_gpst import UNITS
 from tiny_speech import OPTIONS, clock, streams
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.gpst_modes import Request, modes
-from espnet_ext.joint_preprocess import Streams
+from espnet_ext.joint_preprocess import JointPreprocessor
+from espnet_ext.streams import Streams
 
 
 def test_the_modes_are_those_of_the_paper_and_tts():
@@ -49,6 +51,23 @@ def test_units_are_deduplicated_after_they_are_joined():
 def test_silence_goes_on_where_more_is_asked_for_than_there_is():
     quiet = clock().quiet(60)
     assert quiet.codes.tolist() == [[7, 7, 7]] * 60 and quiet.units.tolist() == [6] * 120
+
+
+@pytest.mark.parametrize("rate", [25.0, 40.0, 50.0, 75.0, 86.1328125])
+def test_training_joins_as_much_silence_as_inference(rate):
+    """At 75 Hz training joined 8 frames of it, inference 7."""
+    spec = CodecSpec(3, 8, rate, 24000)
+    recording, prompt = streams(90, 0, spec), streams(60, 1, spec)
+    silence = Streams(np.full(50, 6), np.full((round(rate), 3), 7))
+    names = ("semantic", "codes", "prompt_semantic", "prompt")
+    trained = JointPreprocessor(spec, UNITS, False, prompt_sec=9.0, join_prompt=1.0, silence=silence)(
+        "a", dict(zip(names, (part.flatten() for part in (*recording, *prompt)), strict=True))
+    )
+    spoken = modes["speaker_transfer"](prompt_sec=9.0).start(
+        "a", Request(recording, prompt), recording.units, clock(1, False, spec)
+    )
+    assert np.array_equal(trained["semantic"], spoken.units)
+    assert np.array_equal(trained["codes"], np.concatenate((spoken.prompt, recording.codes)))
 
 
 def test_no_silence_is_joined_where_none_is_asked_for():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 from test_recipes import ROOT, Recipe, copy_recipes, value_of, values_of
 
+from espnet_ext.gpst_modes import modes
+
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "semantic", "semantic_tokens", "mix", "token_list"]
 STAGES += ["stats", "train", "train_tts", "inference", "score"]
 PROGRAMS = ["format_wav.py", "filter_data.py", "codec_fit", "codec_tokens", "semantic_fit", "semantic_tokens"]
 PROGRAMS += ["token_list", "codec_lm_train", "aggregate_stats_dirs"]
 MODES = ["semantic_to_acoustic", "speaker_transfer", "speaker_conversion", "continuation", "tts"]
-GPST = "gpst_train_mini_gpst_world_vq_mfcc_km_s1"
-TTS = "train_mini_text_to_semantic_mfcc_km_char"
-TOKENS, TOKENS_TINY = "dump/gpst_world_vq_mfcc_km", "dump_tiny/gpst_world_vq_mfcc_km"
+UNITS = "logmel_km_num_units=512_deltas=1_repeated"
+GPST = f"gpst_train_mini_gpst_world_vq_{UNITS}_s1"
+TTS = f"train_mini_text_to_semantic_{UNITS}_char"
+TOKENS, TOKENS_TINY = f"dump/gpst_world_vq_{UNITS}", f"dump_tiny/gpst_world_vq_{UNITS}"
 
 
 @pytest.fixture
@@ -57,6 +61,11 @@ def test_help_lists_stages_and_options(recipe: Recipe) -> None:
         (["--modes", "tts sing"], "--modes must be among unconditional semantic_to_acoustic"),
         (["--modes", " "], "--modes must not be empty"),
         (["--mix", "elsewhere"], "--mix must be NAME=DIR separated by spaces, got 'elsewhere'"),
+        (["--mix_language", "en=en"], "--mix_language must be left out without --mix, got 'en=en'"),
+        (
+            ["--mix", "zh=there", "--mix_language", "en"],
+            "--mix_language must be NAME=LANGUAGE separated by spaces, got 'en'",
+        ),
         (["--prompt_sec", "short"], "--prompt_sec must be a number, got 'short'"),
         (["--mix_temperature", "-1"], "--mix_temperature must be a number, got '-1'"),
         (["--num_unconditional", "0"], "--num_unconditional must be a number of at least 1, got '0'"),
@@ -89,7 +98,7 @@ def test_both_trainings_run_in_stage_train_and_their_data_are_the_token_director
         f"{TOKENS}/train/prompt.scp,prompt,kaldi_ark",
         f"{TOKENS}/train/prompt_semantic.scp,prompt_semantic,kaldi_ark",
     ]
-    stats = "exp/gpst_stats_world_vq_mfcc_km/valid"
+    stats = f"exp/gpst_stats_world_vq_{UNITS}/valid"
     assert values_of(model, "--valid_shape_file") == [f"{stats}/codes_shape", f"{stats}/semantic_shape"]
     assert model[-4:] == ["--max_epoch", "2", "--seed", "3"]
     assert value_of(model, "--frame_stacking_factor") == "1"
@@ -98,7 +107,7 @@ def test_both_trainings_run_in_stage_train_and_their_data_are_the_token_director
         f"{TOKENS}/train/text,text,text",
         f"{TOKENS}/train/semantic.scp,codes,kaldi_ark",
     ]
-    assert value_of(tts, "--codec_info") == "dump/semantic_mfcc_km/semantic_info.yaml"
+    assert value_of(tts, "--codec_info") == f"dump/semantic_{UNITS}/semantic_info.yaml"
     assert tts[-4:] == ["--max_epoch", "2", "--seed", "4"]
 
 
@@ -132,12 +141,20 @@ def test_every_mode_decodes_every_test_set_and_unconditional_once(recipe: Recipe
         assert ("--prompts" in call) == (mode == "speaker_conversion")
         assert ("--prompt_sec" in call) == (mode != "semantic_to_acoustic")
         assert ("--text_to_semantic" in call) == (mode == "tts")
+        assert options_of_modes(call) <= set(modes[value_of(call, "--mode")].reads), "the command refuses others"
         if mode == "speaker_conversion":
             assert value_of(call, "--prompts") == f"exp/other_speakers/{name}/utt2prompt"
         if mode == "tts":
             assert value_of(call, "--text_to_semantic") == f"exp/{TTS}"
     assert "--data_dir" not in calls[free]
     assert value_of(calls[free], "--num_utterances") == "20"
+    assert options_of_modes(calls[free]) == {"num_utterances"}
+
+
+def options_of_modes(call: list[str]) -> set[str]:
+    """The options of a call that not all modes read."""
+    given = {word[2:] for word in call if word.startswith("--")}
+    return given & {option for mode in modes for option in modes[mode].reads}
 
 
 @pytest.mark.parametrize(("decodings", "ending"), [("local_ar", ""), ("local_ar parallel", "_local_ar")])
@@ -163,11 +180,11 @@ def test_another_text_to_semantic_model_decodes_tts_alone_again(recipe: Recipe) 
 
 
 def test_units_with_repetitions_have_directories_of_their_own(recipe: Recipe) -> None:
-    recipe.run("--stop_stage", "semantic_tokens", "--deduplicate", "false", "--semantic_conf", "num_units=64")
+    recipe.run("--stop_stage", "semantic_tokens", "--semantic_conf", "num_units=64")
     _, fit, *tokens = (call for call in recipe.calls() if call[1].rpartition(".")[2].startswith("semantic_"))
     assert value_of(fit, "--deduplicate") == "false"
     assert value_of(fit, "--semantic_conf") == "num_units=64"
-    assert value_of(fit, "--out") == "dump/semantic_mfcc_km_num_units=64_repeated"
+    assert value_of(fit, "--out") == "dump/semantic_logmel_km_num_units=64_repeated"
     assert {value_of(call, "--data_dir") for call in tokens} == {
         f"dump/filtered/{name}" for name in ("train", "dev", "test_seen", "test_unseen")
     }
@@ -183,7 +200,7 @@ def test_a_mixture_is_what_is_trained_on_and_nothing_else(recipe: Recipe) -> Non
     mixture = ["--mix", "zh=other/train", "--mix_name", "en", "--mix_language", "en=en zh=zh", "--mix_temperature", "3"]
     recipe.run(*mixture)
     calls = recipe.calls()
-    (call,) = [call for call in calls if call[0].endswith("mix_corpora.py")]
+    call, _ = (call for call in calls if call[0].endswith("mix_corpora.py"))
     mixed = f"{TOKENS}/train_mix_3_zh"
     assert call[1:] == [
         *("--corpus", f"en={TOKENS}/train", "zh=other/train", "--temperature", "3"),
@@ -191,8 +208,124 @@ def test_a_mixture_is_what_is_trained_on_and_nothing_else(recipe: Recipe) -> Non
     ]
     (model,) = [call for call in calls if "--resume" in call and "--semantic_info" in call]
     assert values_of(model, "--train_data_path_and_name_and_type")[0].startswith(f"{mixed}/semantic.scp,")
-    assert values_of(model, "--valid_data_path_and_name_and_type")[0].startswith(f"{TOKENS}/dev/semantic.scp,")
-    assert value_of(model, "--output_dir") == "exp/gpst_train_mini_gpst_world_vq_mfcc_km_mix_3_zh_s1"
+    assert values_of(model, "--valid_data_path_and_name_and_type")[0].startswith(f"{TOKENS}/dev_mix_3_zh/semantic.scp,")
+    assert value_of(model, "--output_dir") == f"exp/gpst_train_mini_gpst_world_vq_{UNITS}_mix_3_zh_s1"
+
+
+def with_other_corpus(recipe: Recipe) -> list[str]:
+    """Options that mix it in, it being there."""
+    (recipe.directory / "other" / "train").mkdir(parents=True)
+    for table in ("semantic.scp", "codes.scp"):
+        (recipe.directory / "other" / "train" / table).write_text("x\n")
+    return ["--mix", "zh=other/train", "--mix_name", "en", "--mix_language", "zh=zh en=English", "--modes"]
+
+
+def language_data(recipe: Recipe) -> dict[str, list[str]]:
+    """Part → tables of languages that the training of GPST is given."""
+    (model,) = [call for call in recipe.calls() if "--resume" in call and "--semantic_info" in call]
+    options = {part: values_of(model, f"--{part}_data_path_and_name_and_type") for part in ("train", "valid")}
+    return {part: [word for word in words if word.endswith(",language,text")] for part, words in options.items()}
+
+
+@pytest.mark.parametrize("parts", [[], ["train"], ["valid"], ["train", "valid"]], ids=" ".join)
+def test_a_part_that_has_languages_is_trained_with_them(recipe: Recipe, parts: list[str]) -> None:
+    """They were left out of both parts where only one had them, as if no utterance had any."""
+    recipe.run("--stop_stage", "stats")
+    recipe.calls()
+    tables = {part: f"{TOKENS}/{'train' if part == 'train' else 'dev'}/utt2lang" for part in parts}
+    for table in tables.values():
+        (recipe.directory / table).write_text("a-1 en\n")
+    recipe.run("--stage", "train", "--stop_stage", "train")
+    wanted = {part: [f"{tables[part]},language,text"] if part in parts else [] for part in ("train", "valid")}
+    assert language_data(recipe) == wanted
+
+
+def test_the_language_of_the_own_corpus_in_a_mixture_is_that_of_all_its_sets(recipe: Recipe) -> None:
+    """Validation and decoding were told no language, which none of the training utterances was told."""
+    options = [*with_other_corpus(recipe), "continuation unconditional", "--max_epoch", "1"]
+    recipe.run(*options, "--stop_stage", "mix")
+    mixtures = [call for call in recipe.calls() if call[0].endswith("mix_corpora.py")]
+    assert mixtures[1][1:] == [
+        *("--corpus", f"en={TOKENS}/dev", "--language", "en=English", "--out", f"{TOKENS}/dev_mix_2_zh")
+    ]
+    for name in ("train", "dev"):
+        (recipe.directory / TOKENS / f"{name}_mix_2_zh" / "utt2lang").write_text("a-1 English\n")
+    (recipe.directory / TOKENS / "test_seen" / "utt2lang").write_text("a-1 American\n")
+    recipe.run(*options, "--stop_stage", "train")
+    calls = recipe.calls()
+    (stats,) = [call for call in calls if "--collect_stats" in call]
+    (model,) = [call for call in calls if "--resume" in call]
+    for call in (stats, model):
+        found = values_of(call, "--valid_data_path_and_name_and_type")
+        assert {Path(word).parent.as_posix() for word in found} == {f"{TOKENS}/dev_mix_2_zh"}
+        assert found[-1] == f"{TOKENS}/dev_mix_2_zh/utt2lang,language,text"
+    assert value_of(stats, "--valid_shape_file") == f"{TOKENS}/dev_mix_2_zh/utt2num_frames"
+    model_config = recipe.directory / value_of(model, "--output_dir") / "config.yaml"
+    model_config.write_text("corelm_conf:\n    languages: []\n")
+    recipe.run(*options, "--stop_stage", "inference")
+    assert not [call for call in calls_of(recipe, "gpst_inference") if "--language" in call], (
+        "a model that is told none"
+    )
+    model_config.write_text("corelm_conf:\n    languages:\n    - English\n    - zh\n")
+    recipe.run(*options, "--stage", "inference", "--stop_stage", "inference", "--force")
+    told = {Path(value_of(call, "--output_dir")).name: call for call in calls_of(recipe, "gpst_inference")}
+    assert {name: values_of(call, "--language") for name, call in told.items()} == {
+        "test_seen": [], "test_unseen": ["English"], "free": ["English"]
+    }  # fmt: skip
+
+
+def test_a_corpus_without_text_is_trained_on_and_decoded_and_what_has_text_is_scored(recipe: Recipe) -> None:
+    options = ["--modes", "continuation"]
+    recipe.run(*options, "--stop_stage", "inference")
+    assert "espnet_ext.bin.token_list" not in recipe.programs()
+    for name in ("train", "test_unseen"):
+        (recipe.directory / "dump/codec_world_vq" / name / "text").unlink()
+    text = recipe.run(*options, "--stage", "score", status=2)
+    assert "--asr_vocabulary must be test, as dump/codec_world_vq/train has no text" in text
+    text = recipe.run(*options, "--stage", "score", "--asr_vocabulary", "test")
+    assert "test_unseen has no text: it is not scored" in text
+    assert [value_of(call, "--reference") for call in calls_of(recipe, "score")] == [f"{TOKENS}/test_seen"]
+    (recipe.directory / "dump/codec_world_vq/test_seen/text").unlink()
+    recipe.run(*options, "--stage", "score", "--asr_vocabulary", "test")
+    assert recipe.calls() == []
+    text = recipe.run("--stage", "token_list", "--modes", "tts", status=2)
+    assert "error: --modes must not have tts, as dump/codec_world_vq/train has no text, got tts" in text
+
+
+def command_of_the_page() -> list[str]:
+    """Options of the command of docs/gpst.md that trains on a corpus of one's own."""
+    page = (ROOT / "docs" / "gpst.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = [line for line in page.splitlines() if line.startswith("./run.sh --datadir DATA")]
+    return shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize("name", ["train_gpst", "train_gpst_hires"])
+def test_the_command_for_ones_own_corpus_leaves_nothing_of_the_mini_recipe(recipe: Recipe, name: str) -> None:
+    """The text-to-semantic model was the mini one, and continuations began with one second."""
+    options = command_of_the_page()
+    for conf in ("train_gpst", "train_gpst_hires", "train_text_to_semantic"):
+        (recipe.root / "conf" / f"{conf}.yaml").write_text("corelm: gpst\n")
+    (recipe.directory / "conf").mkdir()
+    (recipe.directory / "conf" / "decode_gpst.yaml").write_text("max_sec: 1\n")
+    for part in ("train", "dev", "test_seen", "test_unseen"):
+        (recipe.directory / "DATA" / part).mkdir(parents=True)
+        (recipe.directory / "DATA" / part / "wav.scp").write_text("x\n")
+    recipe.run(*options, "--train_config", f"conf/{name}.yaml")
+    calls = recipe.calls()
+    fits = [call for call in calls if call[1].endswith(".semantic_fit")]
+    assert len(fits) == 2 and not [call for call in fits if "--semantic_conf" in call]
+    assert {value_of(call, "--deduplicate") for call in fits} == {"true"}
+    configs = {value_of(call, "--config") for call in calls if "--config" in call}
+    assert configs == {f"../../../conf/{name}.yaml", "../../../conf/train_text_to_semantic.yaml"}
+    continued = [call for call in calls if "--mode" in call and value_of(call, "--mode") == "continuation"]
+    assert {value_of(call, "--prompt_sec") for call in continued} == {"3"}
+    assert {value_of(call, "--inference_config") for call in continued} == {"../../../conf/decode_gpst.yaml"}
+    header = (ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8").partition("\ncorelm:")[0]
+    words = shlex.split(header.replace("\\\n#", " ").splitlines()[-1])
+    own = {"--train_config", "--ngpu", "--codec_conf"}  # what differs between the pages
+    pairs = {option: value for option, value in zip(options, options[1:], strict=False) if option[:2] == "--"}
+    for option in pairs.keys() - own:
+        assert words[words.index(option) + 1] == pairs[option], option
 
 
 def test_tiny_size_has_its_own_directories(recipe: Recipe) -> None:

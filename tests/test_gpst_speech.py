@@ -23,8 +23,8 @@ from tiny_speech import (
 from espnet_ext.decode_options import GPSTDecodeOptions
 from espnet_ext.gpst_inference import GPSTSpeech
 from espnet_ext.gpst_modes import Request, modes
-from espnet_ext.joint_preprocess import Streams
 from espnet_ext.listener import Listener
+from espnet_ext.streams import Streams
 
 every_mode = pytest.mark.parametrize("mode", list(modes))
 
@@ -138,7 +138,7 @@ def test_silence_is_encoded_where_nobody_has_it():
 
 
 def refused(mode, request, speech=None, **decode):
-    with pytest.raises(ValueError, match="must") as caught:
+    with pytest.raises(ValueError, match="must|differ") as caught:
         (speech or shared_speech()).batch(modes[mode](**OPTIONS), ["utt-7"], [request], options(**decode))
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -187,7 +187,11 @@ def test_units_that_do_not_end_leave_room_for_codes():
         (np.full(20, 7), np.zeros((10, 3)), "units of speech of utt-7: codes must lie in [0, 7), got [7, 7]"),
         (np.zeros(20), np.full((10, 3), 8), "codes of speech of utt-7: codes must lie in [0, 8), got [8, 8]"),
         (np.zeros(20), np.zeros((10, 5)), "codes of speech of utt-7: codes must have 3 codebooks"),
-        (np.zeros(28), np.zeros((10, 3)), "same sound, got 28 units of 0.56 s and 10 frames of 0.40 s"),
+        (
+            np.zeros(28),
+            np.zeros((10, 3)),
+            "speech of utt-7: lengths differ by more than 2 frames of 25 Hz: 28 units (0.560 s), 10 codec",
+        ),
     ],
 )
 def test_streams_that_the_model_cannot_read_are_refused(units, codes, message):
@@ -233,3 +237,31 @@ def test_a_strategy_without_its_head_is_refused():
 def test_wrong_decode_options_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         GPSTDecodeOptions.from_mapping(values)
+
+
+def test_guidance_of_units_that_depend_on_nothing_is_refused():
+    """It doubled the work, changed nothing, and warned about a text that nobody had given."""
+    guided = {"semantic_sampling": {"cfg_scale": 1.5}}
+    message = "cfg_scale of semantic_sampling must be 1 where units are sampled without a text, as there is nothing"
+    assert message in refused("unconditional", Request(), **guided)
+    shared_speech().check(options(**guided), modes["tts"]())
+
+
+@pytest.mark.parametrize(
+    ("languages", "message"),
+    [((), "language must be left out with a model that is told no language, got 'tlh'"),
+     (("en", "zh"), r"language must be one of \['en', 'zh'\], got 'tlh'")],
+)  # fmt: skip
+def test_a_language_that_the_model_cannot_be_told_is_refused(languages, message):
+    """A model without languages ignored it."""
+    speech = gpst_speech(tiny_gpst(languages=languages))
+    with pytest.raises(ValueError, match=message):
+        speech.speak(modes["unconditional"](), language="tlh", options=options())
+
+
+@pytest.mark.parametrize("max_sec", [0.1, 0.5])
+def test_the_longest_unconditional_speech_has_so_many_units_whatever_they_last(max_sec):
+    speech = gpst_speech(tiny_gpst())
+    speech.corelm.unit_heads["parallel"].heads.bias.data[..., UNITS.eos_id] = -1e9
+    speech.batch(modes["unconditional"](), ["a"], [Request()], options(max_sec=max_sec))
+    assert speech.timing.units == max_sec * 50

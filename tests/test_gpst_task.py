@@ -62,8 +62,13 @@ def test_resuming_continues_and_another_tokenizer_is_refused(token_corpus, gpst_
     output = tmp_path / "model"
     shutil.copytree(gpst_experiment, output, symlinks=True)
     more = ["--resume", "true", "--frame_stacking_factor", "2", "--max_epoch", "2"]
-    CodecLMTask.main(cmd=gpst_command(token_corpus, output, *more))
+    CodecLMTask.main(cmd=gpst_command(token_corpus, output, *more, "--keep_nbest_models", "2"))
     assert torch.load(output / "checkpoint.pth", weights_only=False)["reporter"]["epoch"] == 2
+    epochs = [
+        torch.load(output / name, weights_only=True)["corelm.depth"]
+        for name in ("2epoch.pth", "valid.loss.ave_2best.pth")
+    ]
+    assert [depth.tolist() for depth in epochs] == [[8, 2]] * 2, "codebooks and frames are not added up"
     config = config_of(output)
     config["semantic_info"]["fingerprint"] = "0" * 64
     (output / "config.yaml").write_text(yaml.safe_dump(config))
@@ -84,13 +89,38 @@ def test_languages_come_from_a_table(token_corpus, tmp_path):
     assert state["corelm.language_embedding.weight"].shape == (3, 32)
 
 
+@pytest.mark.parametrize("part", [None, "valid"])
+def test_languages_that_no_training_utterance_is_told_are_refused(token_corpus, tmp_path, part):
+    """A position that always said "unknown" was trained."""
+    more = ["--corelm_conf", "languages=[en,zh]"]
+    if part is not None:
+        more += [f"--{part}_data_path_and_name_and_type", f"{token_corpus / 'dev' / 'utt2lang'},language,text"]
+    with pytest.raises(ValueError, match=r"languages must be left out without data named language, got \['en', 'zh'\]"):
+        CodecLMTask.main(cmd=gpst_command(token_corpus, tmp_path, *more))
+
+
+def test_a_part_without_languages_is_validated_as_unknown(token_corpus, tmp_path):
+    more = ["--corelm_conf", "languages=[en,zh]", "--max_epoch", "1"]
+    more += ["--train_data_path_and_name_and_type", f"{token_corpus / 'train' / 'utt2lang'},language,text"]
+    CodecLMTask.main(cmd=gpst_command(token_corpus, tmp_path, *more))
+    assert (tmp_path / "1epoch.pth").is_file()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--semantic_info", "none"], "semantic_info must be the semantic_info.yaml of the units with corelm gpst, got none"),
+        (
+            ["--semantic_info", "none"],
+            "semantic_info must be the semantic_info.yaml of the units with corelm gpst, got none",
+        ),
         (["--token_list", "tokens.txt"], "token_list must be left out with corelm gpst"),
         (["--crop_sec", "-1"], "crop_sec must be at least 0"),
         (["--join_prompt", "2"], r"join_prompt must be in \[0, 1\], got 2.0"),
+        (
+            ["--join_prompt", "0.5", "--prompt_sec", "0"],
+            "prompt_sec must be at least one codec frame, 0.04 s, with join_prompt 0.5, got 0.0",
+        ),
+        (["--crop_sec", "0.03"], "crop_sec must be at least one codec frame, 0.04 s, got 0.03"),
         (["--primary", "cross_attention"], "primary must be prefix with corelm gpst"),
         (["--model_conf", "label_smoothing=1.0"], r"label_smoothing must be in .*, got 1.0"),
         (["--corelm_conf", "delays=[0]"], "corelm_conf of gpst must be among"),
@@ -121,8 +151,18 @@ def test_units_of_another_tokenizer_are_refused(token_corpus, tmp_path):
     content = yaml.safe_load(info.read_text())
     content["fingerprint"] = "1" * 64
     info.write_text(yaml.safe_dump(content))
-    with pytest.raises(ValueError, match="train/semantic.scp must hold .* of .*, got 111111111111"):
+    with pytest.raises(
+        ValueError, match="train/semantic.scp must hold tokens of .*, got units of semantic tokenizer 111111111111"
+    ):
         CodecLMTask.main(cmd=gpst_command(tokens, tmp_path / "exp"))
+
+
+def test_codes_in_the_place_of_units_are_refused(token_corpus, tmp_path):
+    """A token directory vouches for both tokenizers; codes of a small codebook would pass for units."""
+    line = gpst_command(token_corpus, tmp_path)
+    line = [word.replace("train/semantic.scp,semantic", "train/codes.scp,semantic") for word in line]
+    with pytest.raises(ValueError, match="train/codes.scp must hold tokens of .*, got codes of codec"):
+        CodecLMTask.main(cmd=line)
 
 
 def test_units_and_codes_of_different_lengths_are_refused_with_the_id(token_corpus, tmp_path):
@@ -132,7 +172,9 @@ def test_units_and_codes_of_different_lengths_are_refused_with_the_id(token_corp
     table[1] = table[-1]  # the first utterance gets the units of the last one
     lines = [" ".join(table[i : i + 2]) for i in range(0, len(table), 2)]
     (tokens / "train" / "semantic.scp").write_text("\n".join(lines) + "\n")
-    with pytest.raises(Exception, match="s-0 must be of the same sound, got 60 units .* and 25 frames"):
+    with pytest.raises(
+        ValueError, match="of s-0: lengths differ by more than 2 frames of 25 Hz: 60 units .*, 25 codec frames"
+    ):
         CodecLMTask.main(cmd=gpst_command(tokens, tmp_path / "exp"))
 
 

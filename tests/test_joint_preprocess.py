@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.joint_preprocess import JointPreprocessor, Streams, read_silence
+from espnet_ext.joint_preprocess import JointPreprocessor
 from espnet_ext.preprocess import collate
+from espnet_ext.streams import Streams, read_silence
 
 CODEC = CodecSpec(num_codebooks=2, codebook_size=1000, frame_rate_hz=25.0, sample_rate_hz=16000)
 UNITS = CodecSpec(num_codebooks=1, codebook_size=1000, frame_rate_hz=50.0, sample_rate_hz=16000)
@@ -39,7 +40,7 @@ def test_lengths_that_are_more_than_two_frames_apart_are_refused_with_the_id(fra
     if fits:
         assert len(preprocessor()("utt-7", {"semantic": units, "codes": codes})["codes"]) == frames
         return
-    with pytest.raises(ValueError, match=rf"of utt-7 must be of the same sound, got 100 units .* and {frames} frames"):
+    with pytest.raises(ValueError, match=rf"of utt-7: lengths differ by .*: 100 units .*, {frames} codec frames"):
         preprocessor()("utt-7", {"semantic": units, "codes": codes})
 
 

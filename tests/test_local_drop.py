@@ -38,8 +38,8 @@ def test_every_step_is_kept_equally_often():
     torch.testing.assert_close(mask.double().mean(0), torch.full((8,), 3 / 8).double(), rtol=0, atol=0.018)
 
 
-def loss_of(model, batch, chosen):
-    """Loss of the AR local transformer when these steps of each row are kept."""
+def loss_of(model, batch, chosen, head="ar"):
+    """Loss of a local transformer when these steps of each row are kept."""
     lengths = model.layout.num_steps(batch[3] + 1) if isinstance(batch, tuple) else None
     lengths = model.layout.num_steps(batch["codes_lengths"] + 1) if lengths is None else lengths
     mask = torch.zeros(len(lengths), int(lengths.max()), dtype=torch.bool)
@@ -49,7 +49,7 @@ def loss_of(model, batch, chosen):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "local_drop", lambda *_: (mask, weights.double()))
         output = model(**batch) if isinstance(batch, dict) else model(*batch)
-    return float(head_loss(output.heads["ar"], 3)[0]), output
+    return float(head_loss(output.heads[head], 3)[0]), output
 
 
 @torch.no_grad()
@@ -105,6 +105,22 @@ def test_the_parallel_heads_and_the_units_see_every_step():
     assert len(output.heads["parallel"].logits) == len(output.targets) == steps
     assert len(output.heads["ar"].logits) == len(output.heads["maskgit"].logits) == kept < steps
     assert len(output.units.logits) == int((batch["semantic_lengths"] + 1).sum())
+
+
+@torch.no_grad()
+def test_the_expected_loss_of_masked_codes_is_the_full_loss(monkeypatch):
+    """Masks are drawn anew for the steps that are kept; where they hide every slot, enumeration is exact again."""
+    model = tiny_model(local=["maskgit"], local_drop=0.5).train()
+    monkeypatch.setattr(
+        type(model.heads["maskgit"]), "draw_mask", lambda self, steps, device: torch.ones(steps, self.slots).bool()
+    )
+    batch = ragged_batch().row(1)
+    losses = [
+        loss_of(model, batch, [option], "maskgit")[0]
+        for option in itertools.combinations(range(4), int(kept_steps(torch.tensor(4), 0.5)))
+    ]
+    full = head_loss(model.eval()(*batch).heads["maskgit"], 3)[0]
+    assert sum(losses) / len(losses) == pytest.approx(float(full), rel=1e-6)
 
 
 def test_dropped_steps_get_no_gradient_from_the_local_transformer():

@@ -14,8 +14,8 @@ from espnet_ext.decode_options import GPSTDecodeOptions
 from espnet_ext.decoding import Generation
 from espnet_ext.gpst_inference import GPSTSpeech
 from espnet_ext.gpst_modes import Clock, Request
-from espnet_ext.joint_preprocess import Streams
 from espnet_ext.listener import Listener
+from espnet_ext.streams import Streams
 
 SILENCE = Streams(np.array([6] * 50), np.full((25, 3), 7))
 NAMES = ["a", "b", "c"]

@@ -19,6 +19,7 @@ from espnet_ext.decode_command import (
     wav_of,
 )
 from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.inference import CodecLM
 from espnet_ext.jobs import remove_shards
 from espnet_ext.speech_jobs import Model, SpeechJob, TextVoice, files_of
 
@@ -52,6 +53,23 @@ def plan(args: argparse.Namespace) -> tuple[dict[str, SpeechJob], dict[str, str]
     return {utt: SpeechJob(texts[utt], prompts.get(utt, ""), wav_of(args.output_dir, utt)) for utt in order}, skipped
 
 
+def check_says_codes(exp: Path, speak: CodecLM) -> None:
+    """Refuse a model whose codes no codec makes audible.
+
+    Args:
+        exp: its experiment directory.
+        speak: the model.
+
+    Raises:
+        ValueError: naming the command that such a model is for.
+    """
+    if not speak.says_codes:
+        raise ValueError(
+            f"exp must be an experiment of a model that says codes, got {exp}, which says semantic units: "
+            f"espnet_ext.bin.gpst_inference --mode tts --text_to_semantic {exp} speaks with it"
+        )
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Decode a data directory.
 
@@ -64,6 +82,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     # what is wrong with the model is said before any work
     speak = TextVoice(here, options).load()
     speak.check(options)
+    check_says_codes(args.exp, speak)
     check_codec(args.exp, args.data_dir)
     jobs, skipped = plan(args)
     voice = TextVoice(Model(args.exp, args.model_file, args.device), options)

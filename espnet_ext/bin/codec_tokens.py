@@ -16,6 +16,7 @@ from espnet_ext.bin import run
 from espnet_ext.codec import INFO_NAME, read_codec_info, write_codec_info
 from espnet_ext.codec.jobs import codec_of, encode_shard
 from espnet_ext.datadir import (
+    read_if_there,
     read_scp,
     skipped_summary,
     write_data_dir,
@@ -33,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codec")
-    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, text, utt2spk, perhaps utt2prompt")
+    parser.add_argument("--data_dir", type=Path, required=True, help="wav.scp, utt2spk, perhaps text and utt2prompt")
     parser.add_argument("--out", type=Path, required=True, help="directory for codes, prompts and the filtered data")
     add_worker_options(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the codec computes")
@@ -45,6 +46,8 @@ def get_parser() -> argparse.ArgumentParser:
 def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, out: Path, workers: Workers) -> None:
     """Write the codes and the data files of those utterances that have a transcript, a speaker and readable audio.
 
+    Where there is no file `text` at all, no utterance needs a transcript.
+
     Args:
         work: utterance → audio file of a shard, to utterance → codes or reason
         source: data directory
@@ -54,8 +57,8 @@ def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, 
     Raises:
         ValueError: if no utterance is usable
     """
-    wavs, text, utt2spk = (read_scp(source / name) for name in ("wav.scp", "text", "utt2spk"))
-    skipped = {utterance: "no transcript" for utterance in wavs if utterance not in text}
+    wavs, text, utt2spk = read_scp(source / "wav.scp"), read_if_there(source / "text"), read_scp(source / "utt2spk")
+    skipped = {utterance: "no transcript" for utterance in wavs if text is not None and utterance not in text}
     skipped |= {utterance: "no speaker" for utterance in wavs if utterance not in utt2spk}
     usable = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
     kept = []

@@ -23,9 +23,10 @@ from espnet_ext.decode_options import GPSTDecodeOptions
 from espnet_ext.gpst_jobs import GPSTJob, GPSTModel, GPSTVoice, Recording, files_of
 from espnet_ext.gpst_modes import Mode, modes
 from espnet_ext.jobs import remove_shards
-from espnet_ext.joint_preprocess import SILENCE_NAME
+from espnet_ext.options import check_number
 from espnet_ext.semantic import read_semantic_info
 from espnet_ext.speaker_prompt import PROMPTS_NAME
+from espnet_ext.streams import SILENCE_NAME
 from espnet_ext.tasks.inputs import SEMANTIC_DIRECTORY
 
 NUM_UTTERANCES = 20
@@ -37,14 +38,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add_decode_options(parser)
     parser.add_argument("--mode", required=True, help=f"What to ask for: one of {list(modes)}")
+    # a mode reads some of these; None says that nothing was given
     parser.add_argument("--data_dir", type=Path, help="Token directory of semantic_tokens")
     parser.add_argument("--prompts", type=Path, help="Table utterance → prompt utterance, instead of --data_dir's")
-    parser.add_argument(
-        "--prompt_sec", type=float, default=Mode.prompt_sec, help="Longest prompt; default: %(default)s"
-    )
-    parser.add_argument(
-        "--silence_sec", type=float, default=Mode.silence_sec, help="Behind a prompt; default: %(default)s"
-    )
+    parser.add_argument("--prompt_sec", type=float, help=f"Longest prompt; default: {Mode.prompt_sec}")
+    parser.add_argument("--silence_sec", type=float, help=f"Behind a prompt; default: {Mode.silence_sec}")
     parser.add_argument(
         "--text_to_semantic", type=Path, help="Experiment directory of the model in front, for mode tts"
     )
@@ -85,7 +83,7 @@ def plan_single(args: argparse.Namespace, mode: Mode) -> Plan:
         ValueError: naming the option that is missing.
     """
     wav = args.output_dir / "wav"
-    if not mode.source:
+    if mode.samples_units:
         count = NUM_UTTERANCES if args.num_utterances is None else args.num_utterances
         names = [f"{args.mode}-{index:0{len(str(count - 1))}d}" for index in range(count)]
         return Plan({name: GPSTJob(wav / f"{name}.wav", language=args.language or "") for name in names}, {}, {})
@@ -188,30 +186,46 @@ def check_tokens(exp: Path, data_dir: Path) -> None:
         raise ValueError(f"data_dir {data_dir} must hold units of semantic tokenizer {told[0]} as {exp}, got {told[1]}")
 
 
-def check_options(args: argparse.Namespace, mode: Mode) -> None:
-    """Refuse options that contradict each other or the mode.
+def readers() -> dict[str, list[str]]:
+    """Option → the modes that read it, for options that not all of them read."""
+    options = sorted({option for name in modes for option in modes[name].reads})
+    return {option: [name for name in modes if option in modes[name].reads] for option in options}
+
+
+def check_options(args: argparse.Namespace) -> Mode:
+    """What is asked for, if no option is given that would be ignored or contradicts another.
 
     Args:
         args: the command's options.
-        mode: what is asked for.
+
+    Returns:
+        The mode.
 
     Raises:
         ValueError: naming the option.
     """
+    kind = modes[args.mode]
+    for name, known in readers().items():
+        value = getattr(args, name)
+        if value is not None and args.mode not in known:
+            raise ValueError(
+                f"{name} must be left out with mode {args.mode}, got {value}: it is for {', '.join(known)}"
+            )
+    seconds = {name: getattr(args, name) for name in ("prompt_sec", "silence_sec")}
+    mode = kind(**{name: value for name, value in seconds.items() if value is not None})
+    for name in ("prompts", "prompt_wav"):
+        if getattr(args, name) is not None and not mode.prompted:
+            raise ValueError(f"{name} must be left out with prompt_sec 0, got {getattr(args, name)}")
     if args.num_utterances is not None:
-        if mode.source:
-            raise ValueError(f"num_utterances must be given for mode unconditional only, got it for mode {args.mode}")
-        if args.num_utterances < 1:
-            raise ValueError(f"num_utterances must be at least 1, got {args.num_utterances}")
+        check_number("num_utterances", args.num_utterances, least=1, whole=True)
     if args.data_dir is None:
         if args.prompts is not None:
             raise ValueError(f"prompts must be given with data_dir, got {args.prompts} without")
-        return
-    if not mode.source:
-        raise ValueError(f"data_dir must not be given for mode {args.mode}, got {args.data_dir}")
+        return mode
     for name in ("target_wav", "prompt_wav", "text"):
         if getattr(args, name) is not None:
             raise ValueError(f"{name} must not be given with data_dir, got {getattr(args, name)!r}")
+    return mode
 
 
 def main(cmd: Sequence[str] | None = None) -> None:
@@ -223,17 +237,17 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(cmd)
     here = check_machine(args)
     options = decode_options(args, GPSTDecodeOptions)
-    mode = modes[args.mode](args.prompt_sec, args.silence_sec)
-    check_options(args, mode)
+    mode = check_options(args)
     silent = args.data_dir is not None and (args.data_dir / SILENCE_NAME).is_file()
     more = {
-        "text_to_semantic": args.text_to_semantic if mode.source == "text" else None,
+        "text_to_semantic": args.text_to_semantic,
         "silence": args.data_dir if silent else None,
     }
     # what is wrong with the model is said before any work
     voice = GPSTVoice(GPSTModel(**asdict(here), **more), mode, options)
     speech = voice.load()
     speech.check(options, mode)
+    speech.check_language(args.language or "")
     if args.data_dir is not None:
         check_tokens(args.exp, args.data_dir)
     plan = plan_single(args, mode) if args.data_dir is None else plan_data(args, mode)

@@ -17,7 +17,7 @@ from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.finished import digest
 from espnet_ext.semantic import INFO_NAME, create_semantic, read_semantic_info, save_semantic, semantic_tokenizers
 from espnet_ext.semantic.files import check_semantic_conf, unlearned_semantic
-from espnet_ext.semantic.jobs import read_speech
+from espnet_ext.semantic.jobs import read_converted
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -94,7 +94,7 @@ def read_waveforms(
     found_hz = rate_of(wavs)
     for utterance in tqdm(utterances, desc="learn units", unit="utt", mininterval=1.0):
         try:
-            yield read_speech(wavs[utterance], found_hz, rate_hz)
+            yield read_converted(wavs[utterance], found_hz, rate_hz)
         except ValueError as error:
             skipped[utterance] = str(error)
 

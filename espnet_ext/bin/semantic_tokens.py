@@ -17,24 +17,18 @@ from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
 from espnet_ext.codec import INFO_NAME as CODEC_INFO_NAME
 from espnet_ext.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
 from espnet_ext.config import read_yaml
-from espnet_ext.datadir import skipped_summary, write_skipped
+from espnet_ext.datadir import LANGUAGES_NAME, skipped_summary, write_skipped
 from espnet_ext.finished import digest, is_finished, mark_finished
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
 from espnet_ext.semantic.jobs import encode_shard, semantic_of
-from espnet_ext.semantic.token_dir import (
-    SILENCE_NAME,
-    CodesDir,
-    disagreement,
-    prompts_of,
-    write_silence,
-    write_tables,
-)
+from espnet_ext.semantic.token_dir import CodesDir, prompts_of, write_tables
 from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule
+from espnet_ext.streams import SILENCE_NAME, disagreement, write_silence
 
 RECORD_NAME = "semantic_tokens.yaml"
 SHARD_SIZE = 16
-DATA_FILES = ("wav.scp", "utt2spk", "utt2num_samples", "utt2lang")
+DATA_FILES = ("wav.scp", "utt2spk", "utt2num_samples", LANGUAGES_NAME)
 CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped", CODES_RECORD_NAME)
 
 
@@ -121,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }  # fmt: skip
     record = args.out / RECORD_NAME
     if is_finished(record, request) and (args.out / "semantic.ark").is_file():
+        if not (args.out / SILENCE_NAME).is_file():
+            write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
         logging.info("%s was made earlier by the same tokenizer: nothing to do", args.out)
         remove_shards(args.out)
         return

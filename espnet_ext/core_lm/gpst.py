@@ -68,6 +68,9 @@ class GPST(CoreLM):
         conditioning_dropout: probability that an utterance is trained without its units, for guidance.
         local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`.
 
+    Attributes:
+        depth: (2,) float, N and S, so that weights tell them.
+
     Raises:
         ValueError: if a name is unknown or an option is out of range.
 
@@ -77,6 +80,7 @@ class GPST(CoreLM):
     """
 
     reads = "semantic"
+    depth: Tensor
 
     def __init__(
         self,
@@ -97,6 +101,8 @@ class GPST(CoreLM):
     ) -> None:
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
         super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        # N books of S frames may have the shapes of other numbers; float, as ESPnet adds integers up where it averages
+        self.register_buffer("depth", torch.tensor([spec.num_codebooks, frame_stacking_factor], dtype=torch.float32))
         _check(primary, local, parallel_heads, languages)
         check_number("units_per_frame", units_per_frame, least=0)
         self.semantic, self.languages, self.units_per_frame = semantic, tuple(languages), units_per_frame

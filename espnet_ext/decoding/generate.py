@@ -96,7 +96,7 @@ def generate(
             scale = sampler.options.cfg_scale
             warnings.warn(
                 f"cfg_scale must be 1 for a model trained with conditioning_dropout 0, got {scale}: it has "
-                "not learned to speak without text",
+                "not learned to speak without what it is given",
                 stacklevel=2,
             )
         conditions = conditions.with_unconditional()

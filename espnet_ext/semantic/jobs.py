@@ -15,7 +15,7 @@ from espnet_ext.semantic.base import SemanticTokenizer
 from espnet_ext.semantic.files import load_semantic
 
 
-def read_speech(path: Path | str, found_hz: int, wanted_hz: int) -> np.ndarray:
+def read_converted(path: Path | str, found_hz: int, wanted_hz: int) -> np.ndarray:
     """Samples of a mono audio file at the rate of a tokenizer: (samples,) float32, full scale 1.
 
     Args:
@@ -80,7 +80,7 @@ def encode_shard(
     results: dict[str, np.ndarray | str] = {}
     for utterance, wav in wavs.items():
         try:
-            samples = read_speech(wav, found_hz, tokenizer.sample_rate_hz)
+            samples = read_converted(wav, found_hz, tokenizer.sample_rate_hz)
             results[utterance] = tokenizer.encode(torch.from_numpy(samples)).numpy().astype(np.int32)
         except ValueError as error:
             results[utterance] = str(error)

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from espnet_ext.ark import load_codes_entry
-from espnet_ext.atomic import atomic_path
-from espnet_ext.codec import Codec
-from espnet_ext.codes import CodecSpec
-from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
-from espnet_ext.semantic.base import SemanticTokenizer
-from espnet_ext.semantic.units import lengths_agree
+from espnet_ext.datadir import (
+    LANGUAGES_NAME,
+    carry_table,
+    read_if_there,
+    read_scp,
+    read_skipped,
+    skipped_summary,
+    write_data_dir,
+    write_scp,
+    write_skipped,
+)
 from espnet_ext.speaker_prompt import FALLBACK_NAME, PROMPT_ONLY_NAME, PROMPTS_NAME, PromptRule, choose_prompts
-
-SILENCE_NAME = "silence.npz"
-SILENCE_SEC = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,11 @@ class CodesDir:
     """What a directory of `codec_tokens` says, together with the audio that it was made from.
 
     Attributes:
-        place: utterance → place of its codes in an archive, for those with a transcript and for their prompts.
+        place: utterance → place of its codes in an archive, for those of codes.scp and for their prompts.
         frames: utterance → codec frames, likewise.
         wavs: utterance → audio file, likewise.
         utt2spk: utterance → speaker, likewise.
-        prompts: utterance → prompt utterance, of those with a transcript only.
+        prompts: utterance → prompt utterance, of those of codes.scp only.
         lost: utterance → why it has no codes.
     """
 
@@ -74,8 +72,8 @@ class CodesDir:
         wavs, utt2spk = read_scp(data_dir / "wav.scp"), read_scp(data_dir / "utt2spk")
         lost = _lost(codes_dir, data_dir, place, wavs)
         lost |= {utterance: "no speaker" for utterance in place.keys() & wavs.keys() if utterance not in utt2spk}
-        if (data_dir / "utt2lang").is_file():
-            languages = read_scp(data_dir / "utt2lang")
+        languages = read_if_there(data_dir / LANGUAGES_NAME)
+        if languages is not None:
             lost |= {utterance: "no language" for utterance in prompts if utterance not in languages}
         usable = sorted(place.keys() - lost.keys())
         return cls(
@@ -90,36 +88,10 @@ class CodesDir:
 
 def _lost(codes_dir: Path, data_dir: Path, place: Mapping[str, str], wavs: Mapping[str, str]) -> dict[str, str]:
     """Utterances with audio and no codes, and with codes and no audio, and why."""
-    listed: dict[str, str] = {}
-    for name in (PROMPT_ONLY_NAME, "skipped"):
-        path = codes_dir / name
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            utterance, _, reason = line.partition("\t")
-            listed[utterance] = reason if name == "skipped" else ""
+    listed = dict.fromkeys(read_skipped(codes_dir / PROMPT_ONLY_NAME), "") | read_skipped(codes_dir / "skipped")
     reasons = {utterance: listed.get(utterance, f"not in {codes_dir}") for utterance in wavs if utterance not in place}
     lost = {utterance: f"no codes: {reason}" for utterance, reason in reasons.items() if reason}
     return lost | {utterance: f"no audio: not in {data_dir}" for utterance in place if utterance not in wavs}
-
-
-def disagreement(num_units: int, num_frames: int, semantic: CodecSpec, codec: CodecSpec) -> str | None:
-    """Why units and codes cannot be of the same sound, in one line; None if they can.
-
-    Args:
-        num_units: T1, not de-duplicated.
-        num_frames: T2.
-        semantic: facts of the tokenizer.
-        codec: facts of the codec.
-
-    Returns:
-        The reason.
-    """
-    rates = semantic.frame_rate_hz, codec.frame_rate_hz
-    if lengths_agree(num_units, rates[0], num_frames, rates[1]):
-        return None
-    return (
-        f"lengths differ by more than 2 frames of {min(rates):g} Hz: {num_units} units ({num_units / rates[0]:.3f} s), "
-        f"{num_frames} codec frames ({num_frames / rates[1]:.3f} s)"
-    )
 
 
 def prompts_of(
@@ -175,27 +147,6 @@ def write_tables(
     write_scp(out / "utt2num_frames", {utterance: codes.frames[utterance] for utterance in prompts})
     write_scp(out / "semantic.scp", {utterance: pointers[utterance] for utterance in prompts})
     write_scp(out / "utt2num_units", {utterance: lengths[utterance] for utterance in prompts})
-    if (data_dir / "utt2lang").is_file():
-        languages = read_scp(data_dir / "utt2lang")
-        write_scp(out / "utt2lang", {utt: languages[utt] for utt in prompts if utt in languages})
-    else:
-        (out / "utt2lang").unlink(missing_ok=True)
-    text = read_scp(codes_dir / "text")
+    carry_table(LANGUAGES_NAME, data_dir, out, prompts)
+    text = read_if_there(codes_dir / "text")
     write_data_dir(out, {utterance: codes.wavs[utterance] for utterance in prompts}, text, codes.utt2spk)
-
-
-def write_silence(path: Path, codec: Codec, tokenizer: SemanticTokenizer) -> None:
-    """Write a second of digital silence as both encode it: codes (F, N) int32 and units (U,) int32.
-
-    Args:
-        path: file to write.
-        codec: the codec.
-        tokenizer: the semantic tokenizer.
-    """
-    wav = torch.zeros(round(SILENCE_SEC * codec.spec.sample_rate_hz))
-    codes, _ = codec.encode(wav[None], torch.tensor([len(wav)]))
-    units = tokenizer.encode(torch.zeros(round(SILENCE_SEC * tokenizer.sample_rate_hz)))
-    arrays: dict[str, NDArray[np.int32]] = {"codes": codes[0].numpy().astype(np.int32)}
-    arrays["units"] = units.numpy().astype(np.int32)
-    with atomic_path(path) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)

@@ -18,6 +18,8 @@ from espnet_ext.semantic import INFO_NAME as SEMANTIC_INFO_NAME
 from espnet_ext.semantic import read_semantic_info
 from espnet_ext.text import TextTokenizer
 
+UNITS = ("semantic.scp", "prompt_semantic.scp")  # files of a token directory, where there are both infos
+
 
 def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
     """Refuse to continue a run of another model, text or codec; nothing of the earlier run is touched.
@@ -94,22 +96,21 @@ def check_maker(path: str, fingerprint: str) -> None:
     """Refuse codes or units that another tokenizer made than the model's.
 
     Args:
-        path: scp file, beside which lie codec_info.yaml, semantic_info.yaml or both.
+        path: scp file, beside which lies codec_info.yaml or semantic_info.yaml; in a token directory both, and units
+            are in the files that say so.
         fingerprint: of the model's tokenizer.
 
     Raises:
         FileNotFoundError: if neither is there.
         ValueError: naming both fingerprints, if they differ.
     """
-    folder = Path(path).parent
-    found = []
-    if (folder / SEMANTIC_INFO_NAME).is_file():
-        found.append(read_semantic_info(folder).fingerprint)
-    if not found or (folder / INFO_NAME).is_file():
-        found.append(read_codec_info(folder).fingerprint)
-    names = " and ".join(f"{one[:12]}…" for one in found)
-    if fingerprint not in found:
-        raise ValueError(f"{path} must hold codes of codec {fingerprint[:12]}…, got {names}")
+    folder, has_units = Path(path).parent, Path(path).name in UNITS
+    if (folder / SEMANTIC_INFO_NAME).is_file() and (has_units or not (folder / INFO_NAME).is_file()):
+        kind, found = "units of semantic tokenizer", read_semantic_info(folder).fingerprint
+    else:
+        kind, found = "codes of codec", read_codec_info(folder).fingerprint
+    if fingerprint != found:
+        raise ValueError(f"{path} must hold tokens of {fingerprint[:12]}…, got {kind} {found[:12]}…")
 
 
 def check_archives(scp: str, table: Mapping[str, str]) -> None:

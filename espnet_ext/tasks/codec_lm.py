@@ -107,9 +107,7 @@ class CodecLMTask(AbsTask):
         group.add_argument("--codec_info", type=str_or_none, default=None, help="codec_info.yaml of the codes")
         group.add_argument("--semantic_info", type=str_or_none, default=None, help="semantic_info.yaml of the units")
         group.add_argument("--prompt_sec", type=float, default=3.0, help="Longest speaker prompt in seconds")
-        group.add_argument(
-            "--crop_sec", type=float, default=0.0, help="gpst: longest utterance; 0: no limit"
-        )
+        group.add_argument("--crop_sec", type=float, default=0.0, help="gpst: longest utterance; 0: no limit")
         group.add_argument(
             "--join_prompt", type=float, default=0.0, help="gpst: probability to train an utterance behind its prompt"
         )

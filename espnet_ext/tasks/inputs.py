@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from espnet_ext.codec import copy_codec
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import corelms
-from espnet_ext.joint_preprocess import JointPreprocessor, read_silence
+from espnet_ext.joint_preprocess import JointPreprocessor
 from espnet_ext.options import check_number
 from espnet_ext.preprocess import CodecLMPreprocessor
 from espnet_ext.semantic import copy_semantic
+from espnet_ext.streams import frames_within, read_silence
 from espnet_ext.tasks.bpe import check_bpe, copy_bpe
 from espnet_ext.tasks.checks import report_unknown_tokens
 from espnet_ext.tasks.facts import codec_facts, makes_units, semantic_facts, spec_of
@@ -138,10 +139,21 @@ class SemanticInputs:
         check_number("crop_sec", args.crop_sec, least=0)
         check_number("prompt_sec", args.prompt_sec, least=0)
         check_number("join_prompt", args.join_prompt, least=0, most=1)
+        spec = spec_of(codec_facts(args))
+        # to the preprocessor no frames are no limit
+        for name, needed in (("crop_sec", args.crop_sec > 0), ("prompt_sec", args.join_prompt > 0)):
+            seconds = getattr(args, name)
+            if needed and not frames_within(seconds, spec):
+                reason = f" with join_prompt {args.join_prompt:g}," if name == "prompt_sec" else ""
+                least = f"one codec frame, {1 / spec.frame_rate_hz:g} s,"
+                raise ValueError(f"{name} must be at least {least}{reason} got {seconds}")
         names = {name for _, name, _ in args.train_data_path_and_name_and_type}
         lacking = sorted({"prompt", "prompt_semantic"} - names)
         if args.join_prompt > 0 and names and lacking:
             raise ValueError(f"join_prompt must be 0 without data named {lacking}, got {args.join_prompt}")
+        languages = args.corelm_conf.get("languages")
+        if languages and names and "language" not in names:
+            raise ValueError(f"corelm_conf languages must be left out without data named language, got {languages}")
 
     def fingerprints(self, args: argparse.Namespace) -> dict[str, str]:  # noqa: D102
         codes, units = codec_facts(args)["fingerprint"], semantic_facts(args)["fingerprint"]

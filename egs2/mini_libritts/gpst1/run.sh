@@ -31,7 +31,7 @@ exec bash "${shared}/gpst.sh" \
   --test_sets "test_seen test_unseen" \
   --fs 16000 \
   --codec world_vq \
-  --semantic mfcc_km \
+  --semantic logmel_km --semantic_conf "num_units=512 deltas=1" --deduplicate false \
   --token_type char \
   --stacking 1 \
   --decodings local_ar \
