@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--max_minutes", type=float, default=float("inf"), help="learn from a random part of this length"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
-    parser.add_argument("--nj", type=int, default=1, help="threads that compute features")
+    parser.add_argument("--nj", type=int, default=1, help="threads that compute spectral features")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where features are computed")
     parser.add_argument("--check", action="store_true", help="write nothing: only check that there is such a tokenizer")
     return parser

@@ -29,6 +29,7 @@ class SemanticTokenizer(ABC):
         weights_name: name of the weights file inside a tokenizer's directory.
         sample_rate_hz: rate of the audio that it takes.
         default_units: K unless the user wants another.
+        is_network: whether torch itself uses several threads for an utterance; in threads of ours it rounds otherwise.
         frame_rate_hz: units per second.
         centroids: (K, F) float32; empty until they are learned.
         device: where it computes; units are on the CPU.
@@ -37,6 +38,7 @@ class SemanticTokenizer(ABC):
     weights_name: ClassVar[str] = "semantic.npz"
     sample_rate_hz: ClassVar[int] = 16000
     default_units: ClassVar[int]
+    is_network: ClassVar[bool] = False
 
     def __init__(self, frame_rate_hz: float) -> None:
         self.frame_rate_hz = frame_rate_hz

@@ -175,7 +175,7 @@ def create_semantic(
         waveforms: (samples,) float32 each, in random order; iterated once and never all in memory
         seed: makes everything random repeatable
         conf: options of the tokenizer and of k-means
-        threads: that compute features; they change nothing but the time
+        threads: that compute spectral features; they change nothing but the time. Networks have threads of their own
         device: where features are computed
 
     Returns:
@@ -197,6 +197,7 @@ def create_semantic(
     first = list(_beginning(stream, round(_CALIBRATION_SEC * tokenizer.sample_rate_hz)))
     if first:
         tokenizer.calibrate(first)
+    threads = 1 if tokenizer.is_network else threads
     learned_from = in_order(features, itertools.chain(first, stream), threads)
     found = learn_centroids(learned_from, seed=seed, **{"num_units": tokenizer.default_units, **kmeans})
     tokenizer.centroids = torch.from_numpy(found)

@@ -41,6 +41,7 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
         default_layer: the layer whose output is used, counted from 1.
     """
 
+    is_network = True
     semantic_name: ClassVar[str]
     class_prefix: ClassVar[str]
     model_type: ClassVar[str]
