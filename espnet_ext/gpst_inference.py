@@ -17,6 +17,7 @@ from espnet_ext.core_lm import GPST, JointConditions
 from espnet_ext.decode_options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
 from espnet_ext.gpst_modes import Clock, Mode, Request, Speller, Spelling, Start, modes
+from espnet_ext.joint_preprocess import language_id
 from espnet_ext.listener import Listener
 from espnet_ext.preprocess import collate
 from espnet_ext.sampling import Sampler, row_generators
@@ -243,10 +244,7 @@ class GPSTSpeech:
         known = self.corelm.languages
         if not known:
             return None
-        for name, request in zip(names, requests, strict=True):
-            if request.language and request.language not in known:
-                raise ValueError(f"language of {name} must be one of {list(known)}, got {request.language!r}")
-        ids = [known.index(request.language) + 1 if request.language else 0 for request in requests]
+        ids = [language_id(request.language, known, name) for name, request in zip(names, requests, strict=True)]
         return torch.tensor(ids, device=self.device)
 
     def _conditions(self, starts: Sequence[Start], languages: Tensor | None) -> JointConditions:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.ark import load_codes_entry
+from espnet_ext.codec.jobs import check_device
 from espnet_ext.decode_options import GPSTDecodeOptions
 from espnet_ext.gpst_inference import GPSTSpeech
 from espnet_ext.gpst_modes import Mode, Request
@@ -100,7 +101,7 @@ class GPSTModel(Model):
 
 @functools.lru_cache(maxsize=1)
 def _load_once(model: GPSTModel, exp: Path, text_to_semantic: Path | None, version: int) -> GPSTSpeech:
-    model.check_device()
+    check_device(model.device)
     speech = GPSTSpeech.from_experiment(exp, model.model_file, text_to_semantic, model.device)
     if model.silence is not None:
         speech.silence = read_silence(model.silence)

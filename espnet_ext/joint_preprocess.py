@@ -12,7 +12,26 @@ from espnet_ext.preprocess import Array, frames_of
 from espnet_ext.semantic.units import deduplicate
 from espnet_ext.streams import PAUSE_SEC, Streams, disagreement, excerpt, frames_within
 
-UNKNOWN_LANGUAGE = 0
+
+def language_id(name: str, languages: Sequence[str], utterance: str) -> int:
+    """Number of a language, 1 for the first; 0 for one that is not told, and for all where a model knows none.
+
+    Args:
+        name: of the language; empty for one that is not told.
+        languages: that the model knows.
+        utterance: whose language it is, for errors.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if the model knows others.
+    """
+    if not languages or not name:
+        return 0
+    if name not in languages:
+        raise ValueError(f"language of {utterance} must be one of {list(languages)}, got {name!r}")
+    return list(languages).index(name) + 1
 
 
 class JointPreprocessor:
@@ -43,7 +62,7 @@ class JointPreprocessor:
         silence: Streams | None = None,
     ) -> None:
         self.spec, self.semantic, self.deduplicates = spec, semantic, deduplicates
-        self.languages = {name: index for index, name in enumerate(languages, start=UNKNOWN_LANGUAGE + 1)}
+        self.languages = tuple(languages)
         self.train, self.crop_sec, self.prompt_sec, self.join_prompt = train, crop_sec, prompt_sec, join_prompt
         self.silence = None if silence is None else self._cut(silence, 0, frames_within(PAUSE_SEC, spec))
 
@@ -66,7 +85,7 @@ class JointPreprocessor:
             streams = self._join(self._read(data, utt_id, "prompt_semantic", "prompt"), streams)
         streams = self._crop(streams, self.crop_sec)
         units = deduplicate(streams.units) if self.deduplicates else streams.units
-        language = self._language(str(data.get("language", "")), utt_id)
+        language = language_id(str(data.get("language", "")), self.languages, utt_id)
         return {"semantic": units, "codes": streams.codes, "language": np.asarray(language)}
 
     def _read(self, data: Mapping[str, str | NDArray[np.integer]], utt_id: str, units: str, codes: str) -> Streams:
@@ -97,10 +116,3 @@ class JointPreprocessor:
 
     def _cut(self, streams: Streams, first: int, frames: int) -> Streams:
         return excerpt(streams, first, frames, self.spec, self.semantic)
-
-    def _language(self, name: str, utt_id: str) -> int:
-        if not self.languages or not name:
-            return UNKNOWN_LANGUAGE
-        if name not in self.languages:
-            raise ValueError(f"language of {utt_id} must be one of {list(self.languages)}, got {name!r}")
-        return self.languages[name]

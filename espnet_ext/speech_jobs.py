@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from espnet_ext.ark import load_codes_entry
 from espnet_ext.codec import Codec
 from espnet_ext.codec.audio import write_wav
+from espnet_ext.codec.jobs import check_device
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.speech import Speech, Timing
@@ -121,15 +121,6 @@ class Model:
     model_file: str | None = None
     device: str = "cpu"
 
-    def check_device(self) -> None:
-        """Refuse a GPU where there is none.
-
-        Raises:
-            ValueError: naming the option.
-        """
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
-
     def version(self) -> int:
         """A number that changes with config.yaml."""
         config = self.exp / "config.yaml"
@@ -153,7 +144,7 @@ class SpeechJob:
 
 @functools.lru_cache(maxsize=1)
 def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
-    model.check_device()
+    check_device(model.device)
     return CodecLM.from_experiment(exp, model.model_file, model.device)
 
 

@@ -21,6 +21,7 @@ from conftest import (
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.loss import LossWeights, alignment_losses, codec_loss
+from espnet_ext.primary import with_unconditional
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 
@@ -64,7 +65,7 @@ def test_the_unconditional_half_sees_neither_text_nor_prompt(primary, stacking):
 def test_the_twins_are_the_rows_with_and_without_their_conditions(primary):
     model, batch = shared_model(primary, stacking=2), ragged_batch()
     codes = random_codes(model)
-    twins = play(model, batch.conditions(model).with_unconditional(), torch.cat((codes, codes)))
+    twins = play(model, with_unconditional(batch.conditions(model)), torch.cat((codes, codes)))
     apart = [play(model, each, codes) for each in (batch.conditions(model), unconditional(model, batch))]
     torch.testing.assert_close(twins, torch.cat(apart), rtol=1e-9, atol=1e-9)
 

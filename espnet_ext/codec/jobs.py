@@ -17,10 +17,22 @@ from espnet_ext.codec.base import Codec
 from espnet_ext.codec.files import load_codec
 
 
-@functools.lru_cache(maxsize=1)
-def _load_once(codec_info: Path, modified_ns: int, device: str) -> Codec:
+def check_device(device: str) -> None:
+    """Refuse a GPU where there is none.
+
+    Args:
+        device: cpu or cuda
+
+    Raises:
+        ValueError: naming the option
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+
+
+@functools.lru_cache(maxsize=1)
+def _load_once(codec_info: Path, modified_ns: int, device: str) -> Codec:
+    check_device(device)
     return load_codec(codec_info).to(device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -68,9 +68,6 @@ class StepConditions(Protocol):
     @property
     def given(self) -> Tensor:
         """(B,) bool."""
-
-    def with_unconditional(self) -> Self:
-        """Every row a second time without its conditions: 2B rows."""
 
 
 class StepModel(Protocol):

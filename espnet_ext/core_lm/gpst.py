@@ -35,11 +35,6 @@ class JointConditions(NamedTuple):
     language: Tensor
     given: Tensor
 
-    def with_unconditional(self) -> JointConditions:
-        """Every row a second time without units and prompt, for classifier-free guidance: 2B rows."""
-        twice = JointConditions(*(torch.cat((part, part)) for part in self))
-        return twice._replace(given=torch.cat((self.given, torch.zeros_like(self.given))))
-
 
 @corelms.register("gpst")
 class GPST(CoreLM):
@@ -201,7 +196,9 @@ class GPST(CoreLM):
 
     def room(self, conditions: JointConditions) -> Tensor:
         """Frames that still fit into the context: (B,) int64."""
-        return self.primary.room(self._prefix(conditions)[1]) * self.stacking
+        seen = conditions.unit_lengths + conditions.prompt_lengths
+        always = 1 if self.language_embedding is None else 2  # EOS, and the language; the rest is not always given
+        return self.primary.room(always + seen * conditions.given) * self.stacking
 
     def first_codes(self, conditions: JointConditions) -> Tensor:
         """The last step of the prompt, or the one of EOS that stands before all: (B, M) int64."""

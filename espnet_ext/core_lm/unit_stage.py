@@ -28,11 +28,6 @@ class UnitConditions(NamedTuple):
     language: Tensor
     given: Tensor
 
-    def with_unconditional(self) -> UnitConditions:
-        """Every row a second time without its first units: 2B rows."""
-        twice = UnitConditions(*(torch.cat((part, part)) for part in self))
-        return twice._replace(given=torch.cat((self.given, torch.zeros_like(self.given))))
-
 
 @dataclass(frozen=True)
 class UnitStage:

@@ -11,6 +11,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.core_lm import StepConditions, StepModel
 from espnet_ext.decoding.base import DecodingStrategy, Filled
+from espnet_ext.primary import with_unconditional
 from espnet_ext.sampling import Sampler
 
 
@@ -99,7 +100,7 @@ def generate(
                 "not learned to speak without what it is given",
                 stacklevel=2,
             )
-        conditions = conditions.with_unconditional()
+        conditions = with_unconditional(conditions)
     max_steps = model.layout.num_steps(limit)
     rows = _Rows(model.spec, model.layout, limit, min_frames)
     state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)

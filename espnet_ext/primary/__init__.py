@@ -2,7 +2,15 @@
 
 from espnet_ext.primary.annealed_prior import AnnealedPrior
 from espnet_ext.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
-from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, close_gaps, primaries
+from espnet_ext.primary.base import (
+    Conditions,
+    Primary,
+    PrimaryOutput,
+    PrimaryState,
+    close_gaps,
+    primaries,
+    with_unconditional,
+)
 from espnet_ext.primary.cross_attention import CrossAttentionPrimary
 from espnet_ext.primary.prefix import PrefixPrimary
 
@@ -19,4 +27,5 @@ __all__ = [
     "attention_priors",
     "close_gaps",
     "primaries",
+    "with_unconditional",
 ]

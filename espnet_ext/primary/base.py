@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from espnet_ext.alignment import Alignment
 from espnet_ext.registry import Registry
 from espnet_ext.transformer import KVCache, Memory, causal_mask
+
+ConditionsT = TypeVar("ConditionsT")
 
 
 class Conditions(NamedTuple):
@@ -31,10 +33,19 @@ class Conditions(NamedTuple):
     prompt_lengths: Tensor
     given: Tensor
 
-    def with_unconditional(self) -> Conditions:
-        """Every row a second time without its conditions, for classifier-free guidance: 2B rows."""
-        twice = Conditions(*(torch.cat((part, part)) for part in self))
-        return twice._replace(given=torch.cat((self.given, torch.zeros_like(self.given))))
+
+def with_unconditional(conditions: ConditionsT) -> ConditionsT:
+    """Every row a second time without its conditions, for classifier-free guidance: 2B rows.
+
+    Args:
+        conditions: a named tuple of tensors (B, …), one of them `given`.
+
+    Returns:
+        The same kind.
+    """
+    fields: Any = conditions
+    given = torch.cat((fields.given, torch.zeros_like(fields.given)))
+    return fields._make(torch.cat((part, part)) for part in fields)._replace(given=given)
 
 
 class PrimaryOutput(NamedTuple):

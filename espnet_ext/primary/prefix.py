@@ -13,7 +13,6 @@ from espnet_ext.primary.base import (
     PrimaryOutput,
     PrimaryState,
     close_gaps,
-    left_pad,
     primaries,
     visible_mask,
 )
@@ -57,11 +56,11 @@ class PrefixPrimary(Primary):
     def _prefix(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Prompt and text joined per row without a gap, left-padded: (B, K + U, D) and its mask."""
         given = conditions.given  # a row without conditions has one text token, of zeros
-        prompt, prompt_mask = left_pad(conditions.prompt + self.segment[0], conditions.prompt_lengths * given)
+        prompt = conditions.prompt + self.segment[0]
         text = self.text_embedding(conditions.text) * given[:, None, None] + self.segment[1]
         text_lengths = conditions.text_lengths.where(given, torch.ones_like(conditions.text_lengths))
-        joined = torch.cat((prompt, text), dim=1)
-        return close_gaps(joined, torch.cat((prompt_mask, length_mask(text_lengths, text.shape[1])), dim=1))
+        keep = length_mask(conditions.prompt_lengths * given, prompt.shape[1]), length_mask(text_lengths, text.shape[1])
+        return close_gaps(torch.cat((prompt, text), dim=1), torch.cat(keep, dim=1))
 
     def _check_lengths(self, mask: Tensor, steps: Tensor) -> None:
         longest = int((mask.sum(dim=1) + steps).max())
@@ -163,7 +162,7 @@ class PrefixPrimary(Primary):
         """Embedded steps, told apart from prompt and text, same shape."""
         return x + self.segment[2]
 
-    def room(self, mask: Tensor) -> Tensor:
-        """Steps that fit behind a prefix: (B,) int64; without a table of positions more than anybody asks for."""
+    def room(self, lengths: Tensor) -> Tensor:
+        """Steps that fit behind prefixes of so many positions: (B,) int64; without a table more than anybody needs."""
         most = 2**31 if self.position is None else self.position.num_embeddings
-        return most - mask.sum(dim=1)
+        return most - lengths

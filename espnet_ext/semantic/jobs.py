@@ -11,6 +11,7 @@ import soxr
 import torch
 
 from espnet_ext.codec.audio import read_wav
+from espnet_ext.codec.jobs import check_device
 from espnet_ext.semantic.base import SemanticTokenizer
 from espnet_ext.semantic.files import load_semantic
 
@@ -38,8 +39,7 @@ def read_converted(path: Path | str, found_hz: int, wanted_hz: int) -> np.ndarra
 
 @functools.lru_cache(maxsize=1)
 def _load_once(semantic_info: Path, modified_ns: int, device: str) -> SemanticTokenizer:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+    check_device(device)
     return load_semantic(semantic_info).to(device)
 
 
