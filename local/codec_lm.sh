@@ -10,8 +10,16 @@
 
 stages=(data format filter codec codec_tokens token_list stats train inference score)
 
-declare_options() { declare_shared_options; }
-check_options() { check_shared_options; }
+declare_options() {
+  declare_shared_options
+  option num_repeats 1 "times that each strategy decodes a test set, with different seeds; scores are then means"
+}
+
+check_options() {
+  check_shared_options
+  [[ ${num_repeats} =~ ^[1-9][0-9]*$ ]] || usage_error "--num_repeats must be a number of at least 1, got '${num_repeats}'"
+}
+
 check_tokenizers() { check_codec; }
 
 # decode_config STRATEGY
@@ -40,7 +48,13 @@ set_names() {
 }
 
 model_dir() { printf '%s/codec_lm_%s_s%d\n' "${expdir}" "${tag}" "$1"; }
-decode_dir() { printf '%s/decode_%s%s\n' "$(model_dir "$1")" "$2" "${inference_tag:+_${inference_tag}}"; }
+
+# decode_dir STACKING STRATEGY REPEAT
+decode_dir() {
+  local seed=""
+  (( $3 == 0 )) || seed=_seed$3
+  printf '%s/decode_%s%s%s\n' "$(model_dir "$1")" "$2" "${inference_tag:+_${inference_tag}}" "${seed}"
+}
 
 summary() {
   show speech "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav" "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav/"

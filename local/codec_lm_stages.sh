@@ -62,28 +62,31 @@ train_all() {
 }
 
 stage_inference() {
-  local factor strategy name
+  local factor strategy name seed
   max_jobs=${inference_nj}
   if (( max_jobs > 1 )); then local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
   for factor in ${stacking}; do
     require_file "$(model_dir "${factor}")/config.yaml" train
     for strategy in ${decodings}; do
-      for name in "${tests[@]}"; do decode "${factor}" "${strategy}" "${name}"; done
+      for name in "${tests[@]}"; do
+        for (( seed = 0; seed < num_repeats; seed++ )); do decode "${factor}" "${strategy}" "${name}" "${seed}"; done
+      done
     done
   done
   for name in "${tests[@]}"; do resynthesize "${name}"; done
 }
 
-# decode STACKING STRATEGY SET
+# decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have their number
 decode() {
-  local model output config more
+  local model output config more label="s$1.$2.$3"
   config=$(decode_config "$2")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "$1")
-  output=$(decode_dir "$1" "$2")/$3
-  job "s$1.$2.$3" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
+  output=$(decode_dir "$1" "$2" "$4")/$3
+  if (( $4 > 0 )); then more+=(--seed "$4") label+=.seed$4; fi
+  job "${label}" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \
     --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
 }
@@ -92,11 +95,14 @@ reference_dir() { printf '%s\n' "${codec_dir}/$1"; }
 
 # add_systems SET: what stage inference made for it
 add_systems() {
-  local factor strategy
+  local factor strategy seed
   for factor in ${stacking}; do
     systems+=(--train_dir "$(model_dir "${factor}")")
     for strategy in ${decodings}; do
-      add_system "s${factor}_${strategy}" "$(decode_dir "${factor}" "${strategy}")/$1"
+      add_system "s${factor}_${strategy}" "$(decode_dir "${factor}" "${strategy}" 0)/$1"
+      for (( seed = 1; seed < num_repeats; seed++ )); do
+        add_system "s${factor}_${strategy}" "$(decode_dir "${factor}" "${strategy}" "${seed}")/$1" --repeat
+      done
     done
   done
 }

@@ -119,12 +119,15 @@ train_python() {
   exec "${launch[@]}" "${python}" "$@" "${meeting[@]}"
 }
 
-# resynthesize SET: the codec's own speech, and the same with its frames in random order (the control of the scores)
+# resynthesize SET: the codec's own speech, and the controls of the scores: its frames in random order, and noise as loud
 resynthesize() {
   local what extra
-  for what in resynthesis shuffled; do
-    extra=()
-    [[ ${what} == resynthesis ]] || extra=(--shuffle_frames 0)
+  for what in resynthesis shuffled noise; do
+    case ${what} in
+      shuffled) extra=(--shuffle_frames 0) ;;
+      noise) extra=(--noise 0) ;;
+      *) extra=() ;;
+    esac
     job "${what}.$1" "${expdir}/${what}/$1" "${codec_dir}" "${codec_dir}/$1" -- \
       "${python}" -m espnet_ext.bin.codec_resynthesis --codec_info "${codec_dir}/codec_info.yaml" \
       --data_dir "${codec_dir}/$1" --out "${expdir}/${what}/$1" "${workers[@]}" "${extra[@]}"
@@ -162,18 +165,19 @@ score() {
   local reference name more vocabulary=() systems inputs
   reference=$(reference_dir "$1")
   systems=(--system "original=${reference}") inputs=("${reference}")
-  for name in resynthesis shuffled; do add_system "${name}" "${expdir}/${name}/$1"; done
+  for name in resynthesis shuffled noise; do add_system "${name}" "${expdir}/${name}/$1"; done
   add_systems "$1"
   words more "${score_args}"
   [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
   [[ ${force} == false ]] || more+=(--force)
-  job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.score \
+  job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.evaluate \
     --codec_info "${codec_dir}/codec_info.yaml" --reference "${reference}" "${systems[@]}" \
     "${vocabulary[@]}" \
     --output_dir "${expdir}/scoring/$1" "${workers[@]}" --nj "$((nj / max_jobs))" "${more[@]}"
 }
 
-# add_system NAME DIRECTORY [OPTION]: to the systems and inputs of `score`; OPTION: --untranscribed for speech without a text
+# add_system NAME DIRECTORY [OPTION]: to the systems and inputs of `score`; OPTION: --untranscribed for speech without a text,
+# --repeat for one more output of a system that was added before
 add_system() {
   require_file "$2/wav.scp" inference
   systems+=("${3:---system}" "$1=$2")

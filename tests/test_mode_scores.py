@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from test_score_stage import ToyCodec, buzz
+from test_scoring import corpus_clips
 
 from espnet_ext.ark import codes_writer
-from espnet_ext.bin import score
+from espnet_ext.bin import evaluate as score
 from espnet_ext.datadir import write_scp, write_skipped
-from espnet_ext.scoring.evaluate import Settings, evaluate
+from espnet_ext.scoring.evaluate import evaluate
 from espnet_ext.scoring.mode_table import mode_table
 from espnet_ext.scoring.report import results_page, terminal_summary
+from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.strategy_table import strategy_table
 from espnet_ext.scoring.system import load_reference, load_system, load_untranscribed
 
@@ -63,7 +66,7 @@ def scores_of(folders: dict[str, str], free: dict[str, str] | None = None) -> di
     reference = load_reference(Path("reference"))
     systems = [load_system(name, Path(folder), reference.transcripts) for name, folder in folders.items()]
     untranscribed = [load_untranscribed(name, Path(folder)) for name, folder in (free or {}).items()]
-    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20), untranscribed)
+    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20, mos=()), untranscribed)
 
 
 def page_of(result: dict[str, Any]) -> str:
@@ -87,12 +90,16 @@ def test_converted_speech_is_compared_with_the_speaker_of_its_prompt(reference: 
     assert without["own"] < voices["own"] and without["source"] is None, "no prompt: the recording's speaker"
 
 
-def test_words_and_length_are_those_of_the_whole_and_the_voice_is_that_of_the_continuation(reference: Path) -> None:
+def test_words_and_length_are_those_of_the_whole_and_the_voice_is_that_of_the_continuation(
+    reference: Path, tmp_path: Path
+) -> None:
     folder = Path("exp/decode_continuation_local_ar/set")
     write_speech(folder, {one: voice(one[0]) for one in UTTERANCES})
     write_costs(folder, "continuation", **dict.fromkeys(UTTERANCES, "ok"))
     alone = scores_of({"s1_continuation": str(folder)})["systems"]["s1_continuation"]
-    write_speech(folder / "whole", {one: 0.0001 * buzz(3.0, 50) for one in UTTERANCES})
+    spoken, rate = soundfile.read(next(iter(corpus_clips(tmp_path, 1, 1)[0].values())))  # words, which a buzz has not
+    whole = np.resize(soxr.resample(spoken, rate, 16000), 3 * 16000)
+    write_speech(folder / "whole", dict.fromkeys(UTTERANCES, whole))
     whole = scores_of({"s1_continuation": str(folder)})["systems"]["s1_continuation"]
     assert whole["duration_ratio"] == pytest.approx(3 * alone["duration_ratio"])
     assert whole["speaker"] == alone["speaker"]
@@ -137,7 +144,7 @@ def test_modes_have_a_table_of_their_own_and_are_not_compared_with_each_other(re
         ("s2_speaker_transfer_local_ar", "s2_speaker_transfer_parallel"),
         ("s2_speaker_conversion_local_ar", "s2_speaker_conversion_parallel"),
     ]
-    assert strategy_table(result["systems"]) == ""
+    assert strategy_table(result["systems"], {}) == ""
     rows = [row.split("|")[1:4] for row in mode_table(result["systems"], {}).splitlines()[2:]]
     assert rows == [
         [mode, strategy, "2"]

@@ -26,7 +26,7 @@ def test_max_epoch_and_gpu_inference_reach_the_commands(recipe: Recipe) -> None:
 def test_libritts_is_scored_with_the_words_of_the_test_set_alone(tmp_path: Path, name: str) -> None:
     recipe = copy_recipes(tmp_path, name)
     recipe.run("--stacking", "1", "--decodings", "parallel")
-    calls = [call for call in recipe.calls() if call[1] == "espnet_ext.bin.score"]
+    calls = [call for call in recipe.calls() if call[1] == "espnet_ext.bin.evaluate"]
     assert {"--vocabulary_text" in call for call in calls} == {name != "libritts"}
 
 

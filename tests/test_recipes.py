@@ -258,7 +258,7 @@ def test_changed_option_redoes_its_stage_and_what_depends_on_it(recipe: Recipe) 
     recipe.run("--codec_conf", "codebook_size=16")
     programs = recipe.programs()
     assert "format_wav.py" not in programs
-    assert {"espnet_ext.bin.codec_fit", "espnet_ext.bin.codec_tokens", "espnet_ext.bin.score"} <= set(programs)
+    assert {"espnet_ext.bin.codec_fit", "espnet_ext.bin.codec_tokens", "espnet_ext.bin.evaluate"} <= set(programs)
 
 
 def test_changed_configuration_trains_anew_and_keeps_the_old_model(recipe: Recipe) -> None:

@@ -15,13 +15,15 @@ import soundfile
 import torch
 
 from espnet_ext.ark import codes_writer
-from espnet_ext.bin import results, score
+from espnet_ext.bin import evaluate as score
+from espnet_ext.bin import results
 from espnet_ext.codes import CodecSpec
 from espnet_ext.datadir import write_scp
-from espnet_ext.scoring.evaluate import Settings, evaluate
+from espnet_ext.scoring.evaluate import evaluate
 from espnet_ext.scoring.figures import choose_utterances, error_bars, learning_curves, spectrograms
 from espnet_ext.scoring.markdown import table
 from espnet_ext.scoring.report import results_page
+from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.strategy_table import strategy_table
 from espnet_ext.scoring.system import load_reference, load_system
 
@@ -74,7 +76,7 @@ def evaluated() -> dict[str, Any]:
     reference = load_reference(Path("reference"))
     names = {"original": "reference", "x": "exp/decode_x/set", "y": "exp/decode_y/set"}
     systems = [load_system(name, Path(folder), reference.transcripts) for name, folder in names.items()]
-    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20))
+    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20, mos=()))
 
 
 def test_absent_and_unreadable_utterances_are_named_and_their_words_count_as_deleted(test_set: Path) -> None:
@@ -103,7 +105,7 @@ def test_results_page_has_the_tables_of_espnet_and_says_what_is_absent(test_set:
     assert "- y, no audio (words count as deleted): 1 × unreadable wav (a-2)" in page
     assert "- words that the recogniser does not know and so cannot hear: zyxxyz (4)" in page
     row = next(line for line in page.splitlines() if line.startswith("|y|2|")).split("|")
-    assert row[-3:-1] == ["75.0", "0.250"]
+    assert row[-3:-1] == ["1.00", "0.250"]
 
 
 def three_strategies() -> dict[str, Any]:
@@ -118,7 +120,7 @@ def three_strategies() -> dict[str, Any]:
         costs["decoding"] = strategy
         (directory / "timing.json").write_text(json.dumps(costs))
         systems.append(load_system(f"s2_{strategy}", directory, reference.transcripts))
-    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20))
+    return evaluate(reference, systems, ToyCodec(), Settings(resamples=20, mos=()))
 
 
 def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_repeat(test_set: Path) -> None:
@@ -140,16 +142,16 @@ def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_rep
         ["local_speculative", "2"],
         ["parallel", "2"],
     ]
-    assert rows[2].endswith("|0.50|4.00|400|0.250|")
+    assert rows[2].endswith("|0.50|4.00|400|0.250|WER, FD|")
     assert "16 utterances at once, threads: 1, while" in page
 
 
 def test_a_timing_file_of_an_earlier_version_leaves_dashes_in_the_table(test_set: Path) -> None:
     scores = {f"s{factor}_parallel": evaluated()["systems"]["x"] for factor in (10, 2)}
-    rows = strategy_table({**scores, "original": scores["s2_parallel"]}).splitlines()[2:]
+    rows = strategy_table({**scores, "original": scores["s2_parallel"]}, {}).splitlines()[2:]
     assert [row.split("|")[2] for row in rows] == ["2", "10"]
-    assert all(row.endswith("|–|–|–|0.250|") for row in rows)
-    assert strategy_table({"original": scores["s2_parallel"]}) == ""
+    assert all(row.endswith("|–|–|–|0.250|WER, FD|") for row in rows)
+    assert strategy_table({"original": scores["s2_parallel"]}, {}) == ""
 
 
 def test_scores_are_the_same_in_every_run(test_set: Path) -> None:
@@ -173,7 +175,7 @@ def test_score_command_writes_everything_and_a_second_run_has_nothing_to_do(
         "--num_bootstrap",
         "20",
     ]
-    command += ["--output_dir", "scores/set"]
+    command += ["--output_dir", "scores/set", "--mos", "none"]
     caplog.set_level("INFO")
     score.main(command)
     written = json.loads(Path("scores/set/scores.json").read_text())
@@ -226,9 +228,9 @@ def test_results_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "espnet_ext.bin.results", "nowhere.json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: scores not found: nowhere.json (espnet_ext.bin.score writes it)\n"
+    assert done.stderr == "error: scores not found: nowhere.json (espnet_ext.bin.evaluate writes it)\n"
     (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(ValueError, match="scores must be a file written by espnet_ext.bin.score"):
+    with pytest.raises(ValueError, match="scores must be a file written by espnet_ext.bin.evaluate"):
         results.read_scores(tmp_path / "bad.json")
 
 

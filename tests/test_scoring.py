@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ import soundfile
 import torch
 
 from espnet_ext.jobs import Workers
-from espnet_ext.scoring.asr import flat_unigram_arpa, transcribe, unknown_words
-from espnet_ext.scoring.bootstrap import corrected, percentiles, ratio_draws, resample_weights
+from espnet_ext.scoring.bootstrap import Resamples, corrected, percentiles, resample_weights
 from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
+from espnet_ext.scoring.evaluator import Choice, evaluate_files
 from espnet_ext.scoring.frechet import distance_draws, frame_statistics, frechet_distance, square_root
 from espnet_ext.scoring.learning_curve import parse_train_log, read_learning_curves
+from espnet_ext.scoring.recogniser.pocketsphinx import PocketSphinx, flat_unigram_arpa
 from espnet_ext.scoring.speaker import similarities
+from espnet_ext.scoring.words import Vocabulary, words_to_hear
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,7 +69,8 @@ def test_text_is_normalised_to_the_words_of_the_recogniser() -> None:
 
 
 def test_unknown_words_are_counted_most_frequent_first() -> None:
-    assert unknown_words(["two zyxxyz dogs, abqqba", "Zyxxyz?"]) == {"zyxxyz": 2, "abqqba": 1}
+    vocabulary = Vocabulary.of(PocketSphinx, ["two zyxxyz dogs, abqqba", "Zyxxyz?"])
+    assert vocabulary == Vocabulary(("dogs", "two"), {"zyxxyz": 2, "abqqba": 1})
 
 
 def test_language_model_gives_every_word_the_same_probability() -> None:
@@ -77,20 +81,27 @@ def test_language_model_gives_every_word_the_same_probability() -> None:
     }
 
 
+def heard_in(wavs: dict[str, Path], texts: Iterable[str], workers: Workers | None = None) -> dict[str, str]:
+    """What PocketSphinx hears with the words of texts."""
+    choice = words_to_hear(Choice("asr", "pocketsphinx"), texts)
+    heard = evaluate_files(choice, {"all": wavs.values()}, workers or Workers(), None)
+    return {name: heard[path] for name, path in wavs.items()}
+
+
 def test_noise_silence_and_a_click_of_audio_are_recognised_without_failing(tmp_path: Path) -> None:
     sounds = {"silence": np.zeros(16000), "click": np.ones(10), "buzz": buzz(0.5, 120)}
     wavs = {}
     for name, samples in sounds.items():
         wavs[name] = tmp_path / f"{name}.wav"
         soundfile.write(wavs[name], samples, 16000)
-    heard = transcribe(wavs, ["two red dogs"])
+    heard = heard_in(wavs, ["two red dogs"])
     assert list(heard) == list(sounds)
     assert heard["click"] == ""
 
 
 def test_a_vocabulary_without_known_words_is_refused() -> None:
-    with pytest.raises(ValueError, match="vocabulary must have a word"):
-        transcribe({}, ["zyxxyz"])
+    with pytest.raises(ValueError, match="the texts must have a word of the recogniser's dictionary, got none"):
+        words_to_hear(Choice("asr", "pocketsphinx"), ["zyxxyz"])
 
 
 def corpus_clips(folder: Path, per_speaker: int, speakers: int) -> tuple[dict[str, Path], dict[str, str]]:
@@ -115,11 +126,11 @@ def corpus_clips(folder: Path, per_speaker: int, speakers: int) -> tuple[dict[st
 def test_recogniser_understands_the_corpus_in_any_order_and_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("espnet_ext.scoring.asr.SHARD_SIZE", 2)
+    monkeypatch.setattr("espnet_ext.scoring.evaluator.SHARD_SIZE", 2)
     wavs, text = corpus_clips(tmp_path, per_speaker=3, speakers=2)
-    heard = transcribe(wavs, text.values())
+    heard = heard_in(wavs, text.values())
     assert total(word_errors(text[one], heard[one]) for one in text).rate < 0.1
-    assert transcribe(dict(reversed(wavs.items())), text.values(), Workers(nj=2, startup_seconds=0)) == heard
+    assert heard_in(dict(reversed(wavs.items())), text.values(), Workers(nj=2, startup_seconds=0)) == heard
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------
@@ -231,9 +242,43 @@ def test_corrected_distance_of_two_samples_of_one_distribution_is_near_zero_and_
 
 
 def test_ratio_of_sums_is_resampled_with_its_utterances() -> None:
-    weights = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    np.testing.assert_allclose(ratio_draws(np.array([1.0, 3.0]), np.array([2.0, 3.0]), weights), [0.5, 1.0, 0.8])
-    assert np.isnan(ratio_draws(np.zeros(2), np.zeros(2), weights)).all()
+    resamples = Resamples(np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(resamples.ratio(np.array([[1.0, 3.0]]), np.array([[2.0, 3.0]])), [0.5, 1.0, 0.8])
+    assert np.isnan(resamples.ratio(np.zeros((1, 2)), np.zeros((1, 2)))).all()
+
+
+def test_repeats_are_drawn_with_replacement_and_shared_by_all_systems() -> None:
+    resamples = Resamples.draw(["a"] * 6, 400, seed=3)
+    chosen = resamples.repeats(3)
+    assert (chosen.sum(axis=1) == 3).all() and set(chosen.flatten()) == {0.0, 1.0, 2.0, 3.0}
+    assert (chosen == resamples.repeats(3)).all()
+    assert (resamples.repeats(1) == 1).all()
+    # a figure that differs between seeds alone varies as their mean does, and one that is the same does not vary
+    values = np.array([[1.0] * 6, [2.0] * 6, [6.0] * 6])
+    mean, draws = resamples.mean(values)
+    assert mean == 3.0
+    np.testing.assert_allclose(draws, chosen @ [1.0, 2.0, 6.0] / 3)
+    np.testing.assert_allclose(resamples.pool([np.full(400, value) for value in (1.0, 2.0, 6.0)]), draws)
+    assert np.ptp(resamples.mean(np.full((3, 6), 5.0))[1]) == 0.0
+
+
+def test_interval_over_utterances_and_repeats_covers_the_truth() -> None:
+    """Crossed normal effects of 40 utterances and 8 seeds: a 95 % interval must hold the true mean nearly as often."""
+    generator, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = generator.normal(size=(1, 40)) + 0.5 * generator.normal(size=(8, 1)) + generator.normal(size=(8, 40))
+        low, high = percentiles(Resamples.draw(["a"] * 40, 200, seed=1).mean(values)[1])
+        hits += low < 0 < high
+    assert 0.86 < hits / 200 < 1.0  # 0.95 less what eight seeds and percentiles lose; the seeds left out give 0.75
+
+
+def test_absent_values_do_not_count_in_a_mean() -> None:
+    resamples = Resamples.draw(["a"] * 4, 50, seed=0)
+    mean, draws = resamples.mean(np.array([[1.0, np.nan, 3.0, np.nan]]))
+    assert mean == 2.0 and np.nanmin(draws) >= 1.0 and np.nanmax(draws) <= 3.0
+    assert resamples.mean(np.full((1, 4), np.nan))[0] is None
+    pooled = resamples.pool([np.full(50, np.nan), np.ones(50)])
+    assert np.isnan(pooled).any() and not np.isnan(pooled).all(), "only where the repeat without a value was drawn"
 
 
 # --- voices ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import yaml
 from tqdm import tqdm
 
 from espnet_ext.bin import run
@@ -20,6 +19,7 @@ from espnet_ext.codec.files import check_codec_conf
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.finished import digest
+from espnet_ext.options import add_pair
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -42,31 +42,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--check_rate", type=int, metavar="HZ", help="write nothing: only check that there is such a codec of this rate"
     )
     return parser
-
-
-def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
-    """Put one KEY=VALUE into the options; `merge.rate=2` is rate: 2 in the mapping merge.
-
-    Args:
-        conf: gets the value
-        pair: in the spelling of the command line
-        option: of the command line, for errors
-
-    Raises:
-        ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant
-    """
-    name, equals, value = pair.partition("=")
-    if not equals:
-        raise ValueError(f"{option} must be KEY=VALUE, got {pair!r}")
-    *outer, last = name.split(".")
-    for key in outer:
-        conf = conf.setdefault(key, {})
-        if not isinstance(conf, dict):
-            raise ValueError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
-    try:
-        conf[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"{option} {name} must be a yaml value, got {value!r}") from None
 
 
 def parse_options(

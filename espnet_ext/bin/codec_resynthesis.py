@@ -1,4 +1,4 @@
-"""What the codec itself makes of a data directory: the upper bound of any model, or with shuffled frames a control."""
+"""What the codec makes of a data directory: the upper bound of any model; or, as controls, shuffled frames or noise."""
 
 from __future__ import annotations
 
@@ -31,29 +31,35 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codec")
     parser.add_argument("--data_dir", type=Path, required=True, help="directory with codes.scp")
     parser.add_argument("--out", type=Path, required=True, help="directory for wav files and codes")
-    parser.add_argument("--shuffle_frames", type=int, metavar="SEED", help="permute the frames of every utterance")
+    control = parser.add_mutually_exclusive_group()
+    control.add_argument("--shuffle_frames", type=int, metavar="SEED", help="permute the frames of every utterance")
+    control.add_argument("--noise", type=int, metavar="SEED", help="noise, as long and as loud as every utterance")
     add_worker_options(parser)
     return parser
 
 
-def decode_jobs(pointers: Mapping[str, str], out: Path, shuffle_frames: int | None) -> dict[str, DecodeJob]:
+def decode_jobs(
+    pointers: Mapping[str, str], out: Path, shuffle_frames: int | None, noise: int | None
+) -> dict[str, DecodeJob]:
     """What to decode.
 
     Args:
         pointers: utterance → place of its codes
         out: directory with the wav files
         shuffle_frames: seed of the permutations; None keeps the frames in order
+        noise: seed of noise in place of speech; None makes speech
 
     Returns:
         Utterance → job.
     """
-    jobs = {}
-    for utterance, pointer in pointers.items():
-        seed = None
-        if shuffle_frames is not None:
-            seed = zlib.crc32(f"{shuffle_frames} {utterance}".encode())
-        jobs[utterance] = DecodeJob(pointer, out / "wav" / f"{utterance}.wav", seed)
-    return jobs
+
+    def seed_of(utterance: str, seed: int | None) -> int | None:
+        return None if seed is None else zlib.crc32(f"{seed} {utterance}".encode())
+
+    return {
+        one: DecodeJob(pointer, out / "wav" / f"{one}.wav", seed_of(one, shuffle_frames), seed_of(one, noise))
+        for one, pointer in pointers.items()
+    }
 
 
 def resynthesise(
@@ -133,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not pointers:
         raise ValueError(f"{args.data_dir / 'codes.scp'} must list codes, got an empty file")
     data = digest([args.data_dir / "codes.scp", args.data_dir / "codes.ark"])
-    request = {"codec": info.fingerprint, "codes": data, "shuffle_frames": args.shuffle_frames, "out": str(args.out)}
+    request = {"codec": info.fingerprint, "codes": data, "shuffle_frames": args.shuffle_frames, "noise": args.noise}
+    request["out"] = str(args.out)
     record = args.out / RECORD_NAME
     if is_finished(record, request):
         logging.info("%s was made earlier from the same codes: nothing to do", args.out)
@@ -142,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record.unlink(missing_ok=True)
     decode = functools.partial(decode_shard, args.codec_info)
     work = Work(decode, request, f"resynthesise {args.data_dir.name}", SHARD_SIZE, wavs_of)
-    resynthesise(work, info, decode_jobs(pointers, args.out, args.shuffle_frames), args.out, workers)
+    resynthesise(work, info, decode_jobs(pointers, args.out, args.shuffle_frames, args.noise), args.out, workers)
     mark_finished(record, request)
     remove_shards(args.out)
     logging.info("%s: %d utterances", args.out, len(pointers))

@@ -13,13 +13,13 @@ from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.scoring.report import results_page, terminal_summary
 
-REQUIRED = {"title", "environment", "systems", "reference", "figures"}
+REQUIRED = {"title", "environment", "systems", "reference", "figures", "unavailable"}
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("scores", type=Path, nargs="+", help="scores.json files of espnet_ext.bin.score")
+    parser.add_argument("scores", type=Path, nargs="+", help="scores.json files of espnet_ext.bin.evaluate")
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="page to write")
     return parser
 
@@ -35,16 +35,16 @@ def read_scores(path: Path) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it was not written by espnet_ext.bin.score.
+        ValueError: if it was not written by espnet_ext.bin.evaluate.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.score writes it)")
+        raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.evaluate writes it)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"scores must be JSON: {path}: {error}") from None
     if not isinstance(content, dict) or not content.keys() >= REQUIRED:
-        raise ValueError(f"scores must be a file written by espnet_ext.bin.score, got {path}")
+        raise ValueError(f"scores must be a file written by espnet_ext.bin.evaluate, got {path}")
     return content
 
 

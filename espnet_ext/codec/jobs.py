@@ -86,11 +86,13 @@ class DecodeJob:
         pointer: place of the codes in an archive
         wav: file to write
         shuffle_seed: permute the frames in time by this seed; None keeps the order
+        noise_seed: write white noise of this seed, as long and as loud as the speech, instead of it; None writes speech
     """
 
     pointer: str
     wav: Path
     shuffle_seed: int | None = None
+    noise_seed: int | None = None
 
 
 def wavs_of(job: DecodeJob) -> Iterable[Path]:
@@ -117,6 +119,10 @@ def decode_shard(codec_info: Path, jobs: Mapping[str, DecodeJob]) -> tuple[dict[
         start = perf_counter()
         wavs, _ = codec.decode(torch.from_numpy(codes)[None], torch.tensor([len(codes)]))
         seconds += perf_counter() - start
-        write_wav(job.wav, wavs[0].numpy(), codec.spec.sample_rate_hz)
+        samples = wavs[0].numpy()
+        if job.noise_seed is not None:
+            loudness = float(np.sqrt(np.mean(samples**2)))
+            samples = np.random.default_rng(job.noise_seed).normal(0.0, loudness, len(samples)).astype(np.float32)
+        write_wav(job.wav, samples, codec.spec.sample_rate_hz)
         results[utterance] = codes.astype(np.int32)
     return results, seconds

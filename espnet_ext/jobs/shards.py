@@ -188,19 +188,45 @@ def run_shards(
         ValueError: what the function raised.
         OSError: likewise; or if a worker is lost again and again, or cannot see the files.
     """
-    shards = cut(work, items, directory)
-    folder = directory / FOLDER
-    _discard_others(folder, shards)
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [shard for shard in shards if not shard.is_finished()]
-    for shard in missing:
-        shard.path.unlink(missing_ok=True)  # damaged, or of files that have changed
-    if len(missing) < len(shards):
-        logging.info("%s: %d of %d shards were finished earlier", folder, len(shards) - len(missing), len(shards))
-    found = len(items) - sum(len(shard.items) for shard in missing)
-    with tqdm(total=len(items), initial=found, desc=work.label, unit="utt", mininterval=1.0) as bar:
+    return ((ids, result) for _, ids, result in run_groups(work, {directory: items}, workers))
+
+
+def run_groups(
+    work: Work[Item, Result], groups: Mapping[Path, Mapping[str, Item]], workers: Workers
+) -> Iterator[tuple[Path, list[str], Result]]:
+    """Do the work of several groups of items at once, as if each had been given to `run_shards` alone.
+
+    A group's shards are its own, so that more groups, or fewer, do not make finished ones again.
+
+    Args:
+        work: what is to be done.
+        groups: directory of a group → its items, id → what the function gets of it.
+        workers: who does it; processes are started once for all groups.
+
+    Returns:
+        For every shard the directory of its group, its ids and its result.
+
+    Raises:
+        ValueError: what the function raised.
+        OSError: likewise; or if a worker is lost again and again, or cannot see the files.
+    """
+    shards = {directory: cut(work, items, directory) for directory, items in groups.items()}
+    missing: list[Shard[Item, Result]] = []
+    for directory, group in shards.items():
+        folder = directory / FOLDER
+        _discard_others(folder, group)
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = [shard for shard in group if not shard.is_finished()]
+        for shard in wanted:
+            shard.path.unlink(missing_ok=True)  # damaged, or of files that have changed
+        if len(wanted) < len(group):
+            logging.info("%s: %d of %d shards were finished earlier", folder, len(group) - len(wanted), len(group))
+        missing += wanted
+    count = sum(len(items) for items in groups.values())
+    found = count - sum(len(shard.items) for shard in missing)
+    with tqdm(total=count, initial=found, desc=work.label, unit="utt", mininterval=1.0) as bar:
         workers.run(missing, lambda shard: bar.update(len(shard.items)))
-    return ((list(shard.items), shard.result()) for shard in shards)
+    return ((directory, list(shard.items), shard.result()) for directory, group in shards.items() for shard in group)
 
 
 def _discard_others(folder: Path, shards: Sequence[Shard[Any, Any]]) -> None:

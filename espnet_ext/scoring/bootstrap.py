@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,16 +75,72 @@ def corrected(estimate: float, draws: Array) -> tuple[float, tuple[float, float]
     return 2 * estimate - float(np.nanmean(draws)), (2 * estimate - ends[1], 2 * estimate - ends[0])
 
 
-def ratio_draws(numerators: Array, denominators: Array, weights: Array) -> Array:
-    """A ratio of sums over utterances, such as errors per word, in every resample: (resamples,).
+@dataclass(frozen=True)
+class Resamples:
+    """Draws of utterances and of repeats, the same for all systems, so that draws of two systems can be subtracted.
 
-    Args:
-        numerators: (utterances,).
-        denominators: (utterances,).
-        weights: (resamples, utterances) from `resample_weights`.
+    Every resample draws utterances as `resample_weights` does, and for a system with several outputs, one for each
+    seed, as many of those with replacement: an interval then tells how far another test set of the same voices and
+    other seeds could move a figure.
 
-    Returns:
-        The ratios; NaN where the denominator is zero.
+    Attributes:
+        utterances: (resamples, utterances) occurrences of every utterance.
+        seed: of the draws of repeats.
     """
-    below = weights @ denominators
-    return np.divide(weights @ numerators, below, out=np.full(len(weights), np.nan), where=below > 0)
+
+    utterances: Array
+    seed: int = 0
+
+    @classmethod
+    def draw(cls, groups: Sequence[str], resamples: int, seed: int) -> Resamples:
+        """Draws for the utterances of a test set; the arguments are those of `resample_weights`."""
+        return cls(resample_weights(groups, resamples, seed), seed)
+
+    def repeats(self, count: int) -> Array:
+        """How often each of so many outputs of a system occurs in each resample: (resamples, count), rows sum to it."""
+        if count == 1:
+            return np.ones((len(self.utterances), 1))
+        generator = np.random.default_rng((self.seed, count))
+        return generator.multinomial(count, [1 / count] * count, size=len(self.utterances)).astype(np.float64)
+
+    def ratio(self, numerators: Array, denominators: Array) -> Array:
+        """A ratio of sums over utterances and repeats, such as errors per word, in every resample: (resamples,).
+
+        Args:
+            numerators: (repeats, utterances).
+            denominators: (repeats, utterances).
+
+        Returns:
+            The ratios; NaN where the denominator is zero.
+        """
+        chosen = self.repeats(len(numerators))
+        above = ((self.utterances @ numerators.T) * chosen).sum(axis=1)
+        below = ((self.utterances @ denominators.T) * chosen).sum(axis=1)
+        return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+    def mean(self, values: Array) -> tuple[float | None, Array]:
+        """The mean over utterances and repeats, and its value in every resample.
+
+        Args:
+            values: (repeats, utterances); NaN where there is none.
+
+        Returns:
+            The mean, None without any value, and (resamples,) means.
+        """
+        present = np.isfinite(values)
+        draws = self.ratio(np.where(present, values, 0.0), present.astype(np.float64))
+        return (float(values[present].mean()) if present.any() else None), draws
+
+    def pool(self, draws: Sequence[Array]) -> Array:
+        """The mean over repeats of a statistic that is no sum over utterances, in every resample.
+
+        Args:
+            draws: for every repeat (resamples,) values; NaN where the statistic does not exist.
+
+        Returns:
+            (resamples,) means; NaN where one of the repeats drawn has none.
+        """
+        stacked, chosen = np.stack(draws, axis=1), self.repeats(len(draws))
+        parts = np.where(chosen > 0, stacked * chosen, 0.0)  # a repeat that was not drawn does not matter
+        pooled: Array = parts.sum(axis=1) / len(draws)
+        return pooled

@@ -6,6 +6,11 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterable
+
+from espnet_ext.scoring.evaluator import Choice
+
+EVALUATORS = {"asr": "recogniser", "speaker": "speaker encoder", "mos": "opinion scores"}
 
 
 def _version(package: str) -> str:
@@ -23,12 +28,19 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def environment() -> dict[str, str]:
+def environment(evaluators: Iterable[Choice] = ()) -> dict[str, str]:
     """Date, versions and commit; the commit is that of the current directory's repository.
+
+    Args:
+        evaluators: what listened.
 
     Returns:
         Name → value, in the order of ESPnet's RESULTS.md.
     """
+    versions: dict[str, str] = {}
+    for choice in evaluators:
+        name = EVALUATORS[choice.kind]
+        versions[name] = ", ".join(filter(None, [versions.get(name), choice.label()]))
     commit = _git("rev-parse", "HEAD")
     changed = ", with uncommitted changes" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
     return {
@@ -36,8 +48,7 @@ def environment() -> dict[str, str]:
         "python version": platform.python_version(),
         "espnet version": _version("espnet"),
         "pytorch version": _version("torch"),
-        "recogniser": _version("pocketsphinx"),
-        "speaker encoder": _version("Resemblyzer"),
+        **versions,
         "Git hash": f"{commit or 'not in a repository'}{changed}",
         "Commit date": _git("log", "-1", "--format=%cI") or "–",
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from espnet_ext.ark import read_codes
 from espnet_ext.codes import CodecSpec
-from espnet_ext.scoring.bootstrap import corrected
+from espnet_ext.scoring.bootstrap import Resamples, corrected
+from espnet_ext.scoring.frame_codes import Codes, codes_of, is_original
 from espnet_ext.scoring.frechet import FrameStatistics, distance_draws, frame_statistics, frechet_distance
 from espnet_ext.scoring.system import Reference, System
 
@@ -32,14 +33,16 @@ class Dequantiser(Protocol):
 
 
 def _frame_vectors(
-    codec: Dequantiser, directory: Path, utterances: Sequence[str] | None = None
+    codec: Dequantiser, table: Mapping[str, Codes | str], utterances: Iterable[str]
 ) -> tuple[Vectors, dict[str, str]]:
-    table = read_codes(directory / "codes.scp", codec.spec.num_codebooks)
     vectors: Vectors = []
     missing: dict[str, str] = {}
-    for utterance in table if utterances is None else utterances:
+    for utterance in utterances:
         try:
-            codes = torch.from_numpy(np.array(table[utterance]))
+            found = table[utterance]
+            if isinstance(found, str):
+                raise ValueError(found)
+            codes = torch.from_numpy(np.array(found))
             codec.spec.check(codes)
             vectors.append(codec.dequantise(codes).detach().double().numpy())
         except KeyError:
@@ -59,14 +62,9 @@ def _origin(vectors: Vectors, directory: Path) -> Array:
     return mean
 
 
-def _summary(target: FrameStatistics, system: FrameStatistics, draws: Array) -> dict[str, Any]:
+def _distance(target: FrameStatistics, system: FrameStatistics) -> float | None:
     first, second = target.gaussian(), system.gaussian()
-    if first is None or second is None:
-        return {"distance": None, "corrected": None, "interval": None}
-    distance = frechet_distance(first, second)
-    without_bias = corrected(distance, draws)
-    value, ends = (None, None) if without_bias is None else without_bias
-    return {"distance": distance, "corrected": value, "interval": ends}
+    return None if first is None or second is None else frechet_distance(first, second)
 
 
 def distance_to_reference(
@@ -87,57 +85,78 @@ def distance_to_reference(
         FileNotFoundError: if the reference's codes.scp is missing.
         ValueError: if there are no frames to measure a distance to.
     """
-    directory = other or reference.directory
-    originals, _ = _frame_vectors(codec, directory, list(reference.transcripts) if other is None else None)
+    directory, codebooks = other or reference.directory, codec.spec.num_codebooks
+    table = read_codes(directory / "codes.scp", codebooks)
+    originals, _ = _frame_vectors(codec, table, reference.transcripts if other is None else table)
     origin = _origin(originals, directory)
-    vectors, missing = _frame_vectors(codec, system.directory) if system.has_own_codes else ([], {})
-    first, second = (frame_statistics(several, origin).gaussian() for several in (originals, vectors))
-    distance = None if first is None or second is None else frechet_distance(first, second)
-    return {"distance": distance, "missing": missing}
+    own = read_codes(system.directory / "codes.scp", codebooks) if system.has_own_codes else {}
+    vectors, missing = _frame_vectors(codec, own, own)
+    target, spoken = (frame_statistics(several, origin) for several in (originals, vectors))
+    return {"distance": _distance(target, spoken), "missing": missing}
 
 
 def frame_distances(
-    codec: Dequantiser, reference: Reference, systems: Sequence[System], other: Path | None, weights: Array
+    codec: Dequantiser,
+    reference: Reference,
+    systems: Sequence[System],
+    other: Path | None,
+    resamples: Resamples,
+    encoded: Mapping[str, Mapping[str, Codes | str]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:
-    """Distance of the frames of every system to those of the reference, and its resampled values.
-
-    A system without a codes.scp is recorded or resynthesised speech: its codes are those of the reference.
+    """Distance of the frames of every system to those of the reference, mean over its repeats, and resampled values.
 
     Args:
         codec: makes frame vectors of codes.
         reference: the test set; its directory holds the codes.
         systems: the systems.
         other: directory of other codes to measure the distance to, such as the training set's; None: the reference's.
-        weights: (resamples, utterances) from `resample_weights`.
+        resamples: draws of utterances and repeats.
+        encoded: from `encode_audio`.
 
     Returns:
-        Name → "distance", "corrected", "interval", "own_codes", "missing", and name → (resamples,) distances.
+        Name → "distance", "corrected", "interval", "own_codes", "missing" (of the first output) and "repeats" (one
+        distance each), and name → (resamples,) distances.
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
         ValueError: if there are no frames to measure a distance to.
     """
-    utterances = list(reference.transcripts)
-    originals, unreadable = _frame_vectors(codec, reference.directory, utterances)
+    utterances, codebooks = list(reference.transcripts), codec.spec.num_codebooks
+    own = read_codes(reference.directory / "codes.scp", codebooks)
+    originals, _ = _frame_vectors(codec, own, utterances)
     origin = _origin(originals, reference.directory)
-    own = target = frame_statistics(originals, origin)
+    itself = target = frame_statistics(originals, origin)
     if other is not None:
-        vectors, _ = _frame_vectors(codec, other)
+        table = read_codes(other / "codes.scp", codebooks)
+        vectors, _ = _frame_vectors(codec, table, table)
         _origin(vectors, other)
         target = frame_statistics(vectors, origin)
     statistics, missing = {}, {}
     for system in tqdm(systems, desc="codec frames", unit="system"):
-        statistics[system.name], missing[system.name] = own, unreadable
-        if system.has_own_codes:
-            vectors, missing[system.name] = _frame_vectors(codec, system.directory, utterances)
-            statistics[system.name] = frame_statistics(vectors, origin)
-    draws = distance_draws(target, statistics, weights, paired=other is None)
-    results = {
-        system.name: {
-            **_summary(target, statistics[system.name], draws[system.name]),
-            "own_codes": system.has_own_codes,
-            "missing": missing[system.name],
+        for number, run in enumerate(system.runs):
+            spoken = codes_of(run, reference, codebooks, encoded)
+            vectors, missing[system.name, number] = _frame_vectors(codec, spoken, utterances)
+            key = f"{system.name}#{number}"
+            statistics[key] = itself if is_original(run, reference) else frame_statistics(vectors, origin)
+    draws = distance_draws(target, statistics, resamples.utterances, paired=other is None)
+    results, pooled = {}, {}
+    for system in systems:
+        keys = [f"{system.name}#{number}" for number in range(len(system.runs))]
+        pooled[system.name] = resamples.pool([draws[key] for key in keys])
+        distances = [_distance(target, statistics[key]) for key in keys]
+        results[system.name] = {
+            **_summary(distances, pooled[system.name]),
+            "own_codes": system.says_codes,
+            "missing": missing[system.name, 0],
+            "repeats": distances,
         }
-        for system in systems
-    }
-    return results, draws
+    return results, pooled
+
+
+def _summary(distances: Sequence[float | None], draws: Array) -> dict[str, Any]:
+    known = [one for one in distances if one is not None]
+    if len(known) < len(distances):
+        return {"distance": None, "corrected": None, "interval": None}
+    distance = float(np.mean(known))
+    value, ends = corrected(distance, draws) or (None, None)
+    return {"distance": distance, "corrected": value, "interval": ends}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from espnet_ext.scoring.markdown import ABSENT, interval, number, percent, table
+from espnet_ext.scoring.measure import interval_of, shown
 from espnet_ext.scoring.strategy_table import NAME
 
 Result = Mapping[str, Any]
@@ -36,11 +37,11 @@ def mode_table(systems: Mapping[str, Result], untranscribed: Mapping[str, Result
         strategy = scores["timing"].get("decoding") or ABSENT
         row = [match[2].removesuffix(f"_{strategy}"), strategy, match[1]]
         if name in systems:
-            words, voice = scores["wer"], scores["speaker"]
-            row += [percent(words["rate"]), interval(words["interval"], 1, 100)]
-            row += [number(voice["own"], 3), number(voice["other"], 3), percent(voice["nearest"])]
-            row.append(number(voice["source"], 3))
-            share, total = scores["eos_rate"], words["sentences"]
+            voice = scores["speaker"] or {}
+            row += [shown(scores, "wer"), interval(interval_of(scores, "wer"), 1, 100)]
+            row += [shown(scores, "speaker"), number(voice.get("other"), 3), percent(voice.get("nearest"))]
+            row.append(number(voice.get("source"), 3))
+            share, total = scores["eos_rate"], scores["utterances"] + len(scores["missing"])
             failures = None if share is None else total - round(share * total)
         else:
             row += [ABSENT] * 6

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.scoring.markdown import ABSENT, interval, number, percent, table
+from espnet_ext.scoring.measure import measure, shown
+from espnet_ext.scoring.measure_tables import PROBLEMS, metric_table, problem_table, quality_table
 from espnet_ext.scoring.mode_table import mode_remarks, mode_table
 from espnet_ext.scoring.strategy_table import speed_remarks, strategy_table
 from espnet_ext.scoring.untranscribed import untranscribed_remarks, untranscribed_table
@@ -24,11 +26,13 @@ def error_table(systems: Mapping[str, Result], measure: str) -> str:
         measure: "wer" or "cer".
 
     Returns:
-        The table.
+        The table, without rows where nobody recognised words.
     """
     rows = []
     for name, scores in systems.items():
         counts = scores[measure]
+        if counts is None:
+            continue
         units, sentences = counts["reference"], counts["sentences"]
         shares = [
             percent(counts[key] / units if units else None)
@@ -38,29 +42,6 @@ def error_table(systems: Mapping[str, Result], measure: str) -> str:
         rows.append([name, str(sentences), str(units), *shares, percent(counts["rate"]), wrong])
     unit = {"wer": "Wrd", "cer": "Chr"}[measure]
     return table(["dataset", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err"], rows)
-
-
-def metric_table(systems: Mapping[str, Result]) -> str:
-    """One row of all measures per system.
-
-    Args:
-        systems: name → measures.
-
-    Returns:
-        The table.
-    """
-    header = ["system", "utt", "WER %", "95 %", "CER %", "speaker own", "others", "own nearest %"]
-    header += ["codec FD", "FD, bias-corrected", "95 %", "duration ratio", "EOS %", "RTF"]
-    rows = []
-    for name, scores in systems.items():
-        words, voice, frames = scores["wer"], scores["speaker"], scores["frechet"]
-        row = [name, str(scores["utterances"])]
-        row += [percent(words["rate"]), interval(words["interval"], 1, 100), percent(scores["cer"]["rate"])]
-        row += [number(voice["own"], 3), number(voice["other"], 3), percent(voice["nearest"])]
-        row += [number(frames["distance"], 4), number(frames["corrected"], 4), interval(frames["interval"], 4)]
-        row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
-        rows.append(row)
-    return table(header, rows)
 
 
 def comparison_table(comparisons: Sequence[Result]) -> str:
@@ -75,10 +56,10 @@ def comparison_table(comparisons: Sequence[Result]) -> str:
     rows = []
     for pair in comparisons:
         names = f"{pair['first']} − {pair['second']}"
-        for label, measure, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
-            found = pair[measure]
+        for label, key, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
+            found = pair[key]
             if found is not None:
-                values = [number(factor * found[key], digits) for key in ("difference", "corrected")]
+                values = [number(factor * found[part], digits) for part in ("difference", "corrected")]
                 rows.append([names, label, *values, interval(found["interval"], digits, factor)])
     return table(["systems", "measure", "difference", "bias-corrected", "95 %"], rows)
 
@@ -92,12 +73,12 @@ def speaker_table(systems: Mapping[str, Result]) -> str:
     Returns:
         The table.
     """
-    speakers = sorted({name for scores in systems.values() for name in scores["speaker"]["by_speaker"]})
+    voices = [(scores["speaker"] or {}).get("by_speaker", {}) for scores in systems.values()]
     rows = []
-    for speaker in speakers:
+    for speaker in sorted({name for by_speaker in voices for name in by_speaker}):
         cells = []
-        for scores in systems.values():
-            found = scores["speaker"]["by_speaker"].get(speaker)
+        for by_speaker in voices:
+            found = by_speaker.get(speaker)
             cells.append(ABSENT if found is None else f"{number(found['own'], 2)} / {number(found['other'], 2)}")
         rows.append([speaker, *cells])
     return table(["speaker", *systems], rows)
@@ -129,34 +110,53 @@ def remarks(result: Result) -> list[str]:
     for name, scores in result["systems"].items():
         lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
         lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
+        lines += _named(f"{name}, evaluator failed", scores["unheard"])
+        for key, utterances in scores["problems"].items():
+            lines += _named(name, dict.fromkeys(utterances, PROBLEMS[key]))
     for name, scores in result.get("untranscribed", {}).items():
         lines += _named(f"{name}, no audio", scores["missing"])
-    lines.append(f"- the recogniser chooses among {reference['vocabulary']} words, all equally likely anywhere")
+        lines += _named(f"{name}, evaluator failed", scores["unheard"])
+    lines += [f"- {measure(key).label}: {reason}" for key, reason in result["unavailable"].items()]
+    if reference["vocabulary"] is not None:
+        lines.append(f"- the recogniser chooses among {reference['vocabulary']} words, all equally likely anywhere")
     if reference["unknown_words"]:
         words = ", ".join(f"{word} ({count})" for word, count in reference["unknown_words"].items())
         lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")
     if reference["other_prompt_speaker"]:
         lines.append(f"- prompts of another speaker than the recording's: {reference['other_prompt_speaker']}")
-    silent = [name for name, scores in result["systems"].items() if not scores["frechet"]["own_codes"]]
+    silent = [
+        name
+        for name, scores in result["systems"].items()
+        if not scores["frechet"]["own_codes"] and scores["directory"] != reference["directory"]
+    ]
     if silent:
-        lines.append(f"- no codes of their own, measured with the reference's: {', '.join(silent)}")
+        lines.append(f"- codec FD of codes made from their audio, as they say none: {', '.join(silent)}")
     lines.append(
         f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
         "it sees which frames occur, not their order"
     )
     lines += speed_remarks(result["systems"]) + mode_remarks(result["systems"]) + untranscribed_remarks(result)
-    resamples, utterances = result["settings"]["resamples"], reference["utterances"]
-    lines.append(
-        f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
-    )
+    lines += _about_repeats(result)
     lines.append("- a distance between few utterances is biased upwards; the corrected one is not, and can be negative")
     return lines
+
+
+def _about_repeats(result: Result) -> list[str]:
+    resamples, utterances = result["settings"]["resamples"], result["reference"]["utterances"]
+    line = f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
+    counts = sorted({len(scores["repeats"]) for scores in result["systems"].values() if scores["timing"] is not None})
+    if not counts or counts[-1] == 1:
+        return [line]
+    return [
+        f"{line}, and of a system's outputs",
+        f"- outputs with different seeds: {' or '.join(map(str, counts))}; figures are means over them, speeds medians",
+    ]
 
 
 def _section(result: Result, folder: Path) -> str:
     systems = result["systems"]
     parts = [f"## {result['title']}\n"]
-    strategies = strategy_table(systems)
+    strategies = strategy_table(systems, result["unavailable"])
     if strategies:
         parts.append("### Strategies\n\n" + strategies)
     untranscribed = result.get("untranscribed", {})
@@ -165,12 +165,17 @@ def _section(result: Result, folder: Path) -> str:
         parts.append("### Modes\n\n" + modes)
     if untranscribed:
         parts.append("### Speech without a text\n\n" + untranscribed_table(untranscribed))
-    parts.append("### WER\n\n" + error_table(systems, "wer"))
-    parts.append("### CER\n\n" + error_table(systems, "cer"))
-    parts.append("### Measures\n\n" + metric_table(systems))
+    if any(scores["wer"] is not None for scores in systems.values()):
+        parts.append("### WER\n\n" + error_table(systems, "wer"))
+        parts.append("### CER\n\n" + error_table(systems, "cer"))
+    parts.append("### Measures\n\n" + metric_table(systems, result["unavailable"]))
+    quality = quality_table(systems, result["unavailable"])
+    if quality:
+        parts.append("### Quality\n\n" + quality)
+    parts.append("### What went wrong, utterances\n\n" + problem_table(systems))
     if result["comparisons"]:
         parts.append("### Differences on the same utterances\n\n" + comparison_table(result["comparisons"]))
-    if any(len(scores["speaker"]["by_speaker"]) > 1 for scores in systems.values()):
+    if any(len((scores["speaker"] or {}).get("by_speaker", {})) > 1 for scores in systems.values()):
         parts.append("### Speaker similarity, own / others\n\n" + speaker_table(systems))
     parts.append("### Remarks\n\n" + "".join(f"{line}\n" for line in remarks(result)))
     figures = "".join(
@@ -202,7 +207,7 @@ def results_page(results: Sequence[Result], folder: Path) -> str:
         Contents of RESULTS.md.
     """
     newest = max(results, key=lambda result: str(result["environment"]["date"]))
-    parts = ["<!-- Generated by espnet_ext.bin.score -->\n# RESULTS\n"]
+    parts = ["<!-- Generated by espnet_ext.bin.evaluate -->\n# RESULTS\n"]
     parts.append("## Environments\n\n" + environment_block(newest["environment"]))
     parts += [_section(result, folder) for result in results]
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -220,9 +225,8 @@ def terminal_summary(results: Sequence[Result]) -> str:
     rows = [["test set", "system", "WER %", "speaker own", "others", "codec FD", "duration", "EOS %", "RTF"]]
     for result in results:
         for name, scores in result["systems"].items():
-            voice = scores["speaker"]
-            row = [result["title"], name, percent(scores["wer"]["rate"]), number(voice["own"], 3)]
-            row += [number(voice["other"], 3), number(scores["frechet"]["distance"], 4)]
+            row = [result["title"], name, shown(scores, "wer"), shown(scores, "speaker")]
+            row += [number((scores["speaker"] or {}).get("other"), 3), shown(scores, "frechet")]
             row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
             rows.append(row)
         for name, scores in result.get("untranscribed", {}).items():

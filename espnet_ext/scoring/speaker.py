@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from espnet_ext.jobs import Work, Workers, run_shards
-from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
-
-if TYPE_CHECKING:
-    from resemblyzer import VoiceEncoder
-
-Embedding = NDArray[np.float32]
-SHORTEST_SPEECH_SECONDS = 0.3  # where the voice detector leaves less, the whole audio is embedded
-SHARD_SIZE = 8
-SILENCE = 1e-5  # root mean square, full scale 1; below it there is no voice to describe
+from espnet_ext.scoring.voice import Embedding
 
 
 @dataclass(frozen=True)
@@ -38,78 +23,6 @@ class Similarity:
     own: float
     other: float
     nearest: bool
-
-
-def load_encoder() -> VoiceEncoder:
-    """Resemblyzer's speaker encoder on the CPU, with the weights inside its wheel."""
-    with warnings.catch_warnings():
-        # its import of scipy.ndimage.morphology is deprecated, which no user of ours can change
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from resemblyzer import VoiceEncoder
-    return VoiceEncoder("cpu", verbose=False)
-
-
-_load_once = functools.cache(load_encoder)
-
-
-def embed(encoder: VoiceEncoder, path: Path) -> Embedding | None:
-    """Unit vector (256,) that describes the voice of a file; None for silence.
-
-    Args:
-        encoder: from `load_encoder`.
-        path: audio of any sample rate.
-
-    Returns:
-        The embedding.
-    """
-    from resemblyzer.audio import normalize_volume, trim_long_silences
-    from resemblyzer.hparams import audio_norm_target_dBFS
-
-    samples = read_resampled(path)
-    if float(np.sqrt(np.mean(samples**2))) < SILENCE:
-        return None
-    samples = np.clip(normalize_volume(samples, audio_norm_target_dBFS, increase_only=True), -1.0, 1.0)
-    speech = trim_long_silences(samples)
-    if len(speech) < SHORTEST_SPEECH_SECONDS * EVALUATION_RATE_HZ:
-        speech = samples
-    return encoder.embed_utterance(speech)
-
-
-def embed_shard(paths: Mapping[str, Path]) -> dict[str, Embedding | None]:
-    """Embeddings of files; None for silent ones.
-
-    Args:
-        paths: any key → audio file.
-
-    Returns:
-        Key → embedding.
-    """
-    encoder = _load_once()
-    return {key: embed(encoder, path) for key, path in paths.items()}
-
-
-def embed_files(
-    paths: Iterable[Path], workers: Workers | None = None, folder: Path | None = None
-) -> dict[Path, Embedding]:
-    """Embeddings of files, each file once; silent files are absent.
-
-    Args:
-        paths: audio files of any sample rate.
-        workers: who does it; None for this process.
-        folder: where finished work is kept for a run that continues, all workers must see it; None for a temporary one.
-
-    Returns:
-        Path → embedding.
-    """
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="voices") as name:
-            return embed_files(paths, workers, Path(name))
-    files = {str(path): path for path in paths}
-    work = Work(embed_shard, {}, "speaker embeddings", SHARD_SIZE, lambda path: [path])
-    found: dict[Path, Embedding] = {}
-    for _, results in run_shards(work, files, folder, workers or Workers()):
-        found.update({files[key]: vector for key, vector in results.items() if vector is not None})
-    return found
 
 
 def _centroids(originals: Mapping[str, Embedding], utt2spk: Mapping[str, str], left_out: str) -> dict[str, Embedding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espnet_ext.datadir import read_scp, read_skipped
+from espnet_ext.scoring.condition import conditions
 from espnet_ext.scoring.waveform import read_mono
 
 WHOLE_NAME = "whole/wav.scp"
@@ -54,6 +55,8 @@ class System:
         status: utterance → "ok" or what went wrong; None if the system reports none.
         timing: contents of timing.json; None if the system reports none.
         prompts: utterance → the utterance whose voice it was given; None if the system reports none.
+        conditions: utterance → what is wrong with its audio, "silent" or "clipped".
+        repeats: further outputs of the same system, with other seeds.
     """
 
     name: str
@@ -66,12 +69,38 @@ class System:
     status: dict[str, str] | None
     timing: dict[str, Any] | None
     prompts: dict[str, str] | None
+    conditions: dict[str, list[str]]
+    repeats: tuple[System, ...] = ()
+
+    @property
+    def runs(self) -> tuple[System, ...]:
+        """Its outputs, one for each seed; this one is the first."""
+        return (self, *self.repeats)
+
+    @property
+    def generates(self) -> bool:
+        """Whether a language model took part."""
+        return self.timing is not None and self.timing.get("steps", 0) > 0
+
+    @property
+    def says_codes(self) -> bool:
+        """Whether codes.scp holds what the system says, not what a codec made of somebody else's speech."""
+        return self.has_own_codes and (self.timing is None or self.generates)
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of its draws; None where nobody wrote it down."""
+        return None if self.timing is None else self.timing.get("seed")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Options of its sampler, as far as they are written down."""
+        return {} if self.timing is None else self.timing.get("sampling") or {}
 
     @property
     def experiment(self) -> Path | None:
         """Directory of the model, two above ``<model>/<decoding>/<set>``; None for systems that generate nothing."""
-        generates = self.timing is not None and self.timing.get("steps", 0) > 0
-        return self.directory.parent.parent if generates else None
+        return self.directory.parent.parent if self.generates else None
 
     @property
     def decoding(self) -> str | None:
@@ -98,22 +127,31 @@ class System:
         return {one: reference.utt2spk.get(self.prompts.get(one, one), own) for one, own in reference.utt2spk.items()}
 
 
-def _readable(
-    wav_scp: Mapping[str, str], utterances: Iterable[str]
-) -> tuple[dict[str, Path], dict[str, float], dict[str, str]]:
-    wavs, seconds, missing = {}, {}, {}
+@dataclass(frozen=True)
+class _Readable:
+    wavs: dict[str, Path]
+    seconds: dict[str, float]
+    missing: dict[str, str]
+    conditions: dict[str, list[str]]
+
+
+def _readable(wav_scp: Mapping[str, str], utterances: Iterable[str]) -> _Readable:
+    found = _Readable({}, {}, {}, {})
     for utterance in utterances:
         if utterance not in wav_scp:
-            missing[utterance] = "not in wav.scp"
+            found.missing[utterance] = "not in wav.scp"
             continue
         path = Path(wav_scp[utterance])
         try:
             samples, rate = read_mono(path)
         except ValueError as error:
-            missing[utterance] = str(error)
+            found.missing[utterance] = str(error)
             continue
-        wavs[utterance], seconds[utterance] = path, len(samples) / rate
-    return wavs, seconds, missing
+        found.wavs[utterance], found.seconds[utterance] = path, len(samples) / rate
+        wrong = conditions(samples)
+        if wrong:
+            found.conditions[utterance] = wrong
+    return found
 
 
 def load_reference(directory: Path) -> Reference:
@@ -137,12 +175,12 @@ def load_reference(directory: Path) -> Reference:
         raise ValueError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
     prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
-    wavs, seconds, missing = _readable(read_scp(directory / "wav.scp"), transcripts)
+    found = _readable(read_scp(directory / "wav.scp"), transcripts)
     skipped = read_skipped(directory / "skipped")
-    return Reference(directory, transcripts, utt2spk, targets, wavs, seconds, missing, skipped)
+    return Reference(directory, transcripts, utt2spk, targets, found.wavs, found.seconds, found.missing, skipped)
 
 
-def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System:
+def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: Iterable[Path] = ()) -> System:
     """The output directory of a system; what it lacks is recorded, not dropped.
 
     Args:
@@ -150,6 +188,7 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
         directory: with wav.scp and perhaps codes.scp, status, utt2prompt, timing.json, and whole/wav.scp if what
             wav.scp lists is only what follows on a given beginning.
         utterances: the test set.
+        repeats: directories of the same system with other seeds.
 
     Returns:
         The system.
@@ -163,12 +202,12 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
     except FileNotFoundError:
         raise FileNotFoundError(f"system {name!r}: {directory / 'wav.scp'} is missing") from None
     utterances = list(utterances)
-    wavs, seconds, missing = _readable(wav_scp, utterances)
-    whole = wavs
-    missing |= {one: reason for one, reason in read_skipped(directory / "skipped").items() if one in missing}
+    found = whole = _readable(wav_scp, utterances)
+    reasons = read_skipped(directory / "skipped")
+    missing = {one: reasons.get(one, reason) for one, reason in found.missing.items()}
     if (directory / WHOLE_NAME).is_file():
-        whole, seconds, more = _readable(read_scp(directory / WHOLE_NAME), utterances)
-        missing = {**more, **missing}
+        whole = _readable(read_scp(directory / WHOLE_NAME), utterances)
+        missing = {**whole.missing, **missing}
     status, timing, prompts = directory / "status", directory / "timing.json", directory / "utt2prompt"
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
@@ -177,15 +216,33 @@ def load_system(name: str, directory: Path, utterances: Iterable[str]) -> System
     return System(
         name,
         directory,
-        wavs,
-        whole,
-        seconds,
+        found.wavs,
+        whole.wavs,
+        whole.seconds,
         missing,
         (directory / "codes.scp").is_file(),
         read_scp(status) if status.is_file() else None,
         costs,
         read_scp(prompts) if prompts.is_file() else None,
+        found.conditions,
+        _repeats_of(name, costs, [load_system(name, path, utterances) for path in repeats]),
     )
+
+
+def _repeats_of(name: str, costs: Mapping[str, Any] | None, repeats: Sequence[System]) -> tuple[System, ...]:
+    """Refuse repeats that differ in more than their seed, or not even in that."""
+    first = costs or {}
+    seeds = [first.get("seed")]
+    for repeat in repeats:
+        other = repeat.timing or {}
+        for key in ("decoding", "decoding_conf", "sampling"):
+            if other.get(key) != first.get(key):
+                told = f"{key} {first.get(key)!r} as its first output"
+                raise ValueError(f"repeat of {name!r} must have {told}, got {other.get(key)!r} in {repeat.directory}")
+        if repeat.seed in seeds:
+            raise ValueError(f"repeat of {name!r} must have another seed than {seeds}, got {repeat.directory}")
+        seeds.append(repeat.seed)
+    return tuple(repeats)
 
 
 def load_untranscribed(name: str, directory: Path) -> System:

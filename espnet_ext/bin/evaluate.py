@@ -1,4 +1,4 @@
-"""Stage 10, score: error rate, voice, codec Fréchet distance, length and speed of several systems on one test set."""
+"""Stage 10, score: words, voice, opinion scores, distances, length and speed of several systems on one test set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.datadir import read_scp
-from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.evaluate_options import Named, add_options, check_options, parse_evaluators
+from espnet_ext.jobs import Workers
 from espnet_ext.scoring.environment import environment
+from espnet_ext.scoring.evaluator import Choice
 from espnet_ext.scoring.system import (
     WHOLE_NAME,
     Reference,
@@ -31,69 +33,8 @@ SCORES_NAME, PAGE_NAME, WORK_NAME = "scores.json", "RESULTS.md", "work"
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codes")
-    parser.add_argument(
-        "--reference", type=Path, required=True, help="directory of the test set's codes and data files"
-    )
-    parser.add_argument(
-        "--system",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="row name and directory with wav.scp; repeatable",
-    )
-    parser.add_argument(
-        "--untranscribed", action="append", default=[], metavar="NAME=DIR",
-        help="the same of speech that has no text, and therefore no error rate; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--train_dir", action="append", default=[], type=Path, help="training to draw learning curves of; repeatable"
-    )
-    parser.add_argument(
-        "--compare", nargs=2, action="append", default=[], metavar=("NAME", "NAME"),
-        help="difference between two systems; repeatable; without it those to the parallel one of each experiment",
-    )  # fmt: skip
-    parser.add_argument(
-        "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"
-    )
-    parser.add_argument(
-        "--vocabulary_text", action="append", default=[], type=Path,
-        help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
-    )  # fmt: skip
-    parser.add_argument("--output_dir", type=Path, required=True, help=f"for {SCORES_NAME}, {PAGE_NAME} and figures")
-    parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
-    add_worker_options(parser)
-    parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of the utterances")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    parser.add_argument("--num_spectrograms", type=int, default=3, help="sentences shown")
-    parser.add_argument("--force", action="store_true", help="score again even if nothing changed")
+    add_options(parser)
     return parser
-
-
-def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[str] = ()) -> dict[str, Path]:
-    """Directories of the systems by name.
-
-    Args:
-        pairs: NAME=DIR each.
-        option: where they come from.
-        taken: names that others have.
-
-    Returns:
-        Name → directory, in the given order.
-
-    Raises:
-        ValueError: if one has no "=", or a name occurs twice.
-    """
-    systems: dict[str, Path] = {}
-    taken = set(taken)
-    for pair in pairs:
-        name, _, directory = pair.partition("=")
-        if not name or not directory:
-            raise ValueError(f"--{option} must be NAME=DIR, got {pair!r}")
-        if name in systems or name in taken:
-            raise ValueError(f"--{option} must have different names, got {name!r} twice")
-        systems[name] = Path(directory)
-    return systems
 
 
 def input_files(args: argparse.Namespace, directories: Iterable[Path]) -> list[Path]:
@@ -154,8 +95,10 @@ def draw_figures(
     from espnet_ext.scoring import figures
     from espnet_ext.scoring.learning_curve import read_learning_curves
 
-    paths = {"word error rate": args.output_dir / "figures" / "wer.png"}
-    figures.error_bars(result["systems"], args.title, paths["word error rate"])
+    paths: dict[str, Path] = {}
+    if "wer" not in result["unavailable"]:
+        paths["word error rate"] = args.output_dir / "figures" / "wer.png"
+        figures.error_bars(result["systems"], args.title, paths["word error rate"])
     utt2spk = {utterance: reference.utt2spk[utterance] for utterance in reference.transcripts}
     chosen = figures.choose_utterances(utt2spk, [system.whole for system in systems], args.num_spectrograms)
     if chosen:
@@ -176,35 +119,45 @@ def draw_figures(
     return {caption: str(path) for caption, path in paths.items()}
 
 
-def score(
-    args: argparse.Namespace, directories: Mapping[str, Path], untranscribed: Mapping[str, Path]
-) -> dict[str, Any]:
+def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple[Choice, ...]]) -> dict[str, Any]:
     """Evaluate, draw, and write the page.
 
     Args:
         args: the options.
-        directories: name → directory of a system.
-        untranscribed: the same of those that have no text.
+        named: what is evaluated.
+        evaluators: from `parse_evaluators`.
 
     Returns:
         Contents of scores.json.
     """
     # here, not above: they take seconds to import, which workers do not need
     from espnet_ext.codec import load_codec
-    from espnet_ext.scoring.evaluate import Settings, evaluate
+    from espnet_ext.scoring.evaluate import evaluate
+    from espnet_ext.scoring.settings import Settings
 
     started = time.perf_counter()
     codec = load_codec(args.codec_info)
     reference = load_reference(args.reference)
-    systems = [load_system(name, directory, reference.transcripts) for name, directory in directories.items()]
-    free = [load_untranscribed(name, directory) for name, directory in untranscribed.items()]
-    pairs = tuple((first, second) for first, second in args.compare)
-    vocabulary = tuple(text for path in args.vocabulary_text for text in read_scp(path).values())
-    workers = Workers(args.nj, args.dask_scheduler)
-    folder = args.output_dir / WORK_NAME
-    settings = Settings(workers, vocabulary, args.num_bootstrap, args.seed, pairs, args.frechet_reference, folder)
+    texts = reference.transcripts
+    systems = [load_system(name, path, texts, named.repeats.get(name, ())) for name, path in named.systems.items()]
+    free = [load_untranscribed(name, directory) for name, directory in named.untranscribed.items()]
+    settings = Settings(
+        workers=Workers(args.nj, args.dask_scheduler),
+        asr=next(iter(evaluators["asr"]), None),
+        speaker=next(iter(evaluators["speaker"]), None),
+        mos=evaluators["mos"],
+        distortion=args.distortion == "true",
+        vocabulary=tuple(text for path in args.vocabulary_text for text in read_scp(path).values()),
+        resamples=args.num_bootstrap,
+        seed=args.seed,
+        compare=tuple((first, second) for first, second in args.compare),
+        frechet_reference=args.frechet_reference,
+        codec_info=args.codec_info,
+        folder=args.output_dir / WORK_NAME,
+    )
     result = evaluate(reference, systems, codec, settings, free)
-    result = {"title": args.title, "environment": environment(), **result}
+    listeners = [choice for choices in evaluators.values() for choice in choices if choice.unavailable() is None]
+    result = {"title": args.title, "environment": environment(listeners), **result}
     result["figures"] = draw_figures(args, reference, systems, result)
     result["seconds"] = round(time.perf_counter() - started, 1)
     return result
@@ -222,31 +175,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
     args.title = args.title or args.reference.name
-    Workers(args.nj, args.dask_scheduler)
-    for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0)):
-        if getattr(args, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
-    systems = parse_systems(args.system)
-    if not systems:
-        raise ValueError("--system must be given at least once")
-    untranscribed = parse_systems(args.untranscribed, "untranscribed", systems)
+    named, evaluators = check_options(args), parse_evaluators(args)
     # through JSON and back, to be compared with what a file says; processes change the time only
-    wanted = {name: value for name, value in vars(args).items() if name not in ("nj", "dask_scheduler", "force")}
-    request = json.loads(json.dumps(wanted, default=str))
+    left_out = ("nj", "dask_scheduler", "force", "keep_work")
+    wanted = {name: value for name, value in vars(args).items() if name not in left_out}
+    labels = [choice.label() for choices in evaluators.values() for choice in choices]
+    request = json.loads(json.dumps({**wanted, "evaluators": labels}, default=str))
     scores = args.output_dir / SCORES_NAME
-    if not args.force and is_up_to_date(
-        scores, request, input_files(args, [*systems.values(), *untranscribed.values()])
-    ):
+    if not args.force and is_up_to_date(scores, request, input_files(args, named.directories)):
         logging.info("%s is newer than all its inputs: nothing to do", scores)
         return
     from espnet_ext.scoring.report import results_page
 
-    result = {**score(args, systems, untranscribed), "request": request}
+    result = {**score(args, named, evaluators), "request": request}
     with atomic_path(args.output_dir / PAGE_NAME) as temporary:
         temporary.write_text(results_page([result], args.output_dir), encoding="utf-8")
     with atomic_path(scores) as temporary:  # last: it says that everything else is there
         temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
+    if not args.keep_work:
+        shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
     logging.info("scored in %.0f s: %s", result["seconds"], args.output_dir / PAGE_NAME)
 
 
