@@ -159,7 +159,7 @@ def speak_corpus(
         raise ValueError(f"{where} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
     _write_tables(args.output_dir, spoken, skipped)
     machine = {"batch_size": args.batch_size, "num_threads": args.num_threads, "device": args.device}
-    timing = {**asdict(cost), **cost.rates(), **machine, **facts, **asdict(options)}
+    timing = {**asdict(cost), **cost.rates(), **machine, **facts, **options.complete()}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
     logging.info(

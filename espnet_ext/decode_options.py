@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
@@ -79,6 +79,12 @@ class DecodeOptions:
             ValueError: if a name is unknown or a value out of range.
         """
         return checked_sampling("sampling", self.sampling)
+
+    def complete(self) -> dict[str, Any]:
+        """All options with the defaults of strategy and sampler, as timing.json reports them."""
+        strategy: Any = build_strategy(self.decoding, **self.decoding_conf)
+        conf = asdict(strategy)
+        return {**asdict(self), "decoding_conf": conf, "sampling": asdict(self.sampling_options())}
 
     def strategy_for(self, heads: Heads) -> DecodingStrategy:
         """The strategy, if a model with these heads can run it.

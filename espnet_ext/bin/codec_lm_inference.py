@@ -70,15 +70,18 @@ def check_says_codes(exp: Path, speak: CodecLM) -> None:
         )
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
+def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     """Decode a data directory.
 
     Args:
-        cmd: command line without the program's name; None for the process's own.
+        args: the command's options.
+        options: how to decode, whatever `args` says of it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if model, codes and options do not fit each other, or nothing can be spoken.
     """
-    args = get_parser().parse_args(cmd)
     here = check_machine(args)
-    options = decode_options(args, DecodeOptions)
     # what is wrong with the model is said before any work
     speak = TextVoice(here, options).load()
     speak.check(options)
@@ -86,9 +89,20 @@ def main(cmd: Sequence[str] | None = None) -> None:
     check_codec(args.exp, args.data_dir)
     jobs, skipped = plan(args)
     voice = TextVoice(Model(args.exp, args.model_file, args.device), options)
-    speak_corpus(voice, options, jobs, skipped, files_of, args, f"{options.decoding} {args.data_dir.name}", {})
+    facts = {"frame_stacking_factor": speak.corelm.stacking}
+    speak_corpus(voice, options, jobs, skipped, files_of, args, f"{options.decoding} {args.data_dir.name}", facts)
     report_unknown(speak, {utt: job.text for utt, job in jobs.items()}, skipped)
     remove_shards(args.output_dir)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Decode as the command line says.
+
+    Args:
+        cmd: command line without the program's name; None for the process's own.
+    """
+    args = get_parser().parse_args(cmd)
+    decode(args, decode_options(args, DecodeOptions))
 
 
 if __name__ == "__main__":

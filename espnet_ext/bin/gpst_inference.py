@@ -251,7 +251,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if args.data_dir is not None:
         check_tokens(args.exp, args.data_dir)
     plan = plan_single(args, mode) if args.data_dir is None else plan_data(args, mode)
-    facts = {"mode": args.mode, **asdict(mode)} | text_model_facts(args, mode)
+    facts = {"mode": args.mode, **asdict(mode), "frame_stacking_factor": speech.corelm.stacking}
+    facts |= text_model_facts(args, mode)
     voice = replace(voice, model=replace(voice.model, device=args.device))
     label = f"{args.mode} {options.decoding}"
     speak_corpus(voice, options, plan.jobs, plan.skipped, files_of, args, label, facts)

@@ -1,0 +1,227 @@
+"""One table of quality and speed: checkpoints × strategies × settings, decoded with several seeds and evaluated."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from espnet_ext.atomic import atomic_path
+from espnet_ext.bin import codec_lm_inference, run
+from espnet_ext.config import read_yaml
+from espnet_ext.decode_command import model_state
+from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.decoding import strategies
+from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.options import check_number
+from espnet_ext.speech_jobs import Model, TextVoice
+from espnet_ext.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
+
+RECORD_NAME, FAILED_NAME = "sweep.yaml", "failed.yaml"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--exp", action="append", type=Path, required=True, help="experiment directory; repeatable, for other S as well"
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="codes of the test set: text, prompt.scp, codes.scp"
+    )
+    parser.add_argument("--decodings", default="parallel local_ar", help=f"strategies, of {list(strategies)}")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE,…",
+        help="option of strategies (n_rounds=1,3,8) or of the sampler (temperature=0.6,0.8) to vary; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=1, help="outputs of each cell, with seeds seed, seed + 1, …")
+    parser.add_argument(
+        "--conf_dir",
+        type=Path,
+        default=Path("conf"),
+        help="directory with decode_<strategy>.yaml, for what is not varied",
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="for the speech, scores.json and RESULTS.md")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language model runs")
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances at once; speeds are of this size")
+    parser.add_argument("--num_threads", type=int, default=1, help="threads of the language model and the codec")
+    parser.add_argument("--nj", type=int, default=2, help="processes of the evaluation; decoding has one, to be timed")
+    parser.add_argument("--system", action="append", default=[], metavar="NAME=DIR", help="a further row; repeatable")
+    parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
+    parser.add_argument("--skip_evaluation", action="store_true", help="decode only")
+    return parser
+
+
+def base_options(conf_dir: Path, decoding: str) -> DecodeOptions:
+    """Options of a strategy that are not varied.
+
+    Args:
+        conf_dir: directory that may hold decode_<strategy>.yaml.
+        decoding: the strategy.
+
+    Returns:
+        The yaml's, or the defaults.
+
+    Raises:
+        ValueError: if the yaml is wrong, or of another strategy.
+    """
+    path = conf_dir / f"decode_{decoding}.yaml"
+    if not path.is_file():
+        logging.warning("%s not found: %s has its default options", path, decoding)
+        return DecodeOptions(decoding)
+    try:
+        options = DecodeOptions.from_mapping({"decoding": decoding, **read_yaml(path, "conf_dir")})
+    except ValueError as error:
+        raise ValueError(f"{error} (in {path})") from None
+    if options.decoding != decoding:
+        raise ValueError(f"{path} must be for {decoding}, got decoding {options.decoding}")
+    return options
+
+
+def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, str]]:
+    """Cells that the heads of their models serve, and the others with the reason.
+
+    Args:
+        cells: all of them.
+        device: where the models run.
+
+    Returns:
+        The cells, and name → reason.
+
+    Raises:
+        FileNotFoundError: if a file of a model is missing.
+        ValueError: if a model is damaged.
+    """
+    possible, refused = [], {}
+    for cell in cells:
+        speak = TextVoice(Model(cell.checkpoint.exp, None, device), cell.options).load()
+        codec_lm_inference.check_says_codes(cell.checkpoint.exp, speak)
+        try:
+            speak.check(cell.options)
+        except ValueError as error:
+            refused[cell.name] = str(error)
+            logging.warning("%s is left out: %s", cell.name, error)
+            continue
+        possible.append(cell)
+    return possible, refused
+
+
+def place(args: argparse.Namespace, cell: Cell, repeat: int) -> Path:
+    """Directory of an output: as in a recipe, the experiment is two above it."""
+    tail = f"decode_{cell.name.partition('_')[2]}" + (f"_seed{cell.options.seed + repeat}" if repeat else "")
+    return args.output_dir / cell.checkpoint.exp.name / tail / args.data_dir.name
+
+
+def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
+    """Make one output, unless that was done.
+
+    Args:
+        args: options of this command.
+        cell: what to decode.
+        repeat: its number; the first has the seed of the cell.
+
+    Raises:
+        ValueError: if nothing can be spoken.
+    """
+    options = replace(cell.options, seed=cell.options.seed + repeat)
+    output = place(args, cell, repeat)
+    data = [args.data_dir / name for name in ("text", "prompt.scp", "codes.ark")]
+    machine = {name: getattr(args, name) for name in ("device", "batch_size", "num_threads")}
+    request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine, **asdict(options), "data": digest(data)}
+    if is_finished(output / RECORD_NAME, request):
+        return
+    (output / RECORD_NAME).unlink(missing_ok=True)
+    command = ["--exp", str(cell.checkpoint.exp), "--data_dir", str(args.data_dir), "--output_dir", str(output)]
+    command += [word for name, value in machine.items() for word in (f"--{name}", str(value))]
+    codec_lm_inference.decode(codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"]), options)
+    mark_finished(output / RECORD_NAME, request)
+
+
+def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str]:
+    """Decode cell after cell, nothing beside it, so that speeds can be compared; one that fails does not stop the rest.
+
+    Args:
+        args: options of this command.
+        cells: what to decode.
+
+    Returns:
+        Name of the cells that failed → reason.
+    """
+    failed: dict[str, str] = {}
+    with tqdm(total=len(cells) * args.repeats, desc="sweep", unit="output") as bar:
+        for cell in cells:
+            for repeat in range(args.repeats):
+                bar.set_description(f"sweep {cell.name}" + (f" ({repeat + 1} of {args.repeats})" if repeat else ""))
+                if cell.name not in failed:
+                    try:
+                        decode(args, cell, repeat)
+                    except (ValueError, RuntimeError) as error:
+                        failed[cell.name] = " ".join(str(error).split())
+                        logging.error("%s failed: %s", cell.name, failed[cell.name])
+                bar.update()
+    return failed
+
+
+def evaluation(args: argparse.Namespace, cells: Iterable[Cell]) -> list[str]:
+    """The command line of the evaluation of all cells.
+
+    Args:
+        args: options of this command.
+        cells: what was decoded.
+
+    Returns:
+        Words.
+    """
+    codec_info = args.data_dir / "codec_info.yaml"
+    command = ["--codec_info", str(codec_info), "--reference", str(args.data_dir), "--nj", str(args.nj)]
+    command += ["--output_dir", str(args.output_dir), "--keep_work", "--system", f"original={args.data_dir}"]
+    for pair in args.system:
+        command += ["--system", pair]
+    for cell in cells:
+        command += ["--system", f"{cell.name}={place(args, cell, 0)}"]
+        for repeat in range(1, args.repeats):
+            command += ["--repeat", f"{cell.name}={place(args, cell, repeat)}"]
+    for exp in args.exp:
+        command += ["--train_dir", str(exp)]
+    return [*command, *args.evaluate_args.split()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Decode and evaluate what was not decoded and evaluated before.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+
+    Raises:
+        ValueError: if an option is impossible, no cell is left, or some failed
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    args = get_parser().parse_args(arguments)
+    check_number("repeats", args.repeats, least=1, whole=True)
+    decodings = args.decodings.split()
+    settings = parse_settings(args.set)
+    check_settings(settings, decodings)
+    bases = [base_options(args.conf_dir, name) for name in decodings]
+    cells, refused = served(plan([Checkpoint.read(exp) for exp in args.exp], bases, settings), args.device)
+    if not cells:
+        raise ValueError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")
+    failed = decode_all(args, cells)
+    with atomic_path(args.output_dir / FAILED_NAME) as temporary:
+        temporary.write_text(yaml.safe_dump({"left_out": refused, "failed": failed}, sort_keys=False), encoding="utf-8")
+    finished = [cell for cell in cells if cell.name not in failed]
+    if finished and not args.skip_evaluation:
+        from espnet_ext.bin import evaluate  # here: its imports take seconds, which a decoding machine may not need
+
+        evaluate.main(evaluation(args, finished))
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(cells)} cells failed, see {args.output_dir / FAILED_NAME}")
+
+
+if __name__ == "__main__":
+    run(main)
