@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from test_score_stage import ToyCodec, buzz, test_set  # noqa: F401 (a fixture)
+from test_score_stage import HearingCodec, ToyCodec, buzz, test_set  # noqa: F401 (a fixture)
 
 from espnet_ext.ark import codes_writer
 from espnet_ext.scoring.evaluate import evaluate
@@ -121,17 +122,7 @@ def test_systems_that_say_no_codes_are_measured_by_the_codes_of_their_audio(
     test_set: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Hearing(ToyCodec):
-        """Its codes are the loudness of a frame, in four steps."""
-
-        def encode(self, wav: Any, lengths: Any) -> Any:
-            import torch
-
-            loud = wav[0].abs().unfold(0, 640, 640).mean(dim=1)
-            codes = (loud / loud.max() * 3).long()[:, None].expand(-1, 2)
-            return codes[None], torch.tensor([len(codes)])
-
-    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: Hearing())
+    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: HearingCodec())
     Path("codec_info.yaml").write_text("")
     folder = Path("exp/resynthesis/set")
     shutil.copytree("exp/decode_x/set", folder)
@@ -140,13 +131,13 @@ def test_systems_that_say_no_codes_are_measured_by_the_codes_of_their_audio(
     names = {"original": "reference", "resynthesis": str(folder)}
     systems = [load_system(name, Path(path), reference.transcripts) for name, path in names.items()]
     settings = Settings(resamples=20, asr=None, speaker=None, mos=(), distortion=False)
-    without = evaluate(reference, systems, ToyCodec(), settings)["systems"]["resynthesis"]["frechet"]
-    assert without["distance"] is None and set(without["missing"].values()) == {"no codec to make codes"}
-    settings = Settings(
-        resamples=20, asr=None, speaker=None, mos=(), distortion=False, codec_info=Path("codec_info.yaml")
-    )
-    result = evaluate(reference, systems, Hearing(), settings)
-    assert result["systems"]["original"]["frechet"]["distance"] == pytest.approx(0.0, abs=1e-9)
-    assert result["systems"]["resynthesis"]["frechet"]["distance"] > 0
+    without = evaluate(reference, systems, ToyCodec(), settings)["systems"]["resynthesis"]
+    assert without["frechet"]["distance"] is None and without["frechet_heard"] is None
+    settings = replace(settings, codec_info=Path("codec_info.yaml"))
+    result = evaluate(reference, systems, HearingCodec(), settings)
+    for key in ("frechet", "frechet_heard"):
+        assert result["systems"]["original"][key]["distance"] == pytest.approx(0.0, abs=1e-9)
+    assert result["systems"]["resynthesis"]["frechet"]["distance"] is None
+    assert result["systems"]["resynthesis"]["frechet_heard"]["distance"] > 0
     page = results_page([{"title": "set", "environment": {"date": "2026"}, "figures": {}, **result}], Path())
-    assert "- codec FD of codes made from their audio, as they say none: resynthesis" in page
+    assert "FD, heard" in page

@@ -40,6 +40,15 @@ class ToyCodec:
         return torch.cat([codes, codes.prod(dim=1, keepdim=True)], dim=1).float()
 
 
+class HearingCodec(ToyCodec):
+    """Its codes are the loudness of a frame, in four steps."""
+
+    def encode(self, wav: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loud = wav[0].abs().unfold(0, 640, 640).mean(dim=1)
+        codes = (loud / loud.max() * 3).long()[:, None].expand(-1, 2)
+        return codes[None], torch.tensor([len(codes)])
+
+
 def buzz(seconds: float, pitch: float) -> np.ndarray:
     """Harmonics of a pitch: no words, but a voice of a kind."""
     time = np.arange(int(16000 * seconds)) / 16000
@@ -162,6 +171,7 @@ def test_score_command_writes_everything_and_a_second_run_has_nothing_to_do(
     test_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("espnet_ext.codec.load_codec", lambda path: ToyCodec())
+    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: HearingCodec())
     Path("exp/train.log").write_text(LOG)
     Path("codec_info.yaml").write_text("")
     command = ["--codec_info", "codec_info.yaml", "--reference", "reference", "--system", "original=reference"]

@@ -11,7 +11,7 @@ from espnet_ext.scoring.bootstrap import Array, Resamples, corrected
 from espnet_ext.scoring.compared import pairs_to_compare
 from espnet_ext.scoring.error_rate import total
 from espnet_ext.scoring.fluency import is_repeated, is_truncated
-from espnet_ext.scoring.frame_codes import encode_audio
+from espnet_ext.scoring.frame_codes import heard_codes, said_codes
 from espnet_ext.scoring.frame_distance import Dequantiser, distance_to_reference, frame_distances
 from espnet_ext.scoring.heard import Heard, hear
 from espnet_ext.scoring.likeness import likeness, mean
@@ -174,7 +174,7 @@ def _hypotheses(system: System, reference: Reference, heard: Heard) -> dict[str,
 
 
 def _scores(
-    system: System, reference: Reference, heard: Heard, frechet: Result, resamples: Resamples
+    system: System, reference: Reference, heard: Heard, distances: Result, resamples: Resamples
 ) -> tuple[Result, Array | None]:
     """Measures of one system, and its word error rate in every resample."""
     errors, wer, cer, draws, voices = None, None, None, None, None
@@ -184,7 +184,7 @@ def _scores(
         cer = rate(errors.letters, resamples)[0]
     if heard.voices:
         voices = likeness(system, reference, heard.voices[system.name], heard.originals, resamples)
-    scores: Result = {**_delivery(system, reference), "wer": wer, "cer": cer, "frechet": frechet, "speaker": voices}
+    scores: Result = {**_delivery(system, reference), "wer": wer, "cer": cer, **distances, "speaker": voices}
     numbers = heard.numbers[system.name]
     unheard = heard.unheard[system.name]
     scores |= {
@@ -224,14 +224,20 @@ def evaluate(
     pairs = pairs_to_compare(systems, settings.compare)  # first: it can fail, and what follows takes long
     groups = [reference.utt2spk[one] for one in reference.transcripts]
     resamples = Resamples.draw(groups, settings.resamples, settings.seed)
-    runs = [run for system in systems for run in system.runs]
-    encoded = encode_audio(settings.codec_info, runs, reference, settings.workers, settings.part("codes"))
-    frechet, frechet_draws = frame_distances(codec, reference, systems, settings.frechet_reference, resamples, encoded)
+    said = {
+        system.name: [said_codes(run, reference, codec.spec.num_codebooks) for run in system.runs] for system in systems
+    }
+    spoken = heard_codes(settings.codec_info, systems, reference, settings.workers, settings.part("codes"))
+    frechet, frechet_draws = frame_distances(codec, reference, said, settings.frechet_reference, resamples)
+    again: dict[str, Result] | dict[str, None] = dict.fromkeys(said)
+    if spoken is not None:
+        again, _ = frame_distances(codec, reference, spoken, settings.frechet_reference, resamples)
     heard = hear(reference, systems, untranscribed, settings)
     results: dict[str, Result] = {}
     word_draws = {}
     for system in systems:
-        results[system.name], draws = _scores(system, reference, heard, frechet[system.name], resamples)
+        distances = {"frechet": frechet[system.name], "frechet_heard": again[system.name]}
+        results[system.name], draws = _scores(system, reference, heard, distances, resamples)
         if draws is not None:
             word_draws[system.name] = draws
         for run in system.runs:

@@ -48,53 +48,56 @@ def is_original(system: System, reference: Reference) -> bool:
     return system.directory.absolute() == reference.directory.absolute()
 
 
-def encode_audio(
-    codec_info: Path | None, runs: Iterable[System], reference: Reference, workers: Workers, folder: Path | None
-) -> dict[str, dict[str, Codes | str]]:
-    """Codes of the audio of those outputs that say none themselves: recordings, the codec's own speech, noise.
-
-    Args:
-        codec_info: codec_info.yaml; None: nobody can make codes.
-        runs: outputs of systems.
-        reference: the test set.
-        workers: who encodes.
-        folder: where finished work is kept for a run that continues; None for a temporary one.
-
-    Returns:
-        Directory of the output → utterance → (T, N), or the reason why there are none.
-    """
-    codeless = {str(run.directory): run.wavs for run in runs if not run.says_codes and not is_original(run, reference)}
-    if codec_info is None or not codeless:
-        return {name: dict.fromkeys(wavs, "no codec to make codes") for name, wavs in codeless.items()}
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="codes") as name:
-            return encode_audio(codec_info, runs, reference, workers, Path(name))
-    request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
-    work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
-    places = {folder / name.replace("/", "_"): name for name in codeless}
-    found: dict[str, dict[str, Codes | str]] = {name: {} for name in codeless}
-    for place, _, results in run_groups(work, {place: codeless[name] for place, name in places.items()}, workers):
-        found[places[place]].update(results)
-    return found
-
-
-def codes_of(
-    run: System, reference: Reference, codebooks: int, encoded: Mapping[str, Mapping[str, Codes | str]]
-) -> Mapping[str, Codes | str]:
-    """Codes of one output.
+def said_codes(run: System, reference: Reference, codebooks: int) -> Mapping[str, Codes] | None:
+    """The codes that an output consists of; None where it has audio alone.
 
     Args:
         run: the output.
         reference: the test set.
         codebooks: N.
-        encoded: from `encode_audio`.
 
     Returns:
-        Utterance → (T, N), or the reason why there are none.
+        Utterance → (T, N).
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
     """
     if run.says_codes or is_original(run, reference):
         return read_codes(run.directory / "codes.scp", codebooks)
-    return encoded[str(run.directory)]
+    return None
+
+
+def heard_codes(
+    codec_info: Path | None, systems: Iterable[System], reference: Reference, workers: Workers, folder: Path | None
+) -> dict[str, list[Mapping[str, Codes | str]]] | None:
+    """The codes that the codec makes of everybody's audio.
+
+    Args:
+        codec_info: codec_info.yaml; None: nobody can make codes.
+        systems: the systems.
+        reference: the test set; its own audio was encoded before.
+        workers: who encodes.
+        folder: where finished work is kept for a run that continues; None for a temporary one.
+
+    Returns:
+        System → for every repeat, utterance → (T, N), or the reason why there are none; None without a codec.
+    """
+    if codec_info is None:
+        return None
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="codes") as name:
+            return heard_codes(codec_info, systems, reference, workers, Path(name))
+    request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
+    work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
+    codebooks = codec_of(codec_info).spec.num_codebooks
+    places = {folder / f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
+    found: dict[Path, dict[str, Codes | str]] = {}
+    items = {place: run.wavs for place, run in places.items() if not is_original(run, reference)}
+    for place, _, results in run_groups(work, items, workers):
+        found.setdefault(place, {}).update(results)
+    heard: dict[str, list[Mapping[str, Codes | str]]] = {}
+    for place, run in places.items():
+        original = is_original(run, reference)
+        table = read_codes(run.directory / "codes.scp", codebooks) if original else found.get(place, {})
+        heard.setdefault(place.name.rpartition("#")[0], []).append(table)
+    return heard

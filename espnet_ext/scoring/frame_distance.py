@@ -15,7 +15,7 @@ from tqdm import tqdm
 from espnet_ext.ark import read_codes
 from espnet_ext.codes import CodecSpec
 from espnet_ext.scoring.bootstrap import Resamples, corrected
-from espnet_ext.scoring.frame_codes import Codes, codes_of, is_original
+from espnet_ext.scoring.frame_codes import Codes
 from espnet_ext.scoring.frechet import FrameStatistics, distance_draws, frame_statistics, frechet_distance
 from espnet_ext.scoring.system import Reference, System
 
@@ -98,58 +98,52 @@ def distance_to_reference(
 def frame_distances(
     codec: Dequantiser,
     reference: Reference,
-    systems: Sequence[System],
+    tables: Mapping[str, Sequence[Mapping[str, Codes | str] | None]],
     other: Path | None,
     resamples: Resamples,
-    encoded: Mapping[str, Mapping[str, Codes | str]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:
     """Distance of the frames of every system to those of the reference, mean over its repeats, and resampled values.
 
     Args:
         codec: makes frame vectors of codes.
         reference: the test set; its directory holds the codes.
-        systems: the systems.
+        tables: name of a system → for every repeat, utterance → codes or the reason why there are none; None where an
+            output has no codes at all.
         other: directory of other codes to measure the distance to, such as the training set's; None: the reference's.
         resamples: draws of utterances and repeats.
-        encoded: from `encode_audio`.
 
     Returns:
-        Name → "distance", "corrected", "interval", "own_codes", "missing" (of the first output) and "repeats" (one
-        distance each), and name → (resamples,) distances.
+        Name → "distance", "corrected", "interval", None where there is none, "missing" (of the first output), "frames"
+        and "repeats" (one distance each); and name → (resamples,) distances.
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
         ValueError: if there are no frames to measure a distance to.
     """
     utterances, codebooks = list(reference.transcripts), codec.spec.num_codebooks
-    own = read_codes(reference.directory / "codes.scp", codebooks)
-    originals, _ = _frame_vectors(codec, own, utterances)
+    originals, _ = _frame_vectors(codec, read_codes(reference.directory / "codes.scp", codebooks), utterances)
     origin = _origin(originals, reference.directory)
-    itself = target = frame_statistics(originals, origin)
+    target = frame_statistics(originals, origin)
     if other is not None:
         table = read_codes(other / "codes.scp", codebooks)
         vectors, _ = _frame_vectors(codec, table, table)
         _origin(vectors, other)
         target = frame_statistics(vectors, origin)
     statistics, missing = {}, {}
-    for system in tqdm(systems, desc="codec frames", unit="system"):
-        for number, run in enumerate(system.runs):
-            spoken = codes_of(run, reference, codebooks, encoded)
-            vectors, missing[system.name, number] = _frame_vectors(codec, spoken, utterances)
-            key = f"{system.name}#{number}"
-            statistics[key] = itself if is_original(run, reference) else frame_statistics(vectors, origin)
+    for name, runs in tqdm(tables.items(), desc="codec frames", unit="system"):
+        for number, found in enumerate(runs):
+            vectors, missing[name, number] = _frame_vectors(codec, found or {}, utterances if found else ())
+            vectors = vectors or [None] * len(utterances)
+            statistics[f"{name}#{number}"] = frame_statistics(vectors, origin)
     draws = distance_draws(target, statistics, resamples.utterances, paired=other is None)
     results, pooled = {}, {}
-    for system in systems:
-        keys = [f"{system.name}#{number}" for number in range(len(system.runs))]
-        pooled[system.name] = resamples.pool([draws[key] for key in keys])
+    for name, runs in tables.items():
+        keys = [f"{name}#{number}" for number in range(len(runs))]
+        pooled[name] = resamples.pool([draws[key] for key in keys])
         distances = [_distance(target, statistics[key]) for key in keys]
-        results[system.name] = {
-            **_summary(distances, pooled[system.name]),
-            "own_codes": system.says_codes,
-            "missing": missing[system.name, 0],
-            "repeats": distances,
-        }
+        frames = int(sum(statistics[key].frames.sum() for key in keys))
+        summary = _summary(distances, pooled[name])
+        results[name] = {**summary, "missing": missing[name, 0], "frames": frames, "repeats": distances}
     return results, pooled
 
 

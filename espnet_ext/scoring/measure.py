@@ -36,7 +36,18 @@ MEASURES: dict[str, Measure] = {
     "wer": Measure("WER %", "lower", 1, "word error rate of a recogniser", ("wer", "rate"), 100),
     "cer": Measure("CER %", "lower", 1, "character error rate of a recogniser", ("cer", "rate"), 100),
     "frechet": Measure(
-        "codec FD", "lower", 4, "Fréchet distance of codec frames to those of the recordings", ("frechet", "distance")
+        "codec FD",
+        "lower",
+        4,
+        "Fréchet distance of the codec frames that are said to those of the recordings",
+        ("frechet", "distance"),
+    ),
+    "frechet_heard": Measure(
+        "FD, heard",
+        "lower",
+        3,
+        "Fréchet distance of the frames that the codec makes of the audio to those of the recordings",
+        ("frechet_heard", "distance"),
     ),
     "speaker": Measure("speaker own", "higher", 3, "similarity to the speaker of the prompt", ("speaker", "own")),
     "dnsmos_ovrl": Measure("DNSMOS", "higher", 2, "DNSMOS P.835, overall quality, 1 to 5"),

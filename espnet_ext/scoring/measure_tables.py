@@ -69,7 +69,7 @@ def metric_table(systems: Mapping[str, Result], unavailable: Mapping[str, str]) 
         The table.
     """
     header = ["system", "utt", "WER %", "95 %", "CER %", "speaker own", "95 %", "others", "own nearest %"]
-    header += ["codec FD", "FD, bias-corrected", "95 %", "duration ratio", "RTF"]
+    header += ["codec FD", "FD, bias-corrected", "95 %", "FD, heard", "95 %", "duration ratio", "RTF"]
     rows = []
     for name, scores in systems.items():
         voice, frames = scores["speaker"] or {}, scores["frechet"]
@@ -77,6 +77,7 @@ def metric_table(systems: Mapping[str, Result], unavailable: Mapping[str, str]) 
         row += [cell(scores, "cer", unavailable), cell(scores, "speaker", unavailable), _interval(scores, "speaker")]
         row += [number(voice.get("other"), 3), percent(voice.get("nearest"))]
         row += [number(frames["distance"], 4), number(frames["corrected"], 4), interval(frames["interval"], 4)]
+        row += [cell(scores, "frechet_heard", unavailable), _interval(scores, "frechet_heard")]
         row += [number(scores["duration_ratio"], 2), number(scores["rtf"], 3)]
         rows.append(row)
     return table(header, rows)

@@ -124,17 +124,11 @@ def remarks(result: Result) -> list[str]:
         lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")
     if reference["other_prompt_speaker"]:
         lines.append(f"- prompts of another speaker than the recording's: {reference['other_prompt_speaker']}")
-    silent = [
-        name
-        for name, scores in result["systems"].items()
-        if not scores["frechet"]["own_codes"] and scores["directory"] != reference["directory"]
-    ]
-    if silent:
-        lines.append(f"- codec FD of codes made from their audio, as they say none: {', '.join(silent)}")
     lines.append(
-        f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`; "
-        "it sees which frames occur, not their order"
+        f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`, of the frames that a"
+        " system says; it sees which frames occur, not their order"
     )
+    lines.append("- FD, heard: the same of the codes that the codec makes of a system's audio, so that all have one")
     lines += speed_remarks(result["systems"]) + mode_remarks(result["systems"]) + untranscribed_remarks(result)
     lines += _about_repeats(result)
     lines.append("- a distance between few utterances is biased upwards; the corrected one is not, and can be negative")
