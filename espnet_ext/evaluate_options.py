@@ -102,6 +102,9 @@ def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
             f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable"
         )
     parser.add_argument(
+        "--mos_utterances", type=int, default=0, help="ask them about so many utterances of each output alone; 0: all"
+    )
+    parser.add_argument(
         "--distortion", default="true", choices=["true", "false"],
         help="align speech with its recording for mel-cepstral distortion and log F0",
     )  # fmt: skip
@@ -199,7 +202,7 @@ def check_options(args: argparse.Namespace) -> Named:
         ValueError: if an option has an impossible value.
     """
     Workers(args.nj, args.dask_scheduler)
-    for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0)):
+    for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0), ("mos_utterances", 0)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     systems = parse_systems(args.system)

@@ -136,7 +136,7 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
         ValueError: if a value is impossible.
 
     >>> [name for name, _ in vary(DecodeOptions("local_maskgit"), {"n_rounds": [1, 3], "threshold": [0.5]})]
-    ['_n_rounds=1', '_n_rounds=3']
+    ['_n_rounds-1', '_n_rounds-3']
     """
     own = options_of(base.decoding)
     names = [name for name in settings if name in own or name in SAMPLING]
@@ -145,7 +145,7 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
         chosen = dict(zip(names, values, strict=True))
         conf = {**base.decoding_conf, **{name: value for name, value in chosen.items() if name in own}}
         sampling = {**base.sampling, **{name: value for name, value in chosen.items() if name not in own}}
-        label = "".join(f"_{name}={value}" for name, value in chosen.items())
+        label = "".join(f"_{name}-{value}" for name, value in chosen.items())
         found.append((label, replace(base, decoding_conf=conf, sampling=sampling)))
     return found
 

@@ -41,7 +41,7 @@ def test_all_stages_run_in_order(recipe: Recipe) -> None:
     assert (first, second) == ("codec_fit", "semantic_fit"), "tokenizers that do not exist are found before any work"
     order = list(dict.fromkeys(programs))
     assert order[: len(PROGRAMS)] == PROGRAMS
-    last = {"other_speaker_prompts.py", "gpst_inference", "codec_resynthesis", "score", "results"}
+    last = {"other_speaker_prompts.py", "gpst_inference", "codec_resynthesis", "evaluate", "results"}
     assert set(order[len(PROGRAMS) :]) == last
     assert "finished before" in recipe.run("--nj", "1")
     assert recipe.calls() == []
@@ -162,7 +162,7 @@ def test_systems_are_called_after_mode_and_strategy_where_there_are_several(
     recipe: Recipe, decodings: str, ending: str
 ) -> None:
     recipe.run("--decodings", decodings, "--modes", "tts unconditional", "--test_sets", "test_seen")
-    (call,) = calls_of(recipe, "score")
+    (call,) = calls_of(recipe, "evaluate")
     assert f"s1_tts{ending}=exp/{GPST}/decode_tts_local_ar/test_seen" in values_of(call, "--system")
     free = values_of(call, "--untranscribed")
     assert free[0] == f"s1_unconditional{ending}=exp/{GPST}/decode_unconditional_local_ar/free"
@@ -284,7 +284,7 @@ def test_a_corpus_without_text_is_trained_on_and_decoded_and_what_has_text_is_sc
     assert "--asr_vocabulary must be test, as dump/codec_world_vq/train has no text" in text
     text = recipe.run(*options, "--stage", "score", "--asr_vocabulary", "test")
     assert "test_unseen has no text: it is not scored" in text
-    assert [value_of(call, "--reference") for call in calls_of(recipe, "score")] == [f"{TOKENS}/test_seen"]
+    assert [value_of(call, "--reference") for call in calls_of(recipe, "evaluate")] == [f"{TOKENS}/test_seen"]
     (recipe.directory / "dump/codec_world_vq/test_seen/text").unlink()
     recipe.run(*options, "--stage", "score", "--asr_vocabulary", "test")
     assert recipe.calls() == []

@@ -139,7 +139,7 @@ def test_all_stages_run_in_order(any_recipe: Recipe) -> None:
     assert {name.rpartition(".")[2] for name in order[7:]} == {
         "codec_lm_inference",
         "codec_resynthesis",
-        "score",
+        "evaluate",
         "results",
     }
 

@@ -146,6 +146,7 @@ def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple
         asr=next(iter(evaluators["asr"]), None),
         speaker=next(iter(evaluators["speaker"]), None),
         mos=evaluators["mos"],
+        mos_utterances=args.mos_utterances,
         distortion=args.distortion == "true",
         vocabulary=tuple(text for path in args.vocabulary_text for text in read_scp(path).values()),
         resamples=args.num_bootstrap,

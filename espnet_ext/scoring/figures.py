@@ -14,6 +14,7 @@ import scipy.signal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from espnet_ext.atomic import atomic_path
 from espnet_ext.scoring.learning_curve import Curves
@@ -21,6 +22,7 @@ from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
 COLOUR = "#33658a"
+COLOURS = "magma"  # of spectrograms
 DYNAMIC_RANGE_DB = 60.0
 DPI = 110
 _CODEBOOK_LOSS = re.compile(r"loss_cb(\d+)_(\w+)")  # as espnet_ext.loss names them
@@ -52,21 +54,34 @@ def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str,
     return sorted(utt2spk, key=lambda utterance: (-having[utterance], rank[utterance], utterance))[:most]
 
 
-def _spectrogram(axes: Axes, path: Path) -> None:
-    samples = read_resampled(path)
+def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Levels (bins, frames) in 0 to 1, the highest 60 dB of the audio, low frequencies first.
+
+    Args:
+        samples: (samples,) at the evaluation rate.
+
+    Returns:
+        The levels.
+    """
     if len(samples) < WINDOW:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
     _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
     level = 10 * np.log10(power + 1e-12)
     top = float(np.quantile(level, 0.999))  # not the maximum: one click would darken everything else
+    levels: NDArray[np.float64] = np.clip((level - top) / DYNAMIC_RANGE_DB + 1, 0.0, 1.0)
+    return levels
+
+
+def _spectrogram(axes: Axes, path: Path) -> None:
+    samples = read_resampled(path)
     axes.imshow(
-        level,
+        spectrogram(samples),
         origin="lower",
         aspect="auto",
-        cmap="magma",
-        vmin=top - DYNAMIC_RANGE_DB,
-        vmax=top,
-        extent=(0, len(samples) / EVALUATION_RATE_HZ, 0, EVALUATION_RATE_HZ / 2000),
+        cmap=COLOURS,
+        vmin=0,
+        vmax=1,
+        extent=(0, max(len(samples), WINDOW) / EVALUATION_RATE_HZ, 0, EVALUATION_RATE_HZ / 2000),
         interpolation="nearest",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +113,18 @@ def _is_said(value: object) -> bool:
     return value is not None and not isinstance(value, Unheard)
 
 
+def _some(wavs: Mapping[str, Path], most: int) -> Mapping[str, Path]:
+    """A part of the utterances that depends on nothing but their ids."""
+    if not most:
+        return wavs
+    return {one: wavs[one] for one in sorted(wavs, key=lambda name: zlib.crc32(name.encode()))[:most]}
+
+
 def _predict_opinions(systems: Sequence[System], choice: Choice, settings: Settings, heard: Heard) -> None:
     if not _usable(choice, (choice.name,), "mos", heard):
         return
-    said = _ask(choice, {_key(one, number): run.wavs for one, number, run in _outputs(systems)}, settings)
+    files = {_key(one, number): _some(run.wavs, settings.mos_utterances) for one, number, run in _outputs(systems)}
+    said = _ask(choice, files, settings)
     for system, number, _ in _outputs(systems):
         for utterance, numbers in said[_key(system, number)].items():
             if isinstance(numbers, Unheard):

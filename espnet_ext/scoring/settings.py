@@ -18,6 +18,7 @@ class Settings:
         asr: recogniser; None: there are no error rates.
         speaker: speaker encoder; None: nobody compares voices.
         mos: predictors of opinion scores.
+        mos_utterances: most utterances of each output that they are asked about, the same of all; 0 for all.
         distortion: whether speech is aligned with its recording.
         vocabulary: further texts whose words may be heard, besides the test set's own, by a recogniser that is given
             its words.
@@ -33,6 +34,7 @@ class Settings:
     asr: Choice | None = Choice("asr", "pocketsphinx", {})
     speaker: Choice | None = Choice("speaker", "resemblyzer", {})
     mos: tuple[Choice, ...] = (Choice("mos", "dnsmos", {}),)
+    mos_utterances: int = 0
     distortion: bool = True
     vocabulary: tuple[str, ...] = ()
     resamples: int = 1000

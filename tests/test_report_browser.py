@@ -1,0 +1,93 @@
+"""report.html in a real browser: it loads, plays, sorts, fits a phone, and can be read in light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import page  # noqa: F401 (a fixture)
+from test_report import html  # noqa: F401 (a fixture)
+from test_score_stage import test_set  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.browser
+
+# The least contrast of any text with what is behind it, by the formula of WCAG 2.
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => { for (; node; node = node.parentElement) {
+    const rgb = parse(getComputedStyle(node).backgroundColor); if (rgb.length < 4 || rgb[3] > 0) return rgb; } return [255, 255, 255]; };
+  let least = 99;
+  for (const node of document.querySelectorAll("h1,h2,h3,p,li,th,td,small,a,button,summary,dt,dd,figcaption,select,code")) {
+    if (!node.checkVisibility()) continue;
+    const one = light(parse(getComputedStyle(node).color)), other = light(behind(node));
+    least = Math.min(least, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05));
+  }
+  return least;
+}"""
+
+
+@pytest.fixture
+def opened(page: Any, html: str) -> Any:  # noqa: F811
+    page.goto(Path("report.html").absolute().as_uri())
+    return page
+
+
+def column(page: Any, number: int) -> list[str]:  # noqa: F811
+    return page.eval_on_selector_all(
+        f"table.sortable tbody tr > :nth-child({number})", "all => all.map(x => x.innerText)"
+    )
+
+
+def test_report_loads_and_an_audio_element_plays(opened: Any) -> None:
+    assert opened.title() == "Speech of codec language models"
+    opened.eval_on_selector("audio", "audio => audio.play()")
+    opened.wait_for_function("() => document.querySelector('audio').currentTime > 0.2", timeout=10_000)
+    assert opened.eval_on_selector("audio", "audio => audio.duration") > 0.9
+
+
+def test_table_sorts_by_mouse_and_by_keyboard_with_empty_cells_last(opened: Any) -> None:
+    heads = opened.locator("table.sortable thead th")
+    labels = heads.all_inner_texts()
+    number = next(index for index, label in enumerate(labels) if label.startswith("RTF"))
+    heads.nth(number).get_by_role("button").click()
+    assert heads.nth(number).get_attribute("aria-sort") == "ascending"
+    values = [cell.splitlines()[0] for cell in column(opened, number + 1)]
+    known = [float(value) for value in values if value != "–"]
+    assert known == sorted(known) and values[len(known) :] == ["–"] * (len(values) - len(known))
+    heads.nth(0).get_by_role("button").focus()
+    opened.keyboard.press("Enter")
+    names = column(opened, 1)
+    assert names == sorted(names)
+    opened.keyboard.press("Enter")
+    assert column(opened, 1) == names[::-1]
+    assert heads.nth(0).get_attribute("aria-sort") == "descending"
+
+
+def test_another_measure_shows_another_plot(opened: Any) -> None:
+    shown = opened.locator("figure.plot:visible")
+    assert shown.count() == 1 and shown.get_attribute("data-key") == "wer"
+    opened.get_by_label("Quality measured by").select_option("frechet")
+    assert shown.count() == 1 and shown.get_attribute("data-key") == "frechet"
+
+
+def test_first_stop_of_the_keyboard_skips_to_the_results(opened: Any) -> None:
+    opened.keyboard.press("Tab")
+    assert opened.evaluate("document.activeElement.className") == "skip"
+    opened.keyboard.press("Enter")
+    assert opened.url.endswith("#main")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(opened: Any, scheme: str) -> None:
+    opened.emulate_media(color_scheme=scheme)
+    assert opened.evaluate(CONTRAST) >= 4.5
+    dark = opened.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+
+
+def test_page_fits_a_phone(opened: Any) -> None:
+    opened.set_viewport_size({"width": 375, "height": 800})
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
