@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from espnet_ext.codec import Codec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decode_options import DecodeOptions
-from espnet_ext.decoding import Generation, generate
+from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.experiment import Experiment, averaged_model_file
 from espnet_ext.preprocess import collate
+from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, row_generators
 from espnet_ext.speech import Speech, Timing, decode_speech, read_speech
+from espnet_ext.stream import SpeechChunk, stream_speech
 from espnet_ext.tasks.inputs import build_tokenizer, prompt_frames
 
 
@@ -167,6 +170,16 @@ class CodecLM:
         options: DecodeOptions,
     ) -> Generation:
         """The codes, or semantic units, of several texts; the arguments are those of `batch`."""
+        return generate(*self._request(names, texts, prompts, options))
+
+    def _request(
+        self,
+        names: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[NDArray[np.int64] | None],
+        options: DecodeOptions,
+    ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int]:
+        """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
         codebooks = self.corelm.spec.num_codebooks
         rows = []
@@ -183,7 +196,34 @@ class CodecLM:
         )
         limit = (batch["text_lengths"] * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
         sampler = Sampler(options.sampling_options(), row_generators(options.seed, names))
-        return generate(self.corelm, conditions, strategy, sampler, limit, options.min_frames)
+        return self.corelm, conditions, strategy, sampler, limit, options.min_frames
+
+    def stream(
+        self,
+        text: str,
+        prompt: NDArray[np.int64] | Path | str | None = None,
+        options: DecodeOptions | None = None,
+        name: str = "utterance",
+        chunk_frames: int = 10,
+    ) -> Iterator[SpeechChunk]:
+        """Speech for one text, piece by piece while it is made; see `stream_speech`.
+
+        Args:
+            text: what to say.
+            prompt: who says it: an audio file, or codes (T, N).
+            options: how to decode.
+            name: seeds the draws together with `options.seed`.
+            chunk_frames: frames of a piece, at least.
+
+        Returns:
+            The pieces; their codes are those of a call with the same arguments.
+
+        Raises:
+            ValueError: as a call; or if the model delays codebooks.
+        """
+        codes = self.encode_prompt(prompt) if isinstance(prompt, (str, Path)) else prompt
+        request = self._request([name], [text], [codes], options or DecodeOptions())
+        return stream_speech(self.codec, generate_stream(*request), chunk_frames)
 
     def check(self, options: DecodeOptions) -> None:
         """Refuse a strategy that this model's heads do not serve.

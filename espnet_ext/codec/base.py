@@ -32,11 +32,14 @@ class Codec(ABC):
         learns: whether `create` learns from a corpus.
         sample_rate_hz: rate of the audio that it learns from.
         weights_name: name of the weights file inside a codec directory.
+        lookahead_frames: frames whose codes must be known before the samples of a frame are final; None where nobody
+            has measured it, and all frames may matter.
     """
 
     learns: ClassVar[bool] = False
     sample_rate_hz: ClassVar[int]
     weights_name: ClassVar[str] = "codec.npz"
+    lookahead_frames: ClassVar[int | None] = None
     spec: CodecSpec
     device: torch.device = torch.device("cpu")
 

@@ -52,6 +52,8 @@ class EncodecCodec(NeuralCodec):
         model: EnCodec 24 kHz
     """
 
+    lookahead_frames = 0  # its networks are causal: samples move by rounding, 1e-7
+
     def __init__(self, model: Any) -> None:
         codebooks = _CODEBOOKS_OF_BANDWIDTH[6.0]
         rate = model.sample_rate

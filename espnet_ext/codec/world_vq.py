@@ -56,6 +56,7 @@ class WorldVQCodec(Codec):
 
     sample_rate_hz = world.SAMPLE_RATE_HZ
     learns = True
+    lookahead_frames = 2  # with one, samples still move by 1e-5; with two, not at all
 
     def __init__(
         self, centres: Sequence[np.ndarray], mean: np.ndarray, scale: np.ndarray, band_widths: Sequence[int]

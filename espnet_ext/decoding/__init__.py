@@ -8,7 +8,7 @@ from espnet_ext.decoding.base import (
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import Generation, generate
+from espnet_ext.decoding.generate import Generation, generate, generate_stream
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
@@ -26,6 +26,7 @@ __all__ = [
     "Parallel",
     "build_strategy",
     "generate",
+    "generate_stream",
     "register_strategy",
     "same_passes",
     "strategies",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,6 @@ def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -
     return legal
 
 
-@torch.no_grad()
 def generate(
     model: StepModel,
     conditions: StepConditions,
@@ -84,6 +84,41 @@ def generate(
     Raises:
         ValueError: if the strategy cannot run on this model, or the generators are not one per row.
     """
+    *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames)
+    return rows.generation()
+
+
+def generate_stream(
+    model: StepModel,
+    conditions: StepConditions,
+    strategy: DecodingStrategy,
+    sampler: Sampler,
+    max_frames: Tensor | int,
+    min_frames: int = 1,
+) -> Iterator[Generation]:
+    """What `generate` has made after every step; the last is what it returns.
+
+    The arguments are those of `generate`. Frames up to `lengths` are final; `has_eos` and the costs are those so far.
+
+    Raises:
+        ValueError: likewise; or if the model delays codebooks, so that a step completes frames of earlier ones.
+    """
+    if model.layout.max_delay:
+        raise ValueError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
+    for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames):
+        yield rows.generation()
+
+
+@torch.no_grad()
+def _steps(
+    model: StepModel,
+    conditions: StepConditions,
+    strategy: DecodingStrategy,
+    sampler: Sampler,
+    max_frames: Tensor | int,
+    min_frames: int,
+) -> Iterator[_Rows]:
+    """The rows after every step: the loop over time. The arguments are those of `generate`."""
     batch, device = len(conditions.given), conditions.given.device
     limit = torch.as_tensor(max_frames, device=device).expand(batch)
     strategy.check(model.heads)
@@ -111,9 +146,9 @@ def generate(
         filled = strategy.decode_step(model.heads, hidden, sampler.for_step(rows.legal(), history))
         codes = rows.commit(Filled(*(part[:batch] for part in filled)))
         codes = torch.cat((codes, codes)) if guided else codes
+        yield rows
         if bool(rows.finished.all()):
             break
-    return rows.generation()
 
 
 class _Rows:
