@@ -1,0 +1,115 @@
+"""A web page, on this machine alone, on which trained models speak: text, voice, strategy, S, rounds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espnet_ext.bin import run
+from espnet_ext.bin.codec_lm_inference import check_says_codes
+from espnet_ext.bin.say import speaker_prompt
+from espnet_ext.bin.sweep import base_options
+from espnet_ext.datadir import read_scp, speaker_to_utterances
+from espnet_ext.decode_command import check_codec
+from espnet_ext.decoding import strategies
+from espnet_ext.inference import CodecLM
+from espnet_ext.sweep import Checkpoint
+
+HOST = "127.0.0.1"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--exp", action="append", type=Path, required=True, help="experiment directory; repeatable")
+    parser.add_argument("--data_dir", type=Path, help="directory with codes.scp and utt2spk, for voices to choose from")
+    parser.add_argument("--conf_dir", type=Path, default=Path("conf"), help="directory with decode_<strategy>.yaml")
+    parser.add_argument("--port", type=int, default=7860, help="of the page; others than this machine cannot reach it")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language models run")
+    return parser
+
+
+def read_speakers(data_dir: Path | None, codebooks: int) -> dict[str, NDArray[np.int64]]:
+    """Codes of a voice of every speaker.
+
+    Args:
+        data_dir: directory with codes.scp and utt2spk; None for no speakers.
+        codebooks: N.
+
+    Returns:
+        Speaker → codes (T, N).
+
+    Raises:
+        ValueError: if one has no codes.
+    """
+    if data_dir is None:
+        return {}
+    names = speaker_to_utterances(read_scp(data_dir / "utt2spk"))
+    return {name: speaker_prompt(name, data_dir, codebooks) for name in names}
+
+
+def load_models(exps: Sequence[Path], data_dir: Path | None, device: str) -> dict[str, CodecLM]:
+    """The models by what the page calls them.
+
+    Args:
+        exps: experiment directories.
+        data_dir: where voices come from; its codec must be that of all models.
+        device: where they run.
+
+    Returns:
+        Label → model.
+
+    Raises:
+        FileNotFoundError: if a file of a model is missing.
+        ValueError: if a model says no codes, or the codes of the voices are of another codec.
+    """
+    models = {}
+    for exp in exps:
+        label = f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
+        models[label] = CodecLM.from_experiment(exp, device=device)
+        check_says_codes(exp, models[label])
+        if data_dir is not None:
+            check_codec(exp, data_dir, "codes.scp")
+    return models
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+
+    Raises:
+        ValueError: if gradio is not installed, or an option is impossible
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = get_parser().parse_args(arguments)
+    if find_spec("gradio") is None:
+        raise ValueError("gradio is not installed: pip install 'espnet_ext[demo]'")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    models = load_models(args.exp, args.data_dir, args.device)
+    codebooks = next(iter(models.values())).corelm.spec.num_codebooks
+    from espnet_ext.demo.page import THEME, build
+
+    bases = {name: base_options(args.conf_dir, name) for name in strategies}
+    live = shutil.which("ffmpeg") is not None
+    if not live:
+        logging.warning("ffmpeg is not installed: speech plays when it is complete, not while it is made")
+    page = build(models, bases, read_speakers(args.data_dir, codebooks), live)
+    logging.info("http://%s:%d", HOST, args.port)
+    page.queue().launch(
+        server_name=HOST, server_port=args.port, share=False, theme=THEME, inbrowser=False, show_error=True, quiet=True
+    )
+
+
+if __name__ == "__main__":
+    run(main)

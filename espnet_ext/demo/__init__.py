@@ -1,0 +1,1 @@
+"""A web page on which trained models speak."""

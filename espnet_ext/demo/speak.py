@@ -1,0 +1,163 @@
+"""What the page's button does: options in, pieces of sound, a picture and a line of figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.decoding import strategies
+from espnet_ext.inference import CodecLM
+from espnet_ext.scoring.figures import COLOURS, spectrogram
+from espnet_ext.stream import SpeechChunk
+from espnet_ext.sweep import options_of
+
+CHUNK_SECONDS = 0.4  # of a piece: short enough to begin soon, long enough for a browser not to stutter
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for.
+
+    Attributes:
+        text: what to say.
+        prompt: codes (T, N) or an audio file of the voice; None for none.
+        decoding: strategy.
+        rounds: of the strategies that have them.
+        temperature: of the sampler.
+        guidance: classifier-free guidance scale.
+        seed: of the draws.
+    """
+
+    text: str
+    prompt: NDArray[np.int64] | Path | None
+    decoding: str
+    rounds: int
+    temperature: float
+    guidance: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page shows.
+
+    Attributes:
+        samples: (samples,) float32 that follow on those before.
+        whole: (samples,) float32 of the whole utterance so far.
+        line: how fast it went.
+        is_last: whether the utterance is complete.
+    """
+
+    samples: NDArray[np.float32]
+    whole: NDArray[np.float32]
+    line: str
+    is_last: bool
+
+
+def served(speak: CodecLM) -> list[str]:
+    """Strategies that the heads of a model serve.
+
+    Args:
+        speak: the model.
+
+    Returns:
+        Names.
+    """
+    kinds = [type(head) for head in speak.corelm.heads.values()]
+    return [
+        name
+        for name in strategies
+        if all(any(issubclass(kind, needed) for kind in kinds) for needed in strategies[name].head_types)
+    ]
+
+
+def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions:
+    """Decode options of a wish.
+
+    Args:
+        wish: what is asked for.
+        bases: strategy → options of its yaml, for what the page does not ask.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: naming an impossible value.
+    """
+    base = bases.get(wish.decoding) or DecodeOptions(wish.decoding)
+    conf = dict(base.decoding_conf)
+    if "n_rounds" in options_of(wish.decoding):
+        conf["n_rounds"] = wish.rounds
+    sampling = {**base.sampling, "temperature": wish.temperature, "cfg_scale": wish.guidance}
+    if wish.temperature == 0:
+        sampling["repetition_window"] = 0
+    return replace(base, decoding_conf=conf, sampling=sampling, seed=wish.seed)
+
+
+def answers(speak: CodecLM, wish: Wish, bases: Mapping[str, DecodeOptions]) -> Iterator[Answer]:
+    """The speech, piece by piece.
+
+    Args:
+        speak: the model.
+        wish: what is asked for.
+        bases: strategy → options of its yaml.
+
+    Returns:
+        An answer for every piece.
+
+    Raises:
+        ValueError: if the wish cannot be granted; the message is for the user.
+    """
+    if not wish.text.strip():
+        raise ValueError("text must not be empty")
+    options, spec = options_for(wish, bases), speak.codec.spec
+    chunk = max(1, round(CHUNK_SECONDS * spec.frame_rate_hz))
+    parts: list[NDArray[np.float32]] = []
+    first = None
+    for piece in speak.stream(wish.text, wish.prompt, options, chunk_frames=chunk):
+        first = piece.seconds if first is None else first
+        parts.append(piece.samples)
+        line = timing_line(piece, first, parts, spec.sample_rate_hz)
+        yield Answer(piece.samples, np.concatenate(parts), line, piece.is_last)
+
+
+def timing_line(piece: SpeechChunk, first: float, parts: Sequence[NDArray[np.float32]], rate_hz: int) -> str:
+    """How fast the speech was made.
+
+    Args:
+        piece: the newest piece.
+        first: seconds to the first one.
+        parts: samples of all pieces.
+        rate_hz: of the samples.
+
+    Returns:
+        One line.
+    """
+    seconds, frames = sum(map(len, parts)) / rate_hz, len(piece.codes)
+    line = f"{seconds:.2f} s of speech, RTF {piece.seconds / max(seconds, 1e-9):.3f}, "
+    line += f"{frames / max(piece.seconds, 1e-9):.0f} frames/s, first audio after {1000 * first:.0f} ms, "
+    line += f"{piece.local_passes / max(frames, 1):.2f} local passes/frame"
+    if not piece.is_last:
+        return f"{line} …"
+    return line if piece.has_eos else f"{line}; no end: cut at the length limit"
+
+
+def picture(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The spectrogram as pixels (height, width, 3).
+
+    Args:
+        samples: (samples,) at the evaluation rate.
+
+    Returns:
+        The picture, high frequencies at the top.
+    """
+    colours: Any = mpl.colormaps[COLOURS](spectrogram(samples)[::-1])
+    pixels: NDArray[np.uint8] = (colours[..., :3] * 255).astype(np.uint8)
+    return pixels

@@ -1,0 +1,81 @@
+"""What the demo's button does, without a browser and without gradio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espnet_ext.decode_options import DecodeOptions
+
+pytestmark = pytest.mark.espnet
+
+
+@pytest.fixture(scope="module")
+def speak(experiment: Path):
+    from espnet_ext.inference import CodecLM
+
+    return CodecLM.from_experiment(experiment)
+
+
+def wish(**changes):
+    from espnet_ext.demo.speak import Wish
+
+    values = {"text": "abba", "prompt": None, "decoding": "local_maskgit", "rounds": 2, "temperature": 0.8}
+    return Wish(**{**values, "guidance": 1.0, "seed": 1, **changes})
+
+
+def test_strategies_offered_are_those_that_the_heads_serve(speak) -> None:
+    from espnet_ext.decoding import strategies
+    from espnet_ext.demo.speak import served
+
+    assert served(speak) == list(strategies)
+
+
+def test_wishes_become_decode_options_and_the_rest_is_the_yaml_s() -> None:
+    from espnet_ext.demo.speak import options_for
+
+    bases = {"local_maskgit": DecodeOptions("local_maskgit", {"order": "causal"}, {"top_k": 5}, maxlenratio=3.0)}
+    options = options_for(wish(), bases)
+    assert options.decoding_conf == {"order": "causal", "n_rounds": 2}
+    assert options.sampling == {"top_k": 5, "temperature": 0.8, "cfg_scale": 1.0}
+    assert (options.seed, options.maxlenratio) == (1, 3.0)
+    assert "n_rounds" not in options_for(wish(decoding="local_ar"), bases).decoding_conf
+
+
+def test_answers_grow_to_the_speech_of_a_call_and_say_how_fast_they_came(speak) -> None:
+    from espnet_ext.demo.speak import answers, options_for, picture
+
+    base = {"local_ar": DecodeOptions("local_ar", maxlenratio=12.0)}
+    asked = wish(decoding="local_ar")
+    found = list(answers(speak, asked, base))
+    whole = speak("abba", options=options_for(asked, base))
+    np.testing.assert_allclose(found[-1].whole, whole.waveform, atol=1e-6)
+    assert [one.is_last for one in found] == [False] * (len(found) - 1) + [True]
+    assert "first audio after" in found[-1].line and "local passes/frame" in found[-1].line
+    assert found[-1].line.endswith("cut at the length limit") == (not whole.has_eos)
+    assert picture(found[-1].whole).ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": "  "}, "text must not be empty"),
+        ({"prompt": Path("nowhere.wav")}, "prompt not found: nowhere.wav"),
+        ({"rounds": 0}, "n_rounds must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_granted_is_said_in_one_line(speak, changes: dict, message: str) -> None:
+    from espnet_ext.demo.speak import answers
+
+    with pytest.raises((ValueError, OSError), match=message):
+        list(answers(speak, wish(**changes), {}))
+
+
+def test_demo_without_gradio_says_how_to_install_it(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from espnet_ext.bin import demo
+
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"gradio is not installed: pip install 'espnet_ext\[demo\]'"):
+        demo.main(["--exp", str(experiment)])
