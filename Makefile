@@ -1,8 +1,9 @@
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   formatting, types, docstrings, shell, quick tests
+# make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
-# make bench-local-drop   what a training step of GPST costs with local-drop
+# make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
 #
 # Every target works alone and again: what is installed or finished stays. Variables:
 #   PYTHON=python3.11       the interpreter that makes .venv
@@ -24,7 +25,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-gpst test check bench bench-tokens bench-local-drop clean
+.PHONY: help install quickstart quickstart-gpst test test-browser check bench bench-tokens bench-local-drop bench-frechet clean
 .DELETE_ON_ERROR:
 
 help:
@@ -49,6 +50,10 @@ $(VENV)/.installed-dev: requirements/lock-dev.txt $(VENV)/.installed-test
 	$(PIP) --no-deps -r requirements/lock-dev.txt
 	@touch $@
 
+$(VENV)/.installed-browser: requirements/lock-browser.txt $(VENV)/.installed-test
+	$(PIP) --no-deps -r requirements/lock-browser.txt
+	@touch $@
+
 quickstart: $(VENV)/.installed
 	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
@@ -56,7 +61,10 @@ quickstart-gpst: $(VENV)/.installed
 	bash $(GPST_RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not browser"
+
+test-browser: $(VENV)/.installed-browser
+	$(BIN)/python -m pytest -m browser
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(PYTHON_FILES)
@@ -64,7 +72,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m mypy
 	$(BIN)/pydoclint --quiet espnet_ext local
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
-	$(BIN)/python -m pytest -q -m "not gpu and not recipe and not espnet"
+	$(BIN)/python -m pytest -q -m "not gpu and not recipe and not espnet and not browser"
 
 # the decoding speed that the quick start measured
 SPEED := import glob, json, sys; \
@@ -81,6 +89,9 @@ bench-tokens: $(VENV)/.installed-test
 
 bench-local-drop: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/local_drop.py --out benchmarks/results/local_drop_cpu
+
+bench-frechet: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/frechet_sample_size.py --out benchmarks/results/frechet_sample_size
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

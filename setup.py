@@ -19,6 +19,10 @@ EXTRAS = {
     "hf": ["transformers>=5.23,<6"],
     # the wheel of pyworld that needs no compiler; it imports pkg_resources, which setuptools 82 removed
     "world": ["pyworld-prebuilt==0.3.6.post1", "setuptools<82"],
+    "mos": ["speechmos==0.0.1.1", "onnxruntime>=1.20"],
+    "report": ["Jinja2>=3.1", "matplotlib>=3.8", "pillow"],
+    # streaming needs the program ffmpeg as well
+    "demo": ["gradio>=6,<7", "matplotlib>=3.8"],
     "score": ["pocketsphinx>=5.1", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
     # imported as g2p_en; needs data as well: python -m nltk.downloader cmudict averaged_perceptron_tagger_eng
     "phones": ["espnet-g2p-en==2.1.0.post1"],
@@ -35,6 +39,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["espnet_ext", "espnet_ext.*"]),
+    package_data={"espnet_ext.report": ["*.j2", "*.css", "*.js"]},
     install_requires=[
         # the next release of ESPnet needs another Python and another ark reader: raise the bound after testing it
         "espnet>=202511,<202600",
@@ -55,5 +60,7 @@ setup(
     extras_require={**EXTRAS, "all": sorted({item for items in EXTRAS.values() for item in items})},
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
-    entry_points={"espnet_ext.decoding": [], "espnet_ext.codec": [], "espnet_ext.g2p": [], "espnet_ext.semantic": []},
+    entry_points={
+        f"espnet_ext.{kind}": [] for kind in ("decoding", "codec", "g2p", "semantic", "recogniser", "voice", "mos")
+    },
 )

@@ -1,4 +1,4 @@
-"""Yaml files as mappings, or one line about why not."""
+"""Yaml, in files and on the command line, as mappings, or one line about why not."""
 
 from __future__ import annotations
 
@@ -31,3 +31,28 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(content or {}, dict):
         raise ValueError(f"{name} must hold names and values, got {path} with {type(content).__name__}")
     return content or {}
+
+
+def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
+    """Put one KEY=VALUE into the options; `merge.rate=2` is rate: 2 in the mapping merge.
+
+    Args:
+        conf: gets the value.
+        pair: in the spelling of the command line.
+        option: of the command line, for errors.
+
+    Raises:
+        ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant.
+    """
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise ValueError(f"{option} must be KEY=VALUE, got {pair!r}")
+    *outer, last = name.split(".")
+    for key in outer:
+        conf = conf.setdefault(key, {})
+        if not isinstance(conf, dict):
+            raise ValueError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
+    try:
+        conf[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"{option} {name} must be a yaml value, got {value!r}") from None

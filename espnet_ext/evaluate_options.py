@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.config import add_pair
 from espnet_ext.jobs import Workers, add_worker_options
-from espnet_ext.options import add_pair
 from espnet_ext.scoring.evaluator import Choice
 from espnet_ext.scoring.mos import mos_predictors
 from espnet_ext.scoring.recogniser import recognisers

@@ -6,8 +6,6 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-import yaml
-
 
 def check_number(
     name: str,
@@ -66,28 +64,3 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
-
-
-def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
-    """Put one KEY=VALUE into the options; `merge.rate=2` is rate: 2 in the mapping merge.
-
-    Args:
-        conf: gets the value.
-        pair: in the spelling of the command line.
-        option: of the command line, for errors.
-
-    Raises:
-        ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant.
-    """
-    name, equals, value = pair.partition("=")
-    if not equals:
-        raise ValueError(f"{option} must be KEY=VALUE, got {pair!r}")
-    *outer, last = name.split(".")
-    for key in outer:
-        conf = conf.setdefault(key, {})
-        if not isinstance(conf, dict):
-            raise ValueError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
-    try:
-        conf[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"{option} {name} must be a yaml value, got {value!r}") from None

@@ -16,10 +16,9 @@ from espnet_ext.bin import run
 from espnet_ext.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
 from espnet_ext.codec.audio import read_wav
 from espnet_ext.codec.files import check_codec_conf
-from espnet_ext.config import read_yaml
+from espnet_ext.config import add_pair, read_yaml
 from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.finished import digest
-from espnet_ext.options import add_pair
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -23,7 +23,8 @@ class ESPnetRecogniser(Recogniser):
         device: cpu or cuda.
     """
 
-    requires: ClassVar = {"espnet2": "espnet"}
+    # all its encoders are imported, one of them through hydra
+    requires: ClassVar = {"espnet2": "espnet", "hydra": "hydra-core"}
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.scoring.recogniser.base import Recogniser, register_recogniser
 from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ
+from espnet_ext.torchaudio_shim import import_torchaudio
 
 
 @register_recogniser("transformers")
@@ -25,6 +26,7 @@ class TransformersRecogniser(Recogniser):
     requires: ClassVar = {"transformers": "'espnet_ext[hf]'"}
 
     def __init__(self, model: str = "openai/whisper-base.en", device: str = "cpu") -> None:
+        import_torchaudio()  # transformers imports it, and PyPI's may need the shim
         transformers: Any = importlib.import_module("transformers")
         config = transformers.AutoConfig.from_pretrained(model)
         self._processor: Any = transformers.AutoProcessor.from_pretrained(model)

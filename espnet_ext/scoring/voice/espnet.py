@@ -21,7 +21,8 @@ class ESPnetSpeakerEncoder(SpeakerEncoder):
         device: cpu or cuda.
     """
 
-    requires: ClassVar = {"espnet2": "espnet"}
+    # all its front ends are imported, one of them through asteroid-filterbanks
+    requires: ClassVar = {"espnet2": "espnet", "asteroid_filterbanks": "asteroid-filterbanks"}
 
     def __init__(self, train_config: str = "config.yaml", model_file: str | None = None, device: str = "cpu") -> None:
         import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim

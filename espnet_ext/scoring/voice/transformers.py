@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.scoring.voice.base import SpeakerEncoder, register_speaker_encoder
 from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ
+from espnet_ext.torchaudio_shim import import_torchaudio
 
 SHORTEST_SECONDS = 0.5  # the statistics of shorter audio say more about the padding than about a voice
 
@@ -27,6 +28,7 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
     requires: ClassVar = {"transformers": "'espnet_ext[hf]'"}
 
     def __init__(self, model: str = "microsoft/wavlm-base-plus-sv", device: str = "cpu") -> None:
+        import_torchaudio()  # transformers imports it, and PyPI's may need the shim
         transformers: Any = importlib.import_module("transformers")
         self._extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(model)
         self._model: Any = transformers.AutoModelForAudioXVector.from_pretrained(model).eval().to(device)

@@ -1,0 +1,134 @@
+"""The sweep: which cells there are, and that a cell is decoded once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.sweep import Checkpoint, check_settings, parse_settings, plan
+
+ONE, TWO = Checkpoint(Path("exp/a"), 1), Checkpoint(Path("exp/b"), 2)
+
+
+def test_cells_are_all_checkpoints_with_all_settings_that_mean_something() -> None:
+    bases = [DecodeOptions("parallel"), DecodeOptions("local_maskgit", sampling={"top_k": 5})]
+    cells = plan([ONE, TWO], bases, {"n_rounds": [1, 3], "temperature": [0.5]})
+    assert [cell.name for cell in cells] == [
+        "s1_parallel_temperature-0.5",
+        "s1_local_maskgit_n_rounds-1_temperature-0.5",
+        "s1_local_maskgit_n_rounds-3_temperature-0.5",
+        "s2_parallel_temperature-0.5",
+        "s2_local_maskgit_n_rounds-1_temperature-0.5",
+        "s2_local_maskgit_n_rounds-3_temperature-0.5",
+    ]
+    assert cells[2].options.decoding_conf == {"n_rounds": 3}
+    assert cells[2].options.sampling == {"top_k": 5, "temperature": 0.5}
+
+
+def test_models_of_equal_stacking_have_names_of_their_own() -> None:
+    cells = plan([ONE, Checkpoint(Path("other/b"), 1)], [DecodeOptions("parallel")], {})
+    assert [cell.name for cell in cells] == ["s1_parallel_a", "s1_parallel_b"]
+    with pytest.raises(ValueError, match="--exp must be directories of different names, got 's1_parallel_a' twice"):
+        plan([ONE, Checkpoint(Path("other/a"), 1)], [DecodeOptions("parallel")], {})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["n_rounds"], "--set must be NAME=VALUE,VALUE,…, got 'n_rounds'"),
+        (["n_rounds=1", "n_rounds=2"], "--set must name every option once, got 'n_rounds' twice"),
+    ],
+)
+def test_settings_are_names_and_values(pairs: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_settings(pairs)
+
+
+def test_setting_that_means_nothing_to_any_strategy_is_refused_and_impossible_values_are() -> None:
+    with pytest.raises(
+        ValueError, match=r"--set must name options of \['parallel'\] or of the sampler, .*got \['n_rounds'\]"
+    ):
+        check_settings({"n_rounds": [1]}, ["parallel"])
+    check_settings({"n_rounds": [1]}, ["parallel", "local_maskgit"])
+    with pytest.raises(ValueError, match="n_rounds must be at least 1, got 0"):
+        plan([ONE], [DecodeOptions("local_maskgit")], {"n_rounds": [0]})
+
+
+@pytest.fixture
+def command(corpus: Path, experiment: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "conf").mkdir()
+    base = {"decoding": "local_maskgit", "maxlenratio": 3.0, "sampling": {"temperature": 0.8}}
+    (tmp_path / "conf" / "decode_local_maskgit.yaml").write_text(yaml.safe_dump(base))
+    options = ["--exp", str(experiment), "--data_dir", str(corpus / "dev"), "--conf_dir", str(tmp_path / "conf")]
+    return [*options, "--output_dir", str(tmp_path / "sweep"), "--skip_evaluation"]
+
+
+@pytest.mark.espnet
+def test_cell_is_decoded_once_and_an_interrupted_sweep_goes_on(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espnet_ext.bin import codec_lm_inference, sweep
+
+    real, calls = codec_lm_inference.decode, []
+
+    def interrupted(args, options):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append((options.decoding, options.seed, options.decoding_conf))
+        real(args, options)
+
+    monkeypatch.setattr(codec_lm_inference, "decode", interrupted)
+    command += ["--decodings", "local_maskgit parallel", "--set", "n_rounds=1,2", "--repeats", "2"]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.main(command)
+    monkeypatch.setattr(
+        codec_lm_inference, "decode", lambda args, options: (calls.append(options), real(args, options))
+    )
+    sweep.main(command)
+    assert len(calls) == 6, "two before the interruption, four after it: none twice"
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("timing.json")}
+    assert len(made) == 6
+    sweep.main(command)
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    (timing,) = [json.loads(path.read_text()) for path in made if "n_rounds-2_seed1" in str(path)]
+    assert timing["decoding_conf"]["n_rounds"] == 2 and timing["decoding_conf"]["order"]
+    assert (timing["seed"], timing["maxlenratio"], timing["frame_stacking_factor"]) == (1, 3.0, 2)
+
+
+@pytest.mark.espnet
+def test_cell_that_fails_is_named_and_does_not_stop_the_others(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espnet_ext.bin import codec_lm_inference, sweep
+
+    real = codec_lm_inference.decode
+
+    def fails(args, options):
+        if options.decoding == "parallel":
+            raise RuntimeError("out of\nmemory")
+        real(args, options)
+
+    monkeypatch.setattr(codec_lm_inference, "decode", fails)
+    with pytest.raises(ValueError, match="1 of 2 cells failed, see "):
+        sweep.main([*command, "--decodings", "parallel local_ar"])
+    written = yaml.safe_load((tmp_path / "sweep" / "failed.yaml").read_text())
+    assert written == {"left_out": {}, "failed": {"s2_parallel": "out of memory"}}
+    assert len(list((tmp_path / "sweep").rglob("timing.json"))) == 1
+
+
+@pytest.mark.espnet
+def test_wrong_options_are_found_before_anything_is_decoded(command: list[str], tmp_path: Path) -> None:
+    from espnet_ext.bin import sweep
+
+    for more, message in (
+        (["--repeats", "0"], "repeats must be at least 1, got 0"),
+        (["--decodings", "parallel", "--set", "n_rounds=1"], "--set must name options of"),
+        (["--decodings", "nonsense"], "decoding must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep.main([*command, *more])
+    assert not (tmp_path / "sweep").exists()
