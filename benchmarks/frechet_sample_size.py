@@ -27,7 +27,7 @@ SIZES = (6, 12, 24, 48, 96, 192, 384)
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=RECIPE, help="directory that the archives' paths are relative to")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="directory that paths in archives start at")
     parser.add_argument("--data_dir", default="dump/codec_world_vq/train", help="codes of recordings, in the recipe")
     parser.add_argument("--draws", type=int, default=20, help="pairs of sets of every size")
     parser.add_argument("--out", type=Path, required=True, help="files to write, without their suffix")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.config import read_yaml
+from espnet_ext.datadir import read_scp
 from espnet_ext.decode_command import model_state
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
@@ -143,6 +144,18 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     mark_finished(output / RECORD_NAME, request)
 
 
+def warm_up(args: argparse.Namespace, cell: Cell) -> None:
+    """Speak a sentence that nobody times: the first one on a GPU waits for its libraries.
+
+    Args:
+        args: options of this command.
+        cell: whose model speaks.
+    """
+    speak = TextVoice(Model(cell.checkpoint.exp, None, args.device), cell.options).load()
+    text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
+    speak.codes(["warm-up"], [text], [None], cell.options)
+
+
 def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str]:
     """Decode cell after cell, nothing beside it, so that speeds can be compared; one that fails does not stop the rest.
 
@@ -154,12 +167,16 @@ def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str
         Name of the cells that failed → reason.
     """
     failed: dict[str, str] = {}
+    warm: set[Path] = set()
     with tqdm(total=len(cells) * args.repeats, desc="sweep", unit="output") as bar:
         for cell in cells:
             for repeat in range(args.repeats):
                 bar.set_description(f"sweep {cell.name}" + (f" ({repeat + 1} of {args.repeats})" if repeat else ""))
                 if cell.name not in failed:
                     try:
+                        if cell.checkpoint.exp not in warm:
+                            warm_up(args, cell)
+                            warm.add(cell.checkpoint.exp)
                         decode(args, cell, repeat)
                     except (ValueError, RuntimeError) as error:
                         failed[cell.name] = " ".join(str(error).split())

@@ -98,10 +98,19 @@ def generate_stream(
 ) -> Iterator[Generation]:
     """What `generate` has made after every step; the last is what it returns.
 
-    The arguments are those of `generate`. Frames up to `lengths` are final; `has_eos` and the costs are those so far.
+    Args:
+        model: as for `generate`.
+        conditions: as for `generate`.
+        strategy: as for `generate`.
+        sampler: as for `generate`.
+        max_frames: as for `generate`.
+        min_frames: as for `generate`.
+
+    Yields:
+        The codes so far: frames up to `lengths` are final, and the costs are those until now.
 
     Raises:
-        ValueError: likewise; or if the model delays codebooks, so that a step completes frames of earlier ones.
+        ValueError: as `generate`; or if the model delays codebooks, so that a step completes frames of earlier ones.
     """
     if model.layout.max_delay:
         raise ValueError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")

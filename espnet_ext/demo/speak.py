@@ -109,7 +109,7 @@ def answers(speak: CodecLM, wish: Wish, bases: Mapping[str, DecodeOptions]) -> I
         wish: what is asked for.
         bases: strategy → options of its yaml.
 
-    Returns:
+    Yields:
         An answer for every piece.
 
     Raises:
