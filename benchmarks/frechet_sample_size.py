@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="directory that paths in archives start at")
     parser.add_argument("--data_dir", default="dump/codec_world_vq/train", help="codes of recordings, in the recipe")
-    parser.add_argument("--draws", type=int, default=20, help="pairs of sets of every size")
+    parser.add_argument("--draws", type=int, default=10, help="pairs of sets of every size")
     parser.add_argument("--out", type=Path, required=True, help="files to write, without their suffix")
     return parser
 

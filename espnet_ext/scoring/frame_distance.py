@@ -20,6 +20,9 @@ from espnet_ext.scoring.frechet import FrameStatistics, distance_draws, frame_st
 from espnet_ext.scoring.system import Reference, System
 
 Array = NDArray[np.float64]
+ENOUGH_FRAMES_PER_DIMENSION = (
+    200  # `make bench-frechet`: with fewer, two sets of recordings are as far apart as systems
+)
 Vectors = list[NDArray[np.float64] | None]
 
 
@@ -113,8 +116,8 @@ def frame_distances(
         resamples: draws of utterances and repeats.
 
     Returns:
-        Name → "distance", "corrected", "interval", None where there is none, "missing" (of the first output), "frames"
-        and "repeats" (one distance each); and name → (resamples,) distances.
+        Name → "distance", "corrected", "interval", None where there is none, "missing" (of the first output), "frames",
+        "dimensions" and "repeats" (one distance each); and name → (resamples,) distances.
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
@@ -143,7 +146,8 @@ def frame_distances(
         distances = [_distance(target, statistics[key]) for key in keys]
         frames = int(sum(statistics[key].frames.sum() for key in keys))
         summary = _summary(distances, pooled[name])
-        results[name] = {**summary, "missing": missing[name, 0], "frames": frames, "repeats": distances}
+        size = {"frames": frames, "dimensions": len(origin)}
+        results[name] = {**summary, "missing": missing[name, 0], **size, "repeats": distances}
     return results, pooled
 
 

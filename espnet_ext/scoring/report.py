@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.scoring.frame_distance import ENOUGH_FRAMES_PER_DIMENSION
 from espnet_ext.scoring.markdown import ABSENT, interval, number, percent, table
 from espnet_ext.scoring.measure import measure, shown
 from espnet_ext.scoring.measure_tables import PROBLEMS, metric_table, problem_table, quality_table
@@ -128,11 +129,23 @@ def remarks(result: Result) -> list[str]:
         f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`, of the frames that a"
         " system says; it sees which frames occur, not their order"
     )
+    lines += _few_frames(result)
     lines.append("- FD, heard: the same of the codes that the codec makes of a system's audio, so that all have one")
     lines += speed_remarks(result["systems"]) + mode_remarks(result["systems"]) + untranscribed_remarks(result)
     lines += _about_repeats(result)
     lines.append("- a distance between few utterances is biased upwards; the corrected one is not, and can be negative")
     return lines
+
+
+def _few_frames(result: Result) -> list[str]:
+    sizes = [(one["frechet"]["frames"], one["frechet"]["dimensions"]) for one in result["systems"].values()]
+    least = min((frames / width for frames, width in sizes if frames), default=float(ENOUGH_FRAMES_PER_DIMENSION))
+    if least >= ENOUGH_FRAMES_PER_DIMENSION:
+        return []
+    return [
+        f"- {least:.0f} frames for each dimension are fewer than {ENOUGH_FRAMES_PER_DIMENSION}: distances to the same"
+        " sentences can be compared within their intervals, those to other sentences are sampling for the most part"
+    ]
 
 
 def _about_repeats(result: Result) -> list[str]:

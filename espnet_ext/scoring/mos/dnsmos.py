@@ -21,7 +21,7 @@ class DNSMOS(OpinionPredictor):
 
     Audio shorter than a window is repeated up to one. The package itself doubles it until it is at least as long and
     then takes the mean over all windows, which for three seconds is three times the work; on 24 sentences of the mini
-    corpus the two differ by 0.03 at most.
+    corpus, half of them resynthesised, the two differ by 0.05 at most and by 0.007 on average.
     """
 
     requires: ClassVar = {"speechmos": "'espnet_ext[mos]'", "onnxruntime": "'espnet_ext[mos]'"}
