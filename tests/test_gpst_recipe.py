@@ -365,7 +365,8 @@ def test_tiny_recipe_speaks_in_every_mode(tmp_path: Path) -> None:
         "{maxlenratio: 1.0, semantic_maxlenratio: 2.0, max_sec: 1.0}\n"
     )
     command = [str(directory / "run.sh"), "--python", sys.executable, "--size", "tiny", "--max_epoch", "1"]
-    command += ["--test_sets", "test_unseen", "--num_unconditional", "2", "--score_args", "--num_bootstrap 20"]
+    command += ["--test_sets", "test_unseen", "--num_unconditional", "2"]
+    command += ["--score_args", "--num_bootstrap 20 --mos_utterances 1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -245,7 +245,7 @@ def test_the_recipe_trains_and_decodes_with_the_listed_prompts_and_never_says_a_
     run(
         recipe, "--libritts", tree, "--max_epoch", 1, "--train_config", "conf/train_tiny.yaml", "--stacking", "1",
         "--decodings", "parallel", "--inference_config", "../../../conf/decode_parallel.yaml",
-        "--nj", 1, "--train_args", "--num_iters_per_epoch 2", "--score_args", "--num_bootstrap 20",
+        "--nj", 1, "--train_args", "--num_iters_per_epoch 2", "--score_args", "--num_bootstrap 20 --mos_utterances 1",
     )  # fmt: skip
     codes, exp = recipe / "dump" / "codec_world_vq", recipe / "exp"
     for name in ("test_seen", "test_unseen"):

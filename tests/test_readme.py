@@ -1,5 +1,6 @@
 """What the README shows works."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -40,6 +41,27 @@ def test_every_registered_strategy_has_a_row():
 
     rows = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
     assert set(strategies) <= rows
+
+
+PAGES = ["README.md", "docs/evaluation.md", "docs/choosing.md", "benchmarks/results/mini_sweep_h200.md"]
+
+
+def commands_of(page: str) -> list[tuple[str, list[str]]]:
+    """Every `python -m espnet_ext.bin.NAME …` of the shell blocks of a page: name and words."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ").splitlines()
+    found = [re.search(r"python -m espnet_ext\.bin\.(\w+)(.*)", line) for line in lines]
+    return [(match[1], shlex.split(match[2], comments=True)) for match in found if match]
+
+
+@pytest.mark.espnet
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_pages_have_options_that_there_are(page):
+    commands = commands_of(page)
+    assert commands
+    for name, words in commands:
+        parser = importlib.import_module(f"espnet_ext.bin.{name}").get_parser()
+        parser.parse_args(words)  # a wrong one exits
 
 
 @pytest.mark.espnet

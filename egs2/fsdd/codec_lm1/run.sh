@@ -19,7 +19,7 @@ case ${size} in
   tiny)
     # its own directories, so that neither size undoes the work of the other
     defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml
-      --score_args "--num_bootstrap 100")
+      --score_args "--num_bootstrap 100 --mos_utterances 2")
     ;;
   *) usage_error "--size must be full or tiny, got '${size}'" ;;
 esac

@@ -14,11 +14,14 @@ shared=${recipe}/../../../local
 
 size=$(option_value size mini "$@")
 case ${size} in
-  mini) defaults=(--train_config conf/train_mini_gpst.yaml --tts_config conf/train_mini_text_to_semantic.yaml) ;;
+  mini)
+    defaults=(--train_config conf/train_mini_gpst.yaml --tts_config conf/train_mini_text_to_semantic.yaml
+      --score_args "--mos_utterances 16")
+    ;;
   tiny)
     # its own directories, so that neither size undoes the work of the other
     defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny_gpst.yaml
-      --tts_config conf/train_tiny_text_to_semantic.yaml --num_unconditional 4 --score_args "--num_bootstrap 100")
+      --tts_config conf/train_tiny_text_to_semantic.yaml --num_unconditional 4 --score_args "--num_bootstrap 100 --mos_utterances 2")
     ;;
   *) usage_error "--size must be mini or tiny, got '${size}'" ;;
 esac
