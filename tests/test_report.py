@@ -52,7 +52,7 @@ def test_page_names_what_is_missing_and_how_to_get_it(html: str) -> None:
     assert "utmos_pytorch is not installed: pip install utmos-pytorch" in html
     assert "the picture is gone" in html
     assert "no audio" in html and "unreadable wav" in html
-    assert re.search(r"s2_parallel, no audio: <details class=\"inline\"><summary>2</summary>", html)
+    assert re.search("<summary>s2_parallel, no audio: 2</summary>", html)
 
 
 def test_page_has_a_player_and_a_spectrogram_for_every_clip_and_the_facts(html: str) -> None:
@@ -61,6 +61,13 @@ def test_page_has_a_player_and_a_spectrogram_for_every_clip_and_the_facts(html: 
     assert "heard:" in html and "Git hash" in html and "python -m espnet_ext.bin.report scores.json" in html
     levels = [int(level) for level in re.findall(r"<h([1-6])", html)]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def test_only_differences_whose_interval_lacks_zero_are_bold(html: str) -> None:
+    rows = re.findall(r"<td( class=\"best\")?>[-\d.]+</td><td>([-\d.]+) … ([-\d.]+)</td></tr>", html)
+    assert len(rows) == 6
+    assert [bool(bold) for bold, *_ in rows] == [float(low) > 0 or float(high) < 0 for _, low, high in rows]
+    assert not all(bold for bold, *_ in rows)
 
 
 def test_page_of_fifteen_systems_and_three_sentences_stays_small(test_set: Path) -> None:  # noqa: F811

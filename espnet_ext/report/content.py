@@ -218,7 +218,7 @@ def _comparisons(result: Result) -> list[Values]:
                         "label": "codec FD" if key == "frechet" else "WER, points",
                         "difference": f"{factor * pair[key]['difference']:.{digits}f}",
                         "interval": interval((low, high), digits, factor),
-                        "clear": low > 0 or high < 0,
+                        "is_clear": low > 0 or high < 0,
                     }
                 )
     return rows

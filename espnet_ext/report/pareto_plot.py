@@ -39,6 +39,13 @@ class Plot:
     front: list[str]
 
 
+class Plain(LogFormatter):
+    """Ticks as plain decimals, as few of them as a logarithmic axis usually has."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:  # noqa: D102 (inherited)
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def _style(names: list[str], systems: Mapping[str, Result]) -> dict[str, tuple[str, str]]:
     """Colour by strategy, shape by stacking factor."""
     found: dict[str, tuple[str, str]] = {}
@@ -96,8 +103,8 @@ def plot(systems: Mapping[str, Result], key: str) -> Plot | None:
             weight = "bold" if name in front else "normal"
             axes.annotate(name, (cost, value), (6, 4), textcoords="offset points", fontsize=7.5, fontweight=weight)
         axes.set(xlabel="RTF (faster to the left)", ylabel=f"{found.label} ({found.better} is better)", xscale="log")
-        for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.7)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.7)))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.18, color=INK)
         axes.margins(x=0.12, y=0.08)
