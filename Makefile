@@ -1,6 +1,6 @@
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
-# make test         install into .venv, then the tests          make check   formatting, types, docstrings, shell, quick tests
+# make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
@@ -25,7 +25,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-gpst test test-browser check bench bench-tokens bench-local-drop bench-frechet clean
+.PHONY: help install quickstart quickstart-gpst test test-browser lint check bench bench-tokens bench-local-drop bench-frechet clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,12 +66,14 @@ test: $(VENV)/.installed-test
 test-browser: $(VENV)/.installed-browser
 	$(BIN)/python -m pytest -m browser
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/python -m mypy
 	$(BIN)/pydoclint --quiet espnet_ext local
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
+
+check: lint $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m "not gpu and not recipe and not espnet and not browser"
 
 # the decoding speed that the quick start measured

@@ -240,7 +240,7 @@ def test_a_cluster_gets_the_work_and_changes_no_result(recipe: Recipe) -> None:
     told = [call for call in recipe.calls() if "--dask_scheduler" in call]
     assert {value_of(call, "--dask_scheduler") for call in told} == {"tcp://host:8786"}
     programs = {(call[1] if call[0] == "-m" else Path(call[0]).name).rpartition(".bin.")[2] for call in told}
-    assert programs == {"format_wav.py", "codec_tokens", "codec_lm_inference", "codec_resynthesis", "score"}
+    assert programs == {"format_wav.py", "codec_tokens", "codec_lm_inference", "codec_resynthesis", "evaluate"}
     assert "finished before" in recipe.run()
     assert recipe.calls() == []
 
