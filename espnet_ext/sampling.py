@@ -84,13 +84,14 @@ def warp(logits: Tensor, options: SamplingOptions) -> Tensor:
     """
     if options.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    # the most likely id at 0, or a temperature near 0 would overflow
-    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / options.temperature
+    if options.temperature < 1e-3:  # the most likely id at 0, or the quotient would overflow
+        logits = logits - logits.amax(dim=-1, keepdim=True)
     if 0 < options.top_k < logits.shape[-1]:
-        # by rank, not by threshold: ties at the threshold must not keep more than k
-        rank = scaled.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-        scaled = scaled.masked_fill(rank >= options.top_k, -torch.inf)
-    probs = scaled.softmax(dim=-1)
+        # exactly k, also where several have the same logit
+        most, ids = logits.topk(options.top_k, dim=-1)
+        probs = torch.zeros_like(logits).scatter_(-1, ids, (most / options.temperature).softmax(dim=-1))
+    else:
+        probs = (logits / options.temperature).softmax(dim=-1)
     if options.top_p < 1:
         ordered, order = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
@@ -219,7 +220,7 @@ class Sampler:
         logits = self._guide(logits if logits.dtype == torch.float64 else logits.float())
         slots = slice(first_slot, first_slot + logits.shape[1])
         if self.legal is not None:
-            logits = logits.masked_fill(~self.legal[:, slots], -torch.inf)
+            logits = torch.where(self.legal[:, slots], logits, -torch.inf)
         probs, logprobs = warp(logits, self.options), logits.log_softmax(-1)
         if self.history is not None and self.options.repetition_window:
             share = self._share(logits.shape[-1], slots, probs.dtype)
@@ -239,11 +240,13 @@ class Sampler:
         if not self.generators:
             raise ValueError("generators must be one per row to draw at random, got none")
         # float32 is 0 once in 2^24 draws, and an arrival at time 0 would win whatever its probability
-        rows = [torch.rand(shape, generator=g, device=g.device, dtype=torch.float64) for g in self.generators]
-        return torch.stack(rows).to(device)
+        rows = [torch.rand((1, *shape), generator=g, device=g.device, dtype=torch.float64) for g in self.generators]
+        return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(device)
 
     def _arrivals(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        return -torch.log1p(-self._uniform(shape, device))
+        # not 0, so that an id of probability 0 never arrives
+        arrivals = self._uniform(shape, device).neg_().log1p_().neg_()
+        return arrivals.clamp_min_(torch.finfo(torch.float64).tiny)
 
     def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:
         """The race of exponentials: id v arrives at time Exp(1) / p_v and the first one wins.
@@ -253,7 +256,7 @@ class Sampler:
         if self.options.temperature == 0:
             return probs.argmax(dim=-1)
         noise = self._arrivals(tuple(probs.shape[1:]), probs.device) if noise is None else noise
-        return (noise / probs.double()).masked_fill(probs == 0, torch.inf).argmin(dim=-1)
+        return (noise / probs).argmin(dim=-1)
 
     def _share(self, vocab_size: int, slots: slice, dtype: torch.dtype) -> Tensor:
         """Of the last frames, the share that has each code: (B, m, V)."""

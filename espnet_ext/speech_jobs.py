@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from espnet_ext.ark import load_codes_entry
@@ -212,13 +214,32 @@ def speak_shard(voice: Voice[Speaking, Job, Given], jobs: Mapping[str, Job]) -> 
 
 
 def _speak(voice: Voice[Speaking, Job, Given], given: Mapping[str, Given]) -> dict[str, Speech | str]:
-    """Speech of all; if that is impossible, one by one, which says whose fault it is and changes nobody's speech."""
+    """Speech of all; if that is impossible, of smaller batches, which changes nobody's speech.
+
+    Where memory does not suffice the batch is halved; where something else is wrong every utterance is spoken alone,
+    which says whose fault it is.
+    """
     if not given:
         return {}
+    names = list(given)
     try:
         return dict(zip(given, voice.speak(given), strict=True))
     except ValueError as error:
         if len(given) == 1:
-            return {next(iter(given)): f"cannot be spoken: {error}"}
-        alone = [_speak(voice, {name: one}) for name, one in given.items()]
-        return {name: speech for result in alone for name, speech in result.items()}
+            return {names[0]: f"cannot be spoken: {error}"}
+        parts = [[name] for name in names]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(given) == 1:
+            return {names[0]: f"cannot be spoken: out of memory, alone: {error}"}
+        logging.warning("out of memory with %d utterances at once: going on with half as many", len(given))
+        parts = [names[: len(names) // 2], names[len(names) // 2 :]]
+    # outside of the handler, whose error keeps the failed batch's tensors alive
+    return {name: one for part in parts for name, one in _speak(voice, {key: given[key] for key in part}).items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python, torch on a GPU or torch on a CPU that asked for more memory than there is."""
+    told = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or told

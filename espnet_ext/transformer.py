@@ -1,243 +1,43 @@
-"""Pre-norm transformer blocks and their cache: the only attention code of the package."""
+"""Pre-norm transformer blocks, causal or not as their mask says."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.attention import CrossAttention, KVCache, Memory, RotaryEmbedding, SelfAttention
 from espnet_ext.options import check_number
 
+class Stack(Protocol):
+    """What takes the place of a transformer's own step on a CPU; `fast.native` has one."""
+
+    def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> Any:
+        """What every call of this step is given."""
+
+    def run(self, step: Any, x: Tensor, cache: KVCache) -> None:
+        """All layers on x (B, 1, D), in place."""
+
+    def run_attention(self, step: Any, layer: int, x: Tensor, cache: KVCache) -> None:
+        """The self-attention of one layer, in place."""
+
+    def run_feed_forward(self, step: Any, layer: int, x: Tensor) -> None:
+        """The feed-forward of one layer, in place."""
+
+
 POSITIONS = ("rope", "learned", "none")
-SHORT = 64  # keys up to which attention on a CPU is faster as plain matrix products
-
-
-@dataclass
-class KVCache:
-    """Keys and values of all layers, allocated once and filled from index 0.
-
-    Attributes:
-        keys: (layers, B, heads, C, D / heads).
-        values: like `keys`.
-        key_mask: (B, C) bool, False where a row's left padding lies.
-        length: filled positions, the same for every row.
-    """
-
-    keys: Tensor
-    values: Tensor
-    key_mask: Tensor
-    length: int = 0
-
-    @property
-    def capacity(self) -> int:
-        """C, positions the cache can hold."""
-        return self.keys.shape[3]
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer up to and including the new positions, which start at `length`.
-
-        Args:
-            layer: index of the layer.
-            keys: (B, heads, new, D / heads).
-            values: like `keys`.
-
-        Returns:
-            Two views (B, heads, length + new, D / heads).
-
-        Raises:
-            ValueError: if the new positions do not fit.
-        """
-        end = self.length + keys.shape[2]
-        if end > self.capacity:
-            raise ValueError(f"cache capacity must be at least {end}, got {self.capacity}")
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on.
-
-        Args:
-            length: positions to keep.
-
-        Raises:
-            ValueError: if more positions should be kept than there are.
-        """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"length must be in [0, {self.length}], got {length}")
-        self.length = length
-
-    def gather(self, rows: Tensor) -> KVCache:
-        """A cache with only the given rows, in their order.
-
-        Args:
-            rows: (B',) int64 indices.
-
-        Returns:
-            The new cache; this one is unchanged.
-        """
-        return KVCache(
-            self.keys.index_select(1, rows), self.values.index_select(1, rows), self.key_mask[rows], self.length
-        )
-
-
-class RotaryEmbedding(nn.Module):
-    """Rotation angles of positions (Su et al. 2021, arXiv:2104.09864); only differences of positions matter."""
-
-    inverse_period: Tensor
-
-    def __init__(self, head_width: int, base: float = 10000.0) -> None:
-        super().__init__()
-        if head_width % 2:
-            raise ValueError(f"width / heads must be even for rope, got {head_width}")
-        exponent = torch.arange(0, head_width, 2, dtype=torch.float64) / head_width
-        self.register_buffer("inverse_period", base**-exponent, persistent=False)
-
-    def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """Cosines and sines of positions (length,) or (B, length): (2, length or B, 1, length, head_width / 2)."""
-        angles = positions.to(self.inverse_period.dtype)[..., None] * self.inverse_period
-        angles = angles if positions.dim() == 1 else angles[:, None]  # the same for all heads
-        return torch.stack((angles.cos(), angles.sin())).to(dtype)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Queries or keys turned by their positions' angles, same shape.
-
-    Args:
-        x: (B, heads, length, head_width).
-        rotation: (2, …, length, head_width / 2) from `RotaryEmbedding`.
-
-    Returns:
-        The rotated tensor.
-    """
-    cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Values averaged by softmax(q k / sqrt(head_width)): (B, heads, length, head_width).
-
-    Args:
-        q: (B, heads, length, head_width).
-        k: (B, heads, keys, head_width).
-        v: like `k`.
-        mask: bool, broadcastable to (B, heads, length, keys), True where a query may look; None for all.
-        dropout: probability of dropping an attention weight.
-
-    Returns:
-        The averages.
-    """
-    if q.device.type != "cpu" or k.shape[2] > SHORT:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    # the fused kernel works row by row: over the few slots of many steps it is several times slower than this
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return F.dropout(scores.softmax(dim=-1), dropout) @ v
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"width must be a multiple of heads = {heads}, got {width}")
-        self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-
-    def forward(
-        self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache | None = None, layer: int = 0
-    ) -> Tensor:
-        """Attended values, (B, length, D).
-
-        Args:
-            x: (B, length, D).
-            mask: bool, broadcastable to (B, heads, length, keys), True where a query may look; None for all.
-            rotation: angles of these positions, or None.
-            cache: earlier keys and values; the new ones are written into it.
-            layer: this layer's index in the cache.
-
-        Returns:
-            The attended values.
-        """
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        if cache is not None:
-            k, v = cache.write(layer, k, v)
-        dropout = self.dropout if self.training else 0.0
-        attended = attend(q, k, v, mask, dropout)
-        return self.out(attended.transpose(1, 2).reshape(batch, length, width))
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a decoder's cross-attention reads: keys and values of every text token, layer and head.
-
-    Attributes:
-        keys: (layers, B, heads, U, head_width).
-        values: like `keys`.
-        mask: (B, U) bool, True where a token exists.
-    """
-
-    keys: Tensor
-    values: Tensor
-    mask: Tensor
-
-    def gather(self, rows: Tensor) -> Memory:
-        """The memory of the given rows, in their order."""
-        return Memory(self.keys.index_select(1, rows), self.values.index_select(1, rows), self.mask[rows])
-
-
-class CrossAttention(nn.Module):
-    """Attention to the text with few heads, so that a prior can guide each of them."""
-
-    def __init__(self, width: int, heads: int, head_width: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width, bias=False)
-        self.query = nn.Linear(width, heads * head_width, bias=False)
-        self.key_value = nn.Linear(width, 2 * heads * head_width, bias=False)
-        self.out = nn.Linear(heads * head_width, width, bias=False)
-
-    def project(self, memory: Tensor) -> Tensor:
-        """Keys and values of the encoded text (B, U, D), stacked: (2, B, heads, U, head_width)."""
-        projected = self.key_value(self.norm(memory))
-        return projected.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scores: list[Tensor] | None = None
-    ) -> Tensor:
-        """Attended values, (B, length, D).
-
-        Args:
-            x: (B, length, D).
-            keys: (B, heads, U, head_width).
-            values: (B, heads, U, head_width).
-            bias: (B, 1 or heads, 1 or length, U), the log prior; -inf where no token is.
-            scores: the logits (B, heads, length, U), prior included, are appended to it.
-
-        Returns:
-            The attended values.
-        """
-        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        bias = bias.expand(-1, self.heads, x.shape[1], -1)
-        if scores is None:
-            read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-        else:
-            scores.append((query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias)
-            read = scores[-1].softmax(dim=-1) @ values
-        return self.out(read.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    """Two linear maps around a GELU; the first is a convolution over time where `kernel_size` is above 1."""
+    """Two linear maps around a GELU; the first is a convolution over time where `kernel_size` is above 1.
+
+    Attributes:
+        approximate: "tanh", or "none" for the exact GELU that other people's weights may want.
+    """
+
+    approximate: str = "tanh"
 
     def __init__(self, width: int, dropout: float, kernel_size: int = 1) -> None:
         super().__init__()
@@ -258,7 +58,8 @@ class FeedForward(nn.Module):
         else:
             assert self.up is not None
             inner = self.up(x)
-        return self.dropout(self.down(F.gelu(inner, approximate="tanh")))
+        out: Tensor = self.down(F.gelu(inner, approximate=self.approximate))
+        return self.dropout(out) if self.training else out
 
 
 class Block(nn.Module):
@@ -308,6 +109,7 @@ class Transformer(nn.Module):
         self.heads, self.width = heads, width
         self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
+        self.native: Stack | None = None
         self.rotary = RotaryEmbedding(width // heads) if position == "rope" else None
         self._init_weights(layers)
 
@@ -364,23 +166,53 @@ class Transformer(nn.Module):
         Returns:
             The hidden states.
         """
-        if positions is None:
-            start = cache.length if cache is not None else 0
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
-        rotation = self.rotary(positions, x.dtype) if self.rotary is not None else None
+        rotation = None
+        if self.rotary is not None and positions is None:
+            rotation = self.rotary.at(cache.length if cache is not None else 0, x.shape[1], x.dtype)
+        elif self.rotary is not None and positions is not None:
+            rotation = self.rotary(positions, x.dtype)
         bias = None
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
+        if self.native is not None and cache is not None and x.shape[1] == 1:
+            return self.norm(self._native_step(self.native, x, mask, rotation, cache, memory, bias, scores))
         for layer, block in enumerate(self._typed_blocks()):
-            x = x + block.dropout(block.attention(block.attention_norm(x), mask, rotation, cache, layer))
+            attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer)
+            x = x + (block.dropout(attended) if self.training else attended)
             if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
                 read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
-                x = x + block.dropout(read)
+                x = x + (block.dropout(read) if self.training else read)
             x = x + block.feed_forward(block.feed_forward_norm(x), valid)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)
+
+
+    def _native_step(
+        self,
+        stack: Stack,
+        x: Tensor,
+        mask: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+    ) -> Tensor:
+        """One more position through the native kernel, with torch's cross-attention where there is one."""
+        x = x.clone()
+        step = stack.step(x, mask, rotation, cache)
+        if memory is None or bias is None:
+            stack.run(step, x, cache)
+        else:
+            for layer, block in enumerate(self._typed_blocks()):
+                stack.run_attention(step, layer, x, cache)
+                if block.cross is not None and block.cross_norm is not None:
+                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+                stack.run_feed_forward(step, layer, x)
+        cache.length += 1
+        return x
 
 
 def causal_mask(length: int, device: torch.device, start: int = 0) -> Tensor:

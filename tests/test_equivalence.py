@@ -13,7 +13,8 @@ from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.primary import PathPrior
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.transformer import attend, causal_mask
+from espnet_ext.attention import attend
+from espnet_ext.transformer import causal_mask
 
 
 def with_path(model, frames=24):

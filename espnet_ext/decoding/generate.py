@@ -15,6 +15,8 @@ from espnet_ext.decoding.base import DecodingStrategy, Filled
 from espnet_ext.primary import with_unconditional
 from espnet_ext.sampling import Sampler
 
+COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -148,16 +150,24 @@ def _steps(
     max_steps = model.layout.num_steps(limit)
     rows = _Rows(model.spec, model.layout, limit, min_frames)
     state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
-    codes = model.first_codes(conditions)
+    codes, alive = model.first_codes(conditions), torch.arange(batch, device=device)
     for _ in range(int(max_steps.max())):
         hidden = model.step(codes, state)
-        history = rows.history(sampler.options.repetition_window)
-        filled = strategy.decode_step(model.heads, hidden, sampler.for_step(rows.legal(), history))
-        codes = rows.commit(Filled(*(part[:batch] for part in filled)))
-        codes = torch.cat((codes, codes)) if guided else codes
+        legal, history = rows.legal(), rows.history(sampler.options.repetition_window)
+        legal = legal if len(legal) == 1 else legal[alive]
+        history = None if history is None else history[alive]
+        filled = strategy.decode_step(model.heads, hidden, sampler.for_step(legal, history))
+        codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
         yield rows
-        if bool(rows.finished.all()):
+        left = batch - int(rows.finished.sum())
+        if left == 0:
             break
+        if left <= COMPACT_BELOW * len(alive):
+            kept = (~rows.finished[alive]).nonzero()[:, 0]
+            pairs = torch.cat((kept, kept + len(alive))) if guided else kept
+            state.keep(pairs)
+            sampler, alive, codes = sampler.for_rows(pairs), alive[kept], codes[kept]
+        codes = torch.cat((codes, codes)) if guided else codes
 
 
 class _Rows:
@@ -203,15 +213,17 @@ class _Rows:
         enough = -(-frames // self.layout.stacking)
         return unstack_frames(torch.stack(self.steps[-enough:], dim=1), self.layout.stacking)[:, -frames:]
 
-    def commit(self, filled: Filled) -> Tensor:
+    def commit(self, some: Filled, alive: Tensor) -> Tensor:
         """Take a step's codes up to EOS or the limit; rows that are finished stay frozen at EOS.
 
         Args:
-            filled: codes, log-probabilities and passes of B rows.
+            some: codes, log-probabilities and passes of the rows that are still in the batch.
+            alive: (R,) int64, which ones of the B rows these are.
 
         Returns:
-            The codes to feed back, (B, M).
+            The codes to feed back, (R, M).
         """
+        filled = some if len(alive) == len(self.limit) else self._spread(some, alive)
         running, books = ~self.finished, self.spec.num_codebooks
         frames = self.layout.frames(len(self.steps), self.limit.device)  # (M,)
         first_book = frames[::books]
@@ -228,7 +240,17 @@ class _Rows:
         self.local_passes += filled.local_passes * running
         self.steps.append(filled.codes.masked_fill(~running[:, None], self.spec.eos_id))
         self.finished |= self._ended() & (len(self.steps) >= self.layout.num_steps(self.lengths))
-        return self.steps[-1]
+        return self.steps[-1] if filled is some else self.steps[-1][alive]
+
+    def _spread(self, some: Filled, alive: Tensor) -> Filled:
+        """The rows that are still in the batch among all; the others have EOS and no passes."""
+        codes = torch.full((len(self.limit), self.layout.slots), self.spec.eos_id, device=alive.device)
+        codes[alive] = some.codes
+        logprobs = torch.zeros(codes.shape, dtype=some.logprobs.dtype, device=alive.device)
+        logprobs[alive] = some.logprobs
+        passes = torch.zeros_like(self.local_passes)
+        passes[alive] = some.local_passes
+        return Filled(codes, logprobs, passes)
 
     def generation(self) -> Generation:
         codes = self.layout.to_frames(torch.stack(self.steps, dim=1))[:, : int(self.lengths.max())]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from espnet_ext.attention import KVCache
 from espnet_ext.local_transformer.base import LocalOutput, local_transformers
 from espnet_ext.local_transformer.slot_transformer import SlotTransformer
-from espnet_ext.transformer import KVCache, causal_mask
+from espnet_ext.transformer import causal_mask
 
 
 @local_transformers.register("ar")

@@ -61,6 +61,8 @@ class SlotHeads(nn.Module):
 
     def forward(self, x: Tensor, first_slot: int = 0) -> Tensor:
         """Logits (P, m, V) of x (P, m, width), whose slots start at `first_slot`."""
+        if x.shape[1] == 1:
+            return torch.addmm(self.bias[first_slot], x[:, 0], self.weight[first_slot])[:, None]
         last = first_slot + x.shape[1]
         return torch.einsum("pmd,mdv->pmv", x, self.weight[first_slot:last]) + self.bias[first_slot:last]
 

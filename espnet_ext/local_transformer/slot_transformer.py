@@ -30,6 +30,7 @@ class SlotTransformer(LocalTransformer):
 
     Attributes:
         bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
+        folded: (M * V, width) projected codes with their positions, see `fold`; None before.
 
     Reference:
         arXiv:2509.19592 §2, with shared tables and a head per slot; arXiv:2406.00976, with tables of its own and a
@@ -37,6 +38,7 @@ class SlotTransformer(LocalTransformer):
     """
 
     bidirectional: ClassVar[bool]
+    folded: Tensor | None
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class SlotTransformer(LocalTransformer):
         self.has_own_tables = embedding is None
         self.embedding = SlotEmbedding(slots, spec.vocab_size, width) if embedding is None else embedding
         self.input_projection = nn.Linear(primary_width, width)
+        self.register_buffer("folded", None, persistent=False)
         self.position = nn.Parameter(torch.empty(slots + self.bidirectional, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
         self.heads = SharedHead(width, spec.vocab_size) if shared_head else SlotHeads(slots, width, spec.vocab_size)
@@ -71,9 +74,22 @@ class SlotTransformer(LocalTransformer):
         Returns:
             (P, m + 1, width) from position 0, (P, m, width) from a later one.
         """
+        if self.folded is not None:
+            first = max(start - 1, 0)
+            x = nn.functional.embedding(codes + self.embedding.slot_offset.narrow(0, first, codes.shape[1]), self.folded)
+            return x if start else torch.cat(((self.input_projection(hidden) + self.position[0])[:, None], x), dim=1)
         x = self.embedding(codes, max(start - 1, 0))
         if self.has_own_tables:
             x = torch.cat((self.input_projection(hidden)[:, None], x), dim=1) if start == 0 else x
         else:
             x = self.input_projection(torch.cat((hidden[:, None], x), dim=1) if start == 0 else x)
         return x + self.position[start : start + x.shape[1]]
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Look codes up projected and with their positions from now on, for decoding: weights must not change."""
+        table = self.embedding.table.weight
+        projected = table.clone() if self.has_own_tables else self.input_projection(table)
+        read = len(self.position) - 1  # the code of the last slot is read by a bidirectional one only
+        projected.view(self.slots, -1, projected.shape[-1])[:read] += self.position[1:, None]
+        self.folded = projected

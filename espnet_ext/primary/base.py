@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.alignment import Alignment
+from espnet_ext.attention import KVCache, Memory
 from espnet_ext.registry import Registry
-from espnet_ext.transformer import KVCache, Memory, causal_mask
+from espnet_ext.transformer import causal_mask
 
 ConditionsT = TypeVar("ConditionsT")
 
@@ -86,6 +87,13 @@ class PrimaryState:
     def truncate(self, steps: int) -> None:
         """Forget every step from number `steps` on."""
         self.cache.truncate(self.start + steps)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
+        self.cache.keep(rows)
+        self.memory = None if self.memory is None else self.memory.gather(rows)
+        self.path = None if self.path is None else self.path[rows]
+        self.first_position = None if self.first_position is None else self.first_position[rows]
 
     def gather(self, rows: Tensor) -> PrimaryState:
         """The state of the given rows, in their order.

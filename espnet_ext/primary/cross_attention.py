@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.attention import Memory
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
 from espnet_ext.primary.attention_prior import Reading, attention_priors
 from espnet_ext.primary.base import Conditions, Primary, PrimaryOutput, PrimaryState, left_pad, primaries, visible_mask
-from espnet_ext.transformer import Memory, Transformer
+from espnet_ext.transformer import Transformer
 
 
 class TextEncoder(nn.Module):
@@ -123,7 +124,7 @@ class CrossAttentionPrimary(Primary):
         steps = int(max_steps.max())
         cache = self.decoder.new_cache(batch, width + steps)
         if width:
-            cache.key_mask[:, :width] = seen
+            cache.hide(seen)
             self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
         return PrimaryState(cache, memory, self.prior.start(reading, steps * self.stacking), start=width)
 
@@ -132,7 +133,7 @@ class CrossAttentionPrimary(Primary):
         assert memory is not None and path is not None
         frame = state.step * self.stacking
         prior = self.prior.step(path, frame, memory.mask).to(x.dtype)
-        mask = cache.key_mask[:, None, None, : cache.length + 1]
+        mask = cache.visible()
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
         if scores:

@@ -70,10 +70,11 @@ class PrefixPrimary(Primary):
                 f"got {self.position.num_embeddings}"
             )
 
-    def _add_positions(self, x: Tensor, start: int, padding: Tensor) -> Tensor:
+    def _add_positions(self, x: Tensor, start: int, padding: Tensor | None) -> Tensor:
         if self.position is None:
             return x
-        index = torch.arange(start, start + x.shape[1], device=x.device) - padding[:, None]
+        index = torch.arange(start, start + x.shape[1], device=x.device)
+        index = index if padding is None else index - padding[:, None]
         # outside lie only padding and rows that have ended
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
 
@@ -127,7 +128,7 @@ class PrefixPrimary(Primary):
         batch, width, _ = prefix.shape
         self._check_lengths(mask, max_steps)
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
-        cache.key_mask[:, :width] = mask
+        cache.hide(mask)
         if width:
             x = self._add_positions(prefix, 0, (~mask).sum(1))
             self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
@@ -148,9 +149,7 @@ class PrefixPrimary(Primary):
             The hidden vector.
         """
         cache = state.cache
-        padding = (~cache.key_mask).sum(1)
-        x = self._add_positions(x[:, None], cache.length, padding)
-        mask = cache.key_mask[:, None, None, : cache.length + 1]
+        x, mask = self._add_positions(x[:, None], cache.length, cache.padding), cache.visible()
         hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
         return hidden[:, 0]
 

@@ -1,0 +1,69 @@
+"""Serves the decoding of one implementation to the benchmark: a JSON line in, a JSON line out.
+
+A peer's script says how its model is built and run, and calls `serve`. It runs in the peer's own interpreter, so the
+packages of the peers never meet, and one process at a time works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Decode = Callable[[int, int], Any]  # (frames of context, frames to decode) → codes (B, frames, N), greedy or sampled
+
+
+def serve(build: Callable[[dict[str, Any]], tuple[Decode, dict[str, Any]]]) -> None:
+    """Answer requests until there are no more.
+
+    The first argument of the process holds the sizes as JSON. Requests: `{"context": c, "frames": f}` decodes, and is
+    answered with the seconds of process time and of wall time that the frames took, without those of the context;
+    `{"save": path, …}` also writes codes and weights.
+
+    Args:
+        build: sizes → the decoding function, and facts of the model ("parameters", "version", "weights").
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the peer prints is no answer
+    sizes = json.loads(sys.argv[1])
+    torch.set_num_threads(sizes["threads"])
+    torch.set_grad_enabled(False)
+    torch.manual_seed(0)
+    decode, facts = build(sizes)
+    weights = facts.pop("weights", {})
+    print(json.dumps({**facts, "parameters": facts.get("parameters")}), file=answers, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = _measure(decode, request, sizes)
+        if "save" in request:
+            codes = decode(request["context"], request["frames"])
+            torch.save({"codes": codes, "weights": weights, "sizes": sizes}, request["save"])
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def context_codes(batch: int, frames: int, books: int, size: int) -> torch.Tensor:
+    """Codes that stand in front, the same for every peer: (B, frames, N)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(size, (batch, frames, books), generator=generator)
+
+
+def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> dict[str, float]:
+    """Seconds of so many frames: those of a run with one frame more, less those of a run of one frame."""
+    short, long = (_time(decode, request["context"], frames, sizes) for frames in (1, 1 + request["frames"]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"cpu_seconds": long[0] - short[0], "wall_seconds": long[1] - short[1], "peak_mib": peak}
+
+
+def _time(decode: Decode, context: int, frames: int, sizes: dict[str, Any]) -> tuple[float, float]:
+    wait = torch.cuda.synchronize if sizes.get("device") == "cuda" else (lambda: None)
+    wait()
+    cpu, wall = time.process_time(), time.perf_counter()
+    decode(context, frames)
+    wait()
+    return time.process_time() - cpu, time.perf_counter() - wall

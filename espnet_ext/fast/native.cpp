@@ -1,0 +1,311 @@
+// One step of a pre-norm transformer on a CPU: what a step of decoding reads and multiplies, in one call.
+//
+// Compiled at first use by native.py. Vectors are those of GCC and Clang: the compiler makes AVX-512, AVX2, NEON or scalar
+// code of them, so there is no second, scalar version to keep equal.
+//
+// The products are bound by memory: a weight is read once, whatever the number of rows, and a tile of outputs shares
+// every load. Sums are float32 in a fixed order, so a row's result does not depend on its batch-mates or on the threads.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+// floats of a vector: what one register holds, because compilers take larger ones apart badly
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+typedef float Vec __attribute__((vector_size(4 * W), aligned(4)));
+typedef int32_t IntVec __attribute__((vector_size(4 * W), aligned(4)));
+typedef uint16_t HalfVec __attribute__((vector_size(2 * W), aligned(2)));
+typedef int8_t ByteVec __attribute__((vector_size(W), aligned(1)));
+
+enum Format { FLOAT32 = 0, BF16 = 1, INT8 = 2 };
+
+extern "C" {
+
+struct Linear {
+    const void* weight;  // (out, in), packed, out padded to a multiple of 8
+    const float* scale;  // (out,) for int8, else null
+    const float* bias;   // (out,) or null
+    int32_t out, in, format;
+};
+
+struct Layer {
+    const float *attention_norm, *attention_norm_bias;  // a bias may be null
+    const float *feed_forward_norm, *feed_forward_norm_bias;
+    Linear qkv, attention_out, up, down;
+};
+
+struct Step {
+    int32_t rows, width, heads, inner, length, capacity, exact_gelu, threads;
+    int64_t cache_row;    // floats from one row of the cache to the next
+    const uint8_t* mask;  // (rows, capacity), 0 where a row may not look, or null
+    const float* rotation;  // (rotation_rows, 2, head_width): cosines and signed sines, or null
+    int32_t rotation_rows;  // 1 or rows
+    float* scratch;         // rows * (4 * width + inner) + threads * capacity floats
+};
+}
+
+namespace {
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+
+// Compilers widen small integers badly on their own; where there are no instructions for it here, they do it.
+inline IntVec widen(const uint16_t* p) {
+#if defined(__AVX512F__)
+    return (IntVec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__AVX2__)
+    return (IntVec)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+#else
+    return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), IntVec);
+#endif
+}
+
+inline IntVec widen(const int8_t* p) {
+#if defined(__AVX512F__)
+    return (IntVec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+#elif defined(__AVX2__)
+    return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+#else
+    return __builtin_convertvector(*reinterpret_cast<const ByteVec*>(p), IntVec);
+#endif
+}
+
+inline Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
+    const IntVec bits = widen(p) << 16;
+    Vec out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+inline Vec load(const int8_t* p) { return __builtin_convertvector(widen(p), Vec); }
+
+inline float sum(Vec v) {
+    float s = 0;
+    for (int i = 0; i < W; i++) s += v[i];
+    return s;
+}
+
+inline float largest(Vec v) {
+    float m = v[0];
+    for (int i = 1; i < W; i++) m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+inline Vec splat(float x) { return Vec{} + x; }
+
+constexpr int GROUP = 4, CHUNK = 16;  // weights lie as (out / 4, in / 16, 4, 16): one stream, whatever is read at once
+
+// R outputs, from row `row` of group `group` on, of M rows of x; each is summed in the same order whatever R and M are.
+template <class T, int R, int M>
+inline void tile(const Linear& l, int group, int row, const float* x, float* y) {
+    constexpr int GROUPS = R > GROUP ? R / GROUP : 1, ROWS = R / GROUPS;
+    const int64_t group_size = int64_t(GROUP) * l.in;
+    const T* w = static_cast<const T*>(l.weight) + group * group_size + row * CHUNK;
+    Vec total[R][M] = {};
+    for (int i = 0; i < l.in; i += CHUNK, w += GROUP * CHUNK) {
+        for (int g = 0; g < GROUPS; g++)
+            for (size_t line = 0; line < GROUP * CHUNK * sizeof(T); line += 64)
+                __builtin_prefetch(reinterpret_cast<const char*>(w + g * group_size) + 1536 + line);
+        for (int j = 0; j < CHUNK; j += W)
+            for (int r = 0; r < R; r++) {
+                const Vec weights = load(w + (r / ROWS) * group_size + (r % ROWS) * CHUNK + j);
+                for (int m = 0; m < M; m++) total[r][m] += weights * load(x + int64_t(m) * l.in + i + j);
+            }
+    }
+    const int first = group * GROUP + row;
+    for (int r = 0; r < R && first + r < l.out; r++)
+        for (int m = 0; m < M; m++) {
+            const float s = sum(total[r][m]);
+            y[int64_t(m) * l.out + first + r] = (l.scale ? s * l.scale[first + r] : s) + (l.bias ? l.bias[first + r] : 0.0f);
+        }
+}
+
+// two groups, for all rows of x
+template <class T>
+void two_groups(const Linear& l, int group, int rows, const float* x, float* y) {
+    int m = 0;
+    for (; m + 4 <= rows; m += 4)
+        for (int row = 0; row < 2 * GROUP; row += 2)
+            tile<T, 2, 4>(l, group + row / GROUP, row % GROUP, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
+    for (; m + 2 <= rows; m += 2)
+        for (int g = 0; g < 2; g++) tile<T, GROUP, 2>(l, group + g, 0, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
+    for (; m < rows; m++) tile<T, 2 * GROUP, 1>(l, group, 0, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
+}
+
+template <class T>
+void multiply(const Linear& l, int rows, const float* x, float* y, int threads) {
+    const int pairs = (l.out + 2 * GROUP - 1) / (2 * GROUP);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int pair = 0; pair < pairs; pair++) two_groups<T>(l, 2 * pair, rows, x, y);
+}
+
+void linear(const Linear& l, int rows, const float* x, float* y, int threads) {
+    if (l.format == FLOAT32) multiply<float>(l, rows, x, y, threads);
+    else if (l.format == BF16) multiply<uint16_t>(l, rows, x, y, threads);
+    else multiply<int8_t>(l, rows, x, y, threads);
+}
+
+void layer_norm(const float* x, const float* scale, const float* bias, float* y, int width, int rows) {
+    for (int m = 0; m < rows; m++, x += width, y += width) {
+        double mean = 0, square = 0;
+        for (int i = 0; i < width; i++) mean += x[i];
+        mean /= width;
+        for (int i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+        const float inverse = float(1.0 / std::sqrt(square / width + 1e-5)), center = float(mean);
+        for (int i = 0; i < width; i++) y[i] = (x[i] - center) * inverse * scale[i] + (bias ? bias[i] : 0.0f);
+    }
+}
+
+// e^x to 2 units in the last place, 0 below -87: x = n log 2 + r, and a polynomial for e^r (Cephes' coefficients).
+inline Vec exponential(Vec x) {
+    const Vec least = splat(-87.0f), most = splat(88.0f);
+    const IntVec below = x < least;
+    x = x < least ? least : x;
+    x = x > most ? most : x;
+    const Vec scaled = x * 1.44269504088896341f;
+    const IntVec n = __builtin_convertvector(scaled + (scaled < Vec{} ? splat(-0.5f) : splat(0.5f)), IntVec);
+    const Vec whole = __builtin_convertvector(n, Vec);
+    const Vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const IntVec bits = (n + 127) << 23;
+    Vec power;
+    std::memcpy(&power, &bits, sizeof power);
+    return below ? Vec{} : p * power;
+}
+
+void gelu_tanh(float* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + W <= count; i += W) {
+        const Vec v = load(x + i);
+        const Vec u = 0.7978845608028654f * (v + 0.044715f * v * v * v);
+        *reinterpret_cast<Vec*>(x + i) = v / (1.0f + exponential(-2.0f * u));
+    }
+    for (; i < count; i++) x[i] *= 0.5f * (1.0f + std::tanh(0.7978845608028654f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
+}
+
+void gelu_exact(float* x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) x[i] *= 0.5f * (1.0f + std::erf(x[i] * 0.70710678118654752f));
+}
+
+inline float dot(const float* a, const float* b, int count) {
+    Vec total = {};
+    int i = 0;
+    for (; i + W <= count; i += W) total += load(a + i) * load(b + i);
+    float s = sum(total);
+    for (; i < count; i++) s += a[i] * b[i];
+    return s;
+}
+
+// softmax in place over keys; returns 1 / its sum
+float softmax(float* score, int keys) {
+    float most = -INFINITY;
+    int k = 0;
+    for (; k + W <= keys; k += W) {
+        const float m = largest(load(score + k));
+        most = m > most ? m : most;
+    }
+    for (; k < keys; k++) most = score[k] > most ? score[k] : most;
+    Vec total = {};
+    for (k = 0; k + W <= keys; k += W) {
+        const Vec e = exponential(load(score + k) - most);
+        *reinterpret_cast<Vec*>(score + k) = e;
+        total += e;
+    }
+    float s = sum(total);
+    for (; k < keys; k++) s += score[k] = std::exp(score[k] - most);
+    return 1.0f / s;
+}
+
+void rotate(float* x, const float* cosines, const float* sines, int width, float* scratch) {
+    const int half = width / 2;
+    for (int i = 0; i < half; i++) {
+        scratch[i] = x[i] * cosines[i] + x[i + half] * sines[i];
+        scratch[i + half] = x[i + half] * cosines[i + half] + x[i] * sines[i + half];
+    }
+    std::memcpy(x, scratch, width * sizeof(float));
+}
+
+// the query of one row and head over the keys so far, the new one included
+void attend_head(const Step& s, int row, const float* q, const float* keys, const float* values, float* read, float* score) {
+    const int width = s.width / s.heads, count = s.length + 1;
+    const uint8_t* mask = s.mask ? s.mask + int64_t(row) * s.capacity : nullptr;
+    const float scale = 1.0f / std::sqrt(float(width));
+    for (int k = 0; k < count; k++) {
+        const bool seen = !mask || mask[k];
+        score[k] = seen ? dot(q, keys + int64_t(k) * width, width) * scale : -INFINITY;
+    }
+    const float inverse = softmax(score, count);
+    std::memset(read, 0, width * sizeof(float));
+    for (int k = 0; k < count; k++) {
+        const float weight = score[k] * inverse;
+        const float* v = values + int64_t(k) * width;
+        for (int i = 0; i < width; i++) read[i] += weight * v[i];
+    }
+}
+
+void attention(const Step& s, const Layer& layer, float* x, float* keys, float* values) {
+    const int head_width = s.width / s.heads;
+    float *normed = s.scratch, *qkv = normed + int64_t(s.rows) * s.width, *scores = qkv + int64_t(s.rows) * (3 * s.width + s.inner);
+    layer_norm(x, layer.attention_norm, layer.attention_norm_bias, normed, s.width, s.rows);
+    linear(layer.qkv, s.rows, normed, qkv, s.threads);
+    for (int job = 0; job < s.rows * s.heads; job++) {
+        const int row = job / s.heads, head = job % s.heads;
+        float *q = qkv + int64_t(row) * 3 * s.width + head * head_width, *k = q + s.width;
+        const int64_t place = row * s.cache_row + int64_t(head) * s.capacity * head_width;
+        if (s.rotation) {
+            const float* turn = s.rotation + (s.rotation_rows > 1 ? int64_t(row) * 2 * head_width : 0);
+            rotate(q, turn, turn + head_width, head_width, scores);
+            rotate(k, turn, turn + head_width, head_width, scores);
+        }
+        std::memcpy(keys + place + int64_t(s.length) * head_width, k, head_width * sizeof(float));
+        std::memcpy(values + place + int64_t(s.length) * head_width, k + s.width, head_width * sizeof(float));
+        attend_head(s, row, q, keys + place, values + place, normed + int64_t(row) * s.width + head * head_width, scores);
+    }
+    linear(layer.attention_out, s.rows, normed, qkv, s.threads);
+    for (int64_t i = 0; i < int64_t(s.rows) * s.width; i++) x[i] += qkv[i];
+}
+
+void feed_forward(const Step& s, const Layer& layer, float* x) {
+    float *normed = s.scratch, *inner = normed + int64_t(s.rows) * s.width;
+    layer_norm(x, layer.feed_forward_norm, layer.feed_forward_norm_bias, normed, s.width, s.rows);
+    linear(layer.up, s.rows, normed, inner, s.threads);
+    if (s.exact_gelu) gelu_exact(inner, int64_t(s.rows) * s.inner);
+    else gelu_tanh(inner, int64_t(s.rows) * s.inner);
+    linear(layer.down, s.rows, inner, normed, s.threads);
+    for (int64_t i = 0; i < int64_t(s.rows) * s.width; i++) x[i] += normed[i];
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t sizes(int32_t what) { return what == 0 ? sizeof(Linear) : what == 1 ? sizeof(Layer) : sizeof(Step); }
+
+void apply_linear(const Linear* l, int32_t rows, const float* x, float* y, int32_t threads) { linear(*l, rows, x, y, threads); }
+
+// x (rows, width) in place; keys and values of the layers lie `cache_layer` floats apart
+void run_layers(const Step* s, const Layer* layers, int32_t count, float* x, float* keys, float* values, int64_t cache_layer) {
+    for (int32_t l = 0; l < count; l++) {
+        attention(*s, layers[l], x, keys + l * cache_layer, values + l * cache_layer);
+        feed_forward(*s, layers[l], x);
+    }
+}
+
+void run_attention(const Step* s, const Layer* layer, float* x, float* keys, float* values) { attention(*s, *layer, x, keys, values); }
+
+void run_feed_forward(const Step* s, const Layer* layer, float* x) { feed_forward(*s, *layer, x); }
+}

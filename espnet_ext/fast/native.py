@@ -1,0 +1,241 @@
+"""The optional native kernel: whole transformer steps on a CPU, compiled at first use from `native.cpp`.
+
+Nothing is compiled unless somebody asks for it. Tensors are handed over as addresses, so they must be contiguous float32;
+`NativeStack` and `NativeLinear` keep alive what they pass on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from espnet_ext.attention import KVCache
+from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
+from espnet_ext.transformer import Block, Transformer
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+GROUP, CHUNK = 4, 16  # as in native.cpp
+FORMATS = {"float32": 0, "bf16": 1, "int8": 2}
+
+Address = ctypes.c_void_p
+
+
+class _Linear(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        ("weight", Address), ("scale", Address), ("bias", Address),
+        ("out", ctypes.c_int32), ("in", ctypes.c_int32), ("format", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        ("attention_norm", Address), ("attention_norm_bias", Address),
+        ("feed_forward_norm", Address), ("feed_forward_norm_bias", Address),
+        ("qkv", _Linear), ("attention_out", _Linear), ("up", _Linear), ("down", _Linear),
+    ]  # fmt: skip
+
+
+class _Step(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        *((name, ctypes.c_int32) for name in ("rows", "width", "heads", "inner", "length", "capacity", "exact_gelu", "threads")),
+        ("cache_row", ctypes.c_int64), ("mask", Address), ("rotation", Address),
+        ("rotation_rows", ctypes.c_int32), ("scratch", Address),
+    ]  # fmt: skip
+
+
+class NativeUnavailable(RuntimeError):
+    """There is no compiler, or it failed; the message says what it said."""
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler: that of the environment variable CXX, or g++, or clang++."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@functools.lru_cache(maxsize=1)
+def library() -> Any:
+    """The compiled kernel, from the user's cache or compiled now.
+
+    Returns:
+        The library.
+
+    Raises:
+        NativeUnavailable: if it cannot be compiled.
+    """
+    path = compiler()
+    if path is None:
+        raise NativeUnavailable("a C++ compiler must be on the PATH, or named by CXX: found none")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espnet_ext"
+    threads = ("-fopenmp",) if platform.system() == "Linux" else ()
+    # what the machine is decides what -march=native means
+    machine = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0] if platform.system() == "Linux" else ""
+    model = [line for line in machine.splitlines() if line.startswith(("model name", "flags", "Features"))]
+    text = "\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, *threads, path, platform.platform(), *model))
+    binary = cache / f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    if not binary.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = binary.with_suffix(f".{os.getpid()}.tmp")
+        command = [path, *FLAGS, *threads, str(SOURCE), "-o", str(temporary)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NativeUnavailable(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        temporary.replace(binary)
+    loaded = ctypes.CDLL(str(binary))
+    loaded.sizes.restype = ctypes.c_int64
+    for number, kind in enumerate((_Linear, _Layer, _Step)):
+        assert loaded.sizes(number) == ctypes.sizeof(kind), f"{kind.__name__} differs between native.py and native.cpp"
+    return loaded
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """Weights (out, in) as the kernel reads them: (out / 4, in / 16, 4, 16), out padded with zeros."""
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[0] % (2 * GROUP)))
+    return padded.view(-1, GROUP, weight.shape[1] // CHUNK, CHUNK).transpose(1, 2).contiguous()
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+class NativeLinear(LinearBackend):
+    """The kernel's product alone."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        if self.in_features % CHUNK:
+            raise ValueError(f"native must be false for maps of no multiple of {CHUNK} inputs, got {self.in_features}")
+        self._scale: Tensor | None = None
+        weight = weight.detach()
+        if self.precision == "bf16":
+            weight = weight.to(torch.bfloat16)
+        elif self.precision == "int8":
+            weight, self._scale = rows_as_int8(weight)
+        self._weight = _packed(weight)
+        self._bias = None if bias is None else bias.detach().contiguous()
+        self.weight_bytes = self._weight.numel() * self._weight.element_size()
+        self.struct = _Linear(
+            _address(self._weight), _address(self._scale), _address(self._bias), self.out_features, self.in_features,
+            FORMATS[self.precision],
+        )  # fmt: skip
+        self._library = library()
+
+    @classmethod
+    def is_available(cls) -> bool:  # noqa: D102 (inherited)
+        return compiler() is not None
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (inherited)
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], self.out_features)
+        rows = x.numel() // self.in_features
+        self._library.apply_linear(
+            ctypes.byref(self.struct), rows, Address(x.data_ptr()), Address(out.data_ptr()), torch.get_num_threads()
+        )
+        return out
+
+
+@linear_backends.register("native_float32")
+class NativeFloat32(NativeLinear):
+    """Float32 weights."""
+
+    precision = "float32"
+
+
+@linear_backends.register("native_bf16")
+class NativeBF16(NativeLinear):
+    """Bfloat16 weights, float32 activations and sums."""
+
+    precision = "bf16"
+
+
+@linear_backends.register("native_int8")
+class NativeInt8(NativeLinear):
+    """Int8 weights with one scale per row, float32 activations and sums."""
+
+    precision = "int8"
+
+
+class NativeStack:
+    """A transformer's step in one call; its linear maps must be `NativeLinear`.
+
+    Args:
+        transformer: whose step it is. One with cross-attention takes two calls per layer, with the cross-attention of
+            the transformer itself in between.
+    """
+
+    def __init__(self, transformer: Transformer) -> None:
+        self._library = library()
+        self.blocks = [block for block in transformer.blocks if isinstance(block, Block)]
+        self.width, self.heads = transformer.width, transformer.heads
+        first = self.blocks[0].feed_forward
+        self.exact_gelu, self.inner = int(first.approximate == "none"), 4 * self.width
+        self._layers = (_Layer * len(self.blocks))(*(_layer(block) for block in self.blocks))
+        self._scratch = torch.empty(0)
+
+    def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> _Step:
+        """What every call of this step is given.
+
+        Args:
+            x: (B, 1, D) float32.
+            mask: (B, 1, 1, length + 1) bool, or None.
+            rotation: (2, 1, head_width) or (2, B, 1, 1, head_width), or None.
+            cache: with room for one more position.
+
+        Returns:
+            The C structure; it borrows mask, rotation and scratch, which it keeps as attributes.
+
+        Raises:
+            ValueError: if the cache is full.
+        """
+        rows = len(x)
+        if cache.length >= cache.capacity:
+            raise ValueError(f"cache capacity must be at least {cache.length + 1}, got {cache.capacity}")
+        needed = rows * (4 * self.width + self.inner) + max(cache.capacity, self.width)
+        if self._scratch.numel() < needed:
+            self._scratch = torch.empty(needed)
+        turn = None if rotation is None else rotation.reshape(2, -1, rotation.shape[-1]).transpose(0, 1).contiguous()
+        step = _Step(
+            rows, self.width, self.heads, self.inner, cache.length, cache.capacity, self.exact_gelu,
+            torch.get_num_threads(), cache.keys.stride(1), None if mask is None else cache.key_mask.data_ptr(),
+            _address(turn), 0 if turn is None else len(turn), self._scratch.data_ptr(),
+        )  # fmt: skip
+        step.borrowed = (turn, cache)
+        return step
+
+    def run(self, step: _Step, x: Tensor, cache: KVCache) -> None:
+        """All layers on x (B, 1, D), in place."""
+        self._library.run_layers(
+            ctypes.byref(step), self._layers, len(self.blocks), Address(x.data_ptr()), Address(cache.keys.data_ptr()),
+            Address(cache.values.data_ptr()), ctypes.c_int64(cache.keys.stride(0)),
+        )  # fmt: skip
+
+    def run_attention(self, step: _Step, layer: int, x: Tensor, cache: KVCache) -> None:
+        """The self-attention of one layer on x (B, 1, D), in place."""
+        keys, values = cache.keys[layer], cache.values[layer]
+        self._library.run_attention(
+            ctypes.byref(step), ctypes.byref(self._layers[layer]), Address(x.data_ptr()), Address(keys.data_ptr()),
+            Address(values.data_ptr()),
+        )  # fmt: skip
+
+    def run_feed_forward(self, step: _Step, layer: int, x: Tensor) -> None:
+        """The feed-forward of one layer on x (B, 1, D), in place."""
+        self._library.run_feed_forward(ctypes.byref(step), ctypes.byref(self._layers[layer]), Address(x.data_ptr()))
+
+
+def _layer(block: Block) -> _Layer:
+    maps = (block.attention.qkv, block.attention.out, block.feed_forward.up, block.feed_forward.down)
+    norms = (block.attention_norm, block.feed_forward_norm)
+    structs = [part.struct for part in maps if isinstance(part, NativeLinear)]
+    assert len(structs) == len(maps), "the linear maps must be packed first"
+    return _Layer(*(_address(part) for norm in norms for part in (norm.weight, norm.bias)), *structs)
