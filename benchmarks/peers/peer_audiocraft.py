@@ -19,7 +19,9 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     """The model, and its own `generate`."""
     # it loads all that it can do; what its language model does not need may be missing or linked against CUDA
     for name in ("torchaudio", "torchaudio.transforms", "torchaudio.functional", "xformers", "xformers.ops", "av", "julius"):
-        sys.modules.setdefault(name, MagicMock(__spec__=ModuleSpec(name, None)))
+        sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None))
+    sys.modules["xformers"].ops = sys.modules["xformers.ops"]
+    sys.modules["xformers.ops"].unbind = torch.unbind
     lm = importlib.import_module("audiocraft.models.lm")
     patterns = importlib.import_module("audiocraft.modules.codebooks_patterns")
     conditioners = importlib.import_module("audiocraft.modules.conditioners")

@@ -1,6 +1,7 @@
 """The fast path of decoding; the model as it was trained is its oracle."""
 
 from espnet_ext.fast.accelerate import Acceleration, accelerate
-from espnet_ext.fast.linear import PRECISIONS, LinearBackend, linear_backends
+from espnet_ext.fast.linear import LinearBackend, linear_backends
+from espnet_ext.fast.options import PRECISIONS, FastOptions
 
-__all__ = ["PRECISIONS", "Acceleration", "LinearBackend", "accelerate", "linear_backends"]
+__all__ = ["PRECISIONS", "Acceleration", "FastOptions", "LinearBackend", "accelerate", "linear_backends"]

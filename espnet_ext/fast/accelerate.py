@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.fast.calibrate import Calibration
 from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
-from espnet_ext.fast.native import NativeStack, library
+from espnet_ext.fast.compiled import compile_step
+from espnet_ext.fast.native import NativeStack, NativeUnavailable, library
+from espnet_ext.fast.options import FastOptions
 from espnet_ext.local_transformer import ParallelHeads, SlotHeads
 from espnet_ext.local_transformer.slot_transformer import SlotTransformer
 from espnet_ext.transformer import Transformer
@@ -26,11 +29,13 @@ class Acceleration:
         backends: (out, in) of a map as text → name of its backend.
         calibration_ms: time that choosing took.
         weight_bytes: of all packed maps.
+        bytes_per_weight: their mean.
     """
 
     backends: dict[str, str]
     calibration_ms: float
     weight_bytes: int
+    bytes_per_weight: float
 
 
 class PackedSlotHeads(nn.Module):
@@ -48,63 +53,76 @@ class PackedSlotHeads(nn.Module):
         return torch.cat([self._heads[first_slot + m](x[:, m : m + 1]) for m in range(x.shape[1])], dim=1)
 
 
-def accelerate(
-    model: CoreLM,
-    precision: str = "auto",
-    exact: bool = False,
-    rows: int = 1,
-    native: bool = False,
-    budget_ms: float = 100.0,
-) -> Acceleration:
+def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: float = 100.0) -> Acceleration:
     """Make a model decode faster, in place: it cannot be trained or saved any more.
 
-    Code tables are folded with the projection and the positions of the local transformers; the linear maps of the
-    primary and the local transformers and of the heads are packed, each for the fastest backend of the precision. The
-    model as it was is the oracle: with float32 weights its greedy codes stay the same.
+    Code tables are folded with the projection and the positions of the local transformers; on a CPU the linear maps of
+    the primary and the local transformers and of the heads are packed, each for the fastest backend of the precision.
+    The model as it was is the oracle: with float32 weights its greedy codes stay the same. Encoders, which run once per
+    utterance, stay as they are.
 
     Args:
-        model: in eval mode, on the CPU, in float32.
-        precision: of weights, one of `fast.PRECISIONS`, or "auto" for whatever is fastest.
-        exact: keep to float32, whatever is faster.
+        model: in eval mode, in float32.
+        options: what may be done.
         rows: the batch it will decode, twice as many with guidance.
-        native: run the steps of the transformers in the native kernel, compiled at first use; for batches of up to
-            `NATIVE_ROWS` rows, above which torch's products are faster.
         budget_ms: time for choosing.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: if the precision is unknown, not exact, or not possible here.
+        ValueError: if the precision is not possible here.
     """
-    if exact and precision not in ("float32", "auto"):
-        raise ValueError(f"precision must be float32 or auto with exact, got {precision!r}")
-    native = native and rows <= NATIVE_ROWS
-    if native:
-        library()
-    calibration = Calibration(backends_of("float32" if exact else precision, native), rows, budget_ms)
-    packer = _Packer(calibration)
-    for transformer in _primary_transformers(model):
-        packer.pack_all(transformer, from_memory=True)
     for head in model.heads.values():
-        if isinstance(head, ParallelHeads):
-            packer.pack_all(head, from_memory=True)
-        elif isinstance(head, SlotTransformer):
+        if isinstance(head, SlotTransformer):
             head.fold()
-            packer.pack_all(head, from_memory=False)
-            if isinstance(head.heads, SlotHeads):
-                head.heads = packer.slot_heads(head.heads)  # type: ignore[assignment]  # the same interface
-    if native:
-        local = [head.transformer for head in model.heads.values() if isinstance(head, SlotTransformer)]
-        for transformer in _primary_transformers(model) + local:
+    if next(model.parameters()).is_cuda:
+        return _on_gpu(model, options)
+    native = options.native and rows <= NATIVE_ROWS and _is_there()
+    calibration = Calibration(backends_of("float32" if options.exact else options.precision, native), rows, budget_ms)
+    packer = _Packer(calibration)
+    for transformer in _step_transformers(model):
+        packer.pack_all(transformer, from_memory=True)
+    for head in (*model.heads.values(), *getattr(model, "unit_heads", {}).values()):
+        # a local transformer's weights are read for every slot, and stay in the cache
+        packer.pack_all(head, from_memory=isinstance(head, ParallelHeads))
+        if isinstance(head, SlotTransformer) and isinstance(head.heads, SlotHeads):
+            head.heads = packer.slot_heads(head.heads)  # type: ignore[assignment]  # the same interface
+    local = [head.transformer for head in model.heads.values() if isinstance(head, SlotTransformer)]
+    for transformer in _step_transformers(model) + local:
+        if native:
             transformer.native = NativeStack(transformer)
-    unit_heads = getattr(model, "unit_heads", None)
-    if unit_heads is not None:
-        packer.pack_all(unit_heads, from_memory=True)
-    return Acceleration(packer.backends, calibration.seconds * 1000, packer.weight_bytes)
+        elif options.compile:
+            compile_step(transformer)
+    return Acceleration(
+        packer.backends, calibration.seconds * 1000, packer.weight_bytes, packer.weight_bytes / max(packer.weights, 1)
+    )
 
 
-def _primary_transformers(model: CoreLM) -> list[Transformer]:
+def _is_there() -> bool:
+    try:
+        library()
+    except NativeUnavailable as error:
+        logging.warning("native: going on with torch's products: %s", error)
+        return False
+    return True
+
+
+def _on_gpu(model: CoreLM, options: FastOptions) -> Acceleration:
+    if options.precision in ("fp16", "int8"):
+        raise ValueError(f"precision must be one of ['float32', 'bf16', 'auto'] on a GPU, got {options.precision!r}")
+    half = options.precision != "float32" and not options.exact
+    if half:
+        model.to(torch.bfloat16)
+    transformers = _step_transformers(model)
+    transformers += [head.transformer for head in model.heads.values() if isinstance(head, SlotTransformer)]
+    for transformer in transformers if options.compile else []:
+        compile_step(transformer)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return Acceleration({"all": "bf16" if half else "float32"}, 0.0, weights * (2 if half else 4), 2.0 if half else 4.0)
+
+
+def _step_transformers(model: CoreLM) -> list[Transformer]:
     """Those that run once per step; encoders run once per utterance and stay as they are."""
     primary = getattr(model, "primary")  # noqa: B009 (of every core LM, but not of the base class)
     return [part for name in ("decoder", "transformer") if isinstance(part := getattr(primary, name, None), Transformer)]
@@ -114,13 +132,14 @@ class _Packer:
     def __init__(self, calibration: Calibration) -> None:
         self.calibration = calibration
         self.backends: dict[str, str] = {}
-        self.weight_bytes = 0
+        self.weight_bytes = self.weights = 0
 
     def pack(self, weight: Tensor, bias: Tensor | None, from_memory: bool) -> LinearBackend:
         name = self.calibration.choose(*weight.shape, from_memory)
         self.backends[f"{weight.shape[0]} x {weight.shape[1]}"] = name
         packed = linear_backends[name](weight, bias)
         self.weight_bytes += packed.weight_bytes
+        self.weights += weight.numel()
         return packed
 
     def pack_all(self, module: nn.Module, from_memory: bool) -> None:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.fast.options import CHOICES, PRECISIONS
+from espnet_ext.options import check_choice
 from espnet_ext.registry import Registry
-
-PRECISIONS = ("float32", "fp16", "bf16", "int8")  # of weights; sums and everything else are float32
 
 
 class LinearBackend(nn.Module, ABC):
@@ -197,8 +197,7 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
     Raises:
         ValueError: if the precision is unknown, or nothing runs it here.
     """
-    if precision not in (*PRECISIONS, "auto"):
-        raise ValueError(f"precision must be one of {[*PRECISIONS, 'auto']}, got {precision!r}")
+    check_choice("precision", precision, CHOICES)
     names = [
         name
         for name in linear_backends
@@ -207,6 +206,7 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
         and linear_backends[name].is_available()
     ]
     if not names:
-        possible = sorted({linear_backends[name].precision for name in linear_backends} - {precision})
+        runs = {linear_backends[name].precision for name in linear_backends if linear_backends[name].is_available()}
+        possible = [name for name in PRECISIONS if name in runs]
         raise ValueError(f"precision must be one of {possible} on this processor, got {precision!r}")
     return names

@@ -1,7 +1,7 @@
 """Serves the decoding of one implementation to the benchmark: a JSON line in, a JSON line out.
 
-A peer's script says how its model is built and run, and calls `serve`. It runs in the peer's own interpreter, so the
-packages of the peers never meet, and one process at a time works.
+A script says how its model is built and run, and calls `serve`. A peer's script runs in the peer's own interpreter, so
+packages never meet, and finds this file by its folder: it imports nothing but torch.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def serve(build: Callable[[dict[str, Any]], tuple[Decode, dict[str, Any]]]) -> N
 
     The first argument of the process holds the sizes as JSON. Requests: `{"context": c, "frames": f}` decodes, and is
     answered with the seconds of process time and of wall time that the frames took, without those of the context;
-    `{"save": path, …}` also writes codes and weights.
+    with `"save": path` codes and weights are written as well, with `"details": true` the answer has those too.
 
     Args:
-        build: sizes → the decoding function, and facts of the model ("parameters", "version", "weights").
+        build: sizes → the decoding function, and facts of the model: "parameters", "version", and maybe "weights" and
+            "details", a function of the request.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the peer prints is no answer
@@ -37,10 +38,11 @@ def serve(build: Callable[[dict[str, Any]], tuple[Decode, dict[str, Any]]]) -> N
     torch.manual_seed(0)
     decode, facts = build(sizes)
     weights = facts.pop("weights", {})
-    print(json.dumps({**facts, "parameters": facts.get("parameters")}), file=answers, flush=True)
+    print(json.dumps({name: value for name, value in facts.items() if name != "details"}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        answer = _measure(decode, request, sizes)
+        details = facts["details"](request) if "details" in request else {}
+        answer = {**_measure(decode, request, sizes), **details}
         if "save" in request:
             codes = decode(request["context"], request["frames"])
             torch.save({"codes": codes, "weights": weights, "sizes": sizes}, request["save"])
@@ -55,8 +57,11 @@ def context_codes(batch: int, frames: int, books: int, size: int) -> torch.Tenso
 
 def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> dict[str, float]:
     """Seconds of so many frames: those of a run with one frame more, less those of a run of one frame."""
-    short, long = (_time(decode, request["context"], frames, sizes) for frames in (1, 1 + request["frames"]))
+    first = sizes.get("first_frames", 1)
+    short, long = (_time(decode, request["context"], frames, sizes) for frames in (first, first + request["frames"]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if sizes.get("device") == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
     return {"cpu_seconds": long[0] - short[0], "wall_seconds": long[1] - short[1], "peak_mib": peak}
 
 

@@ -1,0 +1,199 @@
+"""Our side of the benchmark: a model of the asked sizes with random weights, served to it in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_ext.benchmark.worker import Decode, context_codes, serve
+from espnet_ext.codec import EncodecCodec
+from espnet_ext.codes import CodecSpec
+from espnet_ext.core_lm import TextCoreLM
+from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
+from espnet_ext.fast import FastOptions, accelerate
+from espnet_ext.primary import Conditions, Primary
+from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.transformer import Transformer
+
+FRAME_RATE_HZ = 75.0  # EnCodec's
+LOCALS = {"local_maskgit": "maskgit", "local_maskgit_adaptive": "maskgit"}  # the others use the autoregressive one
+
+
+def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
+    """The model, made fast as the cell says, its decoding, and its facts."""
+    strategy = build_strategy(sizes["strategy"], **sizes.get("strategy_conf", {}))
+    model = random_model(sizes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    device = sizes["device"]
+    model = model.to(device)
+    facts: dict[str, Any] = {"parameters": parameters, "version": "espnet_ext", **step_cost(model, sizes)}
+    if sizes["precision"] != "reference":
+        options = FastOptions(sizes["precision"], native=sizes["native"], compile=sizes["compile"])
+        done = accelerate(model, options, rows=sizes["batch"])
+        facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
+        facts["bytes_per_step"] *= done.bytes_per_weight / 4
+    bench = _Bench(model, strategy, sizes)
+    facts["details"] = bench.details
+    return bench.part("local" if sizes.get("part") == "local" else "all"), facts
+
+
+def random_model(sizes: dict[str, Any]) -> TextCoreLM:
+    """A decoder-only model of the asked sizes, in eval mode; the local transformer is the one the strategy needs."""
+    spec = CodecSpec(sizes["codebooks"], sizes["codebook_size"], FRAME_RATE_HZ, 16000)
+    local = LOCALS.get(sizes["strategy"], "ar")
+    conf = {"width": sizes["local_width"], "layers": sizes["local_layers"], "heads": sizes["local_heads"]}
+    primary = {"width": sizes["width"], "layers": sizes["layers"], "heads": sizes["heads"], "dropout": 0.0}
+    return TextCoreLM(
+        spec, 32, "prefix", primary, local, conf, frame_stacking_factor=sizes["s"], conditioning_dropout=0.1
+    ).eval()  # fmt: skip
+
+
+def step_cost(model: TextCoreLM, sizes: dict[str, Any]) -> dict[str, float]:
+    """What a step at least has to read and to multiply, with float32 weights: bytes and operations.
+
+    Every weight is read once per step, however often it is used: what is used again comes from a cache.
+    """
+    slots, rows = model.slots, sizes["batch"]
+    primary: Primary = model.primary
+    big = sum(p.numel() for part in primary.modules() if isinstance(part, Transformer) for p in part.parameters())
+    head = model.heads["parallel" if sizes["strategy"] == "parallel" else LOCALS.get(sizes["strategy"], "ar")]
+    small = sum(p.numel() for name, p in head.named_parameters() if "embedding" not in name)
+    per_slot = model.slots if sizes["strategy"] not in ("parallel",) else 1
+    heads = sum(p.numel() for name, p in head.named_parameters() if name.startswith("heads"))
+    return {
+        "bytes_per_step": 4.0 * (big + small),
+        "flops_per_step": 2.0 * rows * (big + (small - heads) * per_slot * (slots > 0) + heads),
+    }
+
+
+@dataclass
+class _Clock:
+    """Seconds by part."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        yield
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
+
+
+class _TimedModel:
+    """A model whose steps are timed."""
+
+    def __init__(self, model: TextCoreLM, clock: _Clock) -> None:
+        self._model, self._clock = model, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def step(self, codes: Tensor, state: Any) -> Tensor:
+        with self._clock.part("primary"):
+            return self._model.step(codes, state)
+
+
+@dataclass(frozen=True)
+class _TimedSampler(Sampler):
+    """A sampler whose distributions, draws and noise are timed."""
+
+    clock: _Clock = field(default_factory=_Clock)
+
+    def distribution(self, logits: Tensor, first_slot: int = 0) -> tuple[Tensor, Tensor]:
+        with self.clock.part("sampling"):
+            return super().distribution(logits, first_slot)
+
+    def categorical(self, probs: Tensor, first_slot: int = 0) -> Tensor:
+        with self.clock.part("sampling"):
+            return super().categorical(probs, first_slot)
+
+    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:
+        with self.clock.part("sampling"):
+            return super().with_fixed_noise(slots, vocab_size, device)
+
+
+class _Bench:
+    """One cell's model, with everything that is measured of it."""
+
+    def __init__(self, model: TextCoreLM, strategy: DecodingStrategy, sizes: dict[str, Any]) -> None:
+        self.model, self.strategy, self.sizes = model, strategy, sizes
+        self.sampling = SamplingOptions(temperature=0.0 if sizes["top_k"] == 1 else 1.0, top_k=sizes["top_k"])
+
+    def part(self, name: str) -> Decode:
+        return self.decode if name == "all" else self.local_only
+
+    def _request(self, context: int) -> Conditions:
+        batch, device = self.sizes["batch"], self.sizes["device"]
+        prompt = context_codes(1, context, self.model.spec.num_codebooks, self.model.spec.codebook_size)
+        rows = prompt.to(device).expand(batch, -1, -1)
+        lengths = torch.full((batch,), context, device=device)
+        text = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        return self.model.conditions(text, torch.ones_like(lengths), rows, lengths)
+
+    def _sampler(self) -> Sampler:
+        return Sampler(self.sampling, row_generators(0, [str(row) for row in range(self.sizes["batch"])]))
+
+    def decode(self, context: int, frames: int) -> Generation:
+        """So many frames; none of them can be the last."""
+        return generate(self.model, self._request(context), self.strategy, self._sampler(), frames, frames)
+
+    def local_only(self, context: int, frames: int) -> None:
+        """The strategy alone, for the steps of so many frames."""
+        dtype = next(self.model.embedding.parameters()).dtype
+        hidden = torch.randn(self.sizes["batch"], self.model.primary.width, device=self.sizes["device"], dtype=dtype)
+        spec = self.model.spec
+        legal = torch.ones(1, self.model.slots, spec.vocab_size, dtype=torch.bool, device=hidden.device)
+        legal[:, :, spec.codebook_size :] = False
+        sampler = self._sampler().for_step(legal)
+        for _ in range(frames // self.model.stacking):
+            self.strategy.decode_step(self.model.heads, hidden, sampler)
+
+    def details(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Shares of the parts, passes, and the time until the first step's codes are out."""
+        clock = _Clock(device=self.sizes["device"])
+        sampler = _TimedSampler(self.sampling, self._sampler().generators, clock=clock)
+        model: Any = _TimedModel(self.model, clock)
+        frames, conditions = request["frames"], self._request(request["context"])
+        started = perf_counter()
+        next(iter(generate_stream(self.model, conditions, self.strategy, self._sampler(), frames, frames)))
+        first = perf_counter() - started
+        started = perf_counter()
+        generation = generate(model, conditions, self.strategy, sampler, frames, frames)
+        total = perf_counter() - started
+        codec = _codec_seconds(generation.codes[:1].cpu(), self.model.stacking)
+        steps = float(generation.steps.sum())
+        return {
+            "seconds_of": {"total": total, **clock.seconds, "codec": codec.get("per_frame", 0.0) * frames},
+            "ttfa_ms": 1000 * (first + codec["first"]) if codec else 1000 * first,
+            "local_passes_per_frame": float(generation.local_passes.sum()) / steps / self.model.stacking,
+        }
+
+
+def _codec_seconds(codes: Tensor, frames: int) -> dict[str, float]:
+    """What EnCodec's decoder, with random weights, takes for one frame and for the frames of the first step."""
+    if codes.shape[2] != 8 or int(codes.max()) >= 1024:
+        return {}
+    try:
+        codec = EncodecCodec.create([], 0, pretrained=False)
+    except ValueError:  # the package is an optional extra
+        return {}
+    times = []
+    for count in (frames, codes.shape[1]):
+        codec.decode(codes[:, :count], torch.tensor([count]))
+        started = perf_counter()
+        codec.decode(codes[:, :count], torch.tensor([count]))
+        times.append(perf_counter() - started)
+    return {"first": times[0], "per_frame": times[1] / codes.shape[1]}
+
+
+if __name__ == "__main__":
+    serve(build)

@@ -1,0 +1,37 @@
+"""How fast, and how exact, a model is to decode on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from espnet_ext.options import check_choice
+
+PRECISIONS = ("float32", "fp16", "bf16", "int8")  # of weights; sums and everything else are float32
+CHOICES = (*PRECISIONS, "auto")
+
+
+@dataclass(frozen=True)
+class FastOptions:
+    """What may be done to a model for the sake of speed.
+
+    Attributes:
+        precision: of the weights that a step reads, or "auto" for whatever is fastest here.
+        exact: keep to float32, whatever is faster.
+        native: run steps in the native kernel on a CPU, compiled at first use.
+        compile: have torch.compile make the kernels of a step.
+
+    Raises:
+        ValueError: naming the option that is wrong.
+    """
+
+    precision: str = "auto"
+    exact: bool = False
+    native: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, CHOICES)
+        if self.exact and self.precision not in ("float32", "auto"):
+            raise ValueError(f"precision must be float32 or auto with exact, got {self.precision!r}")
+        if self.native and self.compile:
+            raise ValueError("compile must be false with native, got true: the kernel is compiled already")
