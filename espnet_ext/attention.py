@@ -120,8 +120,8 @@ class KVCache:
             The new cache; this one is unchanged.
         """
         padding = None if self.padding is None else self.padding[rows]
-        parts = (part.index_select(1, rows) for part in (self.keys, self.values))
-        return KVCache(*parts, self.key_mask[rows], self.length, padding)
+        keys, values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
+        return KVCache(keys, values, self.key_mask[rows], self.length, padding)
 
 
 class RotaryEmbedding(nn.Module):
@@ -229,7 +229,6 @@ class SelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         attended = attend(q, k, v, mask, dropout)
         return self.out(attended.transpose(1, 2).reshape(batch, length, width))
-
 
     def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache, layer: int) -> Tensor:
         """Attended values of one more position, (B, 1, D): `forward` in fewer operations; the same arguments."""

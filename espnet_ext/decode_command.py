@@ -18,14 +18,17 @@ from espnet_ext.config import read_yaml
 from espnet_ext.datadir import skipped_summary, write_scp, write_skipped
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
+from espnet_ext.fast.options import CHOICES
 from espnet_ext.finished import digest
 from espnet_ext.inference import CodecLM
 from espnet_ext.jobs import Work, Workers, add_worker_options, run_shards
+from espnet_ext.options import boolean
 from espnet_ext.speech import Timing, total
 from espnet_ext.speech_jobs import Model, Spoken, Voice, speak_shard
 from espnet_ext.tasks.inputs import CODEC_DIRECTORY
 
 TIMING = "timing.json"
+FAST = ("precision", "native", "compile")
 STARTUP_SECONDS = 8.0  # a process imports ESPnet and loads the model
 
 Options = TypeVar("Options", bound=DecodeOptions)
@@ -48,7 +51,24 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     add_worker_options(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
     parser.add_argument("--num_threads", type=int, default=1, help="Threads of each process")
+    add_fast_options(parser)
     parser.add_argument("--log_level", default="INFO")
+
+
+def add_fast_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be done to a model for the sake of speed, see docs/speed.md.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--precision", choices=CHOICES, help="Pack the weights for decoding: float32 keeps the codes up to rounding, auto "
+        "is what is fastest here; default: the model as it was trained",
+    )  # fmt: skip
+    parser.add_argument(
+        "--native", type=boolean, default=False, help="With --precision: steps in a C++ kernel, on a CPU"
+    )
+    parser.add_argument("--compile", type=boolean, default=False, help="With --precision: torch.compile")
 
 
 def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
@@ -93,8 +113,23 @@ def check_machine(args: argparse.Namespace) -> Model:
     if args.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {args.batch_size}")
     Workers(args.nj, args.dask_scheduler, args.num_threads)
-    # where the command runs there may be no GPU
-    return Model(args.exp, args.model_file, "cpu" if args.dask_scheduler else args.device)
+    # where the command runs there may be no GPU, and nothing is decoded there
+    here = Model(args.exp, args.model_file, "cpu" if args.dask_scheduler else args.device)
+    model_of(args).fast()
+    return here
+
+
+def model_of(args: argparse.Namespace) -> Model:
+    """The model of the options as the workers load it.
+
+    Args:
+        args: options of the command.
+
+    Returns:
+        The model.
+    """
+    fast = {name: getattr(args, name) for name in FAST}
+    return Model(args.exp, args.model_file, args.device, **fast, batch_size=args.batch_size if args.precision else 1)
 
 
 def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
@@ -158,7 +193,7 @@ def speak_corpus(
         where = getattr(args, "data_dir", None) or args.output_dir
         raise ValueError(f"{where} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
     _write_tables(args.output_dir, spoken, skipped)
-    machine = {"batch_size": args.batch_size, "num_threads": args.num_threads, "device": args.device}
+    machine = {name: getattr(args, name) for name in ("batch_size", "num_threads", "device", *FAST)}
     timing = {**asdict(cost), **cost.rates(), **machine, **facts, **options.complete()}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
@@ -203,7 +238,9 @@ def wav_of(directory: Path, utterance: str) -> Path:
 def _request(args: argparse.Namespace) -> dict[str, object]:
     """What the speech depends on besides options and jobs."""
     chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
-    return {**model_state(args.exp), **chosen}
+    # what was decoded before these options came stays finished
+    fast = {name: getattr(args, name) for name in FAST if getattr(args, name)}
+    return {**model_state(args.exp), **chosen, **fast}
 
 
 def model_state(exp: Path) -> dict[str, object]:

@@ -17,6 +17,7 @@ from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.experiment import Experiment, averaged_model_file
+from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.preprocess import collate
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, row_generators
@@ -72,6 +73,21 @@ class CodecLM:
         """
         codec = None if experiment.says_units else experiment.load_codec()
         return cls(experiment.load_corelm(TextCoreLM), codec, experiment.args, device)
+
+    def accelerate(self, options: FastOptions, batch_size: int = 1) -> Acceleration:
+        """Make it decode faster from now on, see `fast.accelerate`.
+
+        Args:
+            options: what may be done.
+            batch_size: texts that are spoken at once.
+
+        Returns:
+            What was done.
+
+        Raises:
+            ValueError: if a precision is not possible here.
+        """
+        return accelerate(self.corelm, options, batch_size)
 
     @property
     def says_codes(self) -> bool:
@@ -237,4 +253,4 @@ class CodecLM:
         options.strategy_for(self.corelm.heads)
 
 
-__all__ = ["CodecLM", "DecodeOptions", "Speech", "Timing", "averaged_model_file"]
+__all__ = ["CodecLM", "DecodeOptions", "FastOptions", "Speech", "Timing", "averaged_model_file"]

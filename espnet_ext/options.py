@@ -64,3 +64,23 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+
+
+def boolean(text: str) -> bool:
+    """An option of the command line that is true or false.
+
+    Args:
+        text: what was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: if it is neither.
+
+    >>> boolean("true"), boolean("False")
+    (True, False)
+    """
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"must be true or false, got {text!r}")
+    return text.lower() == "true"

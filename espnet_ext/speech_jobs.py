@@ -19,6 +19,7 @@ from espnet_ext.codec import Codec
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.codec.jobs import check_device
 from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.speech import Speech, Timing
 
@@ -117,11 +118,35 @@ class Model:
         exp: experiment directory.
         model_file: weights inside of it; None for the average of the best epochs.
         device: where the language model runs, cpu or cuda.
+        precision: of its weights, see `FastOptions`; None for a model as it was trained.
+        native: whether steps run in the native kernel.
+        compile: whether torch.compile makes the kernels of steps.
+        batch_size: utterances that are spoken at once.
     """
 
     exp: Path
     model_file: str | None = None
     device: str = "cpu"
+    precision: str | None = None
+    native: bool = False
+    compile: bool = False
+    batch_size: int = 1
+
+    def fast(self) -> FastOptions | None:
+        """What may be done to it for the sake of speed; None for nothing.
+
+        Returns:
+            The options.
+
+        Raises:
+            ValueError: naming the option that is wrong.
+        """
+        if self.precision is None:
+            if self.native or self.compile:
+                name = "native" if self.native else "compile"
+                raise ValueError(f"{name} must be false without precision, got true: name one, float32 is exact")
+            return None
+        return FastOptions(self.precision, native=self.native, compile=self.compile)
 
     def version(self) -> int:
         """A number that changes with config.yaml."""
@@ -147,7 +172,11 @@ class SpeechJob:
 @functools.lru_cache(maxsize=1)
 def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
     check_device(model.device)
-    return CodecLM.from_experiment(exp, model.model_file, model.device)
+    speak = CodecLM.from_experiment(exp, model.model_file, model.device)
+    fast = model.fast()
+    if fast is not None:
+        logging.info("%s", speak.accelerate(fast, model.batch_size))
+    return speak
 
 
 @dataclass(frozen=True)

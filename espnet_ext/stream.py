@@ -39,9 +39,10 @@ class SpeechChunk:
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:
     """Pieces of the speech of one utterance.
 
-    The codec is given all frames so far and the samples of its last `lookahead_frames` are held back, because later
-    frames change them. What is handed out, put together, equals the decoding of the whole utterance: sample by sample
-    for world_vq. A codec of which nobody knows how far it looks ahead gives one piece at the end.
+    The codec is given the new frames and the `lookbehind_frames` in front of them, all so far where it needs all, and
+    the samples of the last `lookahead_frames` are held back, because later frames change them. What is handed out, put
+    together, equals the decoding of the whole utterance: sample by sample for world_vq, up to 1e-4 of its root mean
+    square for encodec. A codec of which nobody knows how far it looks ahead gives one piece at the end.
 
     Args:
         codec: of the codes.
@@ -66,16 +67,19 @@ def _pieces(codec: Codec, generations: Iterable[Generation], chunk_frames: int) 
             continue
         settled = frames - codec.lookahead_frames
         if settled - sent // codec.hop_samples >= chunk_frames:
-            samples = _decode(codec, last, frames)[sent : settled * codec.hop_samples]
+            samples = _decode(codec, last, sent, frames)[: settled * codec.hop_samples - sent]
             sent += len(samples)
             yield _chunk(samples, last, started, is_last=False)
     if last is not None:
-        yield _chunk(_decode(codec, last, int(last.lengths[0]))[sent:], last, started, is_last=True)
+        yield _chunk(_decode(codec, last, sent, int(last.lengths[0])), last, started, is_last=True)
 
 
-def _decode(codec: Codec, generation: Generation, frames: int) -> NDArray[np.float32]:
-    wavs, lengths = codec.decode(generation.codes[:, :frames].cpu(), torch.tensor([frames]))
-    samples: NDArray[np.float32] = wavs[0, : int(lengths[0])].numpy()
+def _decode(codec: Codec, generation: Generation, sent: int, frames: int) -> NDArray[np.float32]:
+    """Samples from number `sent`, the first one of a frame, to the end of a number of frames."""
+    behind = frames if codec.lookbehind_frames is None else codec.lookbehind_frames
+    first = max(sent // codec.hop_samples - behind, 0)
+    wavs, lengths = codec.decode(generation.codes[:, first:frames].cpu(), torch.tensor([frames - first]))
+    samples: NDArray[np.float32] = wavs[0, sent - first * codec.hop_samples : int(lengths[0])].numpy()
     return samples
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from espnet_ext.attention import CrossAttention, KVCache, Memory, RotaryEmbedding, SelfAttention
 from espnet_ext.options import check_number
 
+
 class Stack(Protocol):
     """What takes the place of a transformer's own step on a CPU; `fast.native` has one."""
 
@@ -31,13 +32,9 @@ POSITIONS = ("rope", "learned", "none")
 
 
 class FeedForward(nn.Module):
-    """Two linear maps around a GELU; the first is a convolution over time where `kernel_size` is above 1.
+    """Two linear maps around a GELU; the first is a convolution over time where `kernel_size` is above 1."""
 
-    Attributes:
-        approximate: "tanh", or "none" for the exact GELU that other people's weights may want.
-    """
-
-    approximate: str = "tanh"
+    approximate: str = "tanh"  # of the GELU; "none" for the exact one, which other people's weights may want
 
     def __init__(self, width: int, dropout: float, kernel_size: int = 1) -> None:
         super().__init__()
@@ -187,7 +184,6 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)
-
 
     def _native_step(
         self,

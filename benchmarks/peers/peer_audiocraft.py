@@ -1,4 +1,4 @@
-"""audiocraft's MusicGen language model (delay pattern, parallel heads, no local transformer), its own code, random weights.
+"""audiocraft's MusicGen language model (delays, parallel heads, no local transformer), its own code, random weights.
 
 Install: `benchmarks/peers/install.sh audiocraft`. Compared with our strategy `parallel`.
 """
@@ -18,7 +18,15 @@ from worker import Decode, serve
 def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     """The model, and its own `generate`."""
     # it loads all that it can do; what its language model does not need may be missing or linked against CUDA
-    for name in ("torchaudio", "torchaudio.transforms", "torchaudio.functional", "xformers", "xformers.ops", "av", "julius"):
+    for name in (
+        "torchaudio",
+        "torchaudio.transforms",
+        "torchaudio.functional",
+        "xformers",
+        "xformers.ops",
+        "av",
+        "julius",
+    ):
         sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None))
     sys.modules["xformers"].ops = sys.modules["xformers.ops"]
     sys.modules["xformers.ops"].unbind = torch.unbind

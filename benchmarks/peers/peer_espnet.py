@@ -1,7 +1,7 @@
 """ESPnet 202506's `MultiScaleLM`, the only public local transformer of ESPnet: its own code, random weights.
 
-Install: `benchmarks/peers/install.sh espnet` unpacks its speech language model from the wheel beside this file; it needs
-nothing but torch, and espnet_ext never imports it.
+Install: `benchmarks/peers/install.sh espnet` unpacks its speech language model from the wheel beside this file; it
+needs nothing but torch, and espnet_ext never imports it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NeMo 3.0.0's MagpieTTS: its primary decoder and its local transformer, its own code, random weights.
 
-Install: `benchmarks/peers/install.sh nemo`. The loop over frames is ours, with what MagpieTTS's own does in every step but
-less: only the new frame is embedded, and the parallel heads' argmax for the end of speech is left out.
+Install: `benchmarks/peers/install.sh nemo`. The loop over frames is ours, with what MagpieTTS's own does in every step
+but less: only the new frame is embedded, and the parallel heads' argmax for the end of speech is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     tables = torch.nn.ModuleList(torch.nn.Embedding(size + 8, width) for _ in range(books))
     project = torch.nn.Linear(width, local_width)
     heads = torch.nn.ModuleList(torch.nn.Linear(local_width, size + 8) for _ in range(books))
-    both = torch.nn.ModuleDict({"primary": primary, "local": local, "tables": tables, "project": project, "heads": heads})
+    both = torch.nn.ModuleDict(
+        {"primary": primary, "local": local, "tables": tables, "project": project, "heads": heads}
+    )
     both = both.eval().to(device, getattr(torch, sizes.get("dtype", "float32")))
     same = torch.nn.Identity()
     helper = LocalTransformerHelper(local, tables, same, project, same, heads, books, 1, size + 1, size + 4, size)
@@ -56,7 +58,9 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     def local_only(context: int, frames: int) -> torch.Tensor:
         hidden = torch.randn(batch, width, device=device)
         for _ in range(frames):
-            codes = helper.sample_autoregressive(hidden, temperature=1.0, topk=max(sizes["top_k"], 1), forbid_audio_eos=True)
+            codes = helper.sample_autoregressive(
+                hidden, temperature=1.0, topk=max(sizes["top_k"], 1), forbid_audio_eos=True
+            )
         return codes[:, None, :, 0].expand(-1, frames, -1).cpu()
 
     facts = {"parameters": sum(p.numel() for p in both.parameters()), "version": "3.0.0"}

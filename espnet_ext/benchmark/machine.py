@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 
-
 class MachineRates(NamedTuple):
     """Measured limits.
 
@@ -73,4 +72,6 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()}, {len(names)} cores)"
+    return (
+        f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()}, {len(names)} cores)"
+    )

@@ -167,6 +167,6 @@ def race(entries: Sequence[Entry], context: int, frames: int, rounds: int) -> di
             contestant.__exit__()
     for contestant in running:
         told = answers[contestant.entry.name]
-        columns = (tuple(float(answer[name]) for answer in told) for name in ("cpu_seconds", "wall_seconds"))
-        results[contestant.entry.name] = Times(*columns, told[-1], contestant.facts)
+        cpu, wall = (tuple(float(answer[name]) for answer in told) for name in ("cpu_seconds", "wall_seconds"))
+        results[contestant.entry.name] = Times(cpu, wall, told[-1], contestant.facts)
     return results

@@ -14,7 +14,13 @@ from espnet_ext.scoring.markdown import table as markdown_table
 
 
 def cell_of(
-    entry: Entry, times: Times, peers: Mapping[str, Times], frames: int, clock: str, machine: MachineRates, rate_hz: float
+    entry: Entry,
+    times: Times,
+    peers: Mapping[str, Times],
+    frames: int,
+    clock: str,
+    machine: MachineRates,
+    rate_hz: float,
 ) -> dict[str, Any]:
     """Everything that is told of one entry, as plain values.
 

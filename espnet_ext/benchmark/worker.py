@@ -66,7 +66,7 @@ def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> 
 
 
 def _time(decode: Decode, context: int, frames: int, sizes: dict[str, Any]) -> tuple[float, float]:
-    wait = torch.cuda.synchronize if sizes.get("device") == "cuda" else (lambda: None)
+    wait: Callable[[], object] = torch.cuda.synchronize if sizes.get("device") == "cuda" else int
     wait()
     cpu, wall = time.process_time(), time.perf_counter()
     decode(context, frames)

@@ -1,8 +1,8 @@
 """Decoding speed of every strategy on this machine, beside public peers and the floor that the hardware sets.
 
-Models have the asked sizes and random weights; no frame can be the last. Every cell and every peer runs in a process of its
-own, they take turns, and the median round counts. The floor is the longer one of reading the weights of a step once and of
-its multiplications, at the rates that the tool measures at its start.
+Models have the asked sizes and random weights; no frame can be the last. Every cell and every peer runs in a process of
+its own, they take turns, and the median round counts. The floor is the longer one of reading the weights of a step once
+and of its multiplications, at the rates that the tool measures at its start.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     many = {"type": lambda text: text.split(",")}
-    parser.add_argument("--strategy", **many, default=["parallel", "local_ar", "local_maskgit"], help="Names, by commas")
+    parser.add_argument(
+        "--strategy", **many, default=["parallel", "local_ar", "local_maskgit"], help="Names, by commas"
+    )
     parser.add_argument("--s", **many, default=["1"], help="Frames of a step, numbers by commas")
     parser.add_argument("--batch", **many, default=["1"], help="Rows, numbers by commas")
     parser.add_argument("--precision", **many, default=["reference", "float32", "fp16", "int8"],
@@ -153,6 +155,12 @@ def measure(args: argparse.Namespace, machine: MachineRates) -> Iterator[dict[st
                     yield cell_of(entry, times[entry.name], peers, args.frames, args.clock, machine, FRAME_RATE_HZ)
 
 
+def tell(line: str) -> None:
+    """A line for the user, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Measure as the command line says.
 
@@ -171,12 +179,12 @@ def main(cmd: Sequence[str] | None = None) -> None:
         peer_entries(args, int(batch))
     machine = measure_machine(args.device, args.num_threads, args.clock)
     limits = f"reads {machine.bytes_per_second / 1e9:.1f} GB/s, multiplies {machine.flops_per_second / 1e9:.0f} GFLOP/s"
-    print(f"{describe(args.device)}: {limits} with {args.num_threads} threads ({args.clock} time)", flush=True)
+    tell(f"{describe(args.device)}: {limits} with {args.num_threads} threads ({args.clock} time)")
     found = []
     for cell in measure(args, machine):
         found.append(cell)
         ratios = ", ".join(f"{ratio} x {name}" for name, ratio in cell["ratio_to"].items())
-        print(f"{1000 / cell['frames_per_second']:8.2f} ms/frame  {cell['name']}  {ratios}", flush=True)
+        tell(f"{1000 / cell['frames_per_second']:8.2f} ms/frame  {cell['name']}  {ratios}")
     if not found:
         raise ValueError("nothing could be measured: see the warnings above")
     _write(args, found, f"{describe(args.device)}: {limits}")
@@ -189,8 +197,9 @@ def _write(args: argparse.Namespace, found: list[dict[str, Any]], machine: str) 
     if args.table:
         command = " ".join(["python -m espnet_ext.bin.benchmark", *sys.argv[1:]])
         facts = environment()
-        head = f"`{command}`\n\n{machine}; {args.clock} time, {args.num_threads} threads, {args.context} frames of context, "
-        head += f"median of {args.rounds} rounds; {facts['date'][:10]}, {facts['Git hash'][:10]}.\n\n"
+        head = f"`{command}`\n\n{machine}; {args.clock} time, {args.num_threads} threads, "
+        head += f"{args.context} frames of context, median of {args.rounds} rounds; "
+        head += f"{facts['date'][:10]}, {facts['Git hash'][:10]}.\n\n"
         args.table.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(args.table) as temporary:
             temporary.write_text(head + as_markdown(found), encoding="utf-8")

@@ -14,6 +14,7 @@ from espnet_ext.decode_command import (
     check_codec,
     check_machine,
     decode_options,
+    model_of,
     report_unknown,
     speak_corpus,
     wav_of,
@@ -21,7 +22,7 @@ from espnet_ext.decode_command import (
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.jobs import remove_shards
-from espnet_ext.speech_jobs import Model, SpeechJob, TextVoice, files_of
+from espnet_ext.speech_jobs import SpeechJob, TextVoice, files_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -88,7 +89,7 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     check_says_codes(args.exp, speak)
     check_codec(args.exp, args.data_dir)
     jobs, skipped = plan(args)
-    voice = TextVoice(Model(args.exp, args.model_file, args.device), options)
+    voice = TextVoice(model_of(args), options)
     facts = {"frame_stacking_factor": speak.corelm.stacking}
     speak_corpus(voice, options, jobs, skipped, files_of, args, f"{options.decoding} {args.data_dir.name}", facts)
     report_unknown(speak, {utt: job.text for utt, job in jobs.items()}, skipped)

@@ -14,6 +14,7 @@ from espnet_ext.decode_command import (
     check_codec,
     check_machine,
     decode_options,
+    model_of,
     model_state,
     report_unknown,
     speak_corpus,
@@ -253,7 +254,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     plan = plan_single(args, mode) if args.data_dir is None else plan_data(args, mode)
     facts = {"mode": args.mode, **asdict(mode), "frame_stacking_factor": speech.corelm.stacking}
     facts |= text_model_facts(args, mode)
-    voice = replace(voice, model=replace(voice.model, device=args.device))
+    voice = replace(voice, model=GPSTModel(**asdict(model_of(args)), **more))
     label = f"{args.mode} {options.decoding}"
     speak_corpus(voice, options, plan.jobs, plan.skipped, files_of, args, label, facts)
     write_extras(args.output_dir, plan, mode)

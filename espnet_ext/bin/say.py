@@ -14,10 +14,11 @@ from espnet_ext.ark import read_codes
 from espnet_ext.bin import run
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decode_command import check_codec, decode_options
+from espnet_ext.decode_command import add_fast_options, check_codec, decode_options
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM
+from espnet_ext.speech_jobs import Model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -35,6 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--inference_config", type=Path, help="Decode yaml")
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+    add_fast_options(parser)
     return parser
 
 
@@ -75,7 +77,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
+    fast = Model(args.exp, precision=args.precision, native=args.native, compile=args.compile).fast()
     speak = CodecLM.from_experiment(args.exp, args.model_file)
+    if fast is not None:
+        speak.accelerate(fast)
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)

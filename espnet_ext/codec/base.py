@@ -34,12 +34,15 @@ class Codec(ABC):
         weights_name: name of the weights file inside a codec directory.
         lookahead_frames: frames whose codes must be known before the samples of a frame are final; None where nobody
             has measured it, and all frames may matter.
+        lookbehind_frames: frames in front that a frame's samples need, up to a rounding that a test measures; None for
+            all of them.
     """
 
     learns: ClassVar[bool] = False
     sample_rate_hz: ClassVar[int]
     weights_name: ClassVar[str] = "codec.npz"
     lookahead_frames: ClassVar[int | None] = None
+    lookbehind_frames: ClassVar[int | None] = None
     spec: CodecSpec
     device: torch.device = torch.device("cpu")
 

@@ -53,6 +53,7 @@ class EncodecCodec(NeuralCodec):
     """
 
     lookahead_frames = 0  # its networks are causal: samples move by rounding, 1e-7
+    lookbehind_frames = 75  # a second; its recurrent layers forget sooner
 
     def __init__(self, model: Any) -> None:
         codebooks = _CODEBOOKS_OF_BANDWIDTH[6.0]

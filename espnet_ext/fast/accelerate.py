@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.fast.calibrate import Calibration
-from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
 from espnet_ext.fast.compiled import compile_step
+from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
 from espnet_ext.fast.native import NativeStack, NativeUnavailable, library
 from espnet_ext.fast.options import FastOptions
 from espnet_ext.local_transformer import ParallelHeads, SlotHeads
@@ -125,7 +125,9 @@ def _on_gpu(model: CoreLM, options: FastOptions) -> Acceleration:
 def _step_transformers(model: CoreLM) -> list[Transformer]:
     """Those that run once per step; encoders run once per utterance and stay as they are."""
     primary = getattr(model, "primary")  # noqa: B009 (of every core LM, but not of the base class)
-    return [part for name in ("decoder", "transformer") if isinstance(part := getattr(primary, name, None), Transformer)]
+    return [
+        part for name in ("decoder", "transformer") if isinstance(part := getattr(primary, name, None), Transformer)
+    ]
 
 
 class _Packer:
@@ -135,7 +137,7 @@ class _Packer:
         self.weight_bytes = self.weights = 0
 
     def pack(self, weight: Tensor, bias: Tensor | None, from_memory: bool) -> LinearBackend:
-        name = self.calibration.choose(*weight.shape, from_memory)
+        name = self.calibration.choose(weight.shape[0], weight.shape[1], from_memory)
         self.backends[f"{weight.shape[0]} x {weight.shape[1]}"] = name
         packed = linear_backends[name](weight, bias)
         self.weight_bytes += packed.weight_bytes

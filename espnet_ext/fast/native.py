@@ -1,7 +1,7 @@
 """The optional native kernel: whole transformer steps on a CPU, compiled at first use from `native.cpp`.
 
-Nothing is compiled unless somebody asks for it. Tensors are handed over as addresses, so they must be contiguous float32;
-`NativeStack` and `NativeLinear` keep alive what they pass on.
+Nothing is compiled unless somebody asks for it. Tensors are handed over as addresses, so they must be contiguous and
+float32; `NativeStack` and `NativeLinear` keep alive what they pass on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
 from espnet_ext.transformer import Block, Transformer
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
 GROUP, CHUNK = 4, 16  # as in native.cpp
 FORMATS = {"float32": 0, "bf16": 1, "int8": 2}
 
@@ -48,7 +57,9 @@ class _Layer(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_: ClassVar[Any] = [
-        *((name, ctypes.c_int32) for name in ("rows", "width", "heads", "inner", "length", "capacity", "exact_gelu", "threads")),
+        ("rows", ctypes.c_int32), ("width", ctypes.c_int32), ("heads", ctypes.c_int32), ("inner", ctypes.c_int32),
+        ("length", ctypes.c_int32), ("capacity", ctypes.c_int32), ("exact_gelu", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
         ("cache_row", ctypes.c_int64), ("mask", Address), ("rotation", Address),
         ("rotation_rows", ctypes.c_int32), ("scratch", Address),
     ]  # fmt: skip
@@ -236,6 +247,7 @@ class NativeStack:
 def _layer(block: Block) -> _Layer:
     maps = (block.attention.qkv, block.attention.out, block.feed_forward.up, block.feed_forward.down)
     norms = (block.attention_norm, block.feed_forward_norm)
-    structs = [part.struct for part in maps if isinstance(part, NativeLinear)]
-    assert len(structs) == len(maps), "the linear maps must be packed first"
+    structs = [part.struct for part in maps if part is not None and isinstance(part, NativeLinear)]
+    if len(structs) != len(maps):
+        raise ValueError("native must be false for a model whose linear maps are not all packed for it, got true")
     return _Layer(*(_address(part) for norm in norms for part in (norm.weight, norm.bias)), *structs)

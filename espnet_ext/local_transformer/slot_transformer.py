@@ -76,7 +76,9 @@ class SlotTransformer(LocalTransformer):
         """
         if self.folded is not None:
             first = max(start - 1, 0)
-            x = nn.functional.embedding(codes + self.embedding.slot_offset.narrow(0, first, codes.shape[1]), self.folded)
+            x = nn.functional.embedding(
+                codes + self.embedding.slot_offset.narrow(0, first, codes.shape[1]), self.folded
+            )
             return x if start else torch.cat(((self.input_projection(hidden) + self.position[0])[:, None], x), dim=1)
         x = self.embedding(codes, max(start - 1, 0))
         if self.has_own_tables:
