@@ -157,6 +157,8 @@ def test_espnet_is_imported_behind_its_boundary_only() -> None:
 def test_parts_of_espnet_that_change_or_download_are_not_imported() -> None:
     refused = ("espnet.", "espnetez", "espnet2.speechlm", "espnet2.train.collate_fn", "espnet2.train.preprocessor")
     for path in PYTHON_FILES:
+        if path.parent.name == "peers":  # a peer's own process imports the peer, and nothing of ours
+            continue
         names = [name for name in imported_names(parsed(path)) if name.startswith(refused) or name == "espnet"]
         assert not names, f"{relative(path)} imports {names}"
 

@@ -40,16 +40,10 @@ def cell_of(
     made = frames * int(sizes["batch"])
     seconds = times.seconds(clock)
     steps = frames / int(sizes.get("s", 1))
-    parts = dict(answer.get("seconds_of", {}))
-    total = parts.pop("total", 0.0)
-    floor = (
-        steps * machine.floor_seconds(times.facts["bytes_per_step"], times.facts["flops_per_step"])
-        if "bytes_per_step" in times.facts
-        else None
-    )
-    shares = {name: round(value / total, 3) for name, value in parts.items() if total} if total else {}
-    if shares:
-        shares["local"] = round(1.0 - shares["primary"] - shares.get("sampling", 0.0), 3)
+    shares = _shares(answer.get("seconds_of", {}))
+    floor = None
+    if "bytes_per_step" in times.facts:
+        floor = steps * machine.floor_seconds(times.facts["bytes_per_step"], times.facts["flops_per_step"])
     return {
         "name": entry.name,
         "strategy": sizes.get("strategy", "peer"),
@@ -74,6 +68,14 @@ def cell_of(
             name: round(other.seconds(clock) / seconds, 2) for name, other in peers.items() if name != entry.name
         },
     }  # fmt: skip
+
+
+def _shares(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Share of primary, sampling and local transformer in the language model's time; the codec's beside it."""
+    if not seconds:
+        return {}
+    shares = {name: round(part / seconds["total"], 3) for name, part in seconds.items() if name != "total"}
+    return {**shares, "local": round(1.0 - shares["primary"] - shares.get("sampling", 0.0), 3)}
 
 
 def write_json(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
