@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 GPST_RECIPE := egs2/mini_libritts/gpst1
-SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh .ci/run
+SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/peers/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help

@@ -64,7 +64,7 @@ def add_fast_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=CHOICES,
-        help="Pack the weights: float32 keeps the codes up to rounding, auto is what is fastest here; default: not at all",
+        help="Pack the weights: float32 keeps the codes up to rounding, auto is what is fastest; default: not at all",
     )
     parser.add_argument(
         "--native", type=boolean, default=False, help="With --precision: steps in a C++ kernel, on a CPU"

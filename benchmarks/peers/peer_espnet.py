@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from worker import Decode, context_codes, serve
+from worker import Decode, context_codes, enliven, serve
 
 HERE = Path(__file__).parent
 SPECIALS = 64  # ids in front of the codes in the joint vocabulary
@@ -30,6 +30,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         vocabulary, books, True, sizes["width"], sizes["heads"], sizes["layers"], sizes["width"],
         sizes["local_heads"], sizes["local_layers"],
     ).eval().to(device, getattr(torch, sizes.get("dtype", "float32")))  # fmt: skip
+    enliven(model, sizes.get("gain"))
     masks = torch.ones(books, vocabulary, dtype=torch.bool, device=device)
     for book in range(books):
         masks[book, SPECIALS + book * size : SPECIALS + (book + 1) * size] = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from worker import Decode, context_codes, serve
+from worker import Decode, context_codes, enliven, serve
 
 
 def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
@@ -34,6 +34,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         {"primary": primary, "local": local, "tables": tables, "project": project, "heads": heads}
     )
     both = both.eval().to(device, getattr(torch, sizes.get("dtype", "float32")))
+    enliven(both, sizes.get("gain"))
     same = torch.nn.Identity()
     helper = LocalTransformerHelper(local, tables, same, project, same, heads, books, 1, size + 1, size + 4, size)
 

@@ -55,6 +55,13 @@ def context_codes(batch: int, frames: int, books: int, size: int) -> torch.Tenso
     return torch.randint(size, (batch, frames, books), generator=generator)
 
 
+def enliven(model: torch.nn.Module, gain: float | None) -> None:
+    """Random weights so large that greedy codes do not get stuck, for comparing codes; nothing without a gain."""
+    for parameter in model.parameters() if gain else ():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=(gain or 1.0) * parameter[0].numel() ** -0.5)
+
+
 def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> dict[str, float]:
     """Seconds of so many frames: those of a run with one frame more, less those of a run of one frame."""
     first = sizes.get("first_frames", 1)

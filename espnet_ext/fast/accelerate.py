@@ -71,8 +71,10 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
         What was done.
 
     Raises:
-        ValueError: if the precision is not possible here.
+        ValueError: if the precision is not possible here, or the model is not in float32.
     """
+    if next(model.parameters()).dtype != torch.float32:
+        raise ValueError(f"model must be in float32, got {next(model.parameters()).dtype}")
     for head in model.heads.values():
         if isinstance(head, SlotTransformer):
             head.fold()

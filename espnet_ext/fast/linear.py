@@ -115,7 +115,7 @@ class FBGEMMFP16(LinearBackend):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        largest = float(weight.abs().max())
+        largest = float(weight.detach().abs().max())
         if largest > torch.finfo(torch.float16).max:
             raise ValueError(f"precision must be float32 for weights beyond float16's range, got fp16 and {largest}")
         self.weight_bytes = weight.numel() * 2
@@ -134,8 +134,9 @@ class FBGEMMFP16(LinearBackend):
 
 def rows_as_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Every row rounded to int8, symmetric: (out, in) int8 and the scale of each row, (out,) float32."""
-    scale = (weight.detach().abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return (weight.detach() / scale[:, None]).round().to(torch.int8), scale
+    weight = weight.detach().contiguous()
+    scale = (weight.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 @linear_backends.register("fbgemm_int8")
@@ -206,7 +207,11 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
         and linear_backends[name].is_available()
     ]
     if not names:
-        runs = {linear_backends[name].precision for name in linear_backends if linear_backends[name].is_available()}
-        possible = [name for name in PRECISIONS if name in runs]
-        raise ValueError(f"precision must be one of {possible} on this processor, got {precision!r}")
+        kinds = [linear_backends[name] for name in linear_backends if name.startswith("native") == native]
+        possible = [
+            name for name in PRECISIONS if any(kind.precision == name and kind.is_available() for kind in kinds)
+        ]
+        raise ValueError(
+            f"precision must be one of {possible} on this processor{' with native' * native}, got {precision!r}"
+        )
     return names

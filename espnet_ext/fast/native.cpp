@@ -124,7 +124,9 @@ inline void tile(const Linear& l, int group, int row, const float* x, float* y) 
     for (int r = 0; r < R && first + r < l.out; r++)
         for (int m = 0; m < M; m++) {
             const float s = sum(total[r][m]);
-            y[int64_t(m) * l.out + first + r] = (l.scale ? s * l.scale[first + r] : s) + (l.bias ? l.bias[first + r] : 0.0f);
+            // one rounding in every tile, whatever the compiler thinks of this one
+            y[int64_t(m) * l.out + first + r] =
+                std::fma(s, l.scale ? l.scale[first + r] : 1.0f, l.bias ? l.bias[first + r] : 0.0f);
         }
 }
 
@@ -143,7 +145,8 @@ void two_groups(const Linear& l, int group, int rows, const float* x, float* y) 
 template <class T>
 void multiply(const Linear& l, int rows, const float* x, float* y, int threads) {
     const int pairs = (l.out + 2 * GROUP - 1) / (2 * GROUP);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    const bool worth_it = threads > 1 && int64_t(l.out) * l.in * rows > 1 << 18;  // waking threads takes microseconds
+#pragma omp parallel for schedule(static) num_threads(threads) if (worth_it)
     for (int pair = 0; pair < pairs; pair++) two_groups<T>(l, 2 * pair, rows, x, y);
 }
 
