@@ -1,7 +1,7 @@
 """Weights of peers in models of ours, so that greedy codes can be compared.
 
-The structure that the peers do not share with our models is here: ESPnet adds the hidden vector to every slot, has biases
-everywhere and the exact GELU; NeMo's local transformer has no norm at its end.
+The structure that the peers do not share with our models is here: ESPnet adds the hidden vector to every slot, has
+biases everywhere and the exact GELU; NeMo's local transformer has no norm at its end.
 """
 
 from __future__ import annotations
