@@ -18,6 +18,7 @@ from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.experiment import Experiment, averaged_model_file
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
+from espnet_ext.fast.graphs import graphed
 from espnet_ext.preprocess import collate
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, row_generators
@@ -40,6 +41,7 @@ class CodecLM:
         self.tokenizer = build_tokenizer(args)
         self.prompt_frames = prompt_frames(args, corelm.spec)
         self.timing = Timing()
+        self._graphed: dict[DecodingStrategy, DecodingStrategy] | None = None
 
     @classmethod
     def from_experiment(cls, directory: Path | str, model_file: str | None = None, device: str = "cpu") -> CodecLM:
@@ -87,6 +89,7 @@ class CodecLM:
         Raises:
             ValueError: if a precision is not possible here.
         """
+        self._graphed = {} if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
 
     @property
@@ -197,6 +200,8 @@ class CodecLM:
     ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int]:
         """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
+        if self._graphed is not None:  # what was captured serves later requests
+            strategy = self._graphed.setdefault(strategy, graphed(strategy, torch.device(self.device)))
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):

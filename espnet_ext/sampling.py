@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -141,6 +141,8 @@ class Sampler:
     history: Tensor | None = None
     noise: Tensor | None = None
 
+    is_static: ClassVar[bool] = False  # whether all rows take part in everything, so that no shape depends on values
+
     def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:
         """The same sampler with another step's legal ids and last frames."""
         return replace(self, legal=legal, history=history, noise=None)
@@ -235,6 +237,10 @@ class Sampler:
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Uniform numbers in [0, 1): (R, *shape) float64."""
         return self._spread(self._uniform(shape, device))
+
+    def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Uniform numbers in [0, 1) of every utterance: (B, *shape) float64."""
+        return self._uniform(shape, device)
 
     def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         if not self.generators:

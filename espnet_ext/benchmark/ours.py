@@ -17,6 +17,7 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
 from espnet_ext.fast import FastOptions, accelerate
+from espnet_ext.fast.graphs import graphed
 from espnet_ext.primary import Conditions, Primary
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.transformer import Transformer
@@ -34,10 +35,14 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     model = model.to(device)
     facts: dict[str, Any] = {"parameters": parameters, "version": "espnet_ext", **step_cost(model, sizes)}
     if sizes["precision"] != "reference":
-        options = FastOptions(sizes["precision"], native=sizes["native"], compile=sizes["compile"])
+        options = FastOptions(
+            sizes["precision"], native=sizes["native"], compile=sizes["compile"], graphs=sizes["graphs"]
+        )
         done = accelerate(model, options, rows=sizes["batch"])
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
         facts["bytes_per_step"] *= done.bytes_per_weight / 4
+        if options.graphs:
+            strategy = graphed(strategy, torch.device(device))
     bench = _Bench(model, strategy, sizes)
     facts["details"] = bench.details
     return bench.part("local" if sizes.get("part") == "local" else "all"), facts

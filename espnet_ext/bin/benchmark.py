@@ -44,7 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", **many, default=["1"], help="Rows, numbers by commas")
     parser.add_argument("--precision", **many, default=["reference", "float32", "fp16", "int8"],
                         help="float32, fp16, bf16, int8, auto; reference is the model as it was trained; with :native "
-                        "behind it, as in int8:native, in the native kernel, with :compile compiled")  # fmt: skip
+                        "behind it, as in int8:native, in the native kernel, with :compile compiled, with :eager "
+                        "on a GPU without CUDA graphs")  # fmt: skip
     parser.add_argument("--peers", **many, default=[], help=f"Among {', '.join(PEERS)}; see benchmarks/peers/README.md")
     parser.add_argument("--peer_python", **many, default=[], help="name=interpreter, for peers installed elsewhere")
     parser.add_argument("--peers_dir", type=Path, default=Path("benchmarks/peers"))
@@ -85,12 +86,12 @@ def cells(args: argparse.Namespace) -> list[Entry]:
         check_choice("strategy", strategy, tuple(strategies))
         precision, *flags = kind.split(":")
         for flag in flags:
-            check_choice("precision", flag, ("native", "compile"))
+            check_choice("precision", flag, ("native", "compile", "eager"))
         if precision != "reference":
             FastOptions(precision, native="native" in flags, compile="compile" in flags)
         sizes = {
             **_shared(args, _whole("batch", batch)), "strategy": strategy, "s": _whole("s", s), "precision": precision,
-            "native": "native" in flags, "compile": "compile" in flags,
+            "native": "native" in flags, "compile": "compile" in flags, "graphs": "eager" not in flags,
             # only whole steps are made
             "first_frames": _whole("s", s),
         }  # fmt: skip

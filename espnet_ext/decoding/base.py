@@ -38,9 +38,12 @@ class DecodingStrategy(ABC):
 
     Attributes:
         head_types: classes of the heads the strategy needs; a model without one of them is refused.
+        is_static: whether a step runs the same operations on the same shapes whatever the values are, given a static
+            sampler: what a CUDA graph needs.
     """
 
     head_types: ClassVar[tuple[type[LocalTransformer], ...]]
+    is_static: ClassVar[bool] = False
 
     def check(self, heads: Heads) -> None:
         """Refuse a model that the strategy, with its options, cannot run on.

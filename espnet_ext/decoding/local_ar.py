@@ -18,6 +18,7 @@ class LocalAR(DecodingStrategy):
     """M passes of one slot each, with a cache over the slots of the step."""
 
     head_types = (ARLocalTransformer,)
+    is_static = True
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         local = heads.of(ARLocalTransformer)

@@ -75,6 +75,7 @@ class LocalMaskGIT(DecodingStrategy):
     fixed_schedule: Sequence[int] = ()
 
     head_types = (MaskGITLocalTransformer,)
+    is_static = True
 
     def __post_init__(self) -> None:
         check_number("n_rounds", self.n_rounds, least=1, whole=True)
@@ -119,10 +120,12 @@ class LocalMaskGIT(DecodingStrategy):
         local = heads.of(MaskGITLocalTransformer)
         step = MaskedStep(local, hidden, sampler)
         for number, count in enumerate(self.schedule(local.slots)):
+            of_round = step.begin_round()
+            drawn = sampler.uniform((local.slots,), hidden.device) if self.noise else None
             rows = step.rows_below(count)
             if not len(rows):  # a frame that ends the utterance may have made more known
                 continue
-            draw = step.predict(rows)
+            draw = step.predict(rows, of_round)
             if self.order == "causal":
                 # codebook 0 of a frame is never behind its other codebooks, so the end needs no care
                 step.reveal(rows, draw, (torch.arange(local.slots, device=hidden.device) < count).expand(len(rows), -1))
@@ -130,8 +133,7 @@ class LocalMaskGIT(DecodingStrategy):
             if number == 0:
                 step.decide_end(draw)
             priority = step.confidence(draw, purity=self.order == "purity")
-            if self.noise:
-                drawn = sampler.for_rows(rows).uniform((local.slots,), hidden.device)
-                priority = priority + self.noise * drawn
+            if drawn is not None:
+                priority = priority + self.noise * drawn[rows]
             step.reveal(rows, draw, rank(priority.masked_fill(step.known[rows], torch.inf)) < count)
         return step.filled()

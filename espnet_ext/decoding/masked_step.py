@@ -29,22 +29,39 @@ class MaskedStep:
         self.logprobs = torch.zeros(self.codes.shape, dtype=dtype, device=hidden.device)
         self.known = torch.zeros_like(self.codes, dtype=torch.bool)
         self.passes = torch.zeros_like(self.codes[:, 0])
+        self._counted: Tensor | None = None
 
     def rows_below(self, count: int) -> Tensor:
-        """Rows of which fewer codes are known: (R',) int64."""
-        return (self.known.sum(dim=1) < count).nonzero()[:, 0]
+        """Rows of which fewer codes are known, all of them with a static sampler: (R',) int64."""
+        below = self.known.sum(dim=1) < count
+        if self.sampler.is_static:
+            self._counted = below
+            return torch.arange(len(below), device=below.device)
+        return below.nonzero()[:, 0]
 
-    def predict(self, rows: Tensor) -> Draw:
+    def begin_round(self) -> Sampler:
+        """The sampler of a round that every row draws for.
+
+        A row that sits a round out draws as well: what it draws later is then the same as in a step of fixed
+        operations, in which no row can.
+
+        Returns:
+            The sampler.
+        """
+        return self.sampler.with_fixed_noise(self.local.slots, self.local.spec.vocab_size, self.hidden.device)
+
+    def predict(self, rows: Tensor, sampler: Sampler | None = None) -> Draw:
         """A code for every slot of the given rows, known ones included; counts as one pass.
 
         Args:
             rows: (R',) int64.
+            sampler: of the round; None for one that only these rows draw from.
 
         Returns:
             The codes, whose values in known slots mean nothing.
         """
-        self.passes[rows] += 1
-        return self.sampler.for_rows(rows)(self.local.logits(self.hidden[rows], self.codes[rows]))
+        self.passes[rows] += 1 if self._counted is None else self._counted.long()
+        return (sampler or self.sampler).for_rows(rows)(self.local.logits(self.hidden[rows], self.codes[rows]))
 
     def reveal(self, rows: Tensor, draw: Draw, chosen: Tensor) -> None:
         """Make predicted codes known; slots that were known before stay what they are.

@@ -17,6 +17,7 @@ class Parallel(DecodingStrategy):
     """One draw from every parallel head: the fast baseline that ignores dependence within a step."""
 
     head_types = (ParallelHeads,)
+    is_static = True
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         codes, logprobs, _ = sampler(heads.of(ParallelHeads).logits(hidden))

@@ -19,6 +19,7 @@ class FastOptions:
         exact: keep to float32, whatever is faster.
         native: run steps in the native kernel on a CPU, compiled at first use.
         compile: have torch.compile make the kernels of a step.
+        graphs: on a GPU, run a strategy's step as one CUDA graph.
 
     Raises:
         ValueError: naming the option that is wrong.
@@ -28,6 +29,7 @@ class FastOptions:
     exact: bool = False
     native: bool = False
     compile: bool = False
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, CHOICES)
