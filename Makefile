@@ -4,6 +4,7 @@
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
+# make bench-speed  decoding beside the peers that are installed; SPEED_ON=cpu, wall or cuda
 #
 # Every target works alone and again: what is installed or finished stays. Variables:
 #   PYTHON=python3.11       the interpreter that makes .venv
@@ -21,11 +22,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 GPST_RECIPE := egs2/mini_libritts/gpst1
-SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/peers/*.sh .ci/run
+SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh benchmarks/peers/*.sh .ci/run
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-gpst test test-browser lint check bench bench-tokens bench-local-drop bench-frechet clean
+.PHONY: help install quickstart quickstart-gpst test test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -91,6 +92,9 @@ bench-tokens: $(VENV)/.installed-test
 
 bench-local-drop: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/local_drop.py --out benchmarks/results/local_drop_cpu
+
+bench-speed: $(VENV)/.installed-test
+	PYTHON=$(BIN)/python bash benchmarks/speed.sh $(or $(SPEED_ON),cpu)
 
 bench-frechet: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/frechet_sample_size.py --out benchmarks/results/frechet_sample_size

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import NAMES, SPEC, ragged_batch, registered, tiny_model
 
+from espnet_ext.codec import EncodecCodec
 from espnet_ext.codec.base import Codec
 from espnet_ext.decoding import Generation, build_strategy, generate, generate_stream
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
@@ -81,6 +82,25 @@ def test_pieces_together_are_the_whole_and_only_final_samples_are_handed_out(chu
     assert all(len(piece.samples) >= chunk * codec.hop_samples for piece in pieces[:-1])
     assert len(pieces) == {1: 12, 3: 4, 4: 3, 99: 1}[chunk]
     assert pieces[-1].has_eos and np.array_equal(pieces[-1].codes, codes.numpy())
+
+
+def test_encodec_in_pieces_is_the_whole_up_to_the_stated_tolerance() -> None:
+    pytest.importorskip("encodec")
+    codec = EncodecCodec.create([], 0, pretrained=False)
+    codes = torch.randint(1024, (200, 8), generator=torch.Generator().manual_seed(0))
+    expected = codec.decode_utterance(codes).numpy()
+    given = []
+    decode = codec.decode
+
+    def counted(some: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        given.append(some.shape[1])
+        return decode(some, lengths)
+
+    codec.decode = counted  # type: ignore[method-assign]
+    pieces = list(stream_speech(codec, generations([*range(20, 200, 20), 200], codes), 20))
+    streamed = np.concatenate([piece.samples for piece in pieces])
+    assert len(pieces) == 10 and max(given) <= 20 + 75  # what a piece costs does not grow
+    assert np.abs(streamed - expected).max() < 1e-4 * np.sqrt((expected**2).mean())
 
 
 def test_codec_of_unknown_lookahead_speaks_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Install: `benchmarks/peers/install.sh moshi`. Its text stream has the smallest v
 from __future__ import annotations
 
 import importlib
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     ).eval()  # fmt: skip
     generate = lm.LMGen(model, use_sampling=sizes["top_k"] != 1, temp=1.0, top_k=max(sizes["top_k"], 1), temp_text=1.0)
 
-    def decode(context: int, frames: int) -> torch.Tensor:
+    def decode(context: int, frames: int) -> Generator[None, None, torch.Tensor]:
         made = []
         with generate.streaming(batch):
             nothing = torch.zeros(batch, 0, 1, dtype=torch.int64, device=device)
@@ -41,6 +42,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
                 out = generate.step(nothing)
                 if out is not None:
                     made.append(out[:, 1:, 0])
+                yield
         return torch.stack(made, dim=1).cpu() if made else torch.zeros(batch, 0, books)
 
     def local_only(context: int, frames: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ but less: only the new frame is embedded, and the parallel heads' argmax for the
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     def embed(codes: torch.Tensor) -> torch.Tensor:
         return torch.stack([table(codes[:, :, n]) for n, table in enumerate(tables)]).mean(0)
 
-    def decode(context: int, frames: int) -> torch.Tensor:
+    def decode(context: int, frames: int) -> Generator[None, None, torch.Tensor]:
         primary.reset_cache(use_cache=sizes.get("cache", True))
         start = torch.full((batch, 1, books), size, device=device)
         x = embed(torch.cat((context_codes(1, context, books, size).to(device).expand(batch, -1, -1), start), dim=1))
@@ -54,6 +55,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
             )
             made.append(codes[:, :, 0])
             x = torch.cat((x, embed(codes.transpose(1, 2))), dim=1)
+            yield
         return torch.stack(made, dim=1).cpu()
 
     def local_only(context: int, frames: int) -> torch.Tensor:

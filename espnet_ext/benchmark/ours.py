@@ -40,7 +40,8 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         )
         done = accelerate(model, options, rows=sizes["batch"])
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
-        facts["bytes_per_step"] *= done.bytes_per_weight / 4
+        for name in ("primary_bytes", "bytes_per_step"):
+            facts[name] *= done.bytes_per_weight / 4
         if options.graphs:
             strategy = graphed(strategy, torch.device(device))
     bench = _Bench(model, strategy, sizes)
@@ -72,6 +73,7 @@ def step_cost(model: TextCoreLM, sizes: dict[str, Any]) -> dict[str, float]:
     per_slot = model.slots if sizes["strategy"] not in ("parallel",) else 1
     heads = sum(p.numel() for name, p in head.named_parameters() if name.startswith("heads"))
     return {
+        "primary_bytes": 4.0 * big,
         "bytes_per_step": 4.0 * (big + small),
         "flops_per_step": 2.0 * rows * (big + (small - heads) * per_slot * (slots > 0) + heads),
     }
@@ -101,6 +103,10 @@ class _TimedModel:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+    def prefill(self, conditions: Any, max_steps: Any) -> Any:
+        with self._clock.part("prefill"):
+            return self._model.prefill(conditions, max_steps)
 
     def step(self, codes: Tensor, state: Any) -> Tensor:
         with self._clock.part("primary"):
@@ -134,7 +140,14 @@ class _Bench:
         self.sampling = SamplingOptions(temperature=0.0 if sizes["top_k"] == 1 else 1.0, top_k=sizes["top_k"])
 
     def part(self, name: str) -> Decode:
-        return self.decode if name == "all" else self.local_only
+        if name == "local":
+            return self.local_only
+
+        def decode(context: int, frames: int) -> Iterator[None]:
+            for _ in self.decode(context, frames):
+                yield
+
+        return decode
 
     def _request(self, context: int) -> Conditions:
         batch, device = self.sizes["batch"], self.sizes["device"]
@@ -147,9 +160,10 @@ class _Bench:
     def _sampler(self) -> Sampler:
         return Sampler(self.sampling, row_generators(0, [str(row) for row in range(self.sizes["batch"])]))
 
-    def decode(self, context: int, frames: int) -> Generation:
-        """So many frames; none of them can be the last."""
-        return generate(self.model, self._request(context), self.strategy, self._sampler(), frames, frames)
+    def decode(self, context: int, frames: int) -> Iterator[Generation]:
+        """So many frames, step by step; none of them can be the last."""
+        request = self._request(context)
+        return generate_stream(self.model, request, self.strategy, self._sampler(), frames, frames)
 
     def local_only(self, context: int, frames: int) -> None:
         """The strategy alone, for the steps of so many frames."""
@@ -169,15 +183,21 @@ class _Bench:
         model: Any = _TimedModel(self.model, clock)
         frames, conditions = request["frames"], self._request(request["context"])
         started = perf_counter()
-        next(iter(generate_stream(self.model, conditions, self.strategy, self._sampler(), frames, frames)))
+        next(self.decode(request["context"], frames))
         first = perf_counter() - started
         started = perf_counter()
         generation = generate(model, conditions, self.strategy, sampler, frames, frames)
         total = perf_counter() - started
         codec = _codec_seconds(generation.codes[:1].cpu(), self.model.stacking)
         steps = float(generation.steps.sum())
+        seconds_per_step = clock.seconds["primary"] / (steps / self.sizes["batch"])
         return {
-            "seconds_of": {"total": total, **clock.seconds, "codec": codec.get("per_frame", 0.0) * frames},
+            "primary_seconds_per_step": seconds_per_step,
+            "seconds_of": {
+                "total": total - clock.seconds.pop("prefill"),
+                **clock.seconds,
+                "codec": codec.get("per_frame", 0.0) * frames,
+            },
             "ttfa_ms": 1000 * (first + codec["first"]) if codec else 1000 * first,
             "local_passes_per_frame": float(generation.local_passes.sum()) / steps / self.model.stacking,
         }

@@ -61,6 +61,7 @@ def cell_of(
         "local_passes_per_frame": answer.get("local_passes_per_frame"),
         "share": shares,
         "floor_ratio": round(seconds / floor, 2) if floor else None,
+        "primary_of_read_rate": _read_rate(times, machine),
         "parameters": times.facts.get("parameters"),
         "rounds": [round(value, 4) for value in (times.cpu_seconds if clock == "cpu" else times.wall_seconds)],
         "clock": clock,
@@ -68,6 +69,12 @@ def cell_of(
             name: round(other.seconds(clock) / seconds, 2) for name, other in peers.items() if name != entry.name
         },
     }  # fmt: skip
+
+
+def _read_rate(times: Times, machine: MachineRates) -> float | None:
+    """How fast the primary transformer's weights are read, as a share of what the machine can; in the last round."""
+    seconds = times.answer.get("primary_seconds_per_step")
+    return round(times.facts["primary_bytes"] / seconds / machine.bytes_per_second, 3) if seconds else None
 
 
 def _shares(seconds: Mapping[str, float]) -> dict[str, float]:
@@ -96,7 +103,7 @@ def as_markdown(cells: Sequence[Mapping[str, Any]]) -> str:
     peers = sorted({name for cell in cells for name in cell["ratio_to"]})
     header = [
         "cell", "S", "batch", "precision", "ms/frame", "frames/s", "RTF", "first audio (ms)", "peak (MiB)",
-        "primary / local / sampling (%)", "× floor", *(f"÷ {name}" for name in peers),
+        "primary / local / sampling (%)", "primary of read rate (%)", "× floor", *(f"÷ {name}" for name in peers),
     ]  # fmt: skip
     return markdown_table(header, [_row(cell, peers) for cell in cells])
 
@@ -115,6 +122,7 @@ def _row(cell: Mapping[str, Any], peers: Sequence[str]) -> list[str]:
         "" if cell["ttfa_ms"] is None else f"{cell['ttfa_ms']:.0f}",
         str(cell["peak_mib"]),
         parts,
+        "" if cell["primary_of_read_rate"] is None else f"{100 * cell['primary_of_read_rate']:.0f}",
         "" if cell["floor_ratio"] is None else f"{cell['floor_ratio']:.2f}",
         *(f"{cell['ratio_to'][name]:.2f}" if name in cell["ratio_to"] else "" for name in peers),
     ]

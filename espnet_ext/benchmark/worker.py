@@ -6,6 +6,7 @@ packages never meet, and finds this file by its folder: it imports nothing but t
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import resource
@@ -16,7 +17,8 @@ from typing import Any
 
 import torch
 
-Decode = Callable[[int, int], Any]  # (frames of context, frames to decode) → codes (B, frames, N), greedy or sampled
+# (frames of context, frames to decode) → codes (B, frames, N); a generator yields after every step and returns them
+Decode = Callable[[int, int], Any]
 
 
 def serve(build: Callable[[dict[str, Any]], tuple[Decode, dict[str, Any]]]) -> None:
@@ -44,7 +46,7 @@ def serve(build: Callable[[dict[str, Any]], tuple[Decode, dict[str, Any]]]) -> N
         details = facts["details"](request) if "details" in request else {}
         answer = {**_measure(decode, request, sizes), **details}
         if "save" in request:
-            codes = decode(request["context"], request["frames"])
+            codes = _drain(decode(request["context"], request["frames"]))
             torch.save({"codes": codes, "weights": weights, "sizes": sizes}, request["save"])
         print(json.dumps(answer), file=answers, flush=True)
 
@@ -63,13 +65,33 @@ def enliven(model: torch.nn.Module, gain: float | None) -> None:
 
 
 def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> dict[str, float]:
-    """Seconds of so many frames: those of a run with one frame more, less those of a run of one frame."""
+    """Seconds of so many frames behind the first step.
+
+    Those of a generator from its first step on; of a function those of a run with one frame more, less those of one.
+    """
     first = sizes.get("first_frames", 1)
-    short, long = (_time(decode, request["context"], frames, sizes) for frames in (first, first + request["frames"]))
+    if inspect.isgeneratorfunction(decode):
+        run = decode(request["context"], first + request["frames"])
+        next(run)
+        short, long = (0.0, 0.0), _time(lambda *_: _drain(run), 0, 0, sizes)
+    else:
+        short, long = (
+            _time(decode, request["context"], frames, sizes) for frames in (first, first + request["frames"])
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if sizes.get("device") == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     return {"cpu_seconds": long[0] - short[0], "wall_seconds": long[1] - short[1], "peak_mib": peak}
+
+
+def _drain(made: Any) -> Any:
+    """What a generator returns in the end; anything else as it is."""
+    while inspect.isgenerator(made):
+        try:
+            next(made)
+        except StopIteration as end:
+            return end.value
+    return made
 
 
 def _time(decode: Decode, context: int, frames: int, sizes: dict[str, Any]) -> tuple[float, float]:

@@ -1,0 +1,69 @@
+"""Where memory does not suffice the batch is halved, and no utterance is lost."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from espnet_ext.speech import Speech, Timing
+from espnet_ext.speech_jobs import SpeechJob, is_out_of_memory, speak_shard
+
+CPU_ERROR = (
+    "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+)
+
+
+class Forgetful:
+    """A voice with room for so many utterances; one that says "long" needs all there is and more."""
+
+    material = "prompt"
+
+    def __init__(self, room: int, error: Exception) -> None:
+        self.room, self.error, self.batches = room, error, []
+        self.timing, self.codec = Timing(), self
+        self.spec = type("Spec", (), {"sample_rate_hz": 8000})
+
+    def load(self):
+        return self
+
+    def read(self, utterance, job):
+        return job.text
+
+    def speak(self, given):
+        self.batches.append(len(given))
+        if len(given) > self.room or "long" in given.values():
+            raise self.error
+        return [Speech(np.zeros((2, 3)), np.zeros(8, np.float32), True, -1.0) for _ in given]
+
+    def wavs(self, job, speech):
+        return {job.wav: speech.waveform}
+
+
+def jobs(tmp_path: Path, texts: list[str]) -> dict[str, SpeechJob]:
+    return {f"u{number}": SpeechJob(text, "", tmp_path / f"u{number}.wav") for number, text in enumerate(texts)}
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError(CPU_ERROR)]
+)
+def test_the_batch_is_halved_until_it_fits(tmp_path, error, caplog):
+    voice = Forgetful(2, error)
+    results, _ = speak_shard(voice, jobs(tmp_path, ["a"] * 7))
+    assert list(results) == [f"u{number}" for number in range(7)]
+    assert not any(isinstance(result, str) for result in results.values())
+    assert voice.batches == [7, 3, 1, 2, 4, 2, 2]
+    assert sum("going on with half as many" in record.message for record in caplog.records) == 3
+    assert len(list(tmp_path.glob("*.wav"))) == 7
+
+
+def test_what_does_not_fit_alone_is_named(tmp_path):
+    results, _ = speak_shard(Forgetful(9, MemoryError("no room")), jobs(tmp_path, ["a", "long", "a"]))
+    assert results["u1"] == "cannot be spoken: out of memory, alone: no room"
+    assert not isinstance(results["u0"], str) and not isinstance(results["u2"], str)
+
+
+def test_other_errors_are_not_taken_for_it(tmp_path):
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        speak_shard(Forgetful(1, RuntimeError("shape mismatch")), jobs(tmp_path, ["a", "b"]))
