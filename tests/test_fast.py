@@ -257,3 +257,15 @@ def test_a_cache_is_large_enough_before_the_first_step():
     conditions = ragged_batch().conditions(learned)
     with pytest.raises(ValueError, match="max_positions must be at least"):
         generate(learned, conditions, LocalAR(), Sampler(SAMPLING["greedy"]), 5000)
+
+
+@pytest.mark.parametrize("name", ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"])
+@pytest.mark.parametrize("primary", ["cross_attention", "cross_attention_annealed", "prefix", "prefix_learned"])
+def test_a_model_in_bfloat16_decodes(primary, name):
+    model = float32_model(primary, conditioning_dropout=0.1)
+    for head in (model.heads.of(ARLocalTransformer), model.heads.of(MaskGITLocalTransformer)):
+        head.fold()
+    model.to(torch.bfloat16)  # as on a GPU
+    result = decode(model, ragged_batch(), name, SAMPLING["guided"], 8)
+    SPEC.check(result.codes)
+    assert bool(result.logprobs.isfinite().all())

@@ -18,7 +18,7 @@ from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
 from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.fast.graphs import graphed
-from espnet_ext.primary import Conditions, Primary
+from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.transformer import Transformer
 
@@ -65,17 +65,18 @@ def step_cost(model: TextCoreLM, sizes: dict[str, Any]) -> dict[str, float]:
 
     Every weight is read once per step, however often it is used: what is used again comes from a cache.
     """
-    slots, rows = model.slots, sizes["batch"]
-    primary: Primary = model.primary
-    big = sum(p.numel() for part in primary.modules() if isinstance(part, Transformer) for p in part.parameters())
+    stacks = [part for part in model.primary.modules() if isinstance(part, Transformer)]
+    primary = sum(parameter.numel() for part in stacks for parameter in part.parameters())
     head = model.heads["parallel" if sizes["strategy"] == "parallel" else LOCALS.get(sizes["strategy"], "ar")]
-    small = sum(p.numel() for name, p in head.named_parameters() if "embedding" not in name)
-    per_slot = model.slots if sizes["strategy"] not in ("parallel",) else 1
-    heads = sum(p.numel() for name, p in head.named_parameters() if name.startswith("heads"))
+    named = [(name, parameter.numel()) for name, parameter in head.named_parameters()]
+    classifiers = sum(count for name, count in named if name.startswith("heads"))
+    blocks = sum(count for name, count in named if not name.startswith(("heads", "embedding")))
+    # each slot passes the blocks of a local transformer once, and one classifier
+    multiplied = primary + blocks * model.slots + classifiers
     return {
-        "primary_bytes": 4.0 * big,
-        "bytes_per_step": 4.0 * (big + small),
-        "flops_per_step": 2.0 * rows * (big + (small - heads) * per_slot * (slots > 0) + heads),
+        "primary_bytes": 4.0 * primary,
+        "bytes_per_step": 4.0 * (primary + blocks + classifiers),
+        "flops_per_step": 2.0 * sizes["batch"] * multiplied,
     }
 
 
