@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tables of benchmarks/results/speed_*: this machine, beside the peers that are installed (benchmarks/peers/install.sh).
-# speed.sh cpu: processor time with one thread, about ten minutes of an idle machine; speed.sh wall: two threads, wall time;
-# speed.sh cuda: a GPU, about eight minutes. PYTHON names the interpreter.
+# speed.sh cpu: processor time with one thread, ten to twenty minutes of an idle machine; speed.sh wall: two threads;
+# speed.sh cuda: a GPU, about eight minutes. PYTHON names the interpreter; ONLY="espnet peers" makes these tables alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 kind=${1:?cpu, wall or cuda}
@@ -10,6 +10,7 @@ results=benchmarks/results
 measure() {
   local name=$1
   shift
+  [[ -z ${ONLY:-} || " $ONLY " == *" $name "* ]] || return 0
   "${PYTHON:-.venv/bin/python}" -m espnet_ext.bin.benchmark "$@" \
     --json "$results/speed_${kind}_$name.jsonl" --table "$results/speed_${kind}_$name.md"
 }
