@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import NAMES, SAMPLING, SPEC, VARIANTS, decode, ragged_batch, tiny_model
 
-from espnet_ext.decoding import LocalAR, build_strategy, generate
+from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
 from espnet_ext.fast.calibrate import Calibration
@@ -259,7 +259,7 @@ def test_a_cache_is_large_enough_before_the_first_step():
         generate(learned, conditions, LocalAR(), Sampler(SAMPLING["greedy"]), 5000)
 
 
-@pytest.mark.parametrize("name", ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"])
+@pytest.mark.parametrize("name", list(strategies))
 @pytest.mark.parametrize("primary", ["cross_attention", "cross_attention_annealed", "prefix", "prefix_learned"])
 def test_a_model_in_bfloat16_decodes(primary, name):
     model = float32_model(primary, conditioning_dropout=0.1)
