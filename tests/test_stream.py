@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,10 @@ def test_pieces_together_are_the_whole_and_only_final_samples_are_handed_out(chu
 
 
 def test_encodec_in_pieces_is_the_whole_up_to_the_stated_tolerance() -> None:
-    pytest.importorskip("encodec")
+    if (
+        importlib.util.find_spec("encodec") is None
+    ):  # importing it is the codec's business: it needs the torchaudio shim
+        pytest.skip("encodec is not installed")
     codec = EncodecCodec.create([], 0, pretrained=False)
     codes = torch.randint(1024, (200, 8), generator=torch.Generator().manual_seed(0))
     expected = codec.decode_utterance(codes).numpy()
