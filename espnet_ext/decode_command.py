@@ -114,10 +114,10 @@ def check_machine(args: argparse.Namespace) -> Model:
     if args.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {args.batch_size}")
     Workers(args.nj, args.dask_scheduler, args.num_threads)
-    # where the command runs there may be no GPU, and nothing is decoded there
-    here = Model(args.exp, args.model_file, "cpu" if args.dask_scheduler else args.device)
-    model_of(args).fast()
-    return here
+    model = model_of(args)
+    model.fast()
+    # where the command of a cluster runs there may be no GPU, and nothing is decoded there
+    return Model(args.exp, args.model_file) if args.dask_scheduler else model
 
 
 def model_of(args: argparse.Namespace) -> Model:

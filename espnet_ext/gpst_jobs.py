@@ -103,9 +103,7 @@ class GPSTModel(Model):
 def _load_once(model: GPSTModel, exp: Path, text_to_semantic: Path | None, version: int) -> GPSTSpeech:
     check_device(model.device)
     speech = GPSTSpeech.from_experiment(exp, model.model_file, text_to_semantic, model.device)
-    fast = model.fast()
-    if fast is not None:
-        speech.accelerate(fast, model.batch_size)
+    model.make_fast(speech)
     if model.silence is not None:
         speech.silence = read_silence(model.silence)
     return speech

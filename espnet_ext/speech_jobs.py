@@ -19,7 +19,7 @@ from espnet_ext.codec import Codec
 from espnet_ext.codec.audio import write_wav
 from espnet_ext.codec.jobs import check_device
 from espnet_ext.decode_options import DecodeOptions
-from espnet_ext.fast import FastOptions
+from espnet_ext.fast import Acceleration, FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.speech import Speech, Timing
 
@@ -32,6 +32,9 @@ class Speaking(Protocol):
     @property
     def codec(self) -> Codec:
         """What makes its waveforms."""
+
+    def accelerate(self, options: FastOptions, batch_size: int) -> Acceleration:
+        """Make it decode faster from now on."""
 
 
 Model_co = TypeVar("Model_co", bound=Speaking, covariant=True)
@@ -148,6 +151,16 @@ class Model:
             return None
         return FastOptions(self.precision, native=self.native, compile=self.compile)
 
+    def make_fast(self, speech: Speaking) -> None:
+        """Do to a loaded model what may be done.
+
+        Args:
+            speech: the model.
+        """
+        fast = self.fast()
+        if fast is not None:
+            logging.info("%s", speech.accelerate(fast, self.batch_size))
+
     def version(self) -> int:
         """A number that changes with config.yaml."""
         config = self.exp / "config.yaml"
@@ -173,9 +186,7 @@ class SpeechJob:
 def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
     check_device(model.device)
     speak = CodecLM.from_experiment(exp, model.model_file, model.device)
-    fast = model.fast()
-    if fast is not None:
-        logging.info("%s", speak.accelerate(fast, model.batch_size))
+    model.make_fast(speak)
     return speak
 
 

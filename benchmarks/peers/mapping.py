@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.attention import KVCache
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.local_transformer import ARLocalTransformer, SlotHeads
 from espnet_ext.primary import PrefixPrimary
-from espnet_ext.transformer import Block, Transformer, causal_mask
+from espnet_ext.transformer import Block, Transformer
 
 Weights = Mapping[str, Tensor]
 
@@ -36,13 +35,6 @@ class MultiScaleLocal(ARLocalTransformer):
 
     def fold(self) -> None:
         """Nothing: the hidden vector differs."""
-
-    def logits(self, hidden: Tensor, codes: Tensor, cache: KVCache | None = None) -> Tensor:
-        """As `ARLocalTransformer.logits`."""
-        start = cache.length if cache is not None else 0
-        x = self.read(hidden, codes, start)
-        mask = causal_mask(x.shape[1], x.device, start) if x.shape[1] > 1 else None
-        return self.heads(self.transformer(x, mask, cache=cache), start)
 
 
 class NoNorm(nn.LayerNorm):
@@ -81,11 +73,9 @@ def from_espnet(weights: Weights, sizes: Mapping[str, Any], specials: int = 64, 
     sizes = {**sizes, "local_width": sizes["width"]}
     model = decoder_only(sizes, len(weights["g_decoders.pos_emb.weight"]))
     spec, books, size = model.spec, sizes["codebooks"], sizes["codebook_size"]
-    old = model.heads["ar"]
     local = MultiScaleLocal(None, spec, books, sizes["width"], False, sizes["width"], sizes["local_layers"],
                             sizes["local_heads"])  # fmt: skip
     model.heads["ar"] = local.eval()
-    del old
     rows = torch.full((books, spec.vocab_size), start)
     rows[:, :size] = specials + torch.arange(books * size).view(books, size)
     # ours is the mean over the tables, ESPnet's the sum; a power of two changes no digit

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from espnet_ext.options import check_choice
 
@@ -117,10 +117,8 @@ class Contestant:
         self._process.stdin.flush()
         return self._answer()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -164,7 +162,7 @@ def race(entries: Sequence[Entry], context: int, frames: int, rounds: int) -> di
                     answers[contestant.entry.name].append(answer)
     finally:
         for contestant in running:
-            contestant.__exit__()
+            contestant.stop()
     for contestant in running:
         told = answers[contestant.entry.name]
         cpu, wall = (tuple(float(answer[name]) for answer in told) for name in ("cpu_seconds", "wall_seconds"))

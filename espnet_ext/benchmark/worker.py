@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,9 +60,11 @@ def context_codes(batch: int, frames: int, books: int, size: int) -> torch.Tenso
 
 def enliven(model: torch.nn.Module, gain: float | None) -> None:
     """Random weights so large that greedy codes do not get stuck, for comparing codes; nothing without a gain."""
-    for parameter in model.parameters() if gain else ():
+    if gain is None:
+        return
+    for parameter in model.parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=(gain or 1.0) * parameter[0].numel() ** -0.5)
+            torch.nn.init.normal_(parameter, std=gain * parameter[0].numel() ** -0.5)
 
 
 def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> dict[str, float]:
@@ -73,10 +76,10 @@ def _measure(decode: Decode, request: dict[str, Any], sizes: dict[str, Any]) -> 
     if inspect.isgeneratorfunction(decode):
         run = decode(request["context"], first + request["frames"])
         next(run)
-        short, long = (0.0, 0.0), _time(lambda *_: _drain(run), 0, 0, sizes)
+        short, long = (0.0, 0.0), _time(lambda: _drain(run), sizes)
     else:
         short, long = (
-            _time(decode, request["context"], frames, sizes) for frames in (first, first + request["frames"])
+            _time(partial(decode, request["context"], frames), sizes) for frames in (first, first + request["frames"])
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if sizes.get("device") == "cuda":
@@ -94,10 +97,10 @@ def _drain(made: Any) -> Any:
     return made
 
 
-def _time(decode: Decode, context: int, frames: int, sizes: dict[str, Any]) -> tuple[float, float]:
+def _time(work: Callable[[], object], sizes: dict[str, Any]) -> tuple[float, float]:
     wait: Callable[[], object] = torch.cuda.synchronize if sizes.get("device") == "cuda" else int
     wait()
     cpu, wall = time.process_time(), time.perf_counter()
-    decode(context, frames)
+    work()
     wait()
     return time.process_time() - cpu, time.perf_counter() - wall

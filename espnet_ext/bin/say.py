@@ -77,10 +77,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
-    fast = Model(args.exp, precision=args.precision, native=args.native, compile=args.compile).fast()
+    model = Model(args.exp, args.model_file, precision=args.precision, native=args.native, compile=args.compile)
+    model.fast()  # a wrong option is refused before anything is loaded
     speak = CodecLM.from_experiment(args.exp, args.model_file)
-    if fast is not None:
-        speak.accelerate(fast)
+    model.make_fast(speak)
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)

@@ -75,23 +75,25 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
     """
     if next(model.parameters()).dtype != torch.float32:
         raise ValueError(f"model must be in float32, got {next(model.parameters()).dtype}")
-    for head in model.heads.values():
-        if isinstance(head, SlotTransformer):
-            head.fold()
+    slot_transformers = [head for head in model.heads.values() if isinstance(head, SlotTransformer)]
+    for head in slot_transformers:
+        head.fold()
+    primary = _step_transformers(model)
+    transformers = primary + [head.transformer for head in slot_transformers]
     if next(model.parameters()).is_cuda:
-        return _on_gpu(model, options)
+        return _on_gpu(model, options, transformers)
     native = options.native and rows <= NATIVE_ROWS and _is_there()
     calibration = Calibration(backends_of("float32" if options.exact else options.precision, native), rows, budget_ms)
     packer = _Packer(calibration)
-    for transformer in _step_transformers(model):
+    for transformer in primary:
         packer.pack_all(transformer, from_memory=True)
-    for head in (*model.heads.values(), *getattr(model, "unit_heads", {}).values()):
+    for part in (*model.heads.values(), *getattr(model, "unit_heads", {}).values()):
         # a local transformer's weights are read for every slot, and stay in the cache
-        packer.pack_all(head, from_memory=isinstance(head, ParallelHeads))
-        if isinstance(head, SlotTransformer) and isinstance(head.heads, SlotHeads):
+        packer.pack_all(part, from_memory=isinstance(part, ParallelHeads))
+    for head in slot_transformers:
+        if isinstance(head.heads, SlotHeads):
             head.heads = packer.slot_heads(head.heads)  # type: ignore[assignment]  # the same interface
-    local = [head.transformer for head in model.heads.values() if isinstance(head, SlotTransformer)]
-    for transformer in _step_transformers(model) + local:
+    for transformer in transformers:
         if native:
             transformer.native = NativeStack(transformer)
         elif options.compile:
@@ -110,14 +112,12 @@ def _is_there() -> bool:
     return True
 
 
-def _on_gpu(model: CoreLM, options: FastOptions) -> Acceleration:
+def _on_gpu(model: CoreLM, options: FastOptions, transformers: list[Transformer]) -> Acceleration:
     if options.precision in ("fp16", "int8"):
         raise ValueError(f"precision must be one of ['float32', 'bf16', 'auto'] on a GPU, got {options.precision!r}")
     half = options.precision != "float32" and not options.exact
     if half:
         model.to(torch.bfloat16)
-    transformers = _step_transformers(model)
-    transformers += [head.transformer for head in model.heads.values() if isinstance(head, SlotTransformer)]
     for transformer in transformers if options.compile else []:
         compile_step(transformer)
     weights = sum(parameter.numel() for parameter in model.parameters())

@@ -14,6 +14,8 @@ from espnet_ext.fast.options import CHOICES, PRECISIONS
 from espnet_ext.options import check_choice
 from espnet_ext.registry import Registry
 
+WEIGHT_BYTES = {"float32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
 
 class LinearBackend(nn.Module, ABC):
     """x W^T + b in float32, with the weights in some form.
@@ -24,15 +26,18 @@ class LinearBackend(nn.Module, ABC):
 
     Attributes:
         precision: one of `PRECISIONS`.
-        weight_bytes: what a product reads of the weights.
     """
 
     precision: ClassVar[str]
-    weight_bytes: int
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
+
+    @property
+    def weight_bytes(self) -> int:
+        """What a product reads of the weights."""
+        return self.out_features * self.in_features * WEIGHT_BYTES[self.precision]
 
     @classmethod
     def is_available(cls) -> bool:
@@ -55,7 +60,6 @@ class RowMajor(LinearBackend):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self.weight_bytes = weight.numel() * 4
         self.register_buffer("weight", weight.detach())
         self.register_buffer("bias", None if bias is None else bias.detach())
 
@@ -80,7 +84,6 @@ class OneDNN(LinearBackend):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self.weight_bytes = weight.numel() * self.dtype.itemsize
         self._ops: Any = torch.ops.mkldnn
         self._packed = self._ops._reorder_linear_weight(weight.detach().to(self.dtype).contiguous(), 1)
         self._bias = None if bias is None else bias.detach().to(self.dtype)
@@ -107,8 +110,16 @@ class OneDNNBF16(OneDNN):
         return super().is_available() and "AVX512" in capabilities
 
 
+class FBGEMM(LinearBackend):
+    """A product of the FBGEMM library, which torch has for x86."""
+
+    @classmethod
+    def is_available(cls) -> bool:  # noqa: D102 (inherited)
+        return "fbgemm" in torch.backends.quantized.supported_engines
+
+
 @linear_backends.register("fbgemm_fp16")
-class FBGEMMFP16(LinearBackend):
+class FBGEMMFP16(FBGEMM):
     """Float16 weights, float32 activations and sums."""
 
     precision = "fp16"
@@ -118,14 +129,9 @@ class FBGEMMFP16(LinearBackend):
         largest = float(weight.detach().abs().max())
         if largest > torch.finfo(torch.float16).max:
             raise ValueError(f"precision must be float32 for weights beyond float16's range, got fp16 and {largest}")
-        self.weight_bytes = weight.numel() * 2
         self._ops: Any = torch.ops.quantized
         bias = torch.zeros(self.out_features) if bias is None else bias.detach()
         self._packed = self._ops.linear_prepack_fp16(weight.detach().contiguous(), bias)
-
-    @classmethod
-    def is_available(cls) -> bool:  # noqa: D102 (inherited)
-        return "fbgemm" in torch.backends.quantized.supported_engines
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (inherited)
         out: Tensor = self._ops.linear_dynamic_fp16(x, self._packed)
@@ -140,14 +146,13 @@ def rows_as_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @linear_backends.register("fbgemm_int8")
-class FBGEMMInt8(LinearBackend):
+class FBGEMMInt8(FBGEMM):
     """Int8 weights, one scale per row; activations are rounded to 7 bits, call by call."""
 
     precision = "int8"
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self.weight_bytes = weight.numel()
         self._ops: Any = torch.ops.quantized
         _, scale = rows_as_int8(weight)
         with warnings.catch_warnings():  # quantized tensors are to leave torch some day; this is their only use
@@ -155,10 +160,6 @@ class FBGEMMInt8(LinearBackend):
             zero = torch.zeros(self.out_features, dtype=torch.int64)
             rows = torch.quantize_per_channel(weight.detach().contiguous(), scale.double(), zero, 0, torch.qint8)
             self._packed = self._ops.linear_prepack(rows, None if bias is None else bias.detach())
-
-    @classmethod
-    def is_available(cls) -> bool:  # noqa: D102 (inherited)
-        return "fbgemm" in torch.backends.quantized.supported_engines
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 (inherited)
         # 7 bits: pairs of products are added in 16 bits on processors without VNNI
@@ -174,7 +175,6 @@ class Int8WeightOnly(LinearBackend):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self.weight_bytes = weight.numel()
         self._weight, self._scale = rows_as_int8(weight)
         self._bias = None if bias is None else bias.detach()
 

@@ -135,7 +135,6 @@ class NativeLinear(LinearBackend):
             weight, self._scale = rows_as_int8(weight)
         self._weight = _packed(weight)
         self._bias = None if bias is None else bias.detach().contiguous()
-        self.weight_bytes = self._weight.numel() * self._weight.element_size()
         self.struct = _Linear(
             _address(self._weight), _address(self._scale), _address(self._bias), self.out_features, self.in_features,
             FORMATS[self.precision],
