@@ -21,6 +21,7 @@ class KVCache:
         key_mask: (B, C) bool, False where a row's left padding lies.
         length: filled positions, the same for every row.
         padding: (B,) int64 positions of left padding; None where no row has any.
+        prefix: positions in front of the first step.
     """
 
     keys: Tensor
@@ -28,6 +29,7 @@ class KVCache:
     key_mask: Tensor
     length: int = 0
     padding: Tensor | None = None
+    prefix: int = 0
 
     def __post_init__(self) -> None:
         self._layers = [(self.keys[layer], self.values[layer]) for layer in range(len(self.keys))]
@@ -36,6 +38,18 @@ class KVCache:
     def capacity(self) -> int:
         """C, positions the cache can hold."""
         return self.keys.shape[3]
+
+    def check_room(self, count: int) -> None:
+        """Refuse so many more positions if they do not fit.
+
+        Args:
+            count: positions.
+
+        Raises:
+            ValueError: if they do not.
+        """
+        if self.length + count > self.capacity:
+            raise ValueError(f"cache capacity must be at least {self.length + count}, got {self.capacity}")
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer up to and including the new positions, which start at `length`.
@@ -52,8 +66,7 @@ class KVCache:
             ValueError: if the new positions do not fit.
         """
         start, new = self.length, keys.shape[2]
-        if start + new > self.capacity:
-            raise ValueError(f"cache capacity must be at least {start + new}, got {self.capacity}")
+        self.check_room(new)
         all_keys, all_values = self._layers[layer]
         all_keys.narrow(2, start, new).copy_(keys)
         all_values.narrow(2, start, new).copy_(values)
@@ -72,6 +85,22 @@ class KVCache:
     def visible(self) -> Tensor | None:
         """What one more position may look at: (B, 1, 1, length + 1) bool, or None for all there is."""
         return None if self.padding is None else self.key_mask[:, None, None, : self.length + 1]
+
+    def next_positions(self, count: int) -> Tensor:
+        """Places of the coming positions: (count,) int64."""
+        return torch.arange(self.length, self.length + count, device=self.keys.device)
+
+    def next_step(self) -> Tensor:
+        """Number of the coming step: (1,) int64."""
+        return self.next_positions(1) - self.prefix
+
+    def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
+        """Angles of the coming positions: (2, count, head_width)."""
+        return rotary.at(self.length, count, dtype)
+
+    def advance(self, count: int) -> None:
+        """Count positions that every layer has written."""
+        self.length += count
 
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on.
@@ -111,7 +140,7 @@ class KVCache:
         """
         padding = None if self.padding is None else self.padding[rows]
         keys, values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
-        return KVCache(keys, values, self.key_mask[rows], self.length, padding)
+        return KVCache(keys, values, self.key_mask[rows], self.length, padding, self.prefix)
 
 
 class RotaryEmbedding(nn.Module):

@@ -17,6 +17,7 @@ from espnet_ext.core_lm import GPST, JointConditions
 from espnet_ext.decode_options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
+from espnet_ext.fast.graphs import GraphedStrategies
 from espnet_ext.gpst_modes import Clock, Mode, Request, Speller, Spelling, Start, modes
 from espnet_ext.joint_preprocess import language_id
 from espnet_ext.listener import Listener
@@ -64,6 +65,7 @@ class GPSTSpeech:
         self.corelm, self.listener, self.device = corelm.eval().to(device), listener, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
+        self._graphed: GraphedStrategies | None = None
         self.timing = Timing()
         self.clock = Clock(
             corelm.spec, corelm.semantic, corelm.stacking, deduplicates, lambda: self.silence or listener.silence
@@ -118,6 +120,7 @@ class GPSTSpeech:
         Raises:
             ValueError: if a precision is not possible here.
         """
+        self._graphed = GraphedStrategies() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
 
     @property
@@ -189,7 +192,8 @@ class GPSTSpeech:
         ]
         conditions = self._conditions(starts, self._languages(names, requests))
         limit = self._limit(names, starts, conditions, options)
-        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names))
+        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
+        strategy = self.made_fast(strategy)
         generation = generate(self.corelm, conditions, strategy, sampler, limit, options.min_frames)
         generated = time.perf_counter()
         generation = replace(
@@ -205,6 +209,10 @@ class GPSTSpeech:
         self.timing.seconds_lm += generated - spelt
         self.timing.seconds_codec += time.perf_counter() - generated
         return speeches
+
+    def made_fast(self, strategy: DecodingStrategy) -> DecodingStrategy:
+        """The strategy as `accelerate` wants it run."""
+        return self._graphed.of(strategy, self.device) if self._graphed else strategy
 
     def check(self, options: GPSTDecodeOptions, mode: Mode) -> DecodingStrategy:
         """The strategy, if this model can run it and serve the mode.
@@ -309,7 +317,7 @@ class _Speller(Speller):
         room = steps - 1 - -(-self.options.min_frames // model.stacking)
         most = max(int(self.options.max_sec * model.semantic.frame_rate_hz), 1)
         sampler = Sampler(self.options.semantic_options(), self._generators(names))
-        strategy, stage = build_strategy(UNIT_DECODING), model.units
+        strategy, stage = self.speech.made_fast(build_strategy(UNIT_DECODING)), model.units
         conditions = stage.conditions(nothing, none, languages)
         return self._spellings(generate(stage, conditions, strategy, sampler, room.clamp(1, most)))
 
@@ -324,7 +332,7 @@ class _Speller(Speller):
         return [f"{name} units" for name in names]
 
     def _generators(self, names: Sequence[str]) -> tuple[torch.Generator, ...]:
-        return row_generators(self.options.seed, self._names(names))
+        return row_generators(self.options.seed, self._names(names), self.speech.device)
 
     def _spellings(self, generation: Generation) -> list[Spelling]:
         self.speech.timing.units += int(generation.lengths.sum())

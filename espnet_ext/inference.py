@@ -18,7 +18,7 @@ from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.experiment import Experiment, averaged_model_file
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
-from espnet_ext.fast.graphs import graphed
+from espnet_ext.fast.graphs import GraphedStrategies
 from espnet_ext.preprocess import collate
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, row_generators
@@ -41,7 +41,7 @@ class CodecLM:
         self.tokenizer = build_tokenizer(args)
         self.prompt_frames = prompt_frames(args, corelm.spec)
         self.timing = Timing()
-        self._graphed: dict[DecodingStrategy, DecodingStrategy] | None = None
+        self._graphed: GraphedStrategies | None = None
 
     @classmethod
     def from_experiment(cls, directory: Path | str, model_file: str | None = None, device: str = "cpu") -> CodecLM:
@@ -89,7 +89,7 @@ class CodecLM:
         Raises:
             ValueError: if a precision is not possible here.
         """
-        self._graphed = {} if options.graphs else None
+        self._graphed = GraphedStrategies() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
 
     @property
@@ -200,8 +200,7 @@ class CodecLM:
     ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int]:
         """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
-        if self._graphed is not None:  # what was captured serves later requests
-            strategy = self._graphed.setdefault(strategy, graphed(strategy, torch.device(self.device)))
+        strategy = self._graphed.of(strategy, self.device) if self._graphed else strategy
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):
@@ -216,7 +215,7 @@ class CodecLM:
             batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"]
         )
         limit = (batch["text_lengths"] * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
-        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names))
+        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
         return self.corelm, conditions, strategy, sampler, limit, options.min_frames
 
     def stream(

@@ -165,6 +165,10 @@ class Sampler:
             noise=None if self.noise is None else self.noise[rows],
         )
 
+    def rows_of(self, mask: Tensor) -> Tensor:
+        """Rows that a pass is for: those of the mask (R,), or all for a static sampler: (R',) int64."""
+        return torch.arange(len(mask), device=mask.device) if self.is_static else mask.nonzero()[:, 0]
+
     def without(self, banned_id: int) -> Sampler:
         """The same sampler with one id illegal in every slot.
 

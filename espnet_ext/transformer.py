@@ -165,7 +165,10 @@ class Transformer(nn.Module):
         """
         rotation = None
         if self.rotary is not None and positions is None:
-            rotation = self.rotary.at(cache.length if cache is not None else 0, x.shape[1], x.dtype)
+            length = x.shape[1]
+            rotation = (
+                self.rotary.at(0, length, x.dtype) if cache is None else cache.rotation(self.rotary, length, x.dtype)
+            )
         elif self.rotary is not None and positions is not None:
             rotation = self.rotary(positions, x.dtype)
         bias = None
@@ -182,7 +185,7 @@ class Transformer(nn.Module):
                 x = x + (block.dropout(read) if self.training else read)
             x = x + block.feed_forward(block.feed_forward_norm(x), valid)
         if cache is not None:
-            cache.length += x.shape[1]
+            cache.advance(x.shape[1])
         return self.norm(x)
 
     def _native_step(
@@ -207,7 +210,7 @@ class Transformer(nn.Module):
                 if block.cross is not None and block.cross_norm is not None:
                     x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
                 stack.run_feed_forward(step, layer, x)
-        cache.length += 1
+        cache.advance(1)
         return x
 
 

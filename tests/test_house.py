@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "espnet_ext"
 PYTHON_FILES = sorted(
-    path for folder in ("espnet_ext", "tests", "local", "egs2", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("espnet_ext", "tests", "local", "egs2", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)  # peers that were installed
 )
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -14,7 +14,7 @@ install_peer() {
   case $1 in
     espnet) # its MultiScaleLM needs nothing but torch, and runs with the interpreter of espnet_ext
       "${PYTHON:-python3.11}" -m pip download -q --no-deps -d .download espnet==202506
-      "${PYTHON:-python3.11}" -m zipfile -e .download/espnet-202506-py3-none-any.whl espnet202506 ;;
+      "${PYTHON:-python3.11}" -m zipfile -e .download/espnet-202506-py3-none-any.whl .espnet202506 ;;
     nemo) # about 3 GB
       environment nemo
       echo torch==2.13.0 > .download-constraint

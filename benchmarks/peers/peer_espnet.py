@@ -20,7 +20,7 @@ START, EOS = 1, 5
 
 def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     """The model, and its inference with so many frames."""
-    sys.path.insert(0, sizes.get("path") or str(HERE / "espnet202506"))
+    sys.path.insert(0, sizes.get("path") or str(HERE / ".espnet202506"))
     from espnet2.speechlm.core_lm.abs_core_lm import SpeechLMInferenceOptions
     from espnet2.speechlm.core_lm.ar_multiscale import MultiScaleLM
 

@@ -17,7 +17,7 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
 from espnet_ext.fast import FastOptions, accelerate
-from espnet_ext.fast.graphs import graphed
+from espnet_ext.fast.graphs import Graphed, GraphedStrategies, StaticStep
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.transformer import Transformer
@@ -42,9 +42,8 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
         for name in ("primary_bytes", "bytes_per_step"):
             facts[name] *= done.bytes_per_weight / 4
-        if options.graphs:
-            strategy = graphed(strategy, torch.device(device))
-    bench = _Bench(model, strategy, sizes)
+    graphs = GraphedStrategies() if sizes["precision"] != "reference" and sizes["graphs"] else None
+    bench = _Bench(model, strategy, graphs.of(strategy, device) if graphs else strategy, sizes)
     facts["details"] = bench.details
     return bench.part("local" if sizes.get("part") == "local" else "all"), facts
 
@@ -136,8 +135,11 @@ class _TimedSampler(Sampler):
 class _Bench:
     """One cell's model, with everything that is measured of it."""
 
-    def __init__(self, model: TextCoreLM, strategy: DecodingStrategy, sizes: dict[str, Any]) -> None:
-        self.model, self.strategy, self.sizes = model, strategy, sizes
+    def __init__(
+        self, model: TextCoreLM, plain: DecodingStrategy, strategy: DecodingStrategy, sizes: dict[str, Any]
+    ) -> None:
+        self.model, self.plain, self.strategy, self.sizes = model, plain, strategy, sizes
+        self._local_graph: StaticStep | None = None
         self.sampling = SamplingOptions(temperature=0.0 if sizes["top_k"] == 1 else 1.0, top_k=sizes["top_k"])
 
     def part(self, name: str) -> Decode:
@@ -159,7 +161,8 @@ class _Bench:
         return self.model.conditions(text, torch.ones_like(lengths), rows, lengths)
 
     def _sampler(self) -> Sampler:
-        return Sampler(self.sampling, row_generators(0, [str(row) for row in range(self.sizes["batch"])]))
+        names = [str(row) for row in range(self.sizes["batch"])]
+        return Sampler(self.sampling, row_generators(0, names, self.sizes["device"]))
 
     def decode(self, context: int, frames: int) -> Iterator[Generation]:
         """So many frames, step by step; none of them can be the last."""
@@ -174,8 +177,14 @@ class _Bench:
         legal = torch.ones(1, self.model.slots, spec.vocab_size, dtype=torch.bool, device=hidden.device)
         legal[:, :, spec.codebook_size :] = False
         sampler = self._sampler().for_step(legal)
+        heads, rows = self.model.heads, len(hidden)
+        if isinstance(self.strategy, Graphed):
+            self._local_graph = self._local_graph or StaticStep(self.plain, heads, lambda: hidden, rows, sampler, True)
         for _ in range(frames // self.model.stacking):
-            self.strategy.decode_step(self.model.heads, hidden, sampler)
+            if self._local_graph is None:
+                self.plain.decode_step(heads, hidden, sampler)
+            else:
+                self._local_graph(sampler)
 
     def details(self, request: dict[str, Any]) -> dict[str, Any]:
         """Shares of the parts, passes, and the time until the first step's codes are out."""
@@ -187,7 +196,7 @@ class _Bench:
         next(self.decode(request["context"], frames))
         first = perf_counter() - started
         started = perf_counter()
-        generation = generate(model, conditions, self.strategy, sampler, frames, frames)
+        generation = generate(model, conditions, self.plain, sampler, frames, frames)
         total = perf_counter() - started
         codec = _codec_seconds(generation.codes[:1].cpu(), self.model.stacking)
         steps = float(generation.steps.sum())

@@ -79,7 +79,7 @@ def peer(name: str, python: str | None, folder: Path, sizes: Mapping[str, Any]) 
     made = folder / f".venv-{name}" / "bin" / "python"
     # ESPnet's model needs nothing but torch
     own = python or (sys.executable if name == "espnet" else str(made))
-    needed = folder / "espnet202506" / "espnet2" if name == "espnet" else Path(own)
+    needed = folder / ".espnet202506" / "espnet2" if name == "espnet" else Path(own)
     if not needed.exists():
         raise FileNotFoundError(f"{needed} not found: install the peer with bash {folder / 'install.sh'} {name}")
     return Entry(name, (own, str(script)), sizes, is_peer=True)

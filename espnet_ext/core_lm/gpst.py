@@ -214,7 +214,9 @@ class GPST(CoreLM):
         return state
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        positions = None if state.first_position is None else state.first_position + state.step * self._advance
+        positions = state.first_position
+        if positions is not None:
+            positions = positions + state.cache.next_step() * torch.full_like(positions, self._advance)
         return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
 
     @property

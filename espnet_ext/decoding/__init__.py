@@ -3,6 +3,7 @@
 from espnet_ext.decoding.base import (
     DecodingStrategy,
     Filled,
+    Round,
     build_strategy,
     register_strategy,
     same_passes,
@@ -24,6 +25,7 @@ __all__ = [
     "LocalMaskGITAdaptive",
     "LocalSpeculative",
     "Parallel",
+    "Round",
     "build_strategy",
     "generate",
     "generate_stream",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from espnet_ext.core_lm import StepModel
 from espnet_ext.local_transformer import Heads, LocalTransformer
+from espnet_ext.primary import PrimaryState
 from espnet_ext.registry import Registry
 from espnet_ext.sampling import Sampler
 
@@ -28,6 +31,26 @@ class Filled(NamedTuple):
     local_passes: Tensor
 
 
+class Round(NamedTuple):
+    """A step after some of its passes.
+
+    Attributes:
+        filled: the step so far; whole where no row goes on.
+        going: (R,) bool, rows that need more passes.
+    """
+
+    filled: Filled
+    going: Tensor
+
+
+def last_round(rounds: Iterable[Round]) -> Filled:
+    """The step after the first round behind which no row goes on."""
+    for made in rounds:
+        if not bool(made.going.any()):
+            break
+    return made.filled
+
+
 def same_passes(rows: Tensor, passes: int) -> Tensor:
     """The number of passes where every row takes part in all: (R,) int64, R as in `rows`."""
     return torch.full((len(rows),), passes, device=rows.device)
@@ -38,8 +61,8 @@ class DecodingStrategy(ABC):
 
     Attributes:
         head_types: classes of the heads the strategy needs; a model without one of them is refused.
-        is_static: whether a step runs the same operations on the same shapes whatever the values are, given a static
-            sampler: what a CUDA graph needs.
+        is_static: whether each of `rounds` runs the same operations on the same shapes whatever the values are, given
+            a static sampler: what a CUDA graph needs.
     """
 
     head_types: ClassVar[tuple[type[LocalTransformer], ...]]
@@ -71,6 +94,34 @@ class DecodingStrategy(ABC):
         Returns:
             Codes, their log-probabilities and the number of passes.
         """
+
+    def rounds(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Iterator[Round]:
+        """The step piece by piece, for strategies that look at codes to know when they are done.
+
+        Args:
+            heads: as for `decode_step`.
+            hidden: as for `decode_step`.
+            sampler: as for `decode_step`; a row draws for a piece only if it goes on.
+
+        Yields:
+            The step so far; whoever asks stops where no row goes on.
+        """
+        filled = self.decode_step(heads, hidden, sampler)
+        yield Round(filled, torch.zeros_like(filled.local_passes, dtype=torch.bool))
+
+    def step(self, model: StepModel, codes: Tensor, state: PrimaryState, sampler: Sampler) -> Filled:
+        """The next step of every row: the primary transformer's, and then its codes.
+
+        Args:
+            model: what is decoded.
+            codes: (R, M) of the step before.
+            state: of the primary transformer; it moves on.
+            sampler: of this step.
+
+        Returns:
+            As `decode_step`; the tensors may be overwritten by the next step.
+        """
+        return self.decode_step(model.heads, model.step(codes, state), sampler)
 
 
 strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")

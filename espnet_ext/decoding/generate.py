@@ -16,6 +16,7 @@ from espnet_ext.primary import with_unconditional
 from espnet_ext.sampling import Sampler
 
 COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
+STEPS_AT_ONCE = 8  # on a GPU, which would stand still while its host looks whether all rows are finished
 
 
 @dataclass(frozen=True)
@@ -148,26 +149,48 @@ def _steps(
             )
         conditions = with_unconditional(conditions)
     max_steps = model.layout.num_steps(limit)
-    rows = _Rows(model.spec, model.layout, limit, min_frames)
+    rows = _Rows(model.spec, model.layout, limit, int(max_steps.max()), min_frames)
     state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
     codes, alive = model.first_codes(conditions), torch.arange(batch, device=device)
-    for _ in range(int(max_steps.max())):
-        hidden = model.step(codes, state)
+    for number in range(1, rows.codes.shape[1] + 1):
         legal, history = rows.legal(), rows.history(sampler.options.repetition_window)
         legal = legal if len(legal) == 1 else legal[alive]
         history = None if history is None else history[alive]
-        filled = strategy.decode_step(model.heads, hidden, sampler.for_step(legal, history))
+        filled = strategy.step(model, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
         yield rows
-        left = batch - int(rows.finished.sum())
-        if left == 0:
-            break
-        if left <= COMPACT_BELOW * len(alive):
-            kept = (~rows.finished[alive]).nonzero()[:, 0]
-            pairs = torch.cat((kept, kept + len(alive))) if guided else kept
-            state.keep(pairs)
-            sampler, alive, codes = sampler.for_rows(pairs), alive[kept], codes[kept]
+        if device.type == "cpu" or number % STEPS_AT_ONCE == 0:
+            finished = rows.finished[alive]
+            left = len(alive) - int(finished.sum())
+            if left == 0:
+                break
+            kept = rows_to_keep(finished, left)
+            if len(kept) < len(alive):
+                pairs = torch.cat((kept, kept + len(alive))) if guided else kept
+                state.keep(pairs)
+                sampler, alive, codes = sampler.for_rows(pairs), alive[kept], codes[kept]
         codes = torch.cat((codes, codes)) if guided else codes
+
+
+def rows_to_keep(finished: Tensor, left: int) -> Tensor:
+    """Rows of a batch that go on in it, rising: (R',) int64.
+
+    On a GPU the batch is halved or stays as it is, so that the shapes of its steps are few.
+
+    Args:
+        finished: (R,) bool.
+        left: rows that are not, at least one.
+
+    Returns:
+        The rows; on a GPU some finished ones among them.
+    """
+    size, share = len(finished), left / len(finished)
+    if finished.device.type == "cpu":
+        size = left if share <= COMPACT_BELOW else size
+    else:
+        while size // 2 >= left:
+            size //= 2
+    return finished.long().argsort(stable=True)[:size].sort().values
 
 
 class _Rows:
@@ -177,14 +200,15 @@ class _Rows:
     some steps more.
     """
 
-    def __init__(self, spec: CodecSpec, layout: StepLayout, limit: Tensor, min_frames: int) -> None:
+    def __init__(self, spec: CodecSpec, layout: StepLayout, limit: Tensor, max_steps: int, min_frames: int) -> None:
         self.spec, self.layout, self.limit, self.min_frames = spec, layout, limit, min_frames
         self.lengths = torch.zeros_like(limit)
         self.has_eos = torch.zeros_like(limit, dtype=torch.bool)
         self.finished = torch.zeros_like(self.has_eos)
         self.logprobs = torch.zeros(limit.shape, device=limit.device)
         self.row_steps, self.local_passes = torch.zeros_like(limit), torch.zeros_like(limit)
-        self.steps: list[Tensor] = []
+        self.codes = torch.zeros(len(limit), max_steps, layout.slots, dtype=torch.int64, device=limit.device)
+        self.steps = 0  # that are done
         self._steady_legal: Tensor | None = None
 
     def _ended(self) -> Tensor:
@@ -192,8 +216,7 @@ class _Rows:
 
     def legal(self) -> Tensor:
         """Ids that the slots of the coming step may take: (1 or B, M, V) bool."""
-        step = len(self.steps)
-        legal = self._steady_legal
+        step, legal = self.steps, self._steady_legal
         if legal is None:
             legal = legal_ids(self.spec, self.layout, step, self.min_frames)[None].to(self.limit.device)
             if step >= self.layout.max_delay and step * self.layout.stacking >= self.min_frames:
@@ -208,10 +231,10 @@ class _Rows:
 
     def history(self, frames: int) -> Tensor | None:
         """The last codes of every codebook before this step, (B, up to `frames`, N); those of late ones are older."""
-        if frames == 0 or not self.steps:
+        if frames == 0 or self.steps == 0:
             return None
-        enough = -(-frames // self.layout.stacking)
-        return unstack_frames(torch.stack(self.steps[-enough:], dim=1), self.layout.stacking)[:, -frames:]
+        first = max(self.steps - -(-frames // self.layout.stacking), 0)
+        return unstack_frames(self.codes[:, first : self.steps], self.layout.stacking)[:, -frames:]
 
     def commit(self, some: Filled, alive: Tensor) -> Tensor:
         """Take a step's codes up to EOS or the limit; rows that are finished stay frozen at EOS.
@@ -225,7 +248,7 @@ class _Rows:
         """
         filled = some if len(alive) == len(self.limit) else self._spread(some, alive)
         running, books = ~self.finished, self.spec.num_codebooks
-        frames = self.layout.frames(len(self.steps), self.limit.device)  # (M,)
+        frames = self.layout.frames(self.steps, self.limit.device)  # (M,)
         first_book = frames[::books]
         is_eos = filled.codes[:, ::books] == self.spec.eos_id  # (B, S)
         eos_so_far = is_eos.long().cumsum(dim=1)
@@ -238,9 +261,11 @@ class _Rows:
         self.logprobs += (filled.logprobs * kept).sum(dim=1) + (filled.logprobs[:, ::books] * ends).sum(dim=1)
         self.row_steps += running
         self.local_passes += filled.local_passes * running
-        self.steps.append(filled.codes.masked_fill(~running[:, None], self.spec.eos_id))
-        self.finished |= self._ended() & (len(self.steps) >= self.layout.num_steps(self.lengths))
-        return self.steps[-1] if filled is some else self.steps[-1][alive]
+        codes = filled.codes.masked_fill(~running[:, None], self.spec.eos_id)
+        self.codes[:, self.steps] = codes
+        self.steps += 1
+        self.finished |= self._ended() & (self.steps >= self.layout.num_steps(self.lengths))
+        return codes if filled is some else codes[alive]
 
     def _spread(self, some: Filled, alive: Tensor) -> Filled:
         """The rows that are still in the batch among all; the others have EOS and no passes."""
@@ -253,6 +278,6 @@ class _Rows:
         return Filled(codes, logprobs, passes)
 
     def generation(self) -> Generation:
-        codes = self.layout.to_frames(torch.stack(self.steps, dim=1))[:, : int(self.lengths.max())]
+        codes = self.layout.to_frames(self.codes[:, : self.steps])[:, : int(self.lengths.max())]
         codes = codes.masked_fill(~length_mask(self.lengths, codes.shape[1])[..., None], 0)
         return Generation(codes, self.lengths, self.has_eos, self.logprobs, self.row_steps, self.local_passes)

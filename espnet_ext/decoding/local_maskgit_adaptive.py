@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
+from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
 from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer
 from espnet_ext.options import check_number
@@ -35,6 +36,7 @@ class LocalMaskGITAdaptive(DecodingStrategy):
     n_rounds: int = 8
 
     head_types = (MaskGITLocalTransformer,)
+    is_static = True
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, least=0)
@@ -45,12 +47,14 @@ class LocalMaskGITAdaptive(DecodingStrategy):
             raise ValueError(f"max_codes must be 0 or at least min_codes = {self.min_codes}, got {self.max_codes}")
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        return last_round(self.rounds(heads, hidden, sampler))
+
+    def rounds(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Iterator[Round]:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
         step = MaskedStep(local, hidden, sampler)
-        for number in range(self.n_rounds):
+        last = min(self.n_rounds, local.slots) - 1  # a round reveals a code, at least
+        for number in range(last + 1):
             rows = step.rows_below(local.slots)
-            if not len(rows):
-                break
             draw = step.predict(rows)
             if number == 0:
                 step.decide_end(draw)
@@ -58,5 +62,5 @@ class LocalMaskGITAdaptive(DecodingStrategy):
             place = rank(sure)
             most = self.max_codes or local.slots
             chosen = ((sure >= self.threshold) & (place < most)) | (place < self.min_codes)
-            step.reveal(rows, draw, chosen | (number == self.n_rounds - 1))
-        return step.filled()
+            step.reveal(rows, draw, chosen | (number == last))
+            yield Round(step.filled(), ~step.known.all(dim=1))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
+from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.local_transformer import ARLocalTransformer, Heads, ParallelHeads
 from espnet_ext.options import check_choice
 from espnet_ext.sampling import Sampler
@@ -36,29 +37,34 @@ class LocalSpeculative(DecodingStrategy):
     coupling: str = "gumbel"
 
     head_types = (ARLocalTransformer, ParallelHeads)
+    is_static = True
 
     def __post_init__(self) -> None:
         check_choice("coupling", self.coupling, ("gumbel", "rejection"))
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
+        return last_round(self.rounds(heads, hidden, sampler))
+
+    def rounds(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Iterator[Round]:  # noqa: D102
         local = heads.of(ARLocalTransformer)
         accept = accept_by_ratio
         if self.coupling == "gumbel":
             accept, sampler = accept_equal, sampler.with_fixed_noise(local.slots, local.spec.vocab_size, hidden.device)
         codes, logprobs, drafted_from = sampler(heads.of(ParallelHeads).logits(hidden))
         known, passes = torch.zeros_like(codes[:, 0]), torch.zeros_like(codes[:, 0])
-        rows = torch.arange(len(codes), device=codes.device)
-        while len(rows):
-            log_verified, verified = sampler.distribution(local.logits(hidden[rows], codes[rows, :-1]))
-            codes[rows], now_known = accept(codes[rows], known[rows], drafted_from, verified, sampler)
+        going = torch.ones_like(known, dtype=torch.bool)
+        for _ in range(local.slots):  # a pass makes one more code known, at least
+            rows = sampler.rows_of(going)
+            of_rows = sampler.for_rows(rows)
+            log_verified, verified = of_rows.distribution(local.logits(hidden[rows], codes[rows, :-1]))
+            codes[rows], now_known = accept(codes[rows], known[rows], drafted_from[rows], verified, of_rows)
             # the codes of this pass that are still drafts get their final values in a later one
             scores = log_verified.gather(-1, codes[rows, :, None])[..., 0]
             is_known = torch.arange(local.slots, device=codes.device) < known[rows, None]
             logprobs[rows] = torch.where(is_known, logprobs[rows], scores)
-            known[rows], passes[rows] = now_known, passes[rows] + 1
-            going = now_known < local.slots
-            rows, drafted_from, sampler = rows[going], verified[going], sampler.for_rows(going.nonzero()[:, 0])
-        return Filled(codes, logprobs, passes)
+            drafted_from[rows], known[rows], passes[rows] = verified, now_known, passes[rows] + going[rows]
+            going = known < local.slots
+            yield Round(Filled(codes, logprobs, passes), going)
 
 
 def accept_equal(

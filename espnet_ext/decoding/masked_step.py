@@ -29,15 +29,13 @@ class MaskedStep:
         self.logprobs = torch.zeros(self.codes.shape, dtype=dtype, device=hidden.device)
         self.known = torch.zeros_like(self.codes, dtype=torch.bool)
         self.passes = torch.zeros_like(self.codes[:, 0])
-        self._counted: Tensor | None = None
+        self._counted = torch.ones_like(self.known[:, 0])
 
     def rows_below(self, count: int) -> Tensor:
         """Rows of which fewer codes are known, all of them with a static sampler: (R',) int64."""
         below = self.known.sum(dim=1) < count
-        if self.sampler.is_static:
-            self._counted = below
-            return torch.arange(len(below), device=below.device)
-        return below.nonzero()[:, 0]
+        self._counted = below
+        return self.sampler.rows_of(below)
 
     def begin_round(self) -> Sampler:
         """The sampler of a round that every row draws for.
@@ -60,7 +58,7 @@ class MaskedStep:
         Returns:
             The codes, whose values in known slots mean nothing.
         """
-        self.passes[rows] += 1 if self._counted is None else self._counted.long()
+        self.passes[rows] += self._counted[rows]
         return (sampler or self.sampler).for_rows(rows)(self.local.logits(self.hidden[rows], self.codes[rows]))
 
     def reveal(self, rows: Tensor, draw: Draw, chosen: Tensor) -> None:

@@ -1,20 +1,25 @@
-"""A strategy's whole step as one CUDA graph: the loop over the slots, or all rounds, in one launch."""
+"""A whole step as one CUDA graph: the primary transformer and the loop over the slots, or all rounds, in one launch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from espnet_ext.decoding import DecodingStrategy, Filled
+from espnet_ext.core_lm import StepModel
+from espnet_ext.decoding import DecodingStrategy, Filled, Round
+from espnet_ext.fast.static_state import StaticState, rounded_shape
 from espnet_ext.local_transformer import Heads
+from espnet_ext.primary import PrimaryState
 from espnet_ext.sampling import Sampler
 
 Shape = tuple[int, ...]
 WARM_UPS = 3  # runs in front of the capture, in which libraries allocate what they need
+KEPT = 8  # steps of different shapes that stay; each has a cache of its own
 
 
 @dataclass(frozen=True)
@@ -52,64 +57,149 @@ class TapeSampler(Sampler):
 
 
 class StaticStep:
-    """`decode_step` for one shape of its inputs, from buffers that stay where they are.
+    """A step for one shape of its inputs, from buffers that stay where they are.
 
     Args:
         strategy: one with `is_static`.
         heads: of the model.
-        hidden: (R, D), an example.
+        hidden: makes the primary output (R, D) of what the buffers hold.
+        rows: R.
         sampler: of the step, without history.
-        capture: whether a CUDA graph is captured; otherwise every call runs the same operations one by one.
+        capture: whether CUDA graphs are captured; otherwise every call runs the same operations one by one.
     """
 
     def __init__(
-        self, strategy: DecodingStrategy, heads: Heads, hidden: Tensor, sampler: Sampler, capture: bool
+        self,
+        strategy: DecodingStrategy,
+        heads: Heads,
+        hidden: Callable[[], Tensor],
+        rows: int,
+        sampler: Sampler,
+        capture: bool,
     ) -> None:
         assert sampler.legal is not None
-        self._hidden, self._legal = hidden.clone(), sampler.legal.clone()
+        self._strategy, self._heads, self._hidden, self._rows = strategy, heads, hidden, rows
+        self._legal, self._copied = sampler.legal.clone(), sampler.legal
+        self._tapes = self._make_tapes(sampler)
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        if capture:
+            self._capture(sampler)
+
+    def _make_tapes(self, sampler: Sampler) -> list[list[Tensor]]:
+        """Room for the random numbers of every round, as many as a run in front asks for."""
         state = [generator.get_state() for generator in sampler.generators]
         noting = NotingSampler(sampler.options, sampler.generators, self._legal)
-        strategy.decode_step(heads, self._hidden, noting)
+        ends = [0]
+        for _ in self._strategy.rounds(self._heads, self._hidden(), noting):
+            ends.append(len(noting.noted))
         for generator, before in zip(sampler.generators, state, strict=True):
             generator.set_state(before)
-        once = len(hidden) // 2 if sampler.options.guided else len(hidden)
-        self._tape = tuple(
-            torch.zeros((once, *shape), dtype=torch.float64, device=hidden.device) for shape in noting.noted
-        )
-        self._run: Callable[[], Filled] = lambda: strategy.decode_step(
-            heads, self._hidden, TapeSampler(sampler.options, (), self._legal, tape=self._tape)
-        )
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if capture:
-            self._capture()
+        once, device = self._rows // 2 if sampler.options.guided else self._rows, self._legal.device
+        numbers = [torch.zeros((once, *shape), dtype=torch.float64, device=device) for shape in noting.noted]
+        return [numbers[begin:end] for begin, end in pairwise(ends)]
 
-    def _capture(self) -> None:
+    def _run(self, sampler: Sampler) -> Iterator[Round]:
+        tape = tuple(numbers for numbers_of_round in self._tapes for numbers in numbers_of_round)
+        tape_sampler = TapeSampler(sampler.options, (), self._legal, tape=tape)
+        yield from self._strategy.rounds(self._heads, self._hidden(), tape_sampler)
+
+    def _capture(self, sampler: Sampler) -> None:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                self._run()
+                list(self._run(sampler))
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._filled = self._run()
+        pool, rounds = torch.cuda.graph_pool_handle(), self._run(sampler)
+        graphs, self._captured = [], []
+        for _ in self._tapes:  # one per round
+            graphs.append(torch.cuda.CUDAGraph())
+            with torch.cuda.graph(graphs[-1], pool=pool):
+                self._captured.append(next(rounds))
+        self._graphs = graphs
 
-    def __call__(self, hidden: Tensor, sampler: Sampler) -> Filled:
-        """The step of these inputs; the arguments are those of `decode_step`."""
+    def __call__(self, sampler: Sampler) -> Filled:
+        """The step of what the buffers hold; it is overwritten by the next one.
+
+        Args:
+            sampler: of this step.
+
+        Returns:
+            As `decode_step`.
+        """
         assert sampler.legal is not None
-        self._hidden.copy_(hidden)
-        self._legal.copy_(sampler.legal)
-        for numbers in self._tape:
-            numbers.copy_(sampler.draw_uniform(tuple(numbers.shape[1:]), numbers.device))
-        if self._graph is None:
-            return self._run()
-        self._graph.replay()
-        return Filled(*(part.clone() for part in self._filled))
+        if sampler.legal is not self._copied:
+            self._legal.copy_(sampler.legal)
+            self._copied = sampler.legal
+        rounds = iter(()) if self._graphs else self._run(sampler)
+        going: Tensor | None = None
+        for number, tape in enumerate(self._tapes):
+            self._draw(tape, sampler, going)
+            if self._graphs:
+                self._graphs[number].replay()
+            filled, going = self._captured[number] if self._graphs else next(rounds)
+            if number + 1 < len(self._tapes) and not bool(going.any()):
+                break
+        return filled
+
+    def _draw(self, tape: list[Tensor], sampler: Sampler, going: Tensor | None) -> None:
+        """The random numbers of a round, of the rows that take part in it."""
+        if going is None or not tape:
+            for numbers in tape:
+                numbers.copy_(sampler.draw_uniform(tuple(numbers.shape[1:]), numbers.device))
+            return
+        rows = going.nonzero()[:, 0]
+        of_rows = sampler.for_rows(rows)
+        rows = rows[: len(rows) // 2] if sampler.options.guided else rows
+        for numbers in tape:
+            numbers[rows] = of_rows.draw_uniform(tuple(numbers.shape[1:]), numbers.device)
+
+
+class StaticModelStep:
+    """A step of model and strategy for one shape of its inputs.
+
+    Args:
+        strategy: one with `is_static`.
+        model: what is decoded.
+        codes: (R, M), an example.
+        state: an example.
+        sampler: of the step, without history.
+        capture: as for `StaticStep`.
+    """
+
+    def __init__(
+        self,
+        strategy: DecodingStrategy,
+        model: StepModel,
+        codes: Tensor,
+        state: PrimaryState,
+        sampler: Sampler,
+        capture: bool,
+    ) -> None:
+        self._codes, self._state = codes.clone(), StaticState(state)
+        self._step = StaticStep(
+            strategy,
+            model.heads,
+            lambda: model.step(self._codes, self._state.buffers),
+            len(codes),
+            sampler,
+            capture,
+        )
+
+    def __call__(self, codes: Tensor, state: PrimaryState, sampler: Sampler) -> Filled:
+        """The step; the arguments are those of `DecodingStrategy.step`."""
+        state.cache.check_room(1)
+        self._state.load(state)
+        self._codes.copy_(codes)
+        self._state.buffers.cache.length = state.cache.length
+        filled = self._step(sampler)
+        state.cache.length += 1  # the device has counted for itself
+        return filled
 
 
 @dataclass(frozen=True)
 class Graphed(DecodingStrategy):
-    """Another strategy, its steps as CUDA graphs, one per shape of its inputs.
+    """Another strategy, its steps as CUDA graphs, one per shape of their inputs and round.
 
     The random numbers of a step are drawn before it, from the same generators in the same order, so the codes are those
     of the strategy. Sampling that looks back (`repetition_window`) runs as it is, and so does everything where a
@@ -118,13 +208,13 @@ class Graphed(DecodingStrategy):
     Attributes:
         inner: the strategy.
         capture: whether graphs are captured, or the same operations run one by one, for tests without a GPU.
-        steps: by shape.
+        steps: by shape, those used last.
         failed: whether a capture has failed.
     """
 
     inner: DecodingStrategy
     capture: bool = True
-    steps: dict[object, StaticStep] = field(default_factory=dict)
+    steps: dict[object, StaticModelStep] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
     head_types = ()
@@ -133,29 +223,50 @@ class Graphed(DecodingStrategy):
         self.inner.check(heads)
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102 (inherited)
-        if self.failed or not self.inner.is_static or sampler.history is not None or sampler.legal is None:
-            return self.inner.decode_step(heads, hidden, sampler)
-        key = (id(heads), tuple(hidden.shape), hidden.dtype, tuple(sampler.legal.shape), sampler.options)
-        if key not in self.steps:
+        return self.inner.decode_step(heads, hidden, sampler)
+
+    def step(  # noqa: D102 (inherited)
+        self, model: StepModel, codes: Tensor, state: PrimaryState, sampler: Sampler
+    ) -> Filled:
+        if self.failed or not self.inner.is_static or sampler.options.repetition_window or sampler.legal is None:
+            return self.inner.step(model, codes, state, sampler)
+        key = (id(model), tuple(codes.shape), rounded_shape(state), tuple(sampler.legal.shape), sampler.options)
+        static = self.steps.pop(key, None)
+        if static is None:
             try:
-                self.steps[key] = StaticStep(self.inner, heads, hidden, sampler, self.capture)
+                static = StaticModelStep(self.inner, model, codes, state, sampler, self.capture)
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 self.failed.append(str(error))
                 logging.warning("graphs: going on without: %s", str(error).strip().splitlines()[0])
-                return self.inner.decode_step(heads, hidden, sampler)
-        return self.steps[key](hidden, sampler)
+                return self.inner.step(model, codes, state, sampler)
+        self.steps[key] = static
+        if len(self.steps) > KEPT:
+            del self.steps[next(iter(self.steps))]
+        return static(codes, state, sampler)
 
 
-def graphed(strategy: DecodingStrategy, device: torch.device) -> DecodingStrategy:
-    """The strategy with its steps as CUDA graphs, where there are any and it can.
+@dataclass
+class GraphedStrategies:
+    """Strategies with their steps as CUDA graphs, which serve later requests as well.
 
-    Args:
-        strategy: the strategy.
-        device: of the model.
-
-    Returns:
-        The strategy.
+    Attributes:
+        by_strategy: those made so far, by their options as text.
     """
-    return Graphed(strategy) if device.type == "cuda" and strategy.is_static else strategy
+
+    by_strategy: dict[str, DecodingStrategy] = field(default_factory=dict)
+
+    def of(self, strategy: DecodingStrategy, device: torch.device | str) -> DecodingStrategy:
+        """The strategy with its steps as CUDA graphs, where there are any and it can.
+
+        Args:
+            strategy: the strategy.
+            device: of the model.
+
+        Returns:
+            The strategy.
+        """
+        if torch.device(device).type != "cuda" or not strategy.is_static:
+            return strategy
+        return self.by_strategy.setdefault(repr(strategy), Graphed(strategy))

@@ -209,8 +209,7 @@ class NativeStack:
             ValueError: if the cache is full.
         """
         rows = len(x)
-        if cache.length >= cache.capacity:
-            raise ValueError(f"cache capacity must be at least {cache.length + 1}, got {cache.capacity}")
+        cache.check_room(1)
         needed = rows * (4 * self.width + self.inner) + max(cache.capacity, self.width)
         if self._scratch.numel() < needed:
             self._scratch = torch.empty(needed)

@@ -103,13 +103,14 @@ class AnnealedPrior(AttentionPrior):
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
         return torch.zeros(len(reading.lengths), frames, dtype=torch.int64, device=reading.lengths.device)
 
-    def step(self, path: Tensor, frame: int, tokens: Tensor) -> Tensor:  # noqa: D102
+    def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
+        first = frames[:1]
         token = torch.arange(tokens.shape[1], device=tokens.device)
         end = tokens.sum(1, keepdim=True) - 1  # (B, 1)
-        visits = torch.zeros_like(tokens, dtype=torch.int64)
-        visits.scatter_add_(1, path[:, :frame], torch.ones_like(path[:, :frame]))
+        done = (torch.arange(path.shape[1], device=path.device) < first).long()
+        visits = torch.zeros_like(tokens, dtype=torch.int64).scatter_add_(1, path, done.expand_as(path))
         sink = (visits >= self.sink_frames) & (token < end)
-        last = path[:, frame - 1 : frame] if frame else torch.zeros_like(end)
+        last = path.index_select(1, (first - 1).clamp_min(0)) * (first > 0)
         # the window stands on the first token from the last one on that is no sink; the end of the text never is
         here = torch.where((token >= last) & ~sink, token, tokens.shape[1]).amin(1, keepdim=True).minimum(end)
         # within a step a later frame may be further on
@@ -118,8 +119,8 @@ class AnnealedPrior(AttentionPrior):
         zero = torch.zeros((), device=tokens.device)
         return torch.where(inside, zero, self.floor)[:, :, None]
 
-    def observe(self, path: Tensor, frame: int, scores: Tensor) -> None:  # noqa: D102
-        path[:, frame : frame + self.stacking] = scores[:, :, 0].argmax(-1)
+    def observe(self, path: Tensor, frames: Tensor, scores: Tensor) -> None:  # noqa: D102
+        path.index_copy_(1, frames, scores[:, :, 0].argmax(-1))
 
 
 def diagonal_prior(

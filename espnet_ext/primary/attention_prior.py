@@ -92,24 +92,24 @@ class AttentionPrior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, path: Tensor, frame: int, tokens: Tensor) -> Tensor:
-        """Log prior (B, S, 1, U) of the step that begins with a frame.
+    def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
+        """Log prior (B, S, 1, U) of a step.
 
         Args:
             path: what `start` made.
-            frame: number of the step's first frame.
+            frames: (S,) int64, numbers of the step's frames.
             tokens: (B, U) bool, True where a token exists.
 
         Returns:
             The prior.
         """
 
-    def observe(self, path: Tensor, frame: int, scores: Tensor) -> None:
+    def observe(self, path: Tensor, frames: Tensor, scores: Tensor) -> None:
         """Take note of what a step attended to.
 
         Args:
             path: what `start` made; may be written.
-            frame: number of the step's first frame.
+            frames: (S,) int64, numbers of the step's frames.
             scores: (B, S, 1, U) logits of the cross-attention, mean of the layers.
         """
         return
@@ -162,6 +162,5 @@ class PathPrior(AttentionPrior):
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
         return path_of(self.predict(reading).exp(), reading.lengths, frames)
 
-    def step(self, path: Tensor, frame: int, tokens: Tensor) -> Tensor:  # noqa: D102
-        now = path[:, frame : frame + self.stacking]
-        return path_log_prior(now, self.stacking, tokens.shape[1], self.spread)
+    def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
+        return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)

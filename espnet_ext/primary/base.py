@@ -69,24 +69,22 @@ class PrimaryState:
         cache: keys and values of the prompt and the steps so far.
         memory: the text, for a primary with cross-attention.
         path: (B, frames) int64, the token of each frame as its prior expects or has seen it, likewise.
-        start: positions of the cache before the first step.
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
     """
 
     cache: KVCache
     memory: Memory | None = None
     path: Tensor | None = None
-    start: int = 0
     first_position: Tensor | None = None
 
     @property
     def step(self) -> int:
         """Steps done, the same for every row."""
-        return self.cache.length - self.start
+        return self.cache.length - self.cache.prefix
 
     def truncate(self, steps: int) -> None:
         """Forget every step from number `steps` on."""
-        self.cache.truncate(self.start + steps)
+        self.cache.truncate(self.cache.prefix + steps)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""

@@ -126,16 +126,18 @@ class CrossAttentionPrimary(Primary):
         if width:
             cache.hide(seen)
             self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
-        return PrimaryState(cache, memory, self.prior.start(reading, steps * self.stacking), start=width)
+        cache.prefix = width
+        return PrimaryState(cache, memory, self.prior.start(reading, steps * self.stacking))
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache, memory, path = state.cache, state.memory, state.path
         assert memory is not None and path is not None
-        frame = state.step * self.stacking
-        prior = self.prior.step(path, frame, memory.mask).to(x.dtype)
+        cache.check_room(1)
+        frames = cache.next_step() * self.stacking + torch.arange(self.stacking, device=x.device)
+        prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
         mask = cache.visible()
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
         if scores:
-            self.prior.observe(path, frame, torch.stack(scores).mean(0))
+            self.prior.observe(path, frames, torch.stack(scores).mean(0))
         return hidden[:, 0]

@@ -70,10 +70,9 @@ class PrefixPrimary(Primary):
                 f"got {self.position.num_embeddings}"
             )
 
-    def _add_positions(self, x: Tensor, start: int, padding: Tensor | None) -> Tensor:
+    def _add_positions(self, x: Tensor, index: Tensor, padding: Tensor | None) -> Tensor:
         if self.position is None:
             return x
-        index = torch.arange(start, start + x.shape[1], device=x.device)
         index = index if padding is None else index - padding[:, None]
         # outside lie only padding and rows that have ended
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
@@ -103,7 +102,8 @@ class PrefixPrimary(Primary):
             ValueError: if learned positions do not suffice.
         """
         self._check_lengths(mask, step_lengths)
-        x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), 0, (~mask).sum(1))
+        x = torch.cat((prefix, self.embed_steps(steps)), dim=1)
+        x = self._add_positions(x, torch.arange(x.shape[1], device=x.device), (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
         return self.transformer(x, visible_mask(keys), positions=positions)
 
@@ -130,9 +130,10 @@ class PrefixPrimary(Primary):
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
         cache.hide(mask)
         if width:
-            x = self._add_positions(prefix, 0, (~mask).sum(1))
+            x = self._add_positions(prefix, cache.next_positions(width), (~mask).sum(1))
             self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
-        return PrimaryState(cache, start=width)
+        cache.prefix = width
+        return PrimaryState(cache)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.advance(self.embed_steps(x), state)
@@ -149,7 +150,7 @@ class PrefixPrimary(Primary):
             The hidden vector.
         """
         cache = state.cache
-        x, mask = self._add_positions(x[:, None], cache.length, cache.padding), cache.visible()
+        x, mask = self._add_positions(x[:, None], cache.next_positions(1), cache.padding), cache.visible()
         hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
         return hidden[:, 0]
 

@@ -1,0 +1,168 @@
+"""The state of a model's steps in tensors that stay where they are; operations have the same shapes at every length."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from espnet_ext.attention import KVCache, Memory, RotaryEmbedding
+from espnet_ext.primary import PrimaryState
+
+POSITIONS, TOKENS = 256, 64  # what lengths are rounded up to, so that requests of similar lengths share their buffers
+
+
+@dataclass(kw_only=True)
+class StaticKVCache(KVCache):
+    """A cache that every step reads in all its capacity, behind a mask; only single positions are added.
+
+    Attributes:
+        end: (1,) int64 on the device, what `length` is for the operations.
+        first: (1,) int64 on the device, what `prefix` is for them.
+    """
+
+    end: Tensor
+    first: Tensor
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of one layer, the new position at `end`."""
+        self.check_room(1)
+        all_keys, all_values = self._layers[layer]
+        all_keys.index_copy_(2, self.end, keys)
+        all_values.index_copy_(2, self.end, values)
+        return all_keys, all_values
+
+    def visible(self) -> Tensor:
+        """What one more position may look at: (B, 1, 1, C) bool."""
+        reached = torch.arange(self.capacity, device=self.end.device) <= self.end
+        return (reached & self.key_mask)[:, None, None]
+
+    def next_positions(self, count: int) -> Tensor:
+        """Place of the coming position, (1,) int64; `count` is 1."""
+        return self.end
+
+    def next_step(self) -> Tensor:
+        """Number of the coming step: (1,) int64."""
+        return self.end - self.first
+
+    def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
+        """Angles of the coming position: (2, 1, head_width)."""
+        return rotary.at(0, self.capacity, dtype).index_select(1, self.end)
+
+    def advance(self, count: int) -> None:
+        """Count a position that every layer has written, on the device as well."""
+        self.length += count
+        self.end.add_(count)
+
+    def truncate(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        super().truncate(length)
+        self.end.fill_(length)
+
+
+def rounded_shape(state: PrimaryState) -> tuple[object, ...]:
+    """What the buffers for a state depend on; states of the same rounded shape can share them.
+
+    Args:
+        state: what `prefill` left.
+
+    Returns:
+        Something to look buffers up by.
+    """
+    cache, memory, path = state.cache, state.memory, state.path
+    layers, rows, heads, capacity, width = cache.keys.shape
+    return (
+        (layers, rows, heads, _up(capacity, POSITIONS), width, cache.keys.dtype),
+        None if memory is None else (*memory.keys.shape[2:3], _up(memory.keys.shape[3], TOKENS)),
+        None if path is None else _up(path.shape[1], POSITIONS),
+        None if state.first_position is None else state.first_position.dtype,
+    )
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+class StaticState:
+    """Buffers for the states of one rounded shape, and the one that lives in them.
+
+    Args:
+        example: a state of that shape; it stays as it is.
+
+    Attributes:
+        buffers: a state at its beginning, all of whose tensors stay where they are.
+    """
+
+    def __init__(self, example: PrimaryState) -> None:
+        cache, memory, path = example.cache, example.memory, example.path
+        layers, rows, heads, capacity, width = cache.keys.shape
+        capacity = _up(capacity, POSITIONS)
+        zero = torch.zeros(1, dtype=torch.int64, device=cache.keys.device)
+        keys = cache.keys.new_zeros(layers, rows, heads, capacity, width)
+        self.buffers = PrimaryState(
+            StaticKVCache(
+                keys,
+                torch.zeros_like(keys),
+                cache.key_mask.new_ones(rows, capacity),
+                padding=zero.new_zeros(rows),
+                end=zero,
+                first=zero.clone(),
+            ),
+            None if memory is None else _empty_memory(memory),
+            None if path is None else path.new_zeros(rows, _up(path.shape[1], POSITIONS)),
+            None if example.first_position is None else torch.zeros_like(example.first_position),
+        )
+        self._held: KVCache | None = None
+        self._owner: weakref.ref[PrimaryState] = weakref.ref(example)
+
+    def load(self, state: PrimaryState) -> None:
+        """Have a state live in the buffers; whatever lived in them before gets tensors of its own.
+
+        Args:
+            state: of the rounded shape; it is changed in place.
+        """
+        if state.cache is self._held:
+            return
+        before = self._owner()
+        if before is not None and before is not state and before.cache is self._held:
+            _assign(before, before.gather(torch.arange(before.cache.keys.shape[1], device=before.cache.keys.device)))
+        self._copy(state)
+        buffers = self.buffers
+        assert isinstance(buffers.cache, StaticKVCache)
+        cache = replace(buffers.cache, length=state.cache.length, prefix=state.cache.prefix)
+        _assign(state, replace(buffers, cache=cache))
+        self._held, self._owner = cache, weakref.ref(state)
+
+    def _copy(self, state: PrimaryState) -> None:
+        target, cache = self.buffers.cache, state.cache
+        assert isinstance(target, StaticKVCache) and target.padding is not None
+        for into, part in ((target.keys, cache.keys), (target.values, cache.values)):
+            into[:, :, :, : cache.length].copy_(part[:, :, :, : cache.length])
+        target.key_mask.fill_(True)[:, : cache.length].copy_(cache.key_mask[:, : cache.length])
+        target.padding.copy_(torch.zeros_like(target.padding) if cache.padding is None else cache.padding)
+        target.end.fill_(cache.length)
+        target.first.fill_(cache.prefix)
+        memory = self.buffers.memory
+        if memory is not None and state.memory is not None:
+            tokens = state.memory.mask.shape[1]
+            memory.keys[..., :tokens, :].copy_(state.memory.keys)
+            memory.values[..., :tokens, :].copy_(state.memory.values)
+            memory.mask.fill_(False)[:, :tokens].copy_(state.memory.mask)
+        if self.buffers.path is not None and state.path is not None:
+            self.buffers.path[:, : state.path.shape[1]].copy_(state.path)
+        if self.buffers.first_position is not None and state.first_position is not None:
+            self.buffers.first_position.copy_(state.first_position)
+
+
+def _empty_memory(memory: Memory) -> Memory:
+    *outer, tokens, width = memory.keys.shape
+    keys = memory.keys.new_zeros(*outer, _up(tokens, TOKENS), width)
+    # until something is loaded, there is something to attend to
+    return Memory(keys, torch.zeros_like(keys), memory.mask.new_ones(keys.shape[1], keys.shape[3]))
+
+
+def _assign(state: PrimaryState, other: PrimaryState) -> None:
+    state.cache, state.memory = other.cache, other.memory
+    state.path, state.first_position = other.path, other.first_position
