@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -152,9 +153,19 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         if head_width % 2:
             raise ValueError(f"width / heads must be even for rope, got {head_width}")
-        exponent = torch.arange(0, head_width, 2, dtype=torch.float64) / head_width
-        self.register_buffer("inverse_period", base**-exponent, persistent=False)
+        self._head_width, self._base = head_width, base
+        self.register_buffer("inverse_period", self._exact(), persistent=False)
         self._table: Tensor | None = None
+
+    def _exact(self) -> Tensor:
+        exponent = torch.arange(0, self._head_width, 2, dtype=torch.float64) / self._head_width
+        return self._base**-exponent
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # a model in bfloat16 still has to tell position 1,000 from 1,001
+        self.inverse_period = self._exact().to(self.inverse_period.device)
+        return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Cosines and signed sines of positions (length,) or (B, length): (2, [B, 1,] length, head_width)."""

@@ -72,6 +72,11 @@ def add_fast_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", type=boolean, default=False, help="With --precision: torch.compile")
 
 
+def fast_choices(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_fast_options` by name, as `Model` takes them."""
+    return {name: getattr(args, name) for name in FAST}
+
+
 def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     """Options of the yaml, overridden by those of the command line.
 
@@ -129,8 +134,8 @@ def model_of(args: argparse.Namespace) -> Model:
     Returns:
         The model.
     """
-    fast = {name: getattr(args, name) for name in FAST}
-    return Model(args.exp, args.model_file, args.device, **fast, batch_size=args.batch_size if args.precision else 1)
+    batch_size = args.batch_size if args.precision else 1
+    return Model(args.exp, args.model_file, args.device, **fast_choices(args), batch_size=batch_size)
 
 
 def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
@@ -240,7 +245,7 @@ def _request(args: argparse.Namespace) -> dict[str, object]:
     """What the speech depends on besides options and jobs."""
     chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     # what was decoded before these options came stays finished
-    fast = {name: getattr(args, name) for name in FAST if getattr(args, name)}
+    fast = {name: value for name, value in fast_choices(args).items() if value}
     return {**model_state(args.exp), **chosen, **fast}
 
 

@@ -201,6 +201,27 @@ class CodecLM:
         """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
         strategy = self._graphed.of(strategy, self.device) if self._graphed else strategy
+        conditions = self.conditions(names, texts, prompts)
+        limit = (conditions.text_lengths * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
+        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
+        return self.corelm, conditions, strategy, sampler, limit, options.min_frames
+
+    def conditions(
+        self, names: Sequence[str], texts: Sequence[str], prompts: Sequence[NDArray[np.int64] | None]
+    ) -> Conditions:
+        """What several utterances are generated from.
+
+        Args:
+            names: utterance ids, for messages.
+            texts: what to say.
+            prompts: codes (T, N) of who says it; None for nobody.
+
+        Returns:
+            The conditions.
+
+        Raises:
+            ValueError: naming an utterance whose prompt has codes that there are not.
+        """
         codebooks = self.corelm.spec.num_codebooks
         rows = []
         for name, text, prompt in zip(names, texts, prompts, strict=True):
@@ -211,12 +232,7 @@ class CodecLM:
                 raise ValueError(f"prompt of {name}: {error}") from None
             rows.append((name, {"text": np.asarray(self.tokenizer.encode(text)), "prompt": prompt}))
         batch = {name: values.to(self.device) for name, values in collate(rows)[1].items()}
-        conditions = self.corelm.conditions(
-            batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"]
-        )
-        limit = (batch["text_lengths"] * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
-        sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
-        return self.corelm, conditions, strategy, sampler, limit, options.min_frames
+        return self.corelm.conditions(batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"])
 
     def stream(
         self,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import NAMES, SAMPLING, SPEC, VARIANTS, decode, ragged_batch, tiny_model
 
+from espnet_ext.attention import RotaryEmbedding
 from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
@@ -269,3 +270,10 @@ def test_a_model_in_bfloat16_decodes(primary, name):
     result = decode(model, ragged_batch(), name, SAMPLING["guided"], 8)
     SPEC.check(result.codes)
     assert bool(result.logprobs.isfinite().all())
+
+
+def test_positions_stay_exact_in_a_model_of_bfloat16():
+    exact, half = RotaryEmbedding(16), RotaryEmbedding(16).to(torch.bfloat16)
+    assert half.inverse_period.dtype == torch.float64
+    assert torch.equal(half.at(1000, 2, torch.float32), exact.at(1000, 2, torch.float32))
+    assert torch.equal(half.at(1000, 2, torch.bfloat16), exact.at(1000, 2, torch.bfloat16))

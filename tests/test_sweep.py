@@ -100,6 +100,19 @@ def test_cell_is_decoded_once_and_an_interrupted_sweep_goes_on(
 
 
 @pytest.mark.espnet
+def test_precision_is_that_of_every_cell_and_another_one_decodes_again(command: list[str], tmp_path: Path) -> None:
+    from espnet_ext.bin import sweep
+
+    timings = []
+    for more in ([], ["--precision", "float32"]):
+        sweep.main([*command, "--decodings", "parallel", *more])
+        (path,) = (tmp_path / "sweep").rglob("timing.json")
+        timings.append((json.loads(path.read_text())["precision"], (path.parent / "codes.ark").read_bytes()))
+    assert [precision for precision, _ in timings] == [None, "float32"]
+    assert timings[0][1] == timings[1][1], "float32 keeps the codes"
+
+
+@pytest.mark.espnet
 def test_cell_that_fails_is_named_and_does_not_stop_the_others(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +141,7 @@ def test_wrong_options_are_found_before_anything_is_decoded(command: list[str], 
         (["--repeats", "0"], "repeats must be at least 1, got 0"),
         (["--decodings", "parallel", "--set", "n_rounds=1"], "--set must name options of"),
         (["--decodings", "nonsense"], "decoding must be one of"),
+        (["--native", "true"], "native must be false without precision"),
     ):
         with pytest.raises(ValueError, match=message):
             sweep.main([*command, *more])

@@ -18,9 +18,10 @@ from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.sweep import base_options
 from espnet_ext.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decode_command import check_codec
+from espnet_ext.decode_command import add_fast_options, check_codec, fast_choices
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM
+from espnet_ext.speech_jobs import Model
 from espnet_ext.sweep import Checkpoint
 
 HOST = "127.0.0.1"
@@ -34,6 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conf_dir", type=Path, default=Path("conf"), help="directory with decode_<strategy>.yaml")
     parser.add_argument("--port", type=int, default=7860, help="of the page; others than this machine cannot reach it")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language models run")
+    add_fast_options(parser)
     return parser
 
 
@@ -56,13 +58,12 @@ def read_speakers(data_dir: Path | None, codebooks: int) -> dict[str, NDArray[np
     return {name: speaker_prompt(name, data_dir, codebooks) for name in names}
 
 
-def load_models(exps: Sequence[Path], data_dir: Path | None, device: str) -> dict[str, CodecLM]:
+def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, CodecLM]:
     """The models by what the page calls them.
 
     Args:
-        exps: experiment directories.
+        wanted: experiments, and how their models run.
         data_dir: where voices come from; its codec must be that of all models.
-        device: where they run.
 
     Returns:
         Label → model.
@@ -72,9 +73,12 @@ def load_models(exps: Sequence[Path], data_dir: Path | None, device: str) -> dic
         ValueError: if a model says no codes, or the codes of the voices are of another codec.
     """
     models = {}
-    for exp in exps:
+    for model in wanted:
+        model.fast()  # a wrong option is refused before anything is loaded
+        exp = model.exp
         label = f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
-        models[label] = CodecLM.from_experiment(exp, device=device)
+        models[label] = CodecLM.from_experiment(exp, device=model.device)
+        model.make_fast(models[label])
         check_says_codes(exp, models[label])
         if data_dir is not None:
             check_codec(exp, data_dir, "codes.scp")
@@ -96,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError("gradio is not installed: pip install 'espnet_ext[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    models = load_models(args.exp, args.data_dir, args.device)
+    models = load_models([Model(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import THEME, build
 

@@ -16,7 +16,7 @@ from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp
-from espnet_ext.decode_command import model_state
+from espnet_ext.decode_command import add_fast_options, fast_choices, model_state
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
 from espnet_ext.finished import digest, is_finished, mark_finished
@@ -52,6 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language model runs")
     parser.add_argument("--batch_size", type=int, default=16, help="utterances at once; speeds are of this size")
     parser.add_argument("--num_threads", type=int, default=1, help="threads of the language model and the codec")
+    add_fast_options(parser)
     parser.add_argument("--nj", type=int, default=2, help="processes of the evaluation; decoding has one, to be timed")
     parser.add_argument("--system", action="append", default=[], metavar="NAME=DIR", help="a further row; repeatable")
     parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
@@ -134,6 +135,7 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     output = place(args, cell, repeat)
     data = [args.data_dir / name for name in ("text", "prompt.scp", "codes.ark")]
     machine = {name: getattr(args, name) for name in ("device", "batch_size", "num_threads")}
+    machine |= {name: value for name, value in fast_choices(args).items() if value}
     request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine, **asdict(options), "data": digest(data)}
     if is_finished(output / RECORD_NAME, request):
         return
@@ -151,7 +153,8 @@ def warm_up(args: argparse.Namespace, cell: Cell) -> None:
         args: options of this command.
         cell: whose model speaks.
     """
-    speak = TextVoice(Model(cell.checkpoint.exp, None, args.device), cell.options).load()
+    model = Model(cell.checkpoint.exp, None, args.device, **fast_choices(args))
+    speak = TextVoice(model, cell.options).load()
     text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
     speak.codes(["warm-up"], [text], [None], cell.options)
 
@@ -221,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
     check_number("repeats", args.repeats, least=1, whole=True)
+    Model(args.exp[0], None, args.device, **fast_choices(args)).fast()
     decodings = args.decodings.split()
     settings = parse_settings(args.set)
     check_settings(settings, decodings)

@@ -21,10 +21,12 @@ class StaticKVCache(KVCache):
     Attributes:
         end: (1,) int64 on the device, what `length` is for the operations.
         first: (1,) int64 on the device, what `prefix` is for them.
+        angles: rotations of all positions, once one was asked for; a graph goes on reading them where they are.
     """
 
     end: Tensor
     first: Tensor
+    angles: Tensor | None = None
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of one layer, the new position at `end`."""
@@ -49,7 +51,9 @@ class StaticKVCache(KVCache):
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
         """Angles of the coming position: (2, 1, head_width)."""
-        return rotary.at(0, self.capacity, dtype).index_select(1, self.end)
+        if self.angles is None:
+            self.angles = rotary.at(0, self.capacity, dtype)
+        return self.angles.index_select(1, self.end)
 
     def advance(self, count: int) -> None:
         """Count a position that every layer has written, on the device as well."""

@@ -1,0 +1,113 @@
+"""What packed weights cost in quality: the negative log-likelihood of a test set in the very steps that decode.
+
+The codes of every utterance are fed through the primary and the autoregressive local transformer one by one, as
+`local_ar` would draw them. Written are a JSON object and a table: nats per code, the change against the weights as
+they were trained, and how often the most likely code is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from espnet_ext.ark import read_codes
+from espnet_ext.codes import length_mask
+from espnet_ext.datadir import read_scp
+from espnet_ext.fast import FastOptions
+from espnet_ext.inference import CodecLM
+from espnet_ext.local_transformer import ARLocalTransformer
+
+KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
+ROWS = 3  # at once: what the native kernel is for
+
+
+def batches(speak: CodecLM, data_dir: Path, utterances: int) -> Iterator[tuple[object, Tensor, Tensor]]:
+    """Conditions, codes (B, T, N) and lengths of the first utterances, a few at a time."""
+    codebooks = speak.corelm.spec.num_codebooks
+    codes, prompts = (read_codes(data_dir / name, codebooks) for name in ("codes.scp", "prompt.scp"))
+    texts = read_scp(data_dir / "text")
+    names = sorted(codes)[:utterances]
+    for first in range(0, len(names), ROWS):
+        some = names[first : first + ROWS]
+        rows = [torch.as_tensor(codes[name]) for name in some]
+        conditions = speak.conditions(some, [texts[name] for name in some], [prompts.get(name) for name in some])
+        yield conditions, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)])
+
+
+@torch.no_grad()
+def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of every code that counts, and the most likely one in its place: (P,) each."""
+    model, local = speak.corelm, speak.corelm.heads.of(ARLocalTransformer)
+    targets = model.targets(codes, lengths)
+    inputs = model.inputs(targets, model.spec.bos_id)
+    state = model.prefill(conditions, targets.shape[1])
+    logprobs, best = [], []
+    for step in range(targets.shape[1]):
+        hidden, cache = model.step(inputs[:, step], state), local.new_cache(len(targets))
+        before = torch.empty(len(targets), 0, dtype=torch.int64)
+        for slot in range(model.slots):
+            logits = local.logits(hidden, before, cache)[:, 0].float()
+            before = targets[:, step, slot : slot + 1]
+            logprobs.append(logits.log_softmax(-1).gather(1, before)[:, 0])
+            best.append(logits.argmax(-1))
+    frames = torch.arange(targets.shape[1]) * model.stacking + model.stacking - 1
+    real = length_mask(lengths, int(frames[-1]) + 1)[:, frames]  # steps whose frames all exist
+    counted = real.repeat_interleave(model.slots, dim=1)
+    return torch.stack(logprobs, dim=1)[counted], torch.stack(best, dim=1)[counted]
+
+
+def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and most likely codes of the whole test set with weights of a kind."""
+    speak = CodecLM.from_experiment(args.exp)
+    if kind != "reference":
+        precision, _, native = kind.partition(":")
+        speak.accelerate(FastOptions(precision, native=bool(native)), ROWS)
+    total = -(-args.utterances // ROWS)
+    parts = [
+        step_by_step(speak, *batch)
+        for batch in tqdm(batches(speak, args.data_dir, args.utterances), desc=kind, total=total)
+    ]
+    return torch.cat([logprobs for logprobs, _ in parts]).double(), torch.cat([best for _, best in parts])
+
+
+def main() -> None:
+    """Measure, and write `--out`.json and `--out`.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment with an autoregressive local transformer")
+    parser.add_argument("--data_dir", type=Path, required=True, help="codes.scp, prompt.scp and text of a test set")
+    parser.add_argument("--kinds", default=KINDS, help="precisions, :native for the native kernel")
+    parser.add_argument("--utterances", type=int, default=24, help="how many of the test set")
+    parser.add_argument("--out", type=Path, required=True, help="path of the results without their ending")
+    args = parser.parse_args()
+    right, right_best = measure(args, "reference")
+    cells = [{"weights": "as trained", "nats_per_code": -float(right.mean()), "change": 0.0, "same_best": 1.0}]
+    for kind in args.kinds.split():
+        found, best = measure(args, kind)
+        cells.append(
+            {
+                "weights": kind,
+                "nats_per_code": -float(found.mean()),
+                "change": float((right - found).mean()),
+                "same_best": float((best == right_best).double().mean()),
+            }
+        )
+    facts = {"exp": args.exp.name, "data": args.data_dir.name, "utterances": args.utterances, "codes": len(right)}
+    lines = ["| weights | nats per code | change | same most likely code |", "|---|---|---|---|"]
+    for cell in cells:
+        nats, change, same = cell["nats_per_code"], cell["change"], cell["same_best"]
+        lines.append(f"| {cell['weights']} | {nats:.5f} | {change:+.6f} | {100 * same:.2f} % |")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.with_suffix(".json").write_text(json.dumps({**facts, "cells": cells}, indent=2) + "\n", encoding="utf-8")
+    head = ", ".join(f"{name} {value}" for name, value in facts.items())
+    args.out.with_suffix(".md").write_text("\n".join([head, "", *lines]) + "\n", encoding="utf-8")
+    print("\n".join(lines))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
