@@ -1,6 +1,7 @@
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
+# make test-slow    the tests that repeat at length what others do shortly
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
@@ -11,14 +12,18 @@
 #   TORCH_INDEX_URL=...     package index for torch alone, for example PyTorch's CPU wheel index (PyPI's Linux build is the CUDA one)
 #   MINI=tiny               either quickstart on a handful of sentences
 #   RECIPE_ARGS="..."       further options of the recipe's run.sh
+#   TEST_PROCESSES=2        processes of the tests; "auto", one per core up to four, if nothing is said
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX_URL ?=
 MINI ?=
 RECIPE_ARGS ?=
+TEST_PROCESSES ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
+# a process has one thread: with more, those of different processes wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 GPST_RECIPE := egs2/mini_libritts/gpst1
@@ -26,7 +31,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-gpst test test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install quickstart quickstart-gpst test test-slow test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,7 +67,10 @@ quickstart-gpst: $(VENV)/.installed
 	bash $(GPST_RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not gpu and not browser"
+	$(PYTEST) -m "not gpu and not browser and not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m "slow and not gpu"
 
 test-browser: $(VENV)/.installed-browser
 	$(BIN)/python -m pytest -m browser
@@ -75,7 +83,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
 
 check: lint $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -m "not gpu and not recipe and not espnet and not browser"
+	$(PYTEST) -q -m "not gpu and not recipe and not espnet and not browser and not slow"
 
 # the decoding speed that the quick start measured
 SPEED := import glob, json, sys; \

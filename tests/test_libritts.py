@@ -45,7 +45,7 @@ def run(recipe: Path, *options: object, status: int = 0, environment: dict[str, 
     command = [str(recipe / "run.sh"), "--python", sys.executable, "--codec", "world_vq", "--test_size", "4"]
     done = subprocess.run(
         [*command, *map(str, options)], cwd=recipe.parent, env=ENVIRONMENT | (environment or {}),
-        capture_output=True, text=True, timeout=600, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr

@@ -345,14 +345,25 @@ def test_path_with_spaces_reaches_the_corpus_script_whole(recipe: Recipe) -> Non
     assert value_of(arguments, "--fsdd") == str(recipe.root / "my digits")
 
 
+QUICK = ["--stacking", "2", "--decodings", "parallel local_ar local_maskgit"]
+QUICK += ["--score_args", "--num_bootstrap 20 --mos_utterances 1"]
+
+
 @pytest.mark.recipe
 @pytest.mark.espnet
-def test_tiny_recipe_speaks_every_test_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "outputs"),
+    [
+        pytest.param(QUICK, 6, id="one model, three strategies, two sets"),
+        pytest.param([], 20, id="two models, five strategies, two sets", marks=pytest.mark.slow),
+    ],
+)
+def test_tiny_recipe_speaks_every_test_sentence(tmp_path: Path, options: list[str], outputs: int) -> None:
     for folder in ("local", "conf", "egs2/mini_libritts/corpus", "egs2/mini_libritts/codec_lm1/local"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     directory = tmp_path / "egs2/mini_libritts/codec_lm1"
     shutil.copy2(ROOT / "egs2/mini_libritts/codec_lm1/run.sh", directory)
-    command = [str(directory / "run.sh"), "--python", sys.executable, "--size", "tiny"]
+    command = [str(directory / "run.sh"), "--python", sys.executable, "--size", "tiny", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -363,7 +374,7 @@ def test_tiny_recipe_speaks_every_test_sentence(tmp_path: Path) -> None:
         for name in ("test_seen", "test_unseen")
     }
     decoded = sorted(directory.glob("exp_tiny/codec_lm_*_s?/decode_*/test_*"))
-    assert len(decoded) == 20  # two stacking factors, five strategies, two sets
+    assert len(decoded) == outputs
     for folder in decoded:
         assert {path.stem for path in (folder / "wav").glob("*.wav")} == sentences[folder.name]
         assert json.loads((folder / "timing.json").read_text())["rtf"] > 0
