@@ -17,7 +17,7 @@ from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
 from espnet_ext.fast.calibrate import Calibration
-from espnet_ext.fast.linear import backends_of
+from espnet_ext.fast.linear import backends_of, rows_as_int8
 from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
@@ -68,6 +68,42 @@ def test_a_row_of_a_native_product_does_not_depend_on_the_others(precision):
     x = torch.randn(9, 64)
     together = backend(x)
     assert all(torch.equal(together[row], backend(x[row : row + 1])[0]) for row in range(9))
+
+
+@needs_compiler
+@pytest.mark.parametrize("given", [16, 768, 3072, 16384])
+def test_native_int8_is_the_product_with_its_rounded_weights_and_never_overflows(given):
+    weight = torch.randn(9, given)
+    weight[0] = 1.0  # with all of x at its largest: the largest sum there is
+    x = torch.stack((torch.ones(given), torch.randn(given) * 1e-3, torch.randn(given) * 1e3, torch.zeros(given)))
+    rounded, scale = rows_as_int8(weight)
+    right = x.double() @ (rounded.double() * scale.double()[:, None]).t()
+    ours = linear_backends["native_int8"](weight, None)(x)
+    assert ((ours - right).norm(dim=1) <= 1e-4 * max(given / 3072, 1.0) * right.norm(dim=1)).all()
+
+
+@needs_compiler
+def test_what_is_no_number_stays_none_in_native_int8():
+    backend = linear_backends["native_int8"](torch.randn(9, 64), None)
+    x = torch.randn(3, 64)
+    x[1, 5], x[2, 7] = torch.nan, torch.inf
+    assert backend(x).isfinite().all(dim=1).tolist() == [True, False, False]
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_a_processor_without_vector_instructions_computes_the_same(precision, tmp_path, monkeypatch):
+    weight, bias, x = torch.randn(37, 64), torch.randn(37), torch.randn(5, 64)
+    here = linear_backends[f"native_{precision}"](weight, bias)(x)
+    monkeypatch.setattr(native, "FLAGS", [flag for flag in native.FLAGS if flag != "-march=native"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native.library.cache_clear()
+    try:
+        plain = linear_backends[f"native_{precision}"](weight, bias)(x)
+    finally:
+        native.library.cache_clear()
+    assert list(tmp_path.glob("espnet_ext/*.so"))
+    torch.testing.assert_close(plain, here, rtol=1e-6, atol=1e-5 if precision != "int8" else 1e-6)
 
 
 @pytest.mark.parametrize("is_native", KERNELS)

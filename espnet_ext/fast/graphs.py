@@ -237,6 +237,7 @@ class Graphed(DecodingStrategy):
                 static = StaticModelStep(self.inner, model, codes, state, sampler, self.capture)
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
+                    self.steps.clear()  # whoever halves the batch has all memory for it
                     raise
                 self.failed.append(str(error))
                 logging.warning("graphs: going on without: %s", str(error).strip().splitlines()[0])

@@ -4,11 +4,14 @@
 // code of them, so there is no second, scalar version to keep equal.
 //
 // The products are bound by memory: a weight is read once, whatever the number of rows, and a tile of outputs shares
-// every load. Sums are float32 in a fixed order, so a row's result does not depend on its batch-mates or on the threads.
+// every load. Sums are float32 in a fixed order, so a row's result does not depend on its batch-mates or on the threads;
+// for int8 weights the activations of a row are rounded to 16 bits, and the sums are exact integers.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -24,7 +27,6 @@ constexpr int W = 4;
 typedef float Vec __attribute__((vector_size(4 * W), aligned(4)));
 typedef int32_t IntVec __attribute__((vector_size(4 * W), aligned(4)));
 typedef uint16_t HalfVec __attribute__((vector_size(2 * W), aligned(2)));
-typedef int8_t ByteVec __attribute__((vector_size(W), aligned(1)));
 
 enum Format { FLOAT32 = 0, BF16 = 1, INT8 = 2 };
 
@@ -68,24 +70,12 @@ inline IntVec widen(const uint16_t* p) {
 #endif
 }
 
-inline IntVec widen(const int8_t* p) {
-#if defined(__AVX512F__)
-    return (IntVec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
-#elif defined(__AVX2__)
-    return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
-#else
-    return __builtin_convertvector(*reinterpret_cast<const ByteVec*>(p), IntVec);
-#endif
-}
-
 inline Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
     const IntVec bits = widen(p) << 16;
     Vec out;
     std::memcpy(&out, &bits, sizeof out);
     return out;
 }
-
-inline Vec load(const int8_t* p) { return __builtin_convertvector(widen(p), Vec); }
 
 inline float sum(Vec v) {
     float s = 0;
@@ -102,61 +92,114 @@ inline float largest(Vec v) {
 inline Vec splat(float x) { return Vec{} + x; }
 
 constexpr int GROUP = 4, CHUNK = 16;  // weights lie as (out / 4, in / 16, 4, 16): one stream, whatever is read at once
+constexpr int LANES = 8;  // int32 of an integer sum
+
+// Sums of a chunk of weights, every WIDTH of them times as many of x: in float32, or of int8 and int16 in exact integers.
+struct FloatSum {
+    static constexpr int WIDTH = W;
+    Vec total = {};
+    template <class T>
+    void add(const T* w, const float* x) { total += load(w) * load(x); }
+    float value() const { return sum(total); }
+};
+
+struct IntegerSum {
+    static constexpr int WIDTH = CHUNK;
+#if defined(__AVX2__)
+    __m256i total = _mm256_setzero_si256();
+    void add(const int8_t* w, const int16_t* x) {
+        const __m256i weights = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w));
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(weights, _mm256_loadu_si256((const __m256i*)x)));
+    }
+#else
+    int32_t total[LANES] = {};
+    void add(const int8_t* w, const int16_t* x) {
+        for (int j = 0; j < CHUNK; j++) total[j % LANES] += int32_t(w[j]) * x[j];
+    }
+#endif
+    float value() const {
+        int32_t lanes[LANES];
+        int64_t s = 0;
+        std::memcpy(lanes, &total, sizeof lanes);
+        for (int32_t lane : lanes) s += lane;
+        return float(s);
+    }
+};
 
 // R outputs, from row `row` of group `group` on, of M rows of x; each is summed in the same order whatever R and M are.
-template <class T, int R, int M>
-inline void tile(const Linear& l, int group, int row, const float* x, float* y) {
+template <class T, class Sum, int R, int M, class X>
+inline void tile(const Linear& l, int group, int row, const X* x, const float* x_scale, float* y) {
     constexpr int GROUPS = R > GROUP ? R / GROUP : 1, ROWS = R / GROUPS;
     const int64_t group_size = int64_t(GROUP) * l.in;
     const T* w = static_cast<const T*>(l.weight) + group * group_size + row * CHUNK;
-    Vec total[R][M] = {};
+    Sum total[R][M];
     for (int i = 0; i < l.in; i += CHUNK, w += GROUP * CHUNK) {
         for (int g = 0; g < GROUPS; g++)
             for (size_t line = 0; line < GROUP * CHUNK * sizeof(T); line += 64)
-                __builtin_prefetch(reinterpret_cast<const char*>(w + g * group_size) + 1536 + line);
-        for (int j = 0; j < CHUNK; j += W)
-            for (int r = 0; r < R; r++) {
-                const Vec weights = load(w + (r / ROWS) * group_size + (r % ROWS) * CHUNK + j);
-                for (int m = 0; m < M; m++) total[r][m] += weights * load(x + int64_t(m) * l.in + i + j);
-            }
+                __builtin_prefetch(reinterpret_cast<const char*>(w + g * group_size) + 4096 + line);
+        for (int j = 0; j < CHUNK; j += Sum::WIDTH)
+            for (int r = 0; r < R; r++)
+                for (int m = 0; m < M; m++)
+                    total[r][m].add(w + (r / ROWS) * group_size + (r % ROWS) * CHUNK + j, x + int64_t(m) * l.in + i + j);
     }
     const int first = group * GROUP + row;
     for (int r = 0; r < R && first + r < l.out; r++)
         for (int m = 0; m < M; m++) {
-            const float s = sum(total[r][m]);
+            const float scale = (l.scale ? l.scale[first + r] : 1.0f) * (x_scale ? x_scale[m] : 1.0f);
             // one rounding in every tile, whatever the compiler thinks of this one
-            y[int64_t(m) * l.out + first + r] =
-                std::fma(s, l.scale ? l.scale[first + r] : 1.0f, l.bias ? l.bias[first + r] : 0.0f);
+            y[int64_t(m) * l.out + first + r] = std::fma(total[r][m].value(), scale, l.bias ? l.bias[first + r] : 0.0f);
         }
 }
 
 // two groups, for all rows of x
-template <class T>
-void two_groups(const Linear& l, int group, int rows, const float* x, float* y) {
-    int m = 0;
-    for (; m + 4 <= rows; m += 4)
-        for (int row = 0; row < 2 * GROUP; row += 2)
-            tile<T, 2, 4>(l, group + row / GROUP, row % GROUP, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
-    for (; m + 2 <= rows; m += 2)
-        for (int g = 0; g < 2; g++) tile<T, GROUP, 2>(l, group + g, 0, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
-    for (; m < rows; m++) tile<T, 2 * GROUP, 1>(l, group, 0, x + int64_t(m) * l.in, y + int64_t(m) * l.out);
+template <class T, class Sum, class X>
+void two_groups(const Linear& l, int group, int rows, const X* x, const float* x_scale, float* y) {
+    for (int m = 0, some; m < rows; m += some, x += int64_t(some) * l.in, y += int64_t(some) * l.out, x_scale += x_scale ? some : 0) {
+        some = rows - m >= 4 ? 4 : rows - m >= 2 ? 2 : 1;
+        if (some == 4)
+            for (int row = 0; row < 2 * GROUP; row += 2) tile<T, Sum, 2, 4>(l, group + row / GROUP, row % GROUP, x, x_scale, y);
+        else if (some == 2)
+            for (int g = 0; g < 2; g++) tile<T, Sum, GROUP, 2>(l, group + g, 0, x, x_scale, y);
+        else tile<T, Sum, 2 * GROUP, 1>(l, group, 0, x, x_scale, y);
+    }
 }
 
-template <class T>
-void multiply(const Linear& l, int rows, const float* x, float* y, int threads) {
+template <class T, class Sum = FloatSum, class X>
+void multiply(const Linear& l, int rows, const X* x, const float* x_scale, float* y, int threads) {
     const int pairs = (l.out + 2 * GROUP - 1) / (2 * GROUP);
     const bool worth_it = threads > 1 && int64_t(l.out) * l.in * rows > 1 << 18;  // waking threads takes microseconds
 #pragma omp parallel for schedule(static) num_threads(threads) if (worth_it)
-    for (int pair = 0; pair < pairs; pair++) two_groups<T>(l, 2 * pair, rows, x, y);
+    for (int pair = 0; pair < pairs; pair++) two_groups<T, Sum>(l, 2 * pair, rows, x, x_scale, y);
+}
+
+// A row of x as integers, and the scale that makes it x again; not a number where x has one that is none. The range leaves
+// room for a sum of `count` products with int8.
+float round_row(const float* x, int count, int16_t* rounded) {
+    Vec most = {}, bad = {};
+    for (int i = 0; i < count; i += W) {
+        const Vec v = load(x + i), size = v < Vec{} ? -v : v;
+        most = size > most ? size : most;
+        bad += v * 0.0f;
+    }
+    const float room = float(INT32_MAX) / 127.0f / float(count / LANES + 1), range = room < 32767.0f ? room : 32767.0f;
+    const float scale = largest(most) / range, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    for (int i = 0; i < count; i++) rounded[i] = int16_t(std::lrint(x[i] * inverse));
+    return scale + sum(bad);
 }
 
 void linear(const Linear& l, int rows, const float* x, float* y, int threads) {
     constexpr int BLOCK = 48;  // rows of x that a core's cache holds while all weights pass by: those of a prefill are many
     for (int start = 0; start < rows; start += BLOCK, x += int64_t(BLOCK) * l.in, y += int64_t(BLOCK) * l.out) {
         const int some = rows - start < BLOCK ? rows - start : BLOCK;
-        if (l.format == FLOAT32) multiply<float>(l, some, x, y, threads);
-        else if (l.format == BF16) multiply<uint16_t>(l, some, x, y, threads);
-        else multiply<int8_t>(l, some, x, y, threads);
+        if (l.format == FLOAT32) multiply<float>(l, some, x, nullptr, y, threads);
+        else if (l.format == BF16) multiply<uint16_t>(l, some, x, nullptr, y, threads);
+        else {
+            static thread_local std::vector<int16_t> rounded;
+            float scale[BLOCK];
+            rounded.resize(std::max(rounded.size(), size_t(some) * l.in));
+            for (int m = 0; m < some; m++) scale[m] = round_row(x + int64_t(m) * l.in, l.in, rounded.data() + int64_t(m) * l.in);
+            multiply<int8_t, IntegerSum>(l, some, rounded.data(), scale, y, threads);
+        }
     }
 }
 

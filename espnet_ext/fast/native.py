@@ -171,7 +171,7 @@ class NativeBF16(NativeLinear):
 
 @linear_backends.register("native_int8")
 class NativeInt8(NativeLinear):
-    """Int8 weights with one scale per row, float32 activations and sums."""
+    """Int8 weights with one scale per output, activations of 16 bits with one scale per row, exact sums."""
 
     precision = "int8"
 
