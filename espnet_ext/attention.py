@@ -61,7 +61,7 @@ class KVCache:
             values: like `keys`.
 
         Returns:
-            Two views (B, heads, length + new, D / heads).
+            Two tensors (B, heads, length + new, D / heads) in the type of the new ones: views where the cache has it.
 
         Raises:
             ValueError: if the new positions do not fit.
@@ -71,7 +71,7 @@ class KVCache:
         all_keys, all_values = self._layers[layer]
         all_keys.narrow(2, start, new).copy_(keys)
         all_values.narrow(2, start, new).copy_(values)
-        return all_keys.narrow(2, 0, start + new), all_values.narrow(2, 0, start + new)
+        return all_keys.narrow(2, 0, start + new).to(keys.dtype), all_values.narrow(2, 0, start + new).to(keys.dtype)
 
     def hide(self, mask: Tensor) -> None:
         """Note which of the first positions exist.

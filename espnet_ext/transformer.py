@@ -13,7 +13,13 @@ from espnet_ext.options import check_number
 
 
 class Stack(Protocol):
-    """What takes the place of a transformer's own step on a CPU; `fast.native` has one."""
+    """What takes the place of a transformer's own step on a CPU; `fast.native` has one.
+
+    Attributes:
+        cache_dtype: of the keys and values that it reads.
+    """
+
+    cache_dtype: torch.dtype
 
     def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> Any:
         """What every call of this step is given."""
@@ -121,10 +127,11 @@ class Transformer(nn.Module):
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for so many rows and positions, every position visible."""
         weight = self.norm.weight
+        dtype = weight.dtype if self.native is None else self.native.cache_dtype
         shape = (len(self.blocks), batch, self.heads, capacity, self.width // self.heads)
         return KVCache(
-            keys=weight.new_zeros(shape),
-            values=weight.new_zeros(shape),
+            keys=weight.new_zeros(shape, dtype=dtype),
+            values=weight.new_zeros(shape, dtype=dtype),
             key_mask=torch.ones(batch, capacity, dtype=torch.bool, device=weight.device),
         )
 

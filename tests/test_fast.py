@@ -160,6 +160,22 @@ def test_the_error_of_logits_is_bounded(primary, precision, is_native):
     assert precision == "float32" or error > 1e-6, "nothing was rounded"
 
 
+@needs_compiler
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("int8", torch.bfloat16)])
+@pytest.mark.parametrize("primary", ["cross_attention", "prefix"])
+def test_keys_and_values_are_rounded_where_the_weights_are(primary, precision, dtype):
+    model, batch = float32_model(primary), ragged_batch()
+    accelerate(model, FastOptions(precision, native=True), rows=NATIVE_ROWS)
+    state = model.prefill(batch.conditions(model), 4)
+    model.step(model.first_codes(batch.conditions(model)), state)
+    assert state.cache.keys.dtype == state.cache.values.dtype == dtype
+    written = state.cache.keys[:, :, :, state.cache.length - 1]
+    assert written.float().abs().amax() > 0 and written.isfinite().all()
+    together = decode(model, batch, "local_ar", SAMPLING["greedy"], 12)
+    alone = decode(model, batch.row(1), "local_ar", SAMPLING["greedy"], 12, NAMES[1:2])
+    assert torch.equal(together.codes[1, : together.lengths[1]], alone.codes[0])
+
+
 def test_folded_tables_read_what_projected_ones_do():
     model = float32_model("prefix", 2)
     for local in (model.heads.of(ARLocalTransformer), model.heads.of(MaskGITLocalTransformer)):

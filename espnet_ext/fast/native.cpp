@@ -47,10 +47,11 @@ struct Layer {
 
 struct Step {
     int32_t rows, width, heads, inner, length, capacity, exact_gelu, threads;
-    int64_t cache_row;    // floats from one row of the cache to the next
+    int64_t cache_row;    // numbers from one row of the cache to the next
     const uint8_t* mask;  // (rows, capacity), 0 where a row may not look, or null
     const float* rotation;  // (rotation_rows, 2, head_width): cosines and signed sines, or null
     int32_t rotation_rows;  // 1 or rows
+    int32_t half_cache;     // whether keys and values are bfloat16
     float* scratch;         // rows * (4 * width + inner) + threads * capacity floats
 };
 }
@@ -75,6 +76,25 @@ inline Vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
     Vec out;
     std::memcpy(&out, &bits, sizeof out);
     return out;
+}
+
+inline float number(float x) { return x; }
+
+inline float number(uint16_t x) {
+    const uint32_t bits = uint32_t(x) << 16;
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+inline void store(float* to, const float* from, int count) { std::memcpy(to, from, count * sizeof(float)); }
+
+inline void store(uint16_t* to, const float* from, int count) {  // to the nearest one, of two equally near the even one
+    for (int i = 0; i < count; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, from + i, sizeof bits);
+        to[i] = from[i] != from[i] ? 0x7fc0 : uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
 }
 
 inline float sum(Vec v) {
@@ -251,12 +271,13 @@ void gelu_exact(float* x, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] *= 0.5f * (1.0f + std::erf(x[i] * 0.70710678118654752f));
 }
 
-inline float dot(const float* a, const float* b, int count) {
+template <class K>
+inline float dot(const float* a, const K* b, int count) {
     Vec total = {};
     int i = 0;
     for (; i + W <= count; i += W) total += load(a + i) * load(b + i);
     float s = sum(total);
-    for (; i < count; i++) s += a[i] * b[i];
+    for (; i < count; i++) s += a[i] * number(b[i]);
     return s;
 }
 
@@ -290,7 +311,8 @@ void rotate(float* x, const float* cosines, const float* sines, int width, float
 }
 
 // the query of one row and head over the keys so far, the new one included
-void attend_head(const Step& s, int row, const float* q, const float* keys, const float* values, float* read, float* score) {
+template <class K>
+void attend_head(const Step& s, int row, const float* q, const K* keys, const K* values, float* read, float* score) {
     const int width = s.width / s.heads, count = s.length + 1;
     const uint8_t* mask = s.mask ? s.mask + int64_t(row) * s.capacity : nullptr;
     const float scale = 1.0f / std::sqrt(float(width));
@@ -302,12 +324,15 @@ void attend_head(const Step& s, int row, const float* q, const float* keys, cons
     std::memset(read, 0, width * sizeof(float));
     for (int k = 0; k < count; k++) {
         const float weight = score[k] * inverse;
-        const float* v = values + int64_t(k) * width;
-        for (int i = 0; i < width; i++) read[i] += weight * v[i];
+        const K* v = values + int64_t(k) * width;
+        int i = 0;
+        for (; i + W <= width; i += W) *reinterpret_cast<Vec*>(read + i) += weight * load(v + i);
+        for (; i < width; i++) read[i] += weight * number(v[i]);
     }
 }
 
-void attention(const Step& s, const Layer& layer, float* x, float* keys, float* values) {
+template <class K>
+void attention(const Step& s, const Layer& layer, float* x, K* keys, K* values) {
     const int head_width = s.width / s.heads;
     float *normed = s.scratch, *qkv = normed + int64_t(s.rows) * s.width, *scores = qkv + int64_t(s.rows) * (3 * s.width + s.inner);
     layer_norm(x, layer.attention_norm, layer.attention_norm_bias, normed, s.width, s.rows);
@@ -321,8 +346,8 @@ void attention(const Step& s, const Layer& layer, float* x, float* keys, float* 
             rotate(q, turn, turn + head_width, head_width, scores);
             rotate(k, turn, turn + head_width, head_width, scores);
         }
-        std::memcpy(keys + place + int64_t(s.length) * head_width, k, head_width * sizeof(float));
-        std::memcpy(values + place + int64_t(s.length) * head_width, k + s.width, head_width * sizeof(float));
+        store(keys + place + int64_t(s.length) * head_width, k, head_width);
+        store(values + place + int64_t(s.length) * head_width, k + s.width, head_width);
         attend_head(s, row, q, keys + place, values + place, normed + int64_t(row) * s.width + head * head_width, scores);
     }
     linear(layer.attention_out, s.rows, normed, qkv, s.threads);
@@ -339,6 +364,14 @@ void feed_forward(const Step& s, const Layer& layer, float* x) {
     for (int64_t i = 0; i < int64_t(s.rows) * s.width; i++) x[i] += normed[i];
 }
 
+template <class K>
+void layers_of(const Step& s, const Layer* layers, int32_t count, float* x, K* keys, K* values, int64_t cache_layer) {
+    for (int32_t l = 0; l < count; l++) {
+        attention(s, layers[l], x, keys + l * cache_layer, values + l * cache_layer);
+        feed_forward(s, layers[l], x);
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -347,15 +380,16 @@ int64_t sizes(int32_t what) { return what == 0 ? sizeof(Linear) : what == 1 ? si
 
 void apply_linear(const Linear* l, int32_t rows, const float* x, float* y, int32_t threads) { linear(*l, rows, x, y, threads); }
 
-// x (rows, width) in place; keys and values of the layers lie `cache_layer` floats apart
-void run_layers(const Step* s, const Layer* layers, int32_t count, float* x, float* keys, float* values, int64_t cache_layer) {
-    for (int32_t l = 0; l < count; l++) {
-        attention(*s, layers[l], x, keys + l * cache_layer, values + l * cache_layer);
-        feed_forward(*s, layers[l], x);
-    }
+// x (rows, width) in place; keys and values of the layers lie `cache_layer` numbers apart
+void run_layers(const Step* s, const Layer* layers, int32_t count, float* x, void* keys, void* values, int64_t cache_layer) {
+    if (s->half_cache) layers_of(*s, layers, count, x, static_cast<uint16_t*>(keys), static_cast<uint16_t*>(values), cache_layer);
+    else layers_of(*s, layers, count, x, static_cast<float*>(keys), static_cast<float*>(values), cache_layer);
 }
 
-void run_attention(const Step* s, const Layer* layer, float* x, float* keys, float* values) { attention(*s, *layer, x, keys, values); }
+void run_attention(const Step* s, const Layer* layer, float* x, void* keys, void* values) {
+    if (s->half_cache) attention(*s, *layer, x, static_cast<uint16_t*>(keys), static_cast<uint16_t*>(values));
+    else attention(*s, *layer, x, static_cast<float*>(keys), static_cast<float*>(values));
+}
 
 void run_feed_forward(const Step* s, const Layer* layer, float* x) { feed_forward(*s, *layer, x); }
 }

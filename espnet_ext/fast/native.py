@@ -61,7 +61,7 @@ class _Step(ctypes.Structure):
         ("length", ctypes.c_int32), ("capacity", ctypes.c_int32), ("exact_gelu", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("cache_row", ctypes.c_int64), ("mask", Address), ("rotation", Address),
-        ("rotation_rows", ctypes.c_int32), ("scratch", Address),
+        ("rotation_rows", ctypes.c_int32), ("half_cache", ctypes.c_int32), ("scratch", Address),
     ]  # fmt: skip
 
 
@@ -182,6 +182,10 @@ class NativeStack:
     Args:
         transformer: whose step it is. One with cross-attention takes two calls per layer, with the cross-attention of
             the transformer itself in between.
+
+    Attributes:
+        cache_dtype: of its keys and values, bfloat16 where weights are rounded as well: behind many frames a step reads
+            as much of them as of weights.
     """
 
     def __init__(self, transformer: Transformer) -> None:
@@ -191,6 +195,8 @@ class NativeStack:
         first = self.blocks[0].feed_forward
         self.exact_gelu, self.inner = int(first.approximate == "none"), 4 * self.width
         self._layers = (_Layer * len(self.blocks))(*(_layer(block) for block in self.blocks))
+        rounded = any(isinstance(part, NativeLinear) and part.precision != "float32" for part in transformer.modules())
+        self.cache_dtype = torch.bfloat16 if rounded else torch.float32
         self._scratch = torch.empty(0)
 
     def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> _Step:
@@ -217,7 +223,8 @@ class NativeStack:
         step = _Step(
             rows, self.width, self.heads, self.inner, cache.length, cache.capacity, self.exact_gelu,
             torch.get_num_threads(), cache.keys.stride(1), None if mask is None else cache.key_mask.data_ptr(),
-            _address(turn), 0 if turn is None else len(turn), self._scratch.data_ptr(),
+            _address(turn), 0 if turn is None else len(turn), int(cache.keys.dtype == torch.bfloat16),
+            self._scratch.data_ptr(),
         )  # fmt: skip
         step.borrowed = (turn, cache)
         return step
