@@ -1,14 +1,16 @@
 """What packed weights cost in quality: the negative log-likelihood of a test set in the very steps that decode.
 
 The codes of every utterance are fed through the primary and the autoregressive local transformer one by one, as
-`local_ar` would draw them. Written are a JSON object and a table: nats per code, the change against the weights as
-they were trained, and how often the most likely code is the same.
+`local_ar` draws them, and scored among the legal ids. Written are a JSON object and a table: nats per code, the change
+against the weights as they were trained, and how often the most likely code is the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from espnet_ext.ark import read_codes
 from espnet_ext.codes import length_mask
 from espnet_ext.datadir import read_scp
+from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.local_transformer import ARLocalTransformer
@@ -50,9 +53,9 @@ def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Ten
     logprobs, best = [], []
     for step in range(targets.shape[1]):
         hidden, cache = model.step(inputs[:, step], state), local.new_cache(len(targets))
-        before = torch.empty(len(targets), 0, dtype=torch.int64)
+        before, legal = torch.empty(len(targets), 0, dtype=torch.int64), legal_ids(model.spec, model.layout, step, 1)
         for slot in range(model.slots):
-            logits = local.logits(hidden, before, cache)[:, 0].float()
+            logits = local.logits(hidden, before, cache)[:, 0].float().masked_fill(~legal[slot], -torch.inf)
             before = targets[:, step, slot : slot + 1]
             logprobs.append(logits.log_softmax(-1).gather(1, before)[:, 0])
             best.append(logits.argmax(-1))
@@ -65,6 +68,8 @@ def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Ten
 def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
     """Log-probabilities and most likely codes of the whole test set with weights of a kind."""
     speak = CodecLM.from_experiment(args.exp)
+    if speak.corelm.layout.max_delay:
+        raise ValueError(f"exp must be a model without delays, got {list(speak.corelm.layout.delays)}")
     if kind != "reference":
         precision, _, native = kind.partition(":")
         speak.accelerate(FastOptions(precision, native=bool(native)), ROWS)
@@ -105,7 +110,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".json").write_text(json.dumps({**facts, "cells": cells}, indent=2) + "\n", encoding="utf-8")
     head = ", ".join(f"{name} {value}" for name, value in facts.items())
-    args.out.with_suffix(".md").write_text("\n".join([head, "", *lines]) + "\n", encoding="utf-8")
+    command = shlex.join(["python", *sys.argv])
+    args.out.with_suffix(".md").write_text("\n".join([f"`{command}`", "", head, "", *lines]) + "\n", encoding="utf-8")
     print("\n".join(lines))  # noqa: T201
 
 

@@ -162,9 +162,11 @@ class RotaryEmbedding(nn.Module):
         return self._base**-exponent
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryEmbedding:
+        before = self.inverse_period
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # a model in bfloat16 still has to tell position 1,000 from 1,001
-        self.inverse_period = self._exact().to(self.inverse_period.device)
+        # a model in bfloat16 still has to tell position 1,000 from 1,001; a graph goes on reading it where it is
+        device = self.inverse_period.device
+        self.inverse_period = before if device == before.device else self._exact().to(device)
         return self
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Tensor:

@@ -188,9 +188,10 @@ class StepLayout:
 
     def frames(self, step: int, device: torch.device | None = None) -> Tensor:
         """Frame of every slot of a step: (M,) int64, negative before a late codebook's first frame."""
-        late = torch.tensor(self.delays or (0,) * self.codebooks, device=device)
         frames = torch.arange(step * self.stacking, (step + 1) * self.stacking, device=device)
-        return (frames[:, None] - late).flatten()
+        if not self.max_delay:  # without a tensor from the host, for which a GPU would be waited for
+            return frames.repeat_interleave(self.codebooks, output_size=self.slots)
+        return (frames[:, None] - torch.tensor(self.delays, device=device)).flatten()
 
     def to_steps(self, codes: Tensor, before_id: int, after_id: int) -> Tensor:
         """Codes in the slots of steps: (B, L, M).

@@ -17,7 +17,7 @@ from espnet_ext.core_lm import GPST, JointConditions
 from espnet_ext.decode_options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
-from espnet_ext.fast.graphs import GraphedStrategies
+from espnet_ext.fast.graphs import Graphs
 from espnet_ext.gpst_modes import Clock, Mode, Request, Speller, Spelling, Start, modes
 from espnet_ext.joint_preprocess import language_id
 from espnet_ext.listener import Listener
@@ -65,7 +65,7 @@ class GPSTSpeech:
         self.corelm, self.listener, self.device = corelm.eval().to(device), listener, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
-        self._graphed: GraphedStrategies | None = None
+        self._graphs: Graphs | None = None
         self.timing = Timing()
         self.clock = Clock(
             corelm.spec, corelm.semantic, corelm.stacking, deduplicates, lambda: self.silence or listener.silence
@@ -120,8 +120,13 @@ class GPSTSpeech:
         Raises:
             ValueError: if a precision is not possible here.
         """
-        self._graphed = GraphedStrategies() if options.graphs else None
+        self._graphs = Graphs() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
+
+    def free_graphs(self) -> None:
+        """Let go of the GPU's memory that serves later requests."""
+        if self._graphs is not None:
+            self._graphs.clear()
 
     @property
     def codec(self) -> Codec:
@@ -212,7 +217,7 @@ class GPSTSpeech:
 
     def made_fast(self, strategy: DecodingStrategy) -> DecodingStrategy:
         """The strategy as `accelerate` wants it run."""
-        return self._graphed.of(strategy, self.device) if self._graphed else strategy
+        return self._graphs.of(strategy, self.device) if self._graphs else strategy
 
     def check(self, options: GPSTDecodeOptions, mode: Mode) -> DecodingStrategy:
         """The strategy, if this model can run it and serve the mode.

@@ -18,7 +18,7 @@ from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.experiment import Experiment, averaged_model_file
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
-from espnet_ext.fast.graphs import GraphedStrategies
+from espnet_ext.fast.graphs import Graphs
 from espnet_ext.preprocess import collate
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, row_generators
@@ -41,7 +41,7 @@ class CodecLM:
         self.tokenizer = build_tokenizer(args)
         self.prompt_frames = prompt_frames(args, corelm.spec)
         self.timing = Timing()
-        self._graphed: GraphedStrategies | None = None
+        self._graphs: Graphs | None = None
 
     @classmethod
     def from_experiment(cls, directory: Path | str, model_file: str | None = None, device: str = "cpu") -> CodecLM:
@@ -89,8 +89,13 @@ class CodecLM:
         Raises:
             ValueError: if a precision is not possible here.
         """
-        self._graphed = GraphedStrategies() if options.graphs else None
+        self._graphs = Graphs() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
+
+    def free_graphs(self) -> None:
+        """Let go of the GPU's memory that serves later requests."""
+        if self._graphs is not None:
+            self._graphs.clear()
 
     @property
     def says_codes(self) -> bool:
@@ -200,7 +205,7 @@ class CodecLM:
     ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int]:
         """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
-        strategy = self._graphed.of(strategy, self.device) if self._graphed else strategy
+        strategy = self._graphs.of(strategy, self.device) if self._graphs else strategy
         conditions = self.conditions(names, texts, prompts)
         limit = (conditions.text_lengths * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
         sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))

@@ -36,6 +36,9 @@ class Speaking(Protocol):
     def accelerate(self, options: FastOptions, batch_size: int) -> Acceleration:
         """Make it decode faster from now on."""
 
+    def free_graphs(self) -> None:
+        """Let go of the GPU's memory that serves later requests."""
+
 
 Model_co = TypeVar("Model_co", bound=Speaking, covariant=True)
 Job = TypeVar("Job")
@@ -271,6 +274,7 @@ def _speak(voice: Voice[Speaking, Job, Given], given: Mapping[str, Given]) -> di
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        voice.load().free_graphs()
         if len(given) == 1:
             return {names[0]: f"cannot be spoken: out of memory, alone: {error}"}
         logging.warning("out of memory with %d utterances at once: going on with half as many", len(given))

@@ -1,7 +1,9 @@
 """A step without shapes that depend on values, as a CUDA graph needs it, makes the same codes; capture needs a GPU."""
 
 import gc
+import importlib
 import logging
+import weakref
 from itertools import zip_longest
 
 import pytest
@@ -11,11 +13,17 @@ from test_attention_prior import with_prior
 from test_gpst import conditions_of, ragged, shared_gpst
 
 from espnet_ext.decoding import build_strategy, generate, generate_stream, strategies
-from espnet_ext.decoding.generate import rows_to_keep
-from espnet_ext.fast.graphs import KEPT, Graphed, GraphedStrategies, StaticStep
+from espnet_ext.fast import graphs
+from espnet_ext.fast.graphs import KEPT, Graphed, Graphs, StaticModelStep, StaticStep
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
+loop = importlib.import_module("espnet_ext.decoding.generate")  # the package has a function of that name
 EVERY = [*((name, {}) for name in strategies), *VARIANTS]
+
+
+def uncaptured(strategy):
+    """What a graph would record, run operation by operation."""
+    return Graphed(strategy, Graphs(capture=False))
 
 
 def decoded(model, strategy, sampling, seed=3, frames=12, names=NAMES):
@@ -35,10 +43,10 @@ def assert_same(ours, right):
 def test_a_static_step_makes_the_codes_of_its_strategy(name, conf, stacking, sampling):
     model = tiny_model("prefix", stacking, conditioning_dropout=0.1)
     strategy = build_strategy(name, **conf)
-    static = Graphed(strategy, capture=False)
+    static = uncaptured(strategy)
     for seed in (3, 4):  # the second time nothing is prepared any more
         assert_same(decoded(model, static, sampling, seed), decoded(model, strategy, sampling, seed))
-    assert bool(static.steps) == (not SAMPLING[sampling].repetition_window)
+    assert bool(static.graphs.steps) == (not SAMPLING[sampling].repetition_window)
 
 
 @pytest.mark.parametrize("sampling", ["greedy", "guided"])
@@ -46,7 +54,7 @@ def test_a_static_step_makes_the_codes_of_its_strategy(name, conf, stacking, sam
 @pytest.mark.parametrize("primary", list(PRIMARIES))
 def test_a_static_step_of_every_primary_makes_the_codes_of_the_other_one(primary, stacking, sampling):
     model, strategy = tiny_model(primary, stacking, conditioning_dropout=0.1), build_strategy("local_ar")
-    ours = decoded(model, Graphed(strategy, capture=False), sampling, frames=40)
+    ours = decoded(model, uncaptured(strategy), sampling, frames=40)
     assert_same(ours, decoded(model, strategy, sampling, frames=40))
 
 
@@ -54,14 +62,14 @@ def test_a_static_step_of_every_primary_makes_the_codes_of_the_other_one(primary
 def test_a_static_step_moves_the_window_of_a_prior(stacking):
     model, strategy = with_prior(stacking, ahead=1, sink_frames=2), build_strategy("local_ar")
     assert_same(
-        decoded(model, Graphed(strategy, capture=False), "guided", frames=30),
+        decoded(model, uncaptured(strategy), "guided", frames=30),
         decoded(model, strategy, "guided", frames=30),
     )
 
 
 def test_a_cache_longer_than_its_rounding_and_rows_that_leave():
     model, strategy = tiny_model("prefix", conditioning_dropout=0.1), build_strategy("parallel")
-    static = Graphed(strategy, capture=False)
+    static = uncaptured(strategy)
     limits = torch.tensor([300, 20, 150])
     sampling = SamplingOptions(temperature=0.7)
     ours, right = (
@@ -80,20 +88,20 @@ def test_a_cache_longer_than_its_rounding_and_rows_that_leave():
 
 def test_requests_of_other_lengths_share_their_buffers_and_old_shapes_go():
     model, strategy = tiny_model("cross_attention"), build_strategy("parallel")
-    static = Graphed(strategy, capture=False)
+    static = uncaptured(strategy)
     for frames in (5, 12, 30):
         assert_same(decoded(model, static, "greedy", frames=frames), decoded(model, strategy, "greedy", frames=frames))
-    assert {key[1][0] for key in static.steps} <= {1, 2, 3} and len(static.steps) <= 3
+    assert {key[2][0] for key in static.graphs.steps} <= {1, 2, 3} and len(static.graphs.steps) <= 3
     for temperature in torch.linspace(0.5, 1.5, KEPT + 3).tolist():
         sampler = Sampler(SamplingOptions(temperature), row_generators(0, NAMES))
         generate(model, ragged_batch().conditions(model), static, sampler, 3)
-    assert len(static.steps) == KEPT
+    assert len(static.graphs.steps) == KEPT
 
 
 @pytest.mark.parametrize("primary", ["prefix", "cross_attention"])
 def test_two_streams_in_turns_do_not_share_what_is_in_the_buffers(primary):
     model, strategy = tiny_model(primary), build_strategy("local_ar")
-    static = Graphed(strategy, capture=False)
+    static = uncaptured(strategy)
 
     def stream(seed, one):
         sampler = Sampler(SAMPLING["sampled"], row_generators(seed, NAMES))
@@ -117,7 +125,7 @@ def test_a_static_step_of_gpst_makes_its_codes_and_units(stage, positions):
     strategy = build_strategy("parallel" if stage == "units" else "local_ar")
     ours, right = (
         generate(model, conditions, one, Sampler(SAMPLING["sampled"], row_generators(2, NAMES)), 12)
-        for one in (Graphed(strategy, capture=False), strategy)
+        for one in (uncaptured(strategy), strategy)
     )
     assert_same(ours, right)
 
@@ -136,7 +144,7 @@ def test_a_static_local_step_alone_makes_the_codes_of_its_strategy():
 @pytest.mark.parametrize("primary", ["prefix", "cross_attention"])
 def test_a_static_step_beyond_what_was_asked_for_is_refused_or_has_room(primary):
     model, strategy = tiny_model(primary), build_strategy("local_ar")
-    static, conditions = Graphed(strategy, capture=False), ragged_batch().conditions(model)
+    static, conditions = uncaptured(strategy), ragged_batch().conditions(model)
     state, codes = model.prefill(conditions, 4), model.first_codes(conditions)
     legal = torch.ones(1, model.slots, model.spec.vocab_size, dtype=torch.bool)
     sampler = Sampler(SamplingOptions(temperature=0.0)).for_step(legal)
@@ -157,23 +165,77 @@ def test_a_capture_that_fails_falls_back_with_one_warning(caplog):
     assert len(caplog.records) == 1 and "going on without" in caplog.records[0].message
 
 
+def test_a_capture_that_fails_in_the_middle_goes_on_from_the_fixed_buffers(monkeypatch):
+    model, strategy = tiny_model("cross_attention", conditioning_dropout=0.1), build_strategy("local_ar")
+    static, steps = uncaptured(strategy), []
+
+    def fails_when_rows_have_left(*args):
+        steps.append(args)
+        if len(steps) > 1:
+            raise RuntimeError("")
+        return StaticModelStep(*args)
+
+    monkeypatch.setattr(graphs, "StaticModelStep", fails_when_rows_have_left)
+    ours = decoded(model, static, "guided", frames=torch.tensor([4, 30, 30]))
+    assert_same(ours, decoded(model, strategy, "guided", frames=torch.tensor([4, 30, 30])))
+    assert len(steps) == 2 and static.graphs.failed == [""] and not static.graphs.steps
+
+
+def test_steps_that_are_let_go_of_are_free_at_once():
+    model, static = tiny_model("prefix"), uncaptured(build_strategy("local_speculative"))
+    decoded(model, static, "sampled")
+    held = [weakref.ref(step) for step in static.graphs.steps.values()]
+    gc.disable()
+    try:
+        static.graphs.clear()
+        assert held and not any(step() for step in held)
+    finally:
+        gc.enable()
+
+
+def test_the_unit_stage_of_gpst_is_captured_once():
+    static, batch = uncaptured(build_strategy("parallel")), ragged()
+    for _ in range(3):
+        stage = shared_gpst().units
+        conditions = stage.conditions(batch["semantic"], torch.tensor([3, 0, 2]), batch["language"])
+        generate(stage, conditions, static, Sampler(SAMPLING["greedy"]), 4)
+    assert len(static.graphs.steps) == 1
+
+
+def test_no_memory_for_a_step_frees_the_others(monkeypatch):
+    model, static = tiny_model("prefix"), uncaptured(build_strategy("local_ar"))
+    decoded(model, static, "greedy")
+    assert static.graphs.steps
+
+    def too_large(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(graphs, "StaticModelStep", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        decoded(model, static, "sampled")
+    assert not static.graphs.steps and not static.graphs.failed
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "guided"])
+@pytest.mark.parametrize("primary", ["prefix", "cross_attention"])
+@pytest.mark.parametrize("name", list(strategies))
+def test_a_batch_that_is_halved_and_looked_at_now_and_then_makes_the_same_codes(name, primary, sampling, monkeypatch):
+    model, strategy = tiny_model(primary, conditioning_dropout=0.1), build_strategy(name)
+    limits = torch.tensor([9, 3, 30])
+    right = decoded(model, strategy, sampling, frames=limits)
+    monkeypatch.setattr(loop, "is_gpu", lambda device: True)
+    assert_same(decoded(model, uncaptured(strategy), sampling, frames=limits), right)
+    assert_same(decoded(model, strategy, sampling, frames=limits), right)
+
+
 def test_there_are_no_graphs_on_a_cpu():
-    strategy, made = build_strategy("local_ar"), GraphedStrategies()
+    strategy, made = build_strategy("local_ar"), Graphs()
     assert made.of(strategy, "cpu") is strategy
-    assert isinstance(made.of(strategy, "cuda"), Graphed)
-    assert made.of(strategy, "cuda") is made.of(build_strategy("local_ar"), torch.device("cuda"))
-    listed = build_strategy("local_maskgit", fixed_schedule=[1, 2, 3])
-    assert made.of(listed, "cuda") is not made.of(build_strategy("local_maskgit"), "cuda")
+    assert isinstance(made.of(strategy, torch.device("cuda")), Graphed)
 
 
 def test_every_strategy_of_ours_can_be_a_graph():
     assert all(strategies[name].is_static for name in strategies)
-
-
-def test_rows_leave_a_batch_one_by_one_on_a_cpu():
-    finished = torch.tensor([False, True, False, False, True])
-    assert rows_to_keep(finished, 3).tolist() == [0, 2, 3]
-    assert rows_to_keep(torch.tensor([True] + [False] * 5), 5).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.gpu
@@ -191,4 +253,4 @@ def test_a_graph_makes_the_codes_of_its_strategy(name, conf, primary):
             for one in (static, strategy)
         )
         assert_same(ours, right)
-    assert static.steps and not static.failed
+    assert static.graphs.steps and not static.graphs.failed

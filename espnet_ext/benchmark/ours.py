@@ -17,7 +17,7 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
 from espnet_ext.fast import FastOptions, accelerate
-from espnet_ext.fast.graphs import Graphed, GraphedStrategies, StaticStep
+from espnet_ext.fast.graphs import Graphed, Graphs, StaticStep
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.transformer import Transformer
@@ -42,7 +42,7 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
         for name in ("primary_bytes", "bytes_per_step"):
             facts[name] *= done.bytes_per_weight / 4
-    graphs = GraphedStrategies() if sizes["precision"] != "reference" and sizes["graphs"] else None
+    graphs = Graphs() if sizes["precision"] != "reference" and sizes["graphs"] else None
     bench = _Bench(model, strategy, graphs.of(strategy, device) if graphs else strategy, sizes)
     facts["details"] = bench.details
     return bench.part("local" if sizes.get("part") == "local" else "all"), facts
@@ -200,14 +200,13 @@ class _Bench:
         total = perf_counter() - started
         codec = _codec_seconds(generation.codes[:1].cpu(), self.model.stacking)
         steps = float(generation.steps.sum())
-        seconds_per_step = clock.seconds["primary"] / (steps / self.sizes["batch"])
+        parts: dict[str, Any] = {}
+        if self.strategy is self.plain:  # what is inside of a graph cannot be timed
+            parts["primary_seconds_per_step"] = clock.seconds["primary"] / (steps / self.sizes["batch"])
+            seconds_of = {"total": total - clock.seconds.pop("prefill"), **clock.seconds}
+            parts["seconds_of"] = {**seconds_of, "codec": codec.get("per_frame", 0.0) * frames}
         return {
-            "primary_seconds_per_step": seconds_per_step,
-            "seconds_of": {
-                "total": total - clock.seconds.pop("prefill"),
-                **clock.seconds,
-                "codec": codec.get("per_frame", 0.0) * frames,
-            },
+            **parts,
             "ttfa_ms": 1000 * (first + codec["first"]) if codec else 1000 * first,
             "local_passes_per_frame": float(generation.local_passes.sum()) / steps / self.model.stacking,
         }

@@ -153,10 +153,12 @@ def warm_up(args: argparse.Namespace, cell: Cell) -> None:
         args: options of this command.
         cell: whose model speaks.
     """
-    model = Model(cell.checkpoint.exp, None, args.device, **fast_choices(args))
+    batch_size = args.batch_size if args.precision else 1
+    model = Model(cell.checkpoint.exp, None, args.device, **fast_choices(args), batch_size=batch_size)
     speak = TextVoice(model, cell.options).load()
     text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
-    speak.codes(["warm-up"], [text], [None], cell.options)
+    names = [f"warm-up {row}" for row in range(args.batch_size if args.device == "cuda" else 1)]
+    speak.codes(names, [text] * len(names), [None] * len(names), cell.options)
 
 
 def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str]:
@@ -170,16 +172,19 @@ def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str
         Name of the cells that failed → reason.
     """
     failed: dict[str, str] = {}
-    warm: set[Path] = set()
+    warm: set[object] = set()
     with tqdm(total=len(cells) * args.repeats, desc="sweep", unit="output") as bar:
         for cell in cells:
             for repeat in range(args.repeats):
                 bar.set_description(f"sweep {cell.name}" + (f" ({repeat + 1} of {args.repeats})" if repeat else ""))
                 if cell.name not in failed:
                     try:
-                        if cell.checkpoint.exp not in warm:
+                        first = (
+                            cell.checkpoint.exp if args.device == "cpu" else cell.name
+                        )  # a GPU's graphs are of a cell
+                        if first not in warm:
                             warm_up(args, cell)
-                            warm.add(cell.checkpoint.exp)
+                            warm.add(first)
                         decode(args, cell, repeat)
                     except (ValueError, RuntimeError) as error:
                         failed[cell.name] = " ".join(str(error).split())

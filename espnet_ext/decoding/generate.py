@@ -159,38 +159,47 @@ def _steps(
         filled = strategy.step(model, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
         yield rows
-        if device.type == "cpu" or number % STEPS_AT_ONCE == 0:
+        if not is_gpu(device) or number % STEPS_AT_ONCE == 0:
             finished = rows.finished[alive]
             left = len(alive) - int(finished.sum())
             if left == 0:
                 break
-            kept = rows_to_keep(finished, left)
-            if len(kept) < len(alive):
+            size = rows_that_stay(len(alive), left, is_gpu(device))
+            if size < len(alive):
+                kept = finished.long().argsort(stable=True)[:size].sort().values
                 pairs = torch.cat((kept, kept + len(alive))) if guided else kept
                 state.keep(pairs)
                 sampler, alive, codes = sampler.for_rows(pairs), alive[kept], codes[kept]
         codes = torch.cat((codes, codes)) if guided else codes
 
 
-def rows_to_keep(finished: Tensor, left: int) -> Tensor:
-    """Rows of a batch that go on in it, rising: (R',) int64.
+def is_gpu(device: torch.device) -> bool:
+    """Whether steps run on something else than the host's processor."""
+    return device.type != "cpu"
 
-    On a GPU the batch is halved or stays as it is, so that the shapes of its steps are few.
+
+def rows_that_stay(rows: int, left: int, on_gpu: bool) -> int:
+    """How many rows of a batch go on in it.
+
+    On a GPU the batch is halved or stays as it is, so that the shapes of its steps are few; then finished rows may be
+    among those that stay.
 
     Args:
-        finished: (R,) bool.
-        left: rows that are not, at least one.
+        rows: of the batch.
+        left: that are not finished, at least one.
+        on_gpu: where it is.
 
     Returns:
-        The rows; on a GPU some finished ones among them.
+        The number.
+
+    >>> rows_that_stay(8, 7, False), rows_that_stay(8, 6, False), rows_that_stay(8, 5, True), rows_that_stay(8, 2, True)
+    (8, 6, 8, 2)
     """
-    size, share = len(finished), left / len(finished)
-    if finished.device.type == "cpu":
-        size = left if share <= COMPACT_BELOW else size
-    else:
-        while size // 2 >= left:
-            size //= 2
-    return finished.long().argsort(stable=True)[:size].sort().values
+    if not on_gpu:
+        return left if left <= COMPACT_BELOW * rows else rows
+    while rows // 2 >= left:
+        rows //= 2
+    return rows
 
 
 class _Rows:
@@ -209,18 +218,19 @@ class _Rows:
         self.row_steps, self.local_passes = torch.zeros_like(limit), torch.zeros_like(limit)
         self.codes = torch.zeros(len(limit), max_steps, layout.slots, dtype=torch.int64, device=limit.device)
         self.steps = 0  # that are done
-        self._steady_legal: Tensor | None = None
+        self._legal: dict[tuple[int, ...], Tensor] = {}  # by what there is and may end, a few cases
 
     def _ended(self) -> Tensor:
         return self.has_eos | (self.lengths >= self.limit)
 
     def legal(self) -> Tensor:
         """Ids that the slots of the coming step may take: (1 or B, M, V) bool."""
-        step, legal = self.steps, self._steady_legal
-        if legal is None:
-            legal = legal_ids(self.spec, self.layout, step, self.min_frames)[None].to(self.limit.device)
-            if step >= self.layout.max_delay and step * self.layout.stacking >= self.min_frames:
-                self._steady_legal = legal
+        step, case = self.steps, ()
+        if step < self.layout.max_delay or step * self.layout.stacking < self.min_frames:
+            case = tuple((frame >= 0) + (frame >= self.min_frames) for frame in self.layout.frames(step).tolist())
+        if case not in self._legal:
+            self._legal[case] = legal_ids(self.spec, self.layout, step, self.min_frames)[None].to(self.limit.device)
+        legal = self._legal[case]
         if self.layout.max_delay == 0:
             return legal
         # behind the end of a row that waits for its late codebooks there is nothing but EOS

@@ -57,13 +57,14 @@ class LocalSpeculative(DecodingStrategy):
             rows = sampler.rows_of(going)
             of_rows = sampler.for_rows(rows)
             log_verified, verified = of_rows.distribution(local.logits(hidden[rows], codes[rows, :-1]))
-            codes[rows], now_known = accept(codes[rows], known[rows], drafted_from[rows], verified, of_rows)
+            codes[rows], now_known = accept(codes[rows], known[rows], drafted_from, verified, of_rows)
             # the codes of this pass that are still drafts get their final values in a later one
             scores = log_verified.gather(-1, codes[rows, :, None])[..., 0]
             is_known = torch.arange(local.slots, device=codes.device) < known[rows, None]
             logprobs[rows] = torch.where(is_known, logprobs[rows], scores)
-            drafted_from[rows], known[rows], passes[rows] = verified, now_known, passes[rows] + going[rows]
+            known[rows], passes[rows] = now_known, passes[rows] + going[rows]
             going = known < local.slots
+            drafted_from = verified[sampler.rows_of(going[rows])]
             yield Round(Filled(codes, logprobs, passes), going)
 
 

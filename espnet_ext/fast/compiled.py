@@ -31,7 +31,7 @@ def compile_step(transformer: Transformer) -> None:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
                 works[0] = False
-                logging.warning("compile: going on without: %s", str(error).strip().splitlines()[0])
+                logging.warning("compile: going on without: %s", str(error).strip().partition("\n")[0])
                 if length is not None:
                     kwargs["cache"].length = length
         return eager(*args, **kwargs)

@@ -95,8 +95,15 @@ class StaticStep:
         for generator, before in zip(sampler.generators, state, strict=True):
             generator.set_state(before)
         once, device = self._rows // 2 if sampler.options.guided else self._rows, self._legal.device
-        numbers = [torch.zeros((once, *shape), dtype=torch.float64, device=device) for shape in noting.noted]
-        return [numbers[begin:end] for begin, end in pairwise(ends)]
+        rooms: dict[tuple[int, Shape], Tensor] = {}  # rounds follow each other, so they share theirs
+
+        def room(place: int, shape: Shape) -> Tensor:
+            numbers = torch.zeros((once, *shape), dtype=torch.float64, device=device)
+            return rooms.setdefault((place, shape), numbers)
+
+        return [
+            [room(place, shape) for place, shape in enumerate(noting.noted[begin:end])] for begin, end in pairwise(ends)
+        ]
 
     def _run(self, sampler: Sampler) -> Iterator[Round]:
         tape = tuple(numbers for numbers_of_round in self._tapes for numbers in numbers_of_round)
@@ -132,27 +139,32 @@ class StaticStep:
             self._legal.copy_(sampler.legal)
             self._copied = sampler.legal
         rounds = iter(()) if self._graphs else self._run(sampler)
-        going: Tensor | None = None
-        for number, tape in enumerate(self._tapes):
-            self._draw(tape, sampler, going)
-            if self._graphs:
-                self._graphs[number].replay()
-            filled, going = self._captured[number] if self._graphs else next(rounds)
-            if number + 1 < len(self._tapes) and not bool(going.any()):
+        for numbers in self._tapes[0]:
+            numbers.copy_(sampler.draw_uniform(tuple(numbers.shape[1:]), numbers.device))
+        made = self._round(0, rounds)
+        for number, tape in enumerate(self._tapes[1:], start=1):
+            rows = [row for row, goes_on in enumerate(made.going.tolist()) if goes_on]
+            if not rows:
                 break
-        return filled
+            _draw(tape, sampler, torch.tensor(rows))
+            made = self._round(number, rounds)
+        return made.filled
 
-    def _draw(self, tape: list[Tensor], sampler: Sampler, going: Tensor | None) -> None:
-        """The random numbers of a round, of the rows that take part in it."""
-        if going is None or not tape:
-            for numbers in tape:
-                numbers.copy_(sampler.draw_uniform(tuple(numbers.shape[1:]), numbers.device))
-            return
-        rows = going.nonzero()[:, 0]
-        of_rows = sampler.for_rows(rows)
-        rows = rows[: len(rows) // 2] if sampler.options.guided else rows
-        for numbers in tape:
-            numbers[rows] = of_rows.draw_uniform(tuple(numbers.shape[1:]), numbers.device)
+    def _round(self, number: int, rounds: Iterator[Round]) -> Round:
+        if not self._graphs:
+            return next(rounds)
+        self._graphs[number].replay()
+        return self._captured[number]
+
+
+def _draw(tape: list[Tensor], sampler: Sampler, rows: Tensor) -> None:
+    """The random numbers of a later round, of the rows that take part in it."""
+    if not tape:
+        return
+    of_rows = sampler.for_rows(rows)
+    rows = rows[: len(rows) // 2] if sampler.options.guided else rows
+    for numbers in tape:
+        numbers[rows] = of_rows.draw_uniform(tuple(numbers.shape[1:]), numbers.device)
 
 
 class StaticModelStep:
@@ -176,15 +188,10 @@ class StaticModelStep:
         sampler: Sampler,
         capture: bool,
     ) -> None:
-        self._codes, self._state = codes.clone(), StaticState(state)
-        self._step = StaticStep(
-            strategy,
-            model.heads,
-            lambda: model.step(self._codes, self._state.buffers),
-            len(codes),
-            sampler,
-            capture,
-        )
+        held, static = codes.clone(), StaticState(state)
+        buffers = static.buffers  # no reference to this object in the step, or its memory would be free late
+        self._codes, self._state = held, static
+        self._step = StaticStep(strategy, model.heads, lambda: model.step(held, buffers), len(codes), sampler, capture)
 
     def __call__(self, codes: Tensor, state: PrimaryState, sampler: Sampler) -> Filled:
         """The step; the arguments are those of `DecodingStrategy.step`."""
@@ -197,25 +204,83 @@ class StaticModelStep:
         return filled
 
 
+@dataclass
+class Graphs:
+    """The captured steps of a model's strategies, which serve later requests as well; those used last stay.
+
+    Attributes:
+        capture: whether graphs are captured, or the same operations run one by one, for tests without a GPU.
+        steps: by strategy and shape.
+        failed: why a capture failed; nothing is captured after that.
+    """
+
+    capture: bool = True
+    steps: dict[object, StaticModelStep] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def of(self, strategy: DecodingStrategy, device: torch.device | str) -> DecodingStrategy:
+        """The strategy with its steps as CUDA graphs, where there are any and it can.
+
+        Args:
+            strategy: the strategy.
+            device: of the model.
+
+        Returns:
+            The strategy.
+        """
+        return Graphed(strategy, self) if torch.device(device).type == "cuda" and strategy.is_static else strategy
+
+    def step(self, key: object, make: Callable[[bool], StaticModelStep]) -> StaticModelStep | None:
+        """A step that was made before, or a new one; None where a capture failed, once with a warning.
+
+        Args:
+            key: what its buffers depend on.
+            make: makes it, with graphs or without.
+
+        Returns:
+            The step.
+
+        Raises:
+            torch.OutOfMemoryError: if there is no memory for it; all others are let go of.
+        """
+        if self.failed:
+            return None
+        step = self.steps.pop(key, None)
+        try:
+            step = make(self.capture) if step is None else step
+        except torch.OutOfMemoryError:
+            self.clear()
+            raise
+        except RuntimeError as error:
+            self.clear()
+            self.failed.append(str(error))
+            logging.warning("graphs: going on without: %s", str(error).strip().partition("\n")[0])
+            return None
+        self.steps[key] = step
+        if len(self.steps) > KEPT:
+            del self.steps[next(iter(self.steps))]
+        return step
+
+    def clear(self) -> None:
+        """Let go of the memory of all steps."""
+        self.steps.clear()
+
+
 @dataclass(frozen=True)
 class Graphed(DecodingStrategy):
     """Another strategy, its steps as CUDA graphs, one per shape of their inputs and round.
 
     The random numbers of a step are drawn before it, from the same generators in the same order, so the codes are those
     of the strategy. Sampling that looks back (`repetition_window`) runs as it is, and so does everything where a
-    capture fails, after one warning.
+    capture fails.
 
     Attributes:
         inner: the strategy.
-        capture: whether graphs are captured, or the same operations run one by one, for tests without a GPU.
-        steps: by shape, those used last.
-        failed: whether a capture has failed.
+        graphs: the steps that are there.
     """
 
     inner: DecodingStrategy
-    capture: bool = True
-    steps: dict[object, StaticModelStep] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    graphs: Graphs = field(default_factory=Graphs)
 
     head_types = ()
 
@@ -228,46 +293,11 @@ class Graphed(DecodingStrategy):
     def step(  # noqa: D102 (inherited)
         self, model: StepModel, codes: Tensor, state: PrimaryState, sampler: Sampler
     ) -> Filled:
-        if self.failed or not self.inner.is_static or sampler.options.repetition_window or sampler.legal is None:
-            return self.inner.step(model, codes, state, sampler)
-        key = (id(model), tuple(codes.shape), rounded_shape(state), tuple(sampler.legal.shape), sampler.options)
-        static = self.steps.pop(key, None)
-        if static is None:
-            try:
-                static = StaticModelStep(self.inner, model, codes, state, sampler, self.capture)
-            except RuntimeError as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    self.steps.clear()  # whoever halves the batch has all memory for it
-                    raise
-                self.failed.append(str(error))
-                logging.warning("graphs: going on without: %s", str(error).strip().splitlines()[0])
-                return self.inner.step(model, codes, state, sampler)
-        self.steps[key] = static
-        if len(self.steps) > KEPT:
-            del self.steps[next(iter(self.steps))]
-        return static(codes, state, sampler)
-
-
-@dataclass
-class GraphedStrategies:
-    """Strategies with their steps as CUDA graphs, which serve later requests as well.
-
-    Attributes:
-        by_strategy: those made so far, by their options as text.
-    """
-
-    by_strategy: dict[str, DecodingStrategy] = field(default_factory=dict)
-
-    def of(self, strategy: DecodingStrategy, device: torch.device | str) -> DecodingStrategy:
-        """The strategy with its steps as CUDA graphs, where there are any and it can.
-
-        Args:
-            strategy: the strategy.
-            device: of the model.
-
-        Returns:
-            The strategy.
-        """
-        if torch.device(device).type != "cuda" or not strategy.is_static:
-            return strategy
-        return self.by_strategy.setdefault(repr(strategy), Graphed(strategy))
+        static = None
+        if self.inner.is_static and not sampler.options.repetition_window and sampler.legal is not None:
+            shapes = (tuple(codes.shape), rounded_shape(state), tuple(sampler.legal.shape))
+            static = self.graphs.step(
+                (repr(self.inner), model, *shapes, sampler.options),
+                lambda capture: StaticModelStep(self.inner, model, codes, state, sampler, capture),
+            )
+        return self.inner.step(model, codes, state, sampler) if static is None else static(codes, state, sampler)

@@ -19,7 +19,7 @@ class FastOptions:
         exact: keep to float32, whatever is faster.
         native: run steps in the native kernel on a CPU, compiled at first use.
         compile: have torch.compile make the kernels of a step.
-        graphs: on a GPU, run a strategy's step as one CUDA graph.
+        graphs: on a GPU, run a whole step as one CUDA graph.
 
     Raises:
         ValueError: naming the option that is wrong.

@@ -124,6 +124,8 @@ class StaticState:
     def load(self, state: PrimaryState) -> None:
         """Have a state live in the buffers; whatever lived in them before gets tensors of its own.
 
+        Two generations in turns are right, and copy everything in every step.
+
         Args:
             state: of the rounded shape; it is changed in place.
         """

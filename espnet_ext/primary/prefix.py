@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.attention import KVCache
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
 from espnet_ext.primary.base import (
@@ -70,9 +71,11 @@ class PrefixPrimary(Primary):
                 f"got {self.position.num_embeddings}"
             )
 
-    def _add_positions(self, x: Tensor, index: Tensor, padding: Tensor | None) -> Tensor:
+    def _add_positions(self, x: Tensor, padding: Tensor | None, cache: KVCache | None = None) -> Tensor:
         if self.position is None:
             return x
+        count = x.shape[1]
+        index = torch.arange(count, device=x.device) if cache is None else cache.next_positions(count)
         index = index if padding is None else index - padding[:, None]
         # outside lie only padding and rows that have ended
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
@@ -102,8 +105,7 @@ class PrefixPrimary(Primary):
             ValueError: if learned positions do not suffice.
         """
         self._check_lengths(mask, step_lengths)
-        x = torch.cat((prefix, self.embed_steps(steps)), dim=1)
-        x = self._add_positions(x, torch.arange(x.shape[1], device=x.device), (~mask).sum(1))
+        x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
         return self.transformer(x, visible_mask(keys), positions=positions)
 
@@ -130,7 +132,7 @@ class PrefixPrimary(Primary):
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
         cache.hide(mask)
         if width:
-            x = self._add_positions(prefix, cache.next_positions(width), (~mask).sum(1))
+            x = self._add_positions(prefix, (~mask).sum(1))
             self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
         cache.prefix = width
         return PrimaryState(cache)
@@ -150,7 +152,7 @@ class PrefixPrimary(Primary):
             The hidden vector.
         """
         cache = state.cache
-        x, mask = self._add_positions(x[:, None], cache.next_positions(1), cache.padding), cache.visible()
+        x, mask = self._add_positions(x[:, None], cache.padding, cache), cache.visible()
         hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
         return hidden[:, 0]
 
