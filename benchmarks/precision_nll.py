@@ -27,7 +27,7 @@ from espnet_ext.inference import CodecLM
 from espnet_ext.local_transformer import ARLocalTransformer
 
 KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
-ROWS = 3  # at once: what the native kernel is for
+ROWS = 3  # at once
 
 
 def batches(speak: CodecLM, data_dir: Path, utterances: int) -> Iterator[tuple[object, Tensor, Tensor]]:

@@ -21,13 +21,13 @@ case $kind in
   cpu)
     every=reference,float32,fp16,int8,float32:native,bf16:native,int8:native
     measure espnet "${espnet[@]}" --top_k 1 --peers espnet --precision $every --at_once 7
-    measure espnet_batch8 "${espnet[@]}" --top_k 1 --batch 8 --peers espnet --precision reference,float32,fp16,int8 --frames 12
+    measure espnet_batch8 "${espnet[@]}" --top_k 1 --batch 8 --peers espnet --precision $every --frames 12 --at_once 7
     measure peers --strategy local_ar --peers nemo,moshi,csm --precision $every --at_once 7
     measure musicgen --strategy parallel --peers audiocraft --precision $every --at_once 7
     measure local --strategy local_ar --part local --peers nemo,moshi --precision reference,float32,fp16,float32:native,int8:native
     measure context500 --strategy local_ar --context 500 --frames 3 --rounds 2 --peers nemo --precision fp16,int8:native
     measure strategies --s 1,2,4 --strategy parallel,local_ar,local_maskgit --precision int8:native --frames 32 --at_once 9
-    measure batch --strategy local_ar --batch 1,8 --precision float32,fp16,int8 --frames 12
+    measure batch --strategy local_ar --batch 1,8,16 --precision float32,fp16,int8,float32:native,int8:native --frames 12 --at_once 8
     measure context16 --strategy local_ar --context 16 --frames 12 --precision reference,float32,fp16,int8:native
     measure context1000 --strategy local_ar --context 1000 --frames 12 --rounds 2 --precision reference,float32,fp16,int8:native ;;
   wall)

@@ -175,9 +175,12 @@ inline void tile(const Linear& l, int group, int row, const X* x, const float* x
 template <class T, class Sum, class X>
 void two_groups(const Linear& l, int group, int rows, const X* x, const float* x_scale, float* y) {
     for (int m = 0, some; m < rows; m += some, x += int64_t(some) * l.in, y += int64_t(some) * l.out, x_scale += x_scale ? some : 0) {
-        some = rows - m >= 4 ? 4 : rows - m >= 2 ? 2 : 1;
+        const int left = rows - m;  // of float32, twelve sums are faster than eight, of what is widened first they are not
+        some = left == 3 || (sizeof(T) == sizeof(float) && left > 4) ? 3 : left > 4 ? 4 : left;
         if (some == 4)
             for (int row = 0; row < 2 * GROUP; row += 2) tile<T, Sum, 2, 4>(l, group + row / GROUP, row % GROUP, x, x_scale, y);
+        else if (some == 3)
+            for (int g = 0; g < 2; g++) tile<T, Sum, GROUP, 3>(l, group + g, 0, x, x_scale, y);
         else if (some == 2)
             for (int g = 0; g < 2; g++) tile<T, Sum, GROUP, 2>(l, group + g, 0, x, x_scale, y);
         else tile<T, Sum, 2 * GROUP, 1>(l, group, 0, x, x_scale, y);
