@@ -16,8 +16,8 @@ CACHE_BYTES = 48 << 20  # more than a processor's last-level cache: reading so m
 class Calibration:
     """Fastest backend per shape, measured within a budget of time and remembered.
 
-    Weights that a step reads once come from memory, and are measured so: a large buffer is read in between. What a step
-    reads several times (a local transformer) stays in the cache, and is measured so.
+    Weights that a step reads once come from memory, and candidates that differ in precision are measured so: a large
+    buffer is read in between. What a step reads several times (a local transformer) stays in the cache.
 
     Args:
         candidates: names of backends.
@@ -65,9 +65,11 @@ class Calibration:
     @torch.inference_mode()
     def _measure(self, out_features: int, in_features: int, from_memory: bool, budget: float) -> str:
         started = perf_counter()
-        # a slice has the speed of the whole, and is packed in a fraction of the time
-        out = min(out_features, max(64, (1 << 19) // in_features))
-        weight, x = torch.randn(out, in_features) * 0.02, torch.randn(self.rows, 1, in_features)
+        # who reads as many bytes as the others is as far in front of them in the cache, and needs no time to forget
+        same_bytes = len({linear_backends[name].precision for name in self.candidates}) == 1
+        # a slice is packed in a fraction of the time; a small one says less about the whole
+        out = min(out_features, max(64, (1 << (21 if same_bytes else 19)) // in_features))
+        weight, x = torch.full((out, in_features), 0.02), torch.randn(self.rows, 1, in_features)
         packed = {name: linear_backends[name](weight, None) for name in self.candidates}
         times: dict[str, list[float]] = {name: [] for name in self.candidates}
         for backend in packed.values():
@@ -75,7 +77,7 @@ class Calibration:
         while not times[self.candidates[-1]] or (
             perf_counter() - started < budget / 4 and len(times[self.candidates[-1]]) < 7
         ):
-            if from_memory:
+            if from_memory and not same_bytes:
                 self._forget()
             for name, backend in packed.items():
                 times[name].append(_time(backend, x))
