@@ -38,6 +38,8 @@ case $kind in
     gpu=(--device cuda --clock wall --peer_dtype bfloat16 --rounds 3 --frames 64)
     measure espnet "${espnet[@]}" "${gpu[@]}" --top_k 1 --peers espnet --precision reference,bf16,bf16:compile
     measure peers "${gpu[@]}" --strategy local_ar,local_speculative --peers nemo,moshi --precision bf16,bf16:compile
+    # random weights draft badly: of local_speculative this is the worst case
+    measure local "${gpu[@]}" --part local --strategy local_ar,local_speculative --peers nemo,moshi --precision bf16
     measure batch "${gpu[@]}" --strategy parallel,local_ar,local_maskgit --batch 1,8,32,128 --precision bf16 --at_once 12
     measure stacking "${gpu[@]}" --strategy parallel,local_ar,local_maskgit --s 1,2,4 --precision bf16 --at_once 9 ;;
   *) echo "speed.sh: cpu, wall or cuda, got '$kind'" >&2; exit 1 ;;

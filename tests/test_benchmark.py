@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from espnet_ext.benchmark.machine import MachineRates, measure_machine
 from espnet_ext.benchmark.race import Contestant, Entry, peer, race
@@ -66,6 +67,12 @@ def test_every_cell_is_a_line_of_json_and_a_row(tmp_path, capsys):
 def test_bad_options_are_one_line(options, told):
     with pytest.raises(ValueError, match=told):
         benchmark.main(command(*options, "--peers_dir", str(PEERS)) if "--peers" in options else command(*options))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_one_line():
+    with pytest.raises(ValueError, match="device must be cpu where there is no GPU that torch can use, got cuda"):
+        benchmark.main(command("--device", "cuda"))
 
 
 def test_a_peer_that_is_not_installed_says_how_to_install_it(tmp_path):

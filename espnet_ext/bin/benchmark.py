@@ -21,6 +21,7 @@ from espnet_ext.benchmark.ours import FRAME_RATE_HZ
 from espnet_ext.benchmark.race import PEERS, Entry, Times, peer, race
 from espnet_ext.benchmark.table import as_markdown, cell_of, plot, write_json
 from espnet_ext.bin import run
+from espnet_ext.codec.jobs import check_device
 from espnet_ext.decoding import strategies
 from espnet_ext.fast import FastOptions
 from espnet_ext.options import check_choice, check_number
@@ -175,6 +176,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=args.log_level, format="%(levelname)s: %(message)s")
     for name in ("rounds", "num_threads", "at_once", "context"):
         check_number(name, getattr(args, name), least=1, whole=True)
+    check_device(args.device)
     cells(args)
     for batch in args.batch:  # what is not installed is said before any work
         peer_entries(args, int(batch))

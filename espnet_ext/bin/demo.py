@@ -17,6 +17,7 @@ from espnet_ext.bin import run
 from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.sweep import base_options
+from espnet_ext.codec.jobs import check_device
 from espnet_ext.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decode_command import add_fast_options, check_codec, fast_choices
 from espnet_ext.decoding import strategies
@@ -75,6 +76,7 @@ def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, Cod
     models = {}
     for model in wanted:
         model.fast()  # a wrong option is refused before anything is loaded
+        check_device(model.device)
         exp = model.exp
         label = f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
         models[label] = CodecLM.from_experiment(exp, device=model.device)
