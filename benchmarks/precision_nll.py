@@ -19,12 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from espnet_ext.ark import read_codes
+from espnet_ext.atomic import atomic_path
 from espnet_ext.codes import length_mask
 from espnet_ext.datadir import read_scp
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.local_transformer import ARLocalTransformer
+from espnet_ext.scoring.markdown import table
 
 KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
 ROWS = 3  # at once
@@ -103,16 +105,17 @@ def main() -> None:
             }
         )
     facts = {"exp": args.exp.name, "data": args.data_dir.name, "utterances": args.utterances, "codes": len(right)}
-    lines = ["| weights | nats per code | change | same most likely code |", "|---|---|---|---|"]
-    for cell in cells:
-        nats, change, same = cell["nats_per_code"], cell["change"], cell["same_best"]
-        lines.append(f"| {cell['weights']} | {nats:.5f} | {change:+.6f} | {100 * same:.2f} % |")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps({**facts, "cells": cells}, indent=2) + "\n", encoding="utf-8")
+    rows = [
+        [cell["weights"], f"{cell['nats_per_code']:.5f}", f"{cell['change']:+.6f}", f"{100 * cell['same_best']:.2f}"]
+        for cell in cells
+    ]
     head = ", ".join(f"{name} {value}" for name, value in facts.items())
-    command = shlex.join(["python", *sys.argv])
-    args.out.with_suffix(".md").write_text("\n".join([f"`{command}`", "", head, "", *lines]) + "\n", encoding="utf-8")
-    print("\n".join(lines))  # noqa: T201
+    page = f"`{shlex.join(['python', *sys.argv])}`\n\n{head}\n\n"
+    page += table(["weights", "nats per code", "change", "same most likely code (%)"], rows)
+    for suffix, content in ((".json", json.dumps({**facts, "cells": cells}, indent=2) + "\n"), (".md", page)):
+        with atomic_path(args.out.with_suffix(suffix)) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    print(page)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -185,12 +185,29 @@ class SpeechJob:
     wav: Path
 
 
-@functools.lru_cache(maxsize=1)
-def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
+def load_model(model: Model) -> CodecLM:
+    """The model itself, made fast as it asks for.
+
+    Args:
+        model: which one, and how it runs.
+
+    Returns:
+        The model, ready to speak.
+
+    Raises:
+        FileNotFoundError: if a file of it is missing.
+        ValueError: if an option is wrong, the files do not fit each other, or there is no such device.
+    """
+    model.fast()  # a wrong option is refused before anything is loaded
     check_device(model.device)
-    speak = CodecLM.from_experiment(exp, model.model_file, model.device)
+    speak = CodecLM.from_experiment(model.exp, model.model_file, model.device)
     model.make_fast(speak)
     return speak
+
+
+@functools.lru_cache(maxsize=1)
+def _load_once(model: Model, exp: Path, version: int) -> CodecLM:
+    return load_model(model)
 
 
 @dataclass(frozen=True)

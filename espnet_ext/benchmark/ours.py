@@ -42,8 +42,8 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
         for name in ("primary_bytes", "bytes_per_step"):
             facts[name] *= done.bytes_per_weight / 4
-    graphs = Graphs() if sizes["precision"] != "reference" and sizes["graphs"] else None
-    bench = _Bench(model, strategy, graphs.of(strategy, device) if graphs else strategy, sizes)
+        strategy = Graphs().of(strategy, device) if options.graphs else strategy
+    bench = _Bench(model, strategy, sizes)
     facts["details"] = bench.details
     return bench.part("local" if sizes.get("part") == "local" else "all"), facts
 
@@ -135,10 +135,9 @@ class _TimedSampler(Sampler):
 class _Bench:
     """One cell's model, with everything that is measured of it."""
 
-    def __init__(
-        self, model: TextCoreLM, plain: DecodingStrategy, strategy: DecodingStrategy, sizes: dict[str, Any]
-    ) -> None:
-        self.model, self.plain, self.strategy, self.sizes = model, plain, strategy, sizes
+    def __init__(self, model: TextCoreLM, strategy: DecodingStrategy, sizes: dict[str, Any]) -> None:
+        self.model, self.strategy, self.sizes = model, strategy, sizes
+        self.plain = strategy.inner if isinstance(strategy, Graphed) else strategy
         self._local_graph: StaticStep | None = None
         self.sampling = SamplingOptions(temperature=0.0 if sizes["top_k"] == 1 else 1.0, top_k=sizes["top_k"])
 

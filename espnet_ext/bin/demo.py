@@ -17,12 +17,11 @@ from espnet_ext.bin import run
 from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.sweep import base_options
-from espnet_ext.codec.jobs import check_device
 from espnet_ext.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decode_command import add_fast_options, check_codec, fast_choices
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM
-from espnet_ext.speech_jobs import Model
+from espnet_ext.speech_jobs import Model, load_model
 from espnet_ext.sweep import Checkpoint
 
 HOST = "127.0.0.1"
@@ -75,15 +74,11 @@ def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, Cod
     """
     models = {}
     for model in wanted:
-        model.fast()  # a wrong option is refused before anything is loaded
-        check_device(model.device)
-        exp = model.exp
-        label = f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
-        models[label] = CodecLM.from_experiment(exp, device=model.device)
-        model.make_fast(models[label])
-        check_says_codes(exp, models[label])
+        label = f"S = {Checkpoint.read(model.exp).stacking}: {model.exp.name}"
+        models[label] = load_model(model)
+        check_says_codes(model.exp, models[label])
         if data_dir is not None:
-            check_codec(exp, data_dir, "codes.scp")
+            check_codec(model.exp, data_dir, "codes.scp")
     return models
 
 

@@ -17,8 +17,7 @@ from espnet_ext.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decode_command import add_fast_options, check_codec, decode_options, fast_choices
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import CodecLM
-from espnet_ext.speech_jobs import Model
+from espnet_ext.speech_jobs import Model, load_model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -77,10 +76,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
-    model = Model(args.exp, args.model_file, **fast_choices(args))
-    model.fast()  # a wrong option is refused before anything is loaded
-    speak = CodecLM.from_experiment(args.exp, args.model_file)
-    model.make_fast(speak)
+    speak = load_model(Model(args.exp, args.model_file, **fast_choices(args)))
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)

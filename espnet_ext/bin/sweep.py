@@ -16,7 +16,7 @@ from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.config import read_yaml
 from espnet_ext.datadir import read_scp
-from espnet_ext.decode_command import add_fast_options, fast_choices, model_state
+from espnet_ext.decode_command import add_fast_options, fast_choices, model_of, model_state
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
 from espnet_ext.finished import digest, is_finished, mark_finished
@@ -120,6 +120,28 @@ def place(args: argparse.Namespace, cell: Cell, repeat: int) -> Path:
     return args.output_dir / cell.checkpoint.exp.name / tail / args.data_dir.name
 
 
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """How outputs are decoded besides their options; what is not asked for is left out."""
+    how = {name: getattr(args, name) for name in ("device", "batch_size", "num_threads")}
+    return how | {name: value for name, value in fast_choices(args).items() if value}
+
+
+def inference_args(args: argparse.Namespace, cell: Cell, output: Path) -> argparse.Namespace:
+    """The options of codec_lm_inference for an output.
+
+    Args:
+        args: options of this command.
+        cell: what to decode.
+        output: directory of the output.
+
+    Returns:
+        The options.
+    """
+    command = ["--exp", str(cell.checkpoint.exp), "--data_dir", str(args.data_dir), "--output_dir", str(output)]
+    command += [word for name, value in machine(args).items() for word in (f"--{name}", str(value))]
+    return codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"])
+
+
 def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     """Make one output, unless that was done.
 
@@ -134,15 +156,12 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
     data = [args.data_dir / name for name in ("text", "prompt.scp", "codes.ark")]
-    machine = {name: getattr(args, name) for name in ("device", "batch_size", "num_threads")}
-    machine |= {name: value for name, value in fast_choices(args).items() if value}
-    request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine, **asdict(options), "data": digest(data)}
+    request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine(args), **asdict(options)}
+    request["data"] = digest(data)
     if is_finished(output / RECORD_NAME, request):
         return
     (output / RECORD_NAME).unlink(missing_ok=True)
-    command = ["--exp", str(cell.checkpoint.exp), "--data_dir", str(args.data_dir), "--output_dir", str(output)]
-    command += [word for name, value in machine.items() for word in (f"--{name}", str(value))]
-    codec_lm_inference.decode(codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"]), options)
+    codec_lm_inference.decode(inference_args(args, cell, output), options)
     mark_finished(output / RECORD_NAME, request)
 
 
@@ -153,8 +172,7 @@ def warm_up(args: argparse.Namespace, cell: Cell) -> None:
         args: options of this command.
         cell: whose model speaks.
     """
-    batch_size = args.batch_size if args.precision else 1
-    model = Model(cell.checkpoint.exp, None, args.device, **fast_choices(args), batch_size=batch_size)
+    model = model_of(inference_args(args, cell, place(args, cell, 0)))  # the one that is loaded for the output
     speak = TextVoice(model, cell.options).load()
     text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
     names = [f"warm-up {row}" for row in range(args.batch_size if args.device == "cuda" else 1)]
@@ -179,12 +197,11 @@ def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str
                 bar.set_description(f"sweep {cell.name}" + (f" ({repeat + 1} of {args.repeats})" if repeat else ""))
                 if cell.name not in failed:
                     try:
-                        first = (
-                            cell.checkpoint.exp if args.device == "cpu" else cell.name
-                        )  # a GPU's graphs are of a cell
-                        if first not in warm:
+                        # a GPU's graphs are of a cell
+                        to_warm = cell.checkpoint.exp if args.device == "cpu" else cell.name
+                        if to_warm not in warm:
                             warm_up(args, cell)
-                            warm.add(first)
+                            warm.add(to_warm)
                         decode(args, cell, repeat)
                     except (ValueError, RuntimeError) as error:
                         failed[cell.name] = " ".join(str(error).split())

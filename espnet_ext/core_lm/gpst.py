@@ -216,7 +216,7 @@ class GPST(CoreLM):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         positions = state.first_position
         if positions is not None:
-            positions = positions + state.cache.next_step() * torch.full_like(positions, self._advance)
+            positions = positions + state.cache.next_step().double() * self._advance
         return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
 
     @property

@@ -152,14 +152,14 @@ def _steps(
     rows = _Rows(model.spec, model.layout, limit, int(max_steps.max()), min_frames)
     state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
     codes, alive = model.first_codes(conditions), torch.arange(batch, device=device)
-    for number in range(1, rows.codes.shape[1] + 1):
+    for _ in range(rows.codes.shape[1]):
         legal, history = rows.legal(), rows.history(sampler.options.repetition_window)
         legal = legal if len(legal) == 1 else legal[alive]
         history = None if history is None else history[alive]
         filled = strategy.step(model, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
         yield rows
-        if not is_gpu(device) or number % STEPS_AT_ONCE == 0:
+        if not is_gpu(device) or rows.steps % STEPS_AT_ONCE == 0:
             finished = rows.finished[alive]
             left = len(alive) - int(finished.sum())
             if left == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -284,6 +285,10 @@ class Graphed(DecodingStrategy):
 
     head_types = ()
 
+    @cached_property
+    def _name(self) -> str:
+        return repr(self.inner)  # once, not in every step
+
     def check(self, heads: Heads) -> None:  # noqa: D102 (inherited)
         self.inner.check(heads)
 
@@ -297,7 +302,7 @@ class Graphed(DecodingStrategy):
         if self.inner.is_static and not sampler.options.repetition_window and sampler.legal is not None:
             shapes = (tuple(codes.shape), rounded_shape(state), tuple(sampler.legal.shape))
             static = self.graphs.step(
-                (repr(self.inner), model, *shapes, sampler.options),
+                (self._name, model, *shapes, sampler.options),
                 lambda capture: StaticModelStep(self.inner, model, codes, state, sampler, capture),
             )
         return self.inner.step(model, codes, state, sampler) if static is None else static(codes, state, sampler)
