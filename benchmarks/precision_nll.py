@@ -50,14 +50,15 @@ def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Ten
     """Log-probability of every code that counts, and the most likely one in its place: (P,) each."""
     model, local = speak.corelm, speak.corelm.heads.of(ARLocalTransformer)
     targets = model.targets(codes, lengths)
-    inputs = model.inputs(targets, model.spec.bos_id)
+    steps, _ = model.inputs(targets, model.spec.bos_id)
     state = model.prefill(conditions, targets.shape[1])
     logprobs, best = [], []
     for step in range(targets.shape[1]):
-        hidden, cache = model.step(inputs[:, step], state), local.new_cache(len(targets))
+        hidden, cache = model.step(steps[:, step], state), local.new_cache(len(targets))
+        inputs = model.heads.inputs(local, hidden)
         before, legal = torch.empty(len(targets), 0, dtype=torch.int64), legal_ids(model.spec, model.layout, step, 1)
         for slot in range(model.slots):
-            logits = local.logits(hidden, before, cache)[:, 0].float().masked_fill(~legal[slot], -torch.inf)
+            logits = local.logits(inputs, before, cache)[:, 0].float().masked_fill(~legal[slot], -torch.inf)
             before = targets[:, step, slot : slot + 1]
             logprobs.append(logits.log_softmax(-1).gather(1, before)[:, 0])
             best.append(logits.argmax(-1))

@@ -205,11 +205,53 @@ def path_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
     )
 
 
+def within_tokens(path: Tensor) -> Tensor:
+    """How far each frame has come on a monotonic path: (B, F), token u is passed through from u - 0.5 to u + 0.5.
+
+    Args:
+        path: (B, F) int64, the token of every frame.
+
+    Returns:
+        The positions, which rise evenly while a token is spoken.
+
+    >>> within_tokens(torch.tensor([[0, 1, 1, 2, 2, 2, 2]]))[0].tolist()
+    [0.0, 0.75, 1.25, 1.625, 1.875, 2.125, 2.375]
+    """
+    frames = torch.arange(path.shape[1], device=path.device)
+    new = F.pad(path[:, 1:] != path[:, :-1], (1, 0), value=True)
+    first = torch.where(new, frames, 0).cummax(dim=1).values
+    last = (
+        torch.where(F.pad(new[:, 1:], (0, 1), value=True), frames, path.shape[1]).flip(1).cummin(dim=1).values.flip(1)
+    )
+    return path + (frames - first + 0.5) / (last - first + 1) - 0.5
+
+
+def positions_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
+    """What `within_tokens` says of tokens that last so long: (B, length), the end of the last token behind it.
+
+    Args:
+        frames: (B, U) frames of each token, fractions allowed.
+        text_lengths: (B,) int64.
+        length: number of frames.
+
+    Returns:
+        The positions.
+
+    >>> positions_of(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([3]), 8)[0].tolist()
+    [0.0, 0.75, 1.25, 1.625, 1.875, 2.125, 2.375, 2.5]
+    """
+    token = path_of(frames, text_lengths, length)
+    ends = (frames * length_mask(text_lengths, frames.shape[1])).cumsum(dim=1)
+    middle = torch.arange(length, device=frames.device, dtype=frames.dtype) + 0.5
+    left = (ends.gather(1, token) - middle) / frames.gather(1, token)
+    return token + 0.5 - left.clamp(0.0, 1.0)
+
+
 def path_log_prior(path: Tensor, stacking: int, tokens: int, width: float) -> Tensor:
     """Log prior of every frame of a step, 0 on the token it speaks and falling off beside it: (B, S, L, U).
 
     Args:
-        path: (B, L * S) int64, the token of every frame.
+        path: (B, L * S), the token of every frame, or how far it has come.
         stacking: S.
         tokens: U.
         width: standard deviation of the fall, in tokens.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHORT = 64  # keys up to which attention on a CPU is faster as plain matrix products
+SHORT_IN_TRAINING = 512  # likewise with gradients: the fused kernel's backward pass is several times slower
 
 
 @dataclass
@@ -208,20 +209,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
         q: (B, heads, length, head_width).
         k: (B, heads, keys, head_width).
         v: like `k`.
-        mask: bool, broadcastable to (B, heads, length, keys), True where a query may look; None for all.
+        mask: broadcastable to (B, heads, length, keys): bool, True where a query may look, or numbers that are added to
+            the scores; None for all.
         dropout: probability of dropping an attention weight.
 
     Returns:
         The averages.
     """
-    if q.device.type != "cpu" or k.shape[2] > SHORT:
+    training = torch.is_grad_enabled() and q.requires_grad
+    if q.device.type != "cpu" or k.shape[2] > (SHORT_IN_TRAINING if training else SHORT):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     # the fused kernel works row by row: over the few slots of many steps it is several times slower than this
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    scores = scores_of(q, k)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(dim=-1)
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    weights = scores.softmax(dim=-1).to(v.dtype)  # autocast has made it float32
     return (F.dropout(weights, dropout) if dropout else weights) @ v
+
+
+def scores_of(q: Tensor, k: Tensor) -> Tensor:
+    """Logits of an attention, q k / sqrt(head_width): (B, heads, length, keys)."""
+    return (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
 
 
 class SelfAttention(nn.Module):
@@ -329,8 +337,13 @@ class CrossAttention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         bias = bias.expand(-1, self.heads, x.shape[1], -1)
         if scores is None:
-            read = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+            training = torch.is_grad_enabled() and query.requires_grad
+            read = (
+                attend(query, keys, values, bias, 0.0)
+                if training
+                else F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+            )
         else:
-            scores.append((query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias)
+            scores.append(scores_of(query, keys) + bias)
             read = scores[-1].softmax(dim=-1) @ values
         return self.out(read.transpose(1, 2).flatten(2))

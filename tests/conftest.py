@@ -12,7 +12,6 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec
 from espnet_ext.core_lm import CoreLM, TextCoreLM
 from espnet_ext.decoding import Generation, build_strategy, generate, strategies
-from espnet_ext.local_transformer import ParallelHeads
 from espnet_ext.primary import Conditions
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
@@ -92,9 +91,15 @@ def tiny_model(
     seed: int = 0,
     **options: object,
 ) -> CoreLM:
-    """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ."""
+    """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ.
+
+    With an even number of frames a step has residual local transformers and tied tables unless the options say
+    otherwise, so that whatever runs at several S runs on both kinds.
+    """
     torch.manual_seed(seed)
-    small = {"width": 16, "heads": 2}
+    even = stacking % 2 == 0
+    small = {"width": 16, "heads": 2, "residual": even}
+    options.setdefault("frame_tables", "tied" if even else "own")
     local = ["ar", "maskgit"] if local == "all" else local
     several = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
     options.setdefault("local_conf", several)
@@ -107,10 +112,19 @@ def tiny_model(
         frame_stacking_factor=stacking,
         **options,
     )
+    enliven(model)
+    return model.double().eval()
+
+
+@torch.no_grad()
+def enliven(model: CoreLM, scale: float = 5.0) -> None:
+    """Larger weights, with which decisions differ; those that begin at zero become as large as the others."""
+    for head in model.heads.values():
+        if head.residual:
+            head.heads.weight.normal_(std=0.02)
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            parameter.data *= 5.0
-    return model.double().eval()
+            parameter *= scale
 
 
 def ragged_batch(seed: int = 0) -> Batch:
@@ -139,11 +153,14 @@ def make_ends_likely(model: CoreLM, hidden: Tensor) -> None:
     end = SPEC.eos_id
     for head in model.heads.values():
         nothing = torch.full((len(hidden), model.slots), SPEC.mask_id)
-        logits = head.logits(hidden) if isinstance(head, ParallelHeads) else head(hidden, nothing).logits
+        logits = head(model.heads.inputs(head, hidden), nothing).logits
         first_books = logits[:, :: SPEC.num_codebooks]
-        margin = first_books[..., end] - first_books[..., : SPEC.codebook_size].amax(-1)
-        bias = head.heads.bias.view(model.slots, -1)
-        bias[:: SPEC.num_codebooks, end] -= margin.quantile(1 - 1 / (model.stacking + 1), dim=0)
+        margin = (first_books[..., end] - first_books[..., : SPEC.codebook_size].amax(-1)).quantile(
+            1 - 1 / (model.stacking + 1), dim=0
+        )
+        bias = head.heads.bias.view(-1, SPEC.vocab_size)
+        # tied classifiers have one bias for all frames
+        bias[:: SPEC.num_codebooks, end] -= margin if len(bias) == model.slots else margin.mean()
 
 
 def decode(

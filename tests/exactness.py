@@ -43,7 +43,14 @@ class Exact(NamedTuple):
         return sum(self.probabilities.values())
 
 
-def enumerable_model(stacking: int = 1, delays: tuple[int, ...] = (), primary: str = "prefix", seed: int = 0) -> CoreLM:
+def enumerable_model(
+    stacking: int = 1,
+    delays: tuple[int, ...] = (),
+    primary: str = "prefix",
+    seed: int = 0,
+    residual: bool = False,
+    frame_tables: str = "own",
+) -> CoreLM:
     """A random model in float64 with so few codes that all its outputs can be listed, all heads, and strong opinions.
 
     Args:
@@ -51,6 +58,8 @@ def enumerable_model(stacking: int = 1, delays: tuple[int, ...] = (), primary: s
         delays: frames by which each codebook comes late.
         primary: name of the primary transformer.
         seed: of the weights.
+        residual: whether the local transformers add to the parallel heads.
+        frame_tables: "own" or "tied".
 
     Returns:
         The model, in eval mode.
@@ -64,10 +73,11 @@ def enumerable_model(stacking: int = 1, delays: tuple[int, ...] = (), primary: s
         primary=primary,
         primary_conf={**SMALL, **extra},
         local=local,
-        local_conf=dict.fromkeys(local, SMALL),
+        local_conf=dict.fromkeys(local, {**SMALL, "residual": residual}),
         frame_stacking_factor=stacking,
         delays=delays,
         conditioning_dropout=0.1,
+        frame_tables=frame_tables,
     )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7)
@@ -207,19 +217,22 @@ def total_variation(first: Exact, second: Exact) -> float:
 
 def causal_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the AR local transformer: (P, M, V)."""
-    return model.heads.of(ARLocalTransformer)(hidden, steps).logits
+    local = model.heads.of(ARLocalTransformer)
+    return local(model.heads.inputs(local, hidden), steps).logits
 
 
 def all_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot of a step of which nothing is known, from the MaskGIT local transformer: (P, M, V)."""
-    return model.heads.of(MaskGITLocalTransformer).logits(hidden, torch.full_like(steps, SPEC.mask_id))
+    local = model.heads.of(MaskGITLocalTransformer)
+    return local.logits(model.heads.inputs(local, hidden), torch.full_like(steps, SPEC.mask_id))
 
 
 def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the MaskGIT local transformer: (P, M, V)."""
     local, slot = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots)
+    inputs = model.heads.inputs(local, hidden)
     return torch.stack(
-        [local.logits(hidden, steps.masked_fill(slot >= m, SPEC.mask_id))[:, m] for m in range(model.slots)], dim=1
+        [local.logits(inputs, steps.masked_fill(slot >= m, SPEC.mask_id))[:, m] for m in range(model.slots)], dim=1
     )
 
 
@@ -245,7 +258,7 @@ def closed_form(
         frames = nn.functional.pad(torch.tensor(outputs), (0, 0, 0, 1), value=SPEC.eos_id)  # (B, length + 1, N)
         steps = model.layout.to_steps(frames, SPEC.bos_id, SPEC.eos_id)
         inputs = torch.cat((torch.full_like(steps[:, :1], SPEC.bos_id), steps[:, :-1]), dim=1)
-        embedded = model.embedding.step(inputs), model.embedding.step(steps)
+        embedded = model.embedding.step(inputs), model.embedding.frames(steps)
         lengths = torch.full((len(steps),), steps.shape[1])
         hidden, _ = model.primary(conditions(model, len(steps)), *embedded, lengths)
         logits = slot_logits(model, hidden.flatten(0, 1), steps.flatten(0, 1)).unflatten(0, steps.shape[:2])

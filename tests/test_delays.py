@@ -182,7 +182,7 @@ def test_step_by_step_equals_teacher_forced(delays):
     for step, target in enumerate(output.targets):
         hidden = model.step(codes, state)
         for name, head in model.heads.items():
-            logits = head(hidden, target[None]).logits[0]
+            logits = head(model.heads.inputs(head, hidden), target[None]).logits[0]
             torch.testing.assert_close(logits, output.heads[name].logits[step], rtol=1e-9, atol=1e-9)
         codes = target[None]
 

@@ -35,9 +35,11 @@ def with_path(model, frames=24):
 def teacher_forced_hidden(model, batch):
     """Hidden vectors (B, L, D) of the primary, and the steps (B, L, M) they predict."""
     steps = model.targets(batch.codes, batch.code_lengths)
-    inputs = model.inputs(steps, SPEC.bos_id)
+    inputs, _ = model.inputs(steps, SPEC.bos_id)
     lengths = torch.full((len(steps),), steps.shape[1])
-    return model.primary(batch.conditions(model), *map(model.embedding.step, (inputs, steps)), lengths).hidden, steps
+    return model.primary(
+        batch.conditions(model), model.embedding.step(inputs), model.embedding.frames(steps), lengths
+    ).hidden, steps
 
 
 def test_incremental_equals_teacher_forced(primary, stacking):
@@ -56,9 +58,10 @@ def test_local_ar_with_cache_equals_one_teacher_forced_pass(stacking):
     local = model.heads.of(ARLocalTransformer)
     hidden = torch.randn(4, 32, dtype=torch.float64)
     codes = torch.randint(SPEC.codebook_size, (4, model.slots))
-    expected = local(hidden, codes).logits
+    inputs = model.heads.inputs(local, hidden)
+    expected = local(inputs, codes).logits
     cache = local.new_cache(4)
-    one_by_one = [local.logits(hidden, codes[:, max(m - 1, 0) : m], cache) for m in range(model.slots)]
+    one_by_one = [local.logits(inputs, codes[:, max(m - 1, 0) : m], cache) for m in range(model.slots)]
     torch.testing.assert_close(torch.cat(one_by_one, dim=1), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -66,11 +69,12 @@ def test_local_ar_slot_cannot_see_itself_or_later_slots(stacking):
     model = tiny_model(stacking=stacking)
     local = model.heads.of(ARLocalTransformer)
     hidden, codes = torch.randn(1, 32, dtype=torch.float64), torch.zeros(1, model.slots, dtype=torch.long)
-    before = local(hidden, codes).logits
+    inputs = model.heads.inputs(local, hidden)
+    before = local(inputs, codes).logits
     for slot in range(model.slots):
         changed = codes.clone()
         changed[0, slot] = 5
-        after = local(hidden, changed).logits
+        after = local(inputs, changed).logits
         assert torch.equal(after[:, : slot + 1], before[:, : slot + 1])
         assert slot == model.slots - 1 or not torch.equal(after[:, slot + 1 :], before[:, slot + 1 :])
 
@@ -130,19 +134,20 @@ def naive_greedy_step(model, strategy, hidden, step):
     """Slot by slot, one full pass of the head for each."""
     legal = legal_ids(SPEC, model.layout, step, min_frames=1)
     head = model.heads.of(strategy.head_types[0])
+    inputs = model.heads.inputs(head, hidden)
     if isinstance(head, MaskGITLocalTransformer):
-        return naive_masked_step(strategy, head, hidden, legal)[0]
+        return naive_masked_step(strategy, head, inputs, legal)[0]
     codes = torch.zeros(len(hidden), model.slots, dtype=torch.long)
     for slot in range(model.slots):
-        logits = head(hidden, codes).logits[:, slot]
+        logits = head(inputs, codes).logits[:, slot]
         codes[:, slot] = logits.masked_fill(~legal[slot], -torch.inf).argmax(-1)
     return codes
 
 
-def likeliest(local, hidden, codes, legal):
+def likeliest(local, inputs, codes, legal):
     """Per slot the most likely legal id and its probability, from one pass over one row."""
     with torch.no_grad():
-        logits = local.logits(hidden[None], torch.tensor([codes]))[0]
+        logits = local.logits(inputs, torch.tensor([codes]))[0]
     guesses = []
     for slot in range(local.slots):
         ids = [v for v in range(SPEC.vocab_size) if legal[slot][v]]
@@ -152,12 +157,12 @@ def likeliest(local, hidden, codes, legal):
     return guesses
 
 
-def naive_greedy_unmasking(local, hidden, legal, choose, causal=False):
+def naive_greedy_unmasking(local, inputs, legal, choose, causal=False):
     """One row, one slot at a time; `choose(round, unknown slots by falling probability, guesses)` is the strategy."""
     legal = [row.tolist() for row in legal]
     codes, rounds, passes = [SPEC.mask_id] * local.slots, 0, 0
     while SPEC.mask_id in codes:
-        guesses = likeliest(local, hidden, codes, legal)
+        guesses = likeliest(local, inputs, codes, legal)
         if rounds == 0 and not causal:
             ends = [m for m in range(0, local.slots, SPEC.num_codebooks) if guesses[m][0] == SPEC.eos_id]
             for slot in range(ends[0], local.slots) if ends else ():
@@ -197,11 +202,12 @@ def chooser(strategy, slots):
     return causal if strategy.order == "causal" else cosine
 
 
-def naive_masked_step(strategy, local, hidden, legal):
+def naive_masked_step(strategy, local, inputs, legal):
     """Greedy codes (R, M) and passes (R,) of one step, row by row."""
     choose = chooser(strategy, local.slots)
     causal = isinstance(strategy, LocalMaskGIT) and strategy.order == "causal"
-    rows = [naive_greedy_unmasking(local, row, legal, choose, causal) for row in hidden]
+    each = [inputs.rows(torch.tensor([row])) for row in range(len(inputs.hidden))]
+    rows = [naive_greedy_unmasking(local, row, legal, choose, causal) for row in each]
     return torch.tensor([codes for codes, _ in rows]), torch.tensor([passes for _, passes in rows])
 
 
@@ -224,7 +230,7 @@ def test_greedy_unmasking_equals_the_naive_loop(strategy, stacking):
     hidden, _ = test_maskgit.random_steps(local, steps=12)
     make_ends_likely(model, hidden)
     legal = legal_ids(SPEC, model.layout, step=1, min_frames=1)
-    expected, passes = naive_masked_step(strategy, local, hidden, legal)
+    expected, passes = naive_masked_step(strategy, local, model.heads.inputs(local, hidden), legal)
     with torch.no_grad():
         filled = strategy.decode_step(model.heads, hidden, Sampler(SAMPLING["greedy"]).for_step(legal[None]))
     ends = expected[:, 0] == SPEC.eos_id

@@ -52,6 +52,10 @@ LOSSLESS = {
     "stacked": ({"stacking": 2}, WARM, 2, 1),
     "stacked, top-k": ({"stacking": 2}, SamplingOptions(0.8, top_k=2), 2, 1),
     "stacked, guidance and top-k": ({"stacking": 2}, SamplingOptions(1.3, top_k=2, cfg_scale=1.7), 2, 1),
+    "residual": ({"residual": True}, WARM, 2, 1),
+    "residual, guidance and top-k": ({"residual": True}, SamplingOptions(1.3, top_k=2, cfg_scale=1.7), 3, 1),
+    "residual, delays": ({"residual": True, "delays": (0, 1)}, WARM, 2, 1),
+    "residual, stacked, tied": ({"stacking": 2, "residual": True, "frame_tables": "tied"}, WARM, 2, 1),
     # truncation leaves so few branches that two steps of four slots can be listed
     "two stacked steps": ({"stacking": 2}, SamplingOptions(0.8, top_p=0.85), 3, 1),
     "two stacked steps, guidance": ({"stacking": 2}, SamplingOptions(0.8, top_p=0.85, cfg_scale=1.7), 4, 1),
@@ -76,7 +80,11 @@ def test_the_gumbel_coupling_is_lossless_even_with_fresh_noise_in_every_pass():
     assert total_variation(plain, exact_distribution(model, LocalSpeculative("gumbel"), WARM, 2)) < 1e-12
 
 
-@pytest.mark.parametrize("options", [{}, {"delays": (0, 1)}, {"stacking": 2}, {"stacking": 3}], ids=str)
+RESIDUAL = {"residual": True, "frame_tables": "tied"}
+MODELS = [{}, {"delays": (0, 1)}, {"stacking": 2}, {"stacking": 3}, RESIDUAL, {"stacking": 2, **RESIDUAL}]
+
+
+@pytest.mark.parametrize("options", MODELS, ids=str)
 @pytest.mark.parametrize("min_frames", [1, 3])
 def test_local_ar_has_the_distribution_of_the_teacher_forced_probabilities(options, min_frames):
     model = enumerable_model(**options)

@@ -147,11 +147,12 @@ def test_the_error_of_logits_is_bounded(primary, precision, is_native):
             hidden = which.step(codes, state)
             found.append(which.heads["parallel"].logits(hidden))
             local = which.heads.of(ARLocalTransformer)
-            cache, given = local.new_cache(1), codes[:, :0]
+            cache, given, inputs = local.new_cache(1), codes[:, :0], which.heads.inputs(local, hidden)
             for slot in range(local.slots):
-                found.append(local.logits(hidden, given, cache))
+                found.append(local.logits(inputs, given, cache))
                 given = codes[:, slot : slot + 1]
-            found.append(which.heads.of(MaskGITLocalTransformer).logits(hidden, codes))
+            masked = which.heads.of(MaskGITLocalTransformer)
+            found.append(masked.logits(which.heads.inputs(masked, hidden), codes))
         return torch.cat(found, dim=1)
 
     right, ours = logits(model), logits(fast)

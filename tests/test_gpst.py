@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import NAMES, SAMPLING, SPEC, registered
+from conftest import NAMES, SAMPLING, SPEC, enliven, registered
 
 from espnet_ext.codes import CodecSpec, stack_frames
 from espnet_ext.core_lm import GPST
@@ -19,22 +19,26 @@ POSITIONS = {"rope": {}, "anew": {}, "learned": {"position": "learned", "max_pos
 
 
 def tiny_gpst(positions="rope", stacking=1, local=("ar", "maskgit"), seed=0, scale=5.0, **options):
-    """A random model in float64 and eval mode, its weights large enough for decisions to differ."""
+    """A random model in float64 and eval mode, its weights large enough for decisions to differ.
+
+    As `tiny_model`, with an even number of frames a step it is residual and its tables are tied.
+    """
     torch.manual_seed(seed)
+    even = stacking % 2 == 0
+    residual = even and options.get("parallel_heads", True)
+    options.setdefault("frame_tables", "tied" if even else "own")
     options.setdefault("units_per_frame", 0.8 if positions == "anew" else 0.0)
     model = GPST(
         SPEC,
         UNITS,
         primary_conf={"width": 32, "layers": 2, "heads": 2, "dropout": 0.0, **POSITIONS[positions]},
         local=list(local),
-        local_conf={name: {"width": 16, "heads": 2} for name in local},
+        local_conf={name: {"width": 16, "heads": 2, "residual": residual} for name in local},
         frame_stacking_factor=stacking,
         conditioning_dropout=0.1,
         **options,
     )
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data *= scale
+    enliven(model, scale)
     return model.double().eval()
 
 
@@ -85,7 +89,7 @@ def hidden_one_by_one(model, batch, row):
     """Hidden vectors of one utterance's steps, from `prefill` and `step`."""
     alone = one(batch, row)
     targets = model.targets(alone["codes"], alone["codes_lengths"])
-    steps = model.inputs(targets, SPEC.eos_id)
+    steps, _ = model.inputs(targets, SPEC.eos_id)
     state = model.prefill(conditions_of(model, alone), steps.shape[1])
     assert torch.equal(model.first_codes(conditions_of(model, alone)), steps[:, 0])
     return torch.stack([model.step(steps[:, index], state) for index in range(steps.shape[1])], dim=1)
@@ -97,7 +101,8 @@ def test_incremental_equals_teacher_forced(positions, stacking):
     rows = [hidden_one_by_one(model, batch, row)[0] for row in range(3)]
     for name in ("parallel", "ar"):
         scores = model(**batch).heads[name]
-        expected = model.heads[name](torch.cat(rows), scores.targets).logits
+        head = model.heads[name]
+        expected = head(model.heads.inputs(head, torch.cat(rows)), scores.targets).logits
         torch.testing.assert_close(scores.logits, expected, rtol=1e-9, atol=1e-9)
 
 

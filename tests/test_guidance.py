@@ -131,9 +131,11 @@ def slot_logits(model, name, hidden, codes, slot):
     if name == "parallel":
         return model.heads["parallel"].logits(hidden)[:, slot]
     if name == "local_ar":
-        return model.heads.of(ARLocalTransformer).logits(hidden, codes[:, :slot])[:, slot]
+        local = model.heads.of(ARLocalTransformer)
+        return local.logits(model.heads.inputs(local, hidden), codes[:, :slot])[:, slot]
     masks = torch.full_like(codes, SPEC.mask_id)
-    return model.heads.of(MaskGITLocalTransformer).logits(hidden, masks)[:, slot]
+    local = model.heads.of(MaskGITLocalTransformer)
+    return local.logits(model.heads.inputs(local, hidden), masks)[:, slot]
 
 
 def assert_same_codes(first, second):

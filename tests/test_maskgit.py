@@ -11,7 +11,7 @@ from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import ORDERS, unmask_schedule
 from espnet_ext.decoding.masked_step import MaskedStep
-from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer, masked_counts
+from espnet_ext.local_transformer import Heads, LocalInput, MaskGITLocalTransformer, masked_counts
 from espnet_ext.loss import LossWeights, codec_loss
 from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
@@ -31,6 +31,12 @@ def random_steps(head, steps=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(steps, 32, dtype=torch.float64, generator=generator)
     return hidden, torch.randint(SPEC.codebook_size, (steps, head.slots), generator=generator)
+
+
+def given(head, hidden, seed=0):
+    """What the head is given of the hidden vectors, with anything for a residual one to add to."""
+    base = torch.randn(len(hidden), head.slots, SPEC.vocab_size, generator=torch.Generator().manual_seed(seed))
+    return LocalInput(hidden, base.double() if head.residual else None)
 
 
 # --- the schedule ----------------------------------------------------------------------------------------------------
@@ -93,18 +99,20 @@ def test_a_known_code_is_seen_from_both_sides(stacking):
     codes[:, -1] = SPEC.mask_id
     changed, middle = codes.clone(), head.slots // 2
     changed[:, middle] = (changed[:, middle] + 1) % SPEC.codebook_size
-    difference = (head.logits(hidden, codes) - head.logits(hidden, changed)).abs().amax((0, 2))
+    difference = (
+        (head.logits(given(head, hidden), codes) - head.logits(given(head, hidden), changed)).abs().amax((0, 2))
+    )
     assert difference[0] > 1e-3 and difference[-1] > 1e-3
 
 
 def test_the_true_value_of_a_masked_code_influences_nothing(stacking):
     head = maskgit(stacking)
     hidden, codes = random_steps(head)
-    output = head(hidden, codes)
+    output = head(given(head, hidden), codes)
     changed = torch.where(output.loss_mask, (codes + 3) % SPEC.codebook_size, codes)
-    assert torch.equal(head(hidden, changed).logits, output.logits)
+    assert torch.equal(head(given(head, hidden), changed).logits, output.logits)
     unknown = torch.where(output.loss_mask, codes, (codes + 3) % SPEC.codebook_size)
-    assert output.loss_mask.all(1).any() and not torch.equal(head(hidden, unknown).logits, output.logits)
+    assert output.loss_mask.all(1).any() and not torch.equal(head(given(head, hidden), unknown).logits, output.logits)
 
 
 def test_the_loss_counts_masked_codes_only(stacking):
@@ -175,7 +183,7 @@ def test_one_round_is_one_parallel_draw_through_the_local_transformer(stacking, 
         return Sampler(SAMPLING[sampling], row_generators(0, list("abcd"))).for_step(legal)
 
     with torch.no_grad():
-        expected = sampler()(local.logits(hidden, torch.full_like(codes, SPEC.mask_id)))
+        expected = sampler()(local.logits(model.heads.inputs(local, hidden), torch.full_like(codes, SPEC.mask_id)))
         for strategy in (
             LocalMaskGIT(n_rounds=1),
             LocalMaskGITAdaptive(threshold=0.0),
@@ -257,7 +265,7 @@ def test_utterances_end_as_often_as_the_step_without_known_codes_says(strategy, 
     local.__class__ = EndsUnlessSomethingIsKnown
     legal = legal_ids(SPEC, model.layout, step=1, min_frames=1)[None]
     sampler = Sampler(SamplingOptions(), row_generators(0, [str(row) for row in range(rows)])).for_step(legal)
-    codes = strategy.decode_step(model.heads, torch.zeros(rows, 32), sampler).codes
+    codes = strategy.decode_step(model.heads, torch.zeros(rows, 32, dtype=torch.float64), sampler).codes
     ends = codes[:, :: SPEC.num_codebooks] == SPEC.eos_id
     first = torch.where(ends.any(1), ends.long().argmax(1), stacking).bincount(minlength=stacking + 1) / rows
     for frame in range(stacking):
@@ -267,9 +275,10 @@ def test_utterances_end_as_often_as_the_step_without_known_codes_says(strategy, 
 
 def test_an_end_that_stands_fills_what_lies_behind_it_and_cannot_be_drawn_later():
     model = tiny_model(stacking=2, local="maskgit")
+    local = model.heads.of(MaskGITLocalTransformer)
     legal = legal_ids(SPEC, model.layout, step=1, min_frames=1)[None]
     sampler = Sampler(SamplingOptions(), row_generators(0, ["a", "b"])).for_step(legal)
-    step = MaskedStep(model.heads.of(MaskGITLocalTransformer), torch.zeros(2, 32, dtype=torch.float64), sampler)
+    step = MaskedStep(local, model.heads.inputs(local, torch.zeros(2, 32, dtype=torch.float64)), sampler)
     draw = step.predict(step.rows_below(1))
     draw = draw._replace(codes=torch.tensor([[1, 1, 1, SPEC.eos_id, 1, 1], [1, 1, 1, 1, 1, 1]]))
     step.decide_end(draw)

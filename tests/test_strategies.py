@@ -90,7 +90,8 @@ def model_that_wants_special_ids(stacking, hidden):
     illegal[:, : SPEC.codebook_size] = 0
     illegal[:: SPEC.num_codebooks, SPEC.eos_id] = 0
     for head in model.heads.values():
-        head.heads.bias.data += 20.0 * illegal.view_as(head.heads.bias)
+        bias = head.heads.bias.data.view(-1, SPEC.vocab_size)  # of one frame where they are tied
+        bias += 20.0 * illegal[: len(bias)]
     return model
 
 

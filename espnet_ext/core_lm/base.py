@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from espnet_ext.alignment import Alignment
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.core_lm.local_drop import local_drop
-from espnet_ext.local_transformer import Heads, SlotEmbedding, local_transformers
-from espnet_ext.options import check_number
+from espnet_ext.local_transformer import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.options import check_choice, check_number
 from espnet_ext.primary import PrimaryState
 from espnet_ext.registry import Registry
 
@@ -134,6 +134,7 @@ class CoreLM(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.spec, self.layout = spec, layout
+        self.local_on = True
         self.code_corruption, self.conditioning_dropout, self.local_drop = (
             code_corruption,
             conditioning_dropout,
@@ -170,14 +171,23 @@ class CoreLM(nn.Module, ABC):
         frames = frames.masked_fill(~length_mask(lengths, frames.shape[1])[..., None], self.spec.eos_id)
         return self.layout.to_steps(frames, self.spec.bos_id, self.spec.eos_id)
 
-    def inputs(self, targets: Tensor, first_id: int) -> Tensor:
-        """Steps that predict the targets: (B, L, M), a step of `first_id` and then each target's predecessor."""
+    def inputs(self, targets: Tensor, first_id: int) -> tuple[Tensor, Tensor]:
+        """Steps that predict the targets, a step of `first_id` and then each target's predecessor, and which are true.
+
+        Args:
+            targets: (B, L, M) int64.
+            first_id: fills the first step.
+
+        Returns:
+            (B, L, M) int64, and (B, L) bool, False where the predecessor was replaced by random codes.
+        """
         steps = targets[:, :-1]
+        true = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
         if self.training and self.code_corruption > 0.0:
             random = torch.randint_like(steps, self.spec.codebook_size)
-            chosen = torch.rand(steps.shape[:2], device=steps.device) < self.code_corruption
-            steps = torch.where(chosen[..., None], random, steps)
-        return torch.cat((torch.full_like(targets[:, :1], first_id), steps), dim=1)
+            true[:, 1:] = torch.rand(steps.shape[:2], device=steps.device) >= self.code_corruption
+            steps = torch.where(true[:, 1:, None], steps, random)
+        return torch.cat((torch.full_like(targets[:, :1], first_id), steps), dim=1), true
 
     def scores(
         self,
@@ -186,6 +196,7 @@ class CoreLM(nn.Module, ABC):
         lengths: Tensor,
         alignment: Alignment | None = None,
         units: HeadScores | None = None,
+        true: Tensor | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -198,6 +209,7 @@ class CoreLM(nn.Module, ABC):
             lengths: (B,) int64 frames.
             alignment: of steps and text.
             units: scores of the semantic units.
+            true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
 
         Returns:
             The scores.
@@ -211,14 +223,37 @@ class CoreLM(nn.Module, ABC):
         seen = every
         if self.training and self.local_drop > 0.0:
             seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
-        heads = {}
+        if true is not None:
+            seen = seen[0] & true, seen[1]
+        heads, exists = {}, every[0]
+        residual = any(head.residual for head in self.heads.values())
+        base = self.heads["parallel"].logits(hidden[exists]) if residual else None  # once for all that need them
         for name, head in self.heads.items():
+            if name != "parallel" and not self.local_on:
+                continue
             chosen, weight = every if name == "parallel" else seen
-            logits, mask = head(hidden[chosen], targets[chosen])
+            inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
+            logits, mask = head(inputs, targets[chosen])
             asked = (counted * weight[:, None, None])[chosen].to(torch.promote_types(hidden.dtype, torch.float32))
             weights = asked * mask
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * (codes / asked.sum()))
-        return CoreLMOutput(heads, targets[every[0]], codes, alignment, units)
+        return CoreLMOutput(heads, targets[exists], codes, alignment, units)
+
+    def add_local(self, local: str | Sequence[str], conf: Mapping[str, object], build: Callable[..., Any]) -> None:
+        """Add the local transformers to the heads.
+
+        Args:
+            local: a name, several names, or "none".
+            conf: options of the one, or options by name.
+            build: makes one of its class and its options.
+
+        Raises:
+            ValueError: if a name or an option is unknown, or a residual one has nothing to add to.
+        """
+        for name, own in local_options(local, conf).items():
+            head = self.heads[name] = build(local_transformers[name], own)
+            if head.residual and "parallel" not in self.heads:
+                raise ValueError(f"residual must be false with parallel_heads false, got true for local {name}")
 
     def draw_given(self, rows: int, device: torch.device) -> Tensor:
         """Rows that are trained with their conditions: (B,) bool."""
@@ -228,6 +263,25 @@ class CoreLM(nn.Module, ABC):
 
 
 corelms: Registry[type[CoreLM]] = Registry("corelm")
+FRAME_TABLES = ("own", "tied")
+
+
+def slots_of(spec: CodecSpec, layout: StepLayout, frame_tables: str) -> Slots:
+    """The slots of a step with `frame_tables`, which says whether its frames share tables and classifiers.
+
+    Args:
+        spec: the codec's facts.
+        layout: of frames in steps.
+        frame_tables: one of `FRAME_TABLES`.
+
+    Returns:
+        The slots.
+
+    Raises:
+        ValueError: if the choice is unknown.
+    """
+    check_choice("frame_tables", frame_tables, FRAME_TABLES)
+    return Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
 
 
 def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
@@ -261,7 +315,7 @@ def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dic
         own = conf.get(name, {}) if by_name else conf
         if not isinstance(own, Mapping):
             raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
-        local_transformers.check_options(name, own, given=5)
+        local_transformers.check_options(name, own, given=4)
         options[name] = own
     strangers = sorted(set(conf) - set(names), key=str) if by_name else []
     if strangers:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
-from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, local_options
+from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, slots_of
 from espnet_ext.core_lm.unit_stage import UnitStage
-from espnet_ext.local_transformer import Heads, ParallelHeads, SlotEmbedding, local_transformers
+from espnet_ext.local_transformer import Heads, LocalInput, ParallelHeads, SlotEmbedding
 from espnet_ext.options import check_number
 from espnet_ext.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
 
@@ -62,6 +62,7 @@ class GPST(CoreLM):
         code_corruption: probability that a step's input codes are replaced by random ones in training.
         conditioning_dropout: probability that an utterance is trained without its units, for guidance.
         local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`.
+        frame_tables: "tied" or "own", as for a `codec_lm`.
 
     Attributes:
         depth: (2,) float, N and S, so that weights tell them.
@@ -93,6 +94,7 @@ class GPST(CoreLM):
         code_corruption: float = 0.0,
         conditioning_dropout: float = 0.0,
         local_drop: float = 0.0,
+        frame_tables: str = "own",
     ) -> None:
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
         super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
@@ -107,12 +109,13 @@ class GPST(CoreLM):
         if units_per_frame and self.primary.position is not None:
             raise ValueError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
         width = self.primary.width
-        self.embedding = SlotEmbedding(self.slots, spec.vocab_size, width, reduction="sum")
+        slots = slots_of(spec, layout, frame_tables)
+        self.embedding = SlotEmbedding(slots, width, reduction="sum")
         self.language_embedding = nn.Embedding(len(languages) + 1, width) if languages else None
         self.unit_heads = Heads({"parallel": ParallelHeads(1, semantic.vocab_size, width)})
-        self.heads = Heads({"parallel": ParallelHeads(self.slots, spec.vocab_size, width)} if parallel_heads else {})
-        for name, conf in local_options(local, local_conf or {}).items():
-            self.heads[name] = local_transformers[name](None, spec, self.slots, width, shared_head, **conf)
+        heads = ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames) if parallel_heads else None
+        self.heads = Heads({} if heads is None else {"parallel": heads})
+        self.add_local(local, local_conf or {}, lambda kind, conf: kind(None, slots, width, shared_head, **conf))
 
     @property
     def units(self) -> UnitStage:
@@ -144,7 +147,8 @@ class GPST(CoreLM):
         prefix, mask = close_gaps(prefix, keep)
         targets = self.targets(codes, codes_lengths)
         step_lengths = self.layout.num_steps(codes_lengths + 1)
-        steps = self.embedding.step(self.inputs(targets, self.spec.eos_id))
+        inputs, true = self.inputs(targets, self.spec.eos_id)
+        steps = self.embedding.step(inputs)
         positions = self._positions(keep, steps.shape[1])
         if positions is not None:
             positions = torch.cat(
@@ -155,11 +159,11 @@ class GPST(CoreLM):
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
         units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
-        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units)
+        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units, true=true)
 
     def _score_units(self, hidden: Tensor, targets: Tensor, counted: Tensor) -> HeadScores:
         targets = targets[counted][:, None]
-        logits, mask = self.unit_heads["parallel"](hidden[counted], targets)
+        logits, mask = self.unit_heads["parallel"](LocalInput(hidden[counted]), targets)
         weights = mask.to(torch.promote_types(hidden.dtype, torch.float32))
         return HeadScores(logits, targets, weights, weights.sum())
 

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
-from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, corelms, local_options
+from espnet_ext.core_lm.base import CoreLM, CoreLMOutput, corelms, slots_of
 from espnet_ext.local_transformer import (
     Heads,
     MaskGITLocalTransformer,
     ParallelHeads,
     SlotEmbedding,
-    local_transformers,
 )
 from espnet_ext.primary import Conditions, PrimaryState, primaries
 
@@ -38,6 +37,8 @@ class TextCoreLM(CoreLM):
             classifier-free guidance needs.
         local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`;
             0.9375 leaves one of sixteen, as the Conversational Speech Model (Sesame, 2025) does.
+        frame_tables: "tied": the frames of a step share one table and one classifier per codebook, which see all
+            data; "own": every slot has its own, as published. The same at S = 1.
 
     Raises:
         ValueError: if a name is unknown or an option is out of range.
@@ -62,6 +63,7 @@ class TextCoreLM(CoreLM):
         code_corruption: float = 0.0,
         conditioning_dropout: float = 0.0,
         local_drop: float = 0.0,
+        frame_tables: str = "own",
     ) -> None:
         if not isinstance(delays, Sequence) or isinstance(delays, str):
             raise ValueError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
@@ -70,13 +72,12 @@ class TextCoreLM(CoreLM):
         primary_conf = primary_conf or {}
         primaries.check_options(primary, primary_conf, given=2)
         self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
-        self.embedding = SlotEmbedding(self.slots, spec.vocab_size, self.primary.width)
-        self.heads = Heads({"parallel": ParallelHeads(self.slots, spec.vocab_size, self.primary.width)})
-        for name, conf in local_options(local, local_conf or {}).items():
-            build = local_transformers[name]
-            self.heads[name] = build(self.embedding, spec, self.slots, self.primary.width, False, **conf)
-            if self.layout.max_delay and isinstance(self.heads[name], MaskGITLocalTransformer):
-                raise ValueError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
+        slots, width = slots_of(spec, layout, frame_tables), self.primary.width
+        self.embedding = SlotEmbedding(slots, width)
+        self.heads = Heads({"parallel": ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames)})
+        self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
+        if self.layout.max_delay and any(isinstance(head, MaskGITLocalTransformer) for head in self.heads.values()):
+            raise ValueError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
 
     def forward(
         self,
@@ -102,12 +103,12 @@ class TextCoreLM(CoreLM):
         """
         targets = self.targets(codes, codes_lengths)
         step_lengths = self.layout.num_steps(codes_lengths + 1)
-        inputs = self.inputs(targets, self.spec.bos_id)
+        inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
-        embedded = self.embedding.step(inputs), self.embedding.step(targets)
+        embedded = self.embedding.step(inputs), self.embedding.frames(targets)
         hidden, alignment = self.primary(conditions, *embedded, step_lengths)
-        return self.scores(hidden, targets, codes_lengths, alignment=alignment)
+        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true)
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""

@@ -24,11 +24,11 @@ class LocalAR(DecodingStrategy):
         local = heads.of(ARLocalTransformer)
         # fixed, so that local_speculative can draw the same codes
         sampler = sampler.with_fixed_noise(local.slots, local.spec.vocab_size, hidden.device)
-        cache = local.new_cache(len(hidden))
+        inputs, cache = heads.inputs(local, hidden), local.new_cache(len(hidden))
         codes, logprobs = [], []
         last = torch.empty(len(hidden), 0, dtype=torch.int64, device=hidden.device)
         for slot in range(local.slots):
-            last, logprob, _ = sampler(local.logits(hidden, last, cache), slot)
+            last, logprob, _ = sampler(local.logits(inputs, last, cache), slot)
             codes.append(last)
             logprobs.append(logprob)
         return Filled(torch.cat(codes, dim=1), torch.cat(logprobs, dim=1), same_passes(hidden, local.slots))

@@ -118,7 +118,7 @@ class LocalMaskGIT(DecodingStrategy):
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
-        step = MaskedStep(local, hidden, sampler)
+        step = MaskedStep(local, heads.inputs(local, hidden), sampler)
         for number, count in enumerate(self.schedule(local.slots)):
             of_round = step.begin_round()
             drawn = sampler.uniform((local.slots,), hidden.device) if self.noise else None

@@ -51,7 +51,7 @@ class LocalMaskGITAdaptive(DecodingStrategy):
 
     def rounds(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Iterator[Round]:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
-        step = MaskedStep(local, hidden, sampler)
+        step = MaskedStep(local, heads.inputs(local, hidden), sampler)
         last = min(self.n_rounds, local.slots) - 1  # a round reveals a code, at least
         for number in range(last + 1):
             rows = step.rows_below(local.slots)

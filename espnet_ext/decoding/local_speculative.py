@@ -50,13 +50,15 @@ class LocalSpeculative(DecodingStrategy):
         accept = accept_by_ratio
         if self.coupling == "gumbel":
             accept, sampler = accept_equal, sampler.with_fixed_noise(local.slots, local.spec.vocab_size, hidden.device)
-        codes, logprobs, drafted_from = sampler(heads.of(ParallelHeads).logits(hidden))
+        inputs = heads.inputs(local, hidden)
+        draft = heads.of(ParallelHeads).logits(hidden) if inputs.base is None else inputs.base
+        codes, logprobs, drafted_from = sampler(draft)
         known, passes = torch.zeros_like(codes[:, 0]), torch.zeros_like(codes[:, 0])
         going = torch.ones_like(known, dtype=torch.bool)
         for _ in range(local.slots):  # a pass makes one more code known, at least
             rows = sampler.rows_of(going)
             of_rows = sampler.for_rows(rows)
-            log_verified, verified = of_rows.distribution(local.logits(hidden[rows], codes[rows, :-1]))
+            log_verified, verified = of_rows.distribution(local.logits(inputs.rows(rows), codes[rows, :-1]))
             codes[rows], now_known = accept(codes[rows], known[rows], drafted_from, verified, of_rows)
             # the codes of this pass that are still drafts get their final values in a later one
             scores = log_verified.gather(-1, codes[rows, :, None])[..., 0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import Filled
-from espnet_ext.local_transformer import MaskGITLocalTransformer
+from espnet_ext.local_transformer import LocalInput, MaskGITLocalTransformer
 from espnet_ext.sampling import Draw, Sampler
 
 
@@ -15,15 +15,16 @@ class MaskedStep:
 
     Args:
         local: predicts masked slots.
-        hidden: (R, D) primary output of the step.
+        inputs: of the step, R rows.
         sampler: draws codes.
 
     Attributes:
         known: (R, M) bool.
     """
 
-    def __init__(self, local: MaskGITLocalTransformer, hidden: Tensor, sampler: Sampler) -> None:
-        self.local, self.hidden, self.sampler = local, hidden, sampler
+    def __init__(self, local: MaskGITLocalTransformer, inputs: LocalInput, sampler: Sampler) -> None:
+        self.local, self.inputs, self.sampler = local, inputs, sampler
+        hidden = inputs.hidden
         self.codes = torch.full((len(hidden), local.slots), local.spec.mask_id, device=hidden.device)
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         self.logprobs = torch.zeros(self.codes.shape, dtype=dtype, device=hidden.device)
@@ -46,7 +47,7 @@ class MaskedStep:
         Returns:
             The sampler.
         """
-        return self.sampler.with_fixed_noise(self.local.slots, self.local.spec.vocab_size, self.hidden.device)
+        return self.sampler.with_fixed_noise(self.local.slots, self.local.spec.vocab_size, self.codes.device)
 
     def predict(self, rows: Tensor, sampler: Sampler | None = None) -> Draw:
         """A code for every slot of the given rows, known ones included; counts as one pass.
@@ -59,7 +60,7 @@ class MaskedStep:
             The codes, whose values in known slots mean nothing.
         """
         self.passes[rows] += self._counted[rows]
-        return (sampler or self.sampler).for_rows(rows)(self.local.logits(self.hidden[rows], self.codes[rows]))
+        return (sampler or self.sampler).for_rows(rows)(self.local.logits(self.inputs.rows(rows), self.codes[rows]))
 
     def reveal(self, rows: Tensor, draw: Draw, chosen: Tensor) -> None:
         """Make predicted codes known; slots that were known before stay what they are.

@@ -39,7 +39,7 @@ class Acceleration:
 
 
 class PackedSlotHeads(nn.Module):
-    """One packed classifier per slot, in place of `SlotHeads`."""
+    """One packed classifier per slot or per codebook, in place of `SlotHeads`."""
 
     def __init__(self, heads: list[LinearBackend]) -> None:
         super().__init__()
@@ -48,9 +48,11 @@ class PackedSlotHeads(nn.Module):
     def forward(self, x: Tensor, first_slot: int = 0) -> Tensor:
         """Logits (P, m, V) of x (P, m, width), whose slots start at `first_slot`."""
         if x.shape[1] == 1:
-            logits: Tensor = self._heads[first_slot](x)
+            logits: Tensor = self._heads[first_slot % len(self._heads)](x)
             return logits
-        return torch.cat([self._heads[first_slot + m](x[:, m : m + 1]) for m in range(x.shape[1])], dim=1)
+        slots = range(first_slot, first_slot + x.shape[1])
+        heads = [self._heads[slot % len(self._heads)] for slot in slots]
+        return torch.cat([head(x[:, m : m + 1]) for m, head in enumerate(heads)], dim=1)
 
 
 def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: float = 100.0) -> Acceleration:

@@ -3,10 +3,12 @@
 from espnet_ext.local_transformer.ar import ARLocalTransformer
 from espnet_ext.local_transformer.base import (
     Heads,
+    LocalInput,
     LocalOutput,
     LocalTransformer,
     SlotEmbedding,
     SlotHeads,
+    Slots,
     local_transformers,
 )
 from espnet_ext.local_transformer.maskgit import MaskGITLocalTransformer, masked_counts
@@ -15,12 +17,14 @@ from espnet_ext.local_transformer.parallel import ParallelHeads
 __all__ = [
     "ARLocalTransformer",
     "Heads",
+    "LocalInput",
     "LocalOutput",
     "LocalTransformer",
     "MaskGITLocalTransformer",
     "ParallelHeads",
     "SlotEmbedding",
     "SlotHeads",
+    "Slots",
     "local_transformers",
     "masked_counts",
 ]

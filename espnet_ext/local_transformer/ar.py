@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.attention import KVCache
-from espnet_ext.local_transformer.base import LocalOutput, local_transformers
+from espnet_ext.local_transformer.base import LocalInput, LocalOutput, local_transformers
 from espnet_ext.local_transformer.slot_transformer import SlotTransformer
 from espnet_ext.transformer import causal_mask
 
@@ -21,7 +21,7 @@ class ARLocalTransformer(SlotTransformer):
         """An empty cache for the slots of one step."""
         return self.transformer.new_cache(batch, self.slots)
 
-    def logits(self, hidden: Tensor, codes: Tensor, cache: KVCache | None = None) -> Tensor:
+    def logits(self, inputs: LocalInput, codes: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the slots that follow what the cache holds.
 
         Without a cache, or with an empty one, the input is the hidden vector and the first codes, and the
@@ -29,7 +29,7 @@ class ARLocalTransformer(SlotTransformer):
         `codes` are those of slots m - 1 … and each of them gives the logits of the next slot.
 
         Args:
-            hidden: (P, D).
+            inputs: of the steps.
             codes: (P, m) int64.
             cache: positions already computed; it grows.
 
@@ -37,10 +37,10 @@ class ARLocalTransformer(SlotTransformer):
             (P, m + 1 or m, V).
         """
         start = cache.length if cache is not None else 0
-        x = self.read(hidden, codes, start)
+        x = self.read(inputs.hidden, codes, start)
         mask = causal_mask(x.shape[1], x.device, start) if x.shape[1] > 1 else None
         x = self.transformer(x, mask, cache=cache)
-        return self.heads(x, start)
+        return self.add_to(inputs.base, self.heads(x, start), start)
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
-        return LocalOutput(self.logits(hidden, codes[:, :-1]), torch.ones_like(codes, dtype=torch.bool))
+    def forward(self, inputs: LocalInput, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
+        return LocalOutput(self.logits(inputs, codes[:, :-1]), torch.ones_like(codes, dtype=torch.bool))

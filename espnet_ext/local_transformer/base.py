@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.codes import CodecSpec
 from espnet_ext.registry import Registry
+
+
+class LocalInput(NamedTuple):
+    """What a head is given of steps; `Heads.inputs` makes it, once per step.
+
+    Attributes:
+        hidden: (P, D) primary output of the steps.
+        base: (P, M, V) logits of the parallel heads, which a residual local transformer adds its own to; None where
+            nobody needs them.
+    """
+
+    hidden: Tensor
+    base: Tensor | None = None
+
+    def rows(self, rows: Tensor) -> LocalInput:
+        """The input of some steps: indices (P',) int64, or a mask (P,) bool."""
+        return LocalInput(self.hidden[rows], None if self.base is None else self.base[rows])
 
 
 class LocalOutput(NamedTuple):
@@ -23,18 +42,52 @@ class LocalOutput(NamedTuple):
     loss_mask: Tensor
 
 
+@dataclass(frozen=True)
+class Slots:
+    """The slots of a step, and the tables and classifiers behind them.
+
+    Attributes:
+        spec: the codec's facts.
+        count: M.
+        tied_frames: frames of a step that share tables and classifiers, S; 1 where every slot has its own.
+    """
+
+    spec: CodecSpec
+    count: int
+    tied_frames: int = 1
+
+    @property
+    def tables(self) -> int:
+        """Tables, or classifiers: one per slot, or one per codebook. Slot m has number m modulo this."""
+        return self.count // self.tied_frames
+
+
 class SlotEmbedding(nn.Module):
-    """One embedding table per slot, kept as one matrix; a step's embedding is the mean over its slots, or their sum."""
+    """Embedding tables of the slots, kept as one matrix; a step's embedding is the mean over its slots, or their sum.
+
+    Where the frames of a step share their tables, each frame has an embedding of its own, and one matrix mixes them.
+
+    Args:
+        slots: of a step.
+        width: D.
+        reduction: of a step.
+        steps: whether steps are embedded; single codes always can be.
+    """
 
     slot_offset: Tensor
 
-    def __init__(self, slots: int, vocab_size: int, width: int, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(
+        self, slots: Slots, width: int, reduction: Literal["mean", "sum"] = "mean", steps: bool = True
+    ) -> None:
         super().__init__()
-        self.table = nn.Embedding(slots * vocab_size, width)
-        self.reduction = reduction
+        tables, vocab_size = slots.tables, slots.spec.vocab_size
+        self.table = nn.Embedding(tables * vocab_size, width)
+        self.reduction, self.tables = reduction, tables
         # so that a step's mean has the usual 0.02, and its scaled sum the variance 1
-        nn.init.normal_(self.table.weight, std=0.02 * slots**0.5 if reduction == "mean" else (slots * width) ** -0.5)
-        self.register_buffer("slot_offset", torch.arange(slots) * vocab_size, persistent=False)
+        nn.init.normal_(self.table.weight, std=0.02 * tables**0.5 if reduction == "mean" else (tables * width) ** -0.5)
+        offsets = torch.arange(slots.count) % tables * vocab_size
+        self.register_buffer("slot_offset", offsets, persistent=False)
+        self.mix = frames_as_one(slots.tied_frames, width) if steps and slots.tied_frames > 1 else None
 
     def forward(self, codes: Tensor, first_slot: int = 0) -> Tensor:
         """Embeddings of single codes: (…, m) int64 ids of slots first_slot … → (…, m, D)."""
@@ -45,26 +98,48 @@ class SlotEmbedding(nn.Module):
 
         Reference: the mean, arXiv:2509.19592, frame stacking of the decoder's input; the sum, arXiv:2406.00976.
         """
-        flat = (codes + self.slot_offset).reshape(-1, codes.shape[-1])
+        frames = self.frames(codes)
+        return frames[..., 0, :] if self.mix is None else self.mix(frames.flatten(-2))
+
+    def frames(self, codes: Tensor) -> Tensor:
+        """Embedding of every frame, or of the whole step where tables are not tied: (…, M) int64 → (…, S or 1, D)."""
+        flat = (codes + self.slot_offset).reshape(-1, self.tables)
         bag = nn.functional.embedding_bag(flat, self.table.weight, mode=self.reduction)
         bag = bag if self.reduction == "mean" else bag * self.table.embedding_dim**0.5
-        return bag.view(*codes.shape[:-1], self.table.embedding_dim)
+        return bag.view(*codes.shape[:-1], codes.shape[-1] // self.tables, self.table.embedding_dim)
+
+
+def frames_as_one(frames: int, width: int) -> nn.Linear:
+    """A map (frames * D) → (D) that begins as their scaled sum: what is random is little."""
+    mix = nn.Linear(frames * width, width, bias=False)
+    with torch.no_grad():
+        mix.weight.normal_(std=0.3 * (frames * width) ** -0.5)
+        mix.weight += torch.eye(width).repeat(1, frames) * frames**-0.5
+    return mix
 
 
 class SlotHeads(nn.Module):
-    """One linear classifier per slot, kept as one tensor so that all slots are one matrix product."""
+    """One linear classifier per slot, or per codebook, kept as one tensor: all slots are one matrix product."""
 
-    def __init__(self, slots: int, width: int, vocab_size: int) -> None:
+    def __init__(self, slots: Slots, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(slots, width, vocab_size).normal_(std=0.02))
-        self.bias = nn.Parameter(torch.zeros(slots, vocab_size))
+        vocab_size = slots.spec.vocab_size
+        self.weight = nn.Parameter(torch.empty(slots.tables, width, vocab_size).normal_(std=0.02))
+        self.bias = nn.Parameter(torch.zeros(slots.tables, vocab_size))
 
     def forward(self, x: Tensor, first_slot: int = 0) -> Tensor:
         """Logits (P, m, V) of x (P, m, width), whose slots start at `first_slot`."""
+        tables, first = len(self.weight), first_slot % len(self.weight)
         if x.shape[1] == 1:
-            return torch.addmm(self.bias[first_slot], x[:, 0], self.weight[first_slot])[:, None]
-        last = first_slot + x.shape[1]
-        return torch.einsum("pmd,mdv->pmv", x, self.weight[first_slot:last]) + self.bias[first_slot:last]
+            return torch.addmm(self.bias[first], x[:, 0], self.weight[first])[:, None]
+        last = first + x.shape[1]
+        if last <= tables:
+            return torch.einsum("pmd,mdv->pmv", x, self.weight[first:last]) + self.bias[first:last]
+        if first == 0 and last % tables == 0:
+            logits = torch.einsum("psnd,ndv->psnv", x.unflatten(1, (-1, tables)), self.weight) + self.bias
+            return logits.flatten(1, 2)
+        table = torch.arange(first, last, device=x.device) % tables
+        return torch.einsum("pmd,mdv->pmv", x, self.weight[table]) + self.bias[table]
 
 
 class SharedHead(nn.Linear):
@@ -80,16 +155,18 @@ class LocalTransformer(nn.Module, ABC):
 
     Attributes:
         slots: M.
+        residual: whether its logits are those of the parallel heads and what it adds to them.
     """
 
     slots: int
+    residual: bool = False
 
     @abstractmethod
-    def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:
+    def forward(self, inputs: LocalInput, codes: Tensor) -> LocalOutput:
         """Teacher-forced predictions of every slot.
 
         Args:
-            hidden: (P, D) primary output of the steps.
+            inputs: of the steps.
             codes: (P, M) int64, the steps' true codes.
 
         Returns:
@@ -120,3 +197,15 @@ class Heads(nn.ModuleDict):
             if isinstance(head, kind):
                 return head
         raise ValueError(f"this model has no {kind.__name__}; its heads are {list(self)}")
+
+    def inputs(self, head: LocalTransformer, hidden: Tensor) -> LocalInput:
+        """What a head is given of steps.
+
+        Args:
+            head: one of these.
+            hidden: (P, D) primary output of the steps.
+
+        Returns:
+            The hidden vectors, with the logits of the parallel heads for a residual head.
+        """
+        return LocalInput(hidden, self["parallel"].logits(hidden) if head.residual else None)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from espnet_ext.local_transformer.base import LocalOutput, local_transformers
+from espnet_ext.local_transformer.base import LocalInput, LocalOutput, local_transformers
 from espnet_ext.local_transformer.slot_transformer import SlotTransformer
 
 
@@ -45,22 +45,22 @@ class MaskGITLocalTransformer(SlotTransformer):
 
     bidirectional = True
 
-    def logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
+    def logits(self, inputs: LocalInput, codes: Tensor) -> Tensor:
         """Logits of all slots: (P, M, V).
 
         Args:
-            hidden: (P, D).
+            inputs: of the steps.
             codes: (P, M) int64, MASK where a code is not known.
 
         Returns:
             The logits; those of known slots mean nothing.
         """
-        x = self.transformer(self.read(hidden, codes), mask=None)
-        return self.heads(x[:, 1:])
+        x = self.transformer(self.read(inputs.hidden, codes), mask=None)
+        return self.add_to(inputs.base, self.heads(x[:, 1:]))
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
-        masked = self.draw_mask(len(codes), hidden.device)
-        return LocalOutput(self.logits(hidden, codes.masked_fill(masked, self.spec.mask_id)), masked)
+    def forward(self, inputs: LocalInput, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
+        masked = self.draw_mask(len(codes), codes.device)
+        return LocalOutput(self.logits(inputs, codes.masked_fill(masked, self.spec.mask_id)), masked)
 
     def draw_mask(self, steps: int, device: torch.device) -> Tensor:
         """Slots to mask: (P, M) bool, at least one per step; outside of training always the same ones.

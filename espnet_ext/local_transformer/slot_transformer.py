@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.codes import CodecSpec
-from espnet_ext.local_transformer.base import LocalTransformer, SharedHead, SlotEmbedding, SlotHeads
+from espnet_ext.local_transformer.base import LocalTransformer, SharedHead, SlotEmbedding, SlotHeads, Slots
 from espnet_ext.options import check_number
 from espnet_ext.transformer import Transformer
 
@@ -19,16 +18,18 @@ class SlotTransformer(LocalTransformer):
     Args:
         embedding: the primary transformer's code tables, which are projected like the hidden vector; None for tables
             of its own, which are not.
-        spec: the codec's facts.
-        slots: M.
+        slots: of a step.
         primary_width: D of the hidden vectors and of the primary transformer's tables.
         shared_head: whether one classifier serves all slots; otherwise every slot has its own.
         width: width of the local transformer.
         layers: number of its blocks.
         heads: number of its attention heads.
         dropout: probability of dropping, in training.
+        residual: whether it adds its logits to those of the parallel heads. It then begins with nothing to add, and has
+            to learn only what they cannot know: how the codes of a step depend on each other.
 
     Attributes:
+        residual: likewise.
         bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
         folded: (M * V, width) projected codes with their positions, see `fold`; None before.
 
@@ -39,29 +40,38 @@ class SlotTransformer(LocalTransformer):
 
     bidirectional: ClassVar[bool]
     folded: Tensor | None
+    folded_offset: Tensor
 
     def __init__(
         self,
         embedding: SlotEmbedding | None,
-        spec: CodecSpec,
-        slots: int,
+        slots: Slots,
         primary_width: int,
         shared_head: bool,
         width: int = 256,
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         check_number("width", width, least=1, whole=True)
-        self.slots, self.spec = slots, spec
+        if not isinstance(residual, bool):
+            raise ValueError(f"residual must be true or false, got {residual!r}")
+        self.slots, self.spec, self.residual = slots.count, slots.spec, residual
         self.has_own_tables = embedding is None
-        self.embedding = SlotEmbedding(slots, spec.vocab_size, width) if embedding is None else embedding
+        self.embedding = SlotEmbedding(slots, width, steps=False) if embedding is None else embedding
         self.input_projection = nn.Linear(primary_width, width)
         self.register_buffer("folded", None, persistent=False)
-        self.position = nn.Parameter(torch.empty(slots + self.bidirectional, width).normal_(std=0.02))
+        self.register_buffer("folded_offset", None, persistent=False)
+        self.position = nn.Parameter(torch.empty(slots.count + self.bidirectional, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
-        self.heads = SharedHead(width, spec.vocab_size) if shared_head else SlotHeads(slots, width, spec.vocab_size)
+        self.heads = SharedHead(width, slots.spec.vocab_size) if shared_head else SlotHeads(slots, width)
+        if residual:
+            nn.init.zeros_(self.heads.weight)
+            nn.init.zeros_(self.heads.bias)
+            # weights tell that they were trained so: with the same shapes they would load silently as anything
+            self.register_buffer("adds_to_parallel", torch.ones(()))
 
     def read(self, hidden: Tensor, codes: Tensor, start: int = 0) -> Tensor:
         """The transformer's input from position `start` on; position 0 is the hidden vector.
@@ -76,9 +86,7 @@ class SlotTransformer(LocalTransformer):
         """
         if self.folded is not None:
             first = max(start - 1, 0)
-            x = nn.functional.embedding(
-                codes + self.embedding.slot_offset.narrow(0, first, codes.shape[1]), self.folded
-            )
+            x = nn.functional.embedding(codes + self.folded_offset.narrow(0, first, codes.shape[1]), self.folded)
             return x if start else torch.cat(((self.input_projection(hidden) + self.position[0])[:, None], x), dim=1)
         x = self.embedding(codes, max(start - 1, 0))
         if self.has_own_tables:
@@ -87,11 +95,30 @@ class SlotTransformer(LocalTransformer):
             x = self.input_projection(torch.cat((hidden[:, None], x), dim=1) if start == 0 else x)
         return x + self.position[start : start + x.shape[1]]
 
+    def add_to(self, base: Tensor | None, own: Tensor, first_slot: int = 0) -> Tensor:
+        """The logits of slots first_slot …: its own (P, m, V), on top of those of the parallel heads if it is residual.
+
+        Args:
+            base: (P, M, V), of the parallel heads.
+            own: (P, m, V).
+            first_slot: the slot of own[:, 0].
+
+        Returns:
+            (P, m, V).
+        """
+        if not self.residual:
+            return own
+        assert base is not None, "Heads.inputs gives a residual local transformer the parallel heads' logits"
+        return own + base[:, first_slot : first_slot + own.shape[1]]
+
     @torch.no_grad()
     def fold(self) -> None:
         """Look codes up projected and with their positions from now on, for decoding: weights must not change."""
         table = self.embedding.table.weight
-        projected = table.clone() if self.has_own_tables else self.input_projection(table)
+        projected = table if self.has_own_tables else self.input_projection(table)
+        by_slot = projected.view(self.embedding.tables, -1, projected.shape[-1])
+        by_slot = by_slot.repeat(self.slots // self.embedding.tables, 1, 1)
         read = len(self.position) - 1  # the code of the last slot is read by a bidirectional one only
-        projected.view(self.slots, -1, projected.shape[-1])[:read] += self.position[1:, None]
-        self.folded = projected
+        by_slot[:read] += self.position[1:, None]
+        self.folded = by_slot.flatten(0, 1)
+        self.folded_offset = torch.arange(self.slots, device=table.device) * self.spec.vocab_size

@@ -8,7 +8,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
+from espnet_ext.alignment import (
+    Aligner,
+    Alignment,
+    FramePredictor,
+    best_path,
+    path_log_prior,
+    path_of,
+    positions_of,
+    within_tokens,
+)
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
 from espnet_ext.registry import Registry
@@ -30,6 +39,13 @@ class Reading(NamedTuple):
     lengths: Tensor
     prompt: Tensor
     given: Tensor
+
+    def float(self) -> Reading:
+        """The same, in float32 at least."""
+        wide = {name: part for name, part in self._asdict().items() if part.is_floating_point()}
+        return self._replace(
+            **{name: part.to(torch.promote_types(part.dtype, torch.float32)) for name, part in wide.items()}
+        )
 
 
 class AttentionPrior(nn.Module, ABC):
@@ -59,7 +75,7 @@ class AttentionPrior(nn.Module, ABC):
 
         Args:
             reading: text and prompt.
-            targets: (B, L, D) embedded steps.
+            targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
             step_lengths: (B,) int64.
 
         Returns:
@@ -129,19 +145,25 @@ class PathPrior(AttentionPrior):
         width: D.
         stacking: S.
         spread: standard deviation of the bump, in tokens.
+        moves: whether the bump moves through a token while it is spoken, so that frames know how far they are in it;
+            otherwise it stands on the token.
     """
 
-    def __init__(self, width: int, stacking: int, spread: float = 1.5) -> None:
+    def __init__(self, width: int, stacking: int, spread: float = 1.5, moves: bool = False) -> None:
         super().__init__(width, stacking)
         check_number("spread", spread, above=0)
-        self.spread = spread
+        if not isinstance(moves, bool):
+            raise ValueError(f"moves must be true or false, got {moves!r}")
+        self.spread, self.moves = spread, moves
         self.aligner = Aligner(width)
         self.frame_predictor = FramePredictor(width)
 
     def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
-        log_attention = self.aligner(reading.text, reading.lengths, targets.detach(), step_lengths)
-        log_attention = log_attention.repeat_interleave(self.stacking, dim=1)
+        told = targets.shape[2]  # frames of a step that are told apart
+        frames = targets.detach().flatten(1, 2)
+        log_attention = self.aligner(reading.text, reading.lengths, frames, step_lengths * told)
+        log_attention = log_attention.repeat_interleave(self.stacking // told, dim=1)
         return log_attention, best_path(log_attention.detach(), step_lengths * self.stacking, reading.lengths)
 
     def predict(self, reading: Reading) -> Tensor:
@@ -154,13 +176,15 @@ class PathPrior(AttentionPrior):
     ) -> tuple[Tensor | None, Alignment | None]:
         log_attention, path = self.align(reading, targets, step_lengths)
         frame_lengths = step_lengths * self.stacking
-        prior = path_log_prior(path, self.stacking, reading.text.shape[1], self.spread)
+        centre = within_tokens(path) if self.moves else path
+        prior = path_log_prior(centre, self.stacking, reading.text.shape[1], self.spread)
         existing = length_mask(frame_lengths, path.shape[1]).to(log_attention.dtype)
         spoken = torch.zeros_like(log_attention[:, 0]).scatter_add_(1, path, existing)
         return prior, Alignment(log_attention, frame_lengths, reading.lengths, spoken, self.predict(reading))
 
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
-        return path_of(self.predict(reading).exp(), reading.lengths, frames)
+        of_frames = positions_of if self.moves else path_of
+        return of_frames(self.predict(reading).exp(), reading.lengths, frames)
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)

@@ -105,7 +105,10 @@ class CrossAttentionPrimary(Primary):
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
-        prior, alignment = self.prior(reading, targets, step_lengths)
+        with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
+            prior, alignment = self.prior(
+                reading.float(), targets.to(torch.promote_types(targets.dtype, torch.float32)), step_lengths
+            )
         if prior is not None:
             # the prompt attends to the text as well, without a preference
             prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
