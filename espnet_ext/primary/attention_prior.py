@@ -70,7 +70,7 @@ class AttentionPrior(nn.Module, ABC):
         """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
 
         Args:
-            scores: (B, S, L, U) logits of the cross-attention, mean of the layers.
+            scores: (B, S, L, U) logits of the cross-attention without the prior, mean of the layers.
             reading: text and prompt.
             step_lengths: (B,) int64.
 
@@ -110,7 +110,7 @@ class AttentionPrior(nn.Module, ABC):
         Args:
             path: what `start` made; may be written.
             frames: (S,) int64, numbers of the step's frames.
-            scores: (B, S, 1, U) logits of the cross-attention, mean of the layers.
+            scores: (B, S, 1, U) logits of the cross-attention with the prior, mean of the layers.
         """
         return
 

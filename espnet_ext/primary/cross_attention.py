@@ -139,5 +139,7 @@ class CrossAttentionPrimary(Primary):
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
         if scores:
-            self.prior.observe(path, frames, torch.stack(scores).mean(0))
+            # what was read, unlike what the loss of the alignment is about, is read with the prior
+            guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
+            self.prior.observe(path, frames, guided)
         return hidden[:, 0]
