@@ -60,6 +60,18 @@ def test_the_prior_fades_between_two_batches_of_the_training_and_stays_away():
     assert model.state_dict()["primary.prior.batches"] == 6, "a continued training must know how far it is"
 
 
+def test_a_prior_that_follows_an_optimizer_counts_its_steps_and_no_batches():
+    model = with_prior(anneal_from=2, anneal_until=4).train()
+    optimizer, strengths = torch.optim.SGD(model.parameters(), lr=0.0), []
+    model.primary.prior.follow(optimizer)
+    for batch in range(12):
+        strengths.append(model.primary.prior.strength())
+        model(*ragged_batch())
+        if batch % 2:  # two batches are a step
+            optimizer.step()
+    assert strengths == [1.0] * 6 + [0.5] * 2 + [0.0] * 4
+
+
 def test_a_prior_may_vanish_from_one_batch_to_the_next():
     """Fading within no batches at all was a division by zero."""
     prior = AnnealedPrior(8, 1, anneal_from=2, anneal_until=2)

@@ -36,6 +36,17 @@ def test_the_options_of_the_attention_prior_are_completed_in_config_yaml(experim
     assert conf["prior_conf"] == {"spread": 1.5}
 
 
+def test_the_annealed_prior_counts_steps_of_the_optimizer_also_when_it_is_resumed(corpus, tmp_path):
+    """It counted batches, of which `accum_grad` make a step; the third batch of an epoch makes none."""
+    more = ["--primary_conf", "prior=annealed"]
+    more += ["--accum_grad", "2", "--batch_size", "2", "--resume", "true"]
+    for epochs in (1, 2):
+        CodecLMTask.main(cmd=command(corpus, tmp_path, *more, "--max_epoch", str(epochs)))
+        state = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+        steps = {int(parameter["step"]) for parameter in state["optimizers"][0]["state"].values()}
+        assert int(state["model"]["corelm.primary.prior.batches"]) == max(steps) == epochs
+
+
 def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):
     line = [word for word in command(corpus, tmp_path, "--local", "none") if not word.endswith("width=16")]
     args = CodecLMTask.get_parser().parse_args([word for word in line if word != "--local_conf"])

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from espnet_ext.alignment import Alignment
 from espnet_ext.options import check_number
@@ -26,8 +27,8 @@ class AnnealedPrior(AttentionPrior):
         width: D.
         stacking: S.
         concentration: of the beta-binomial distribution; larger is narrower.
-        anneal_from: batch of the training from which on the prior fades.
-        anneal_until: batch from which on there is none.
+        anneal_from: step of the optimiser from which on the prior fades; where none is followed, batch.
+        anneal_until: step from which on there is none.
         behind: tokens of the window before the one attended to last.
         ahead: tokens of the window after it.
         floor: factor of tokens outside of the window; 1 for no window, 0 for a strict one.
@@ -68,9 +69,20 @@ class AnnealedPrior(AttentionPrior):
         self.concentration, self.anneal = concentration, (anneal_from, anneal_until)
         self.behind, self.ahead, self.sink_frames = behind, ahead, sink_frames
         self.floor = math.log(floor) if floor else -torch.inf
-        # In the checkpoint, so that a training that is continued knows how far it is. ESPnet adds such numbers up where
-        # it averages weights; decoding does not read this one.
+        self._follows = False
+        # Steps of the optimiser; the name is that of older checkpoints, which counted batches. In the checkpoint, so
+        # that a training that is continued knows how far it is. ESPnet adds such numbers up where it averages weights;
+        # decoding does not read this one.
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def follow(self, optimizer: Optimizer) -> None:  # noqa: D102
+        self._follows = True
+
+        def count(*_: object) -> None:
+            self.batches += 1
+
+        # not called for steps that are left out because of gradients that are not finite
+        optimizer.register_step_post_hook(count)
 
     def strength(self) -> float:
         """How much is left of the prior: 1 at first, 0 in the end."""
@@ -82,7 +94,7 @@ class AnnealedPrior(AttentionPrior):
         self, reading: Reading, targets: Tensor, step_lengths: Tensor
     ) -> tuple[Tensor | None, Alignment | None]:
         strength = self.strength()
-        if self.training:
+        if self.training and not self._follows:
             self.batches += 1
         if strength == 0.0:
             return None, None

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from espnet_ext.alignment import Aligner, Alignment, FramePredictor, best_path, path_log_prior, path_of
 from espnet_ext.codes import length_mask
@@ -50,6 +51,14 @@ class AttentionPrior(nn.Module, ABC):
     def __init__(self, width: int, stacking: int) -> None:
         super().__init__()
         self.width, self.stacking = width, stacking
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Count the optimiser's steps instead of batches, for a prior that changes during training.
+
+        Args:
+            optimizer: of the training.
+        """
+        return
 
     @abstractmethod
     def forward(
