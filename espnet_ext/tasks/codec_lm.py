@@ -301,4 +301,5 @@ def complete_primary_conf(primary: str, conf: dict[str, Any]) -> dict[str, Any]:
     own = complete.get("prior_conf") or {}
     if complete.get("prior") not in attention_priors or not isinstance(own, dict):
         return conf  # there is no prior, or the primary says what is wrong
-    return {**complete, "prior_conf": {**get_default_kwargs(attention_priors[complete["prior"]]), **own}}
+    prior = attention_priors[complete["prior"]]
+    return {**complete, "prior_conf": prior.complete({**get_default_kwargs(prior), **own})}
