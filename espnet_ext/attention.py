@@ -329,7 +329,7 @@ class CrossAttention(nn.Module):
             keys: (B, heads, U, head_width).
             values: (B, heads, U, head_width).
             bias: (B, 1 or heads, 1 or length, U), the log prior; -inf where no token is.
-            scores: the logits (B, heads, length, U), prior included, are appended to it.
+            scores: the logits (B, heads, length, U), without the bias, are appended to it.
 
         Returns:
             The attended values.
@@ -344,6 +344,6 @@ class CrossAttention(nn.Module):
                 else F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
             )
         else:
-            scores.append(scores_of(query, keys) + bias)
-            read = scores[-1].softmax(dim=-1) @ values
+            scores.append(scores_of(query, keys))
+            read = (scores[-1] + bias).softmax(dim=-1) @ values
         return self.out(read.transpose(1, 2).flatten(2))

@@ -164,7 +164,7 @@ class Transformer(nn.Module):
             cache: earlier positions; its length grows by `length`.
             memory: projected text, for blocks with cross-attention.
             prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
-            scores: gets those logits, (B, cross heads, length, U) of every layer.
+            scores: gets those logits without the prior, (B, cross heads, length, U) of every layer.
             positions: (B, length) for rotary positions; None for those that follow the cache, one after the other.
 
         Returns:

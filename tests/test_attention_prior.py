@@ -7,6 +7,7 @@ import torch
 from conftest import NAMES, SPEC, TEXT_VOCAB, ragged_batch, tiny_model
 from scipy.stats import betabinom
 
+from espnet_ext.alignment import forward_sum_loss
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.loss import LossWeights, alignment_losses, codec_loss
@@ -59,6 +60,18 @@ def test_the_prior_fades_between_two_batches_of_the_training_and_stays_away():
     assert model.state_dict()["primary.prior.batches"] == 6, "a continued training must know how far it is"
 
 
+def test_a_prior_that_follows_an_optimizer_counts_its_steps_and_no_batches():
+    model = with_prior(anneal_from=2, anneal_until=4).train()
+    optimizer, strengths = torch.optim.SGD(model.parameters(), lr=0.0), []
+    model.primary.prior.follow(optimizer)
+    for batch in range(12):
+        strengths.append(model.primary.prior.strength())
+        model(*ragged_batch())
+        if batch % 2:  # two batches are a step
+            optimizer.step()
+    assert strengths == [1.0] * 6 + [0.5] * 2 + [0.0] * 4
+
+
 def test_a_prior_may_vanish_from_one_batch_to_the_next():
     """Fading within no batches at all was a division by zero."""
     prior = AnnealedPrior(8, 1, anneal_from=2, anneal_until=2)
@@ -69,14 +82,32 @@ def test_a_prior_may_vanish_from_one_batch_to_the_next():
     assert strengths == [1.0, 1.0, 0.0, 0.0]
 
 
-def test_an_attention_that_knows_nothing_is_the_prior(stacking):
-    model, batch = with_prior(stacking), ragged_batch()
-    for block in model.primary.decoder.blocks:
-        block.cross.query.weight.data.zero_()
+def test_an_attention_that_knows_nothing_reads_what_the_prior_says(stacking):
+    model, batch, biases = with_prior(stacking), ragged_batch(), []
+    cross = model.primary.decoder.blocks[0].cross
+    cross.query.weight.data.zero_()
+    cross.register_forward_pre_hook(lambda _, args: biases.append(args[3]))
     alignment = model(*batch).alignment
     frames, tokens = alignment.log_attention.shape[1:]
     prior = diagonal_prior(alignment.frame_lengths, batch.text_lengths, frames, tokens, concentration=0.5)
-    torch.testing.assert_close(alignment.log_attention.exp(), prior / prior.sum(-1, keepdim=True))
+    read = biases[0][:, :, -frames // stacking :].softmax(-1)  # behind the prompt
+    per_frame = read.transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(per_frame, prior.double() / prior.double().sum(-1, keepdim=True), rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_the_alignment_is_that_of_the_scores_without_the_prior(stacking):
+    """With the prior in it, a model without any attention had a low loss while the prior was strong."""
+    model, batch = with_prior(stacking), ragged_batch()
+    assert model.primary.prior.strength() == 1.0
+    for block in model.primary.decoder.blocks:
+        block.cross.query.weight.data.zero_()
+    alignment = model(*batch).alignment
+    frames, lengths = alignment.log_attention.shape[1], batch.text_lengths
+    exists = torch.arange(7) < lengths[:, None]
+    uniform = torch.zeros(3, frames, 7).masked_fill(~exists[:, None], -1e4).log_softmax(-1)
+    torch.testing.assert_close(alignment.log_attention, uniform)
+    expected = forward_sum_loss(uniform, alignment.frame_lengths, lengths)
+    torch.testing.assert_close(alignment_losses(alignment)["alignment"], expected)
 
 
 def test_the_window_follows_the_token_attended_to_last():
@@ -125,7 +156,8 @@ def test_steps_with_a_window_equal_one_pass_with_the_same_priors(stacking):
     with torch.no_grad():
         whole = primary(batch.conditions(model), inputs, inputs, lengths)
     torch.testing.assert_close(stepped, whole.hidden, rtol=1e-9, atol=1e-9)
-    attended = whole.alignment.log_attention.argmax(-1)
+    guided = whole.alignment.log_attention + torch.cat(priors, dim=2).transpose(1, 2).flatten(1, 2)
+    attended = guided.argmax(-1)
     assert torch.equal(attended, state.path), "what was attended to is what is remembered"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from espnet_ext.checkpoint import atomic_saves, load_strictly
 from espnet_ext.codec import copy_codec, create_codec, save_codec
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM, DecodeOptions, averaged_model_file
-from espnet_ext.tasks.codec_lm import CodecLMTask
+from espnet_ext.primary.annealed_prior import InferenceRules
+from espnet_ext.tasks.codec_lm import CodecLMTask, complete_primary_conf
 
 pytestmark = pytest.mark.espnet
 MODEL_FILE = "valid.loss.ave.pth"
@@ -34,6 +36,28 @@ def test_the_options_of_the_attention_prior_are_completed_in_config_yaml(experim
     conf = yaml.safe_load((experiment / "config.yaml").read_text())["primary_conf"]
     assert conf["prior"] == "path"
     assert conf["prior_conf"] == {"spread": 1.5}
+
+
+def test_rules_of_the_attention_prior_are_completed_and_those_of_an_older_config_yaml_are_none():
+    older = {"prior": "annealed", "prior_conf": {"ahead": 7}}
+    conf = complete_primary_conf("cross_attention", older)["prior_conf"]
+    assert (conf["ahead"], conf["rules"]) == (7, asdict(InferenceRules()))
+    older["prior_conf"]["rules"] = {"end_guard": True}
+    rules = complete_primary_conf("cross_attention", older)["prior_conf"]["rules"]
+    assert rules == {**asdict(InferenceRules()), "end_guard": True}
+
+
+def test_the_annealed_prior_counts_steps_of_the_optimizer_also_when_it_is_resumed(corpus, tmp_path):
+    """It counted batches, of which `accum_grad` make a step; the third batch of an epoch makes none."""
+    more = ["--primary_conf", "prior=annealed", "--primary_conf", "prior_conf.rules.short_text=5"]
+    more += ["--accum_grad", "2", "--batch_size", "2", "--resume", "true"]
+    for epochs in (1, 2):
+        CodecLMTask.main(cmd=command(corpus, tmp_path, *more, "--max_epoch", str(epochs)))
+        state = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+        steps = {int(parameter["step"]) for parameter in state["optimizers"][0]["state"].values()}
+        assert int(state["model"]["corelm.primary.prior.batches"]) == max(steps) == epochs
+    conf = yaml.safe_load((tmp_path / "config.yaml").read_text())["primary_conf"]["prior_conf"]
+    assert conf["rules"] == {**asdict(InferenceRules()), "short_text": 5}
 
 
 def test_local_none_trains_the_parallel_heads_alone(corpus, tmp_path):

@@ -12,7 +12,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.core_lm import StepConditions, StepModel
 from espnet_ext.decoding.base import DecodingStrategy, Filled
-from espnet_ext.primary import with_unconditional
+from espnet_ext.primary import Ending, with_unconditional
 from espnet_ext.sampling import Sampler
 
 COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
@@ -61,6 +61,25 @@ def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -
     legal[:, spec.bos_id] = frames < 0
     legal[:: spec.num_codebooks, spec.eos_id] = frames[:: spec.num_codebooks] >= min_frames
     return legal
+
+
+def guard_ends(spec: CodecSpec, legal: Tensor, ending: Ending) -> Tensor:
+    """Legal ids of rows some of which may not end yet, or have to: (B, M, V) bool.
+
+    Args:
+        spec: the codec's facts.
+        legal: (1 or B, M, V) bool, what is legal otherwise; where EOS is not, no row has to end, and where nothing
+            else is, none goes on.
+        ending: of the rows.
+
+    Returns:
+        The mask.
+    """
+    is_eos = torch.arange(spec.vocab_size, device=legal.device) == spec.eos_id
+    open_ = legal & ~is_eos
+    too_early = ~ending.possible[:, None, None] & open_.any(-1, keepdim=True)
+    due = ending.due[:, None, None] & legal[..., spec.eos_id, None]
+    return torch.where(due, is_eos, torch.where(too_early, open_, legal))
 
 
 def generate(
@@ -155,6 +174,8 @@ def _steps(
     for _ in range(rows.codes.shape[1]):
         legal, history = rows.legal(), rows.history(sampler.options.repetition_window)
         legal = legal if len(legal) == 1 else legal[alive]
+        if (ending := state.ending()) is not None:
+            legal = guard_ends(model.spec, legal, Ending(*(part[: len(alive)] for part in ending)))
         history = None if history is None else history[alive]
         filled = strategy.step(model, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)

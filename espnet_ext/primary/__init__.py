@@ -4,6 +4,7 @@ from espnet_ext.primary.annealed_prior import AnnealedPrior
 from espnet_ext.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
 from espnet_ext.primary.base import (
     Conditions,
+    Ending,
     Primary,
     PrimaryOutput,
     PrimaryState,
@@ -19,6 +20,7 @@ __all__ = [
     "AttentionPrior",
     "Conditions",
     "CrossAttentionPrimary",
+    "Ending",
     "PrefixPrimary",
     "PathPrior",
     "Primary",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from espnet_ext.alignment import (
     Aligner,
@@ -20,6 +22,7 @@ from espnet_ext.alignment import (
 )
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
+from espnet_ext.primary.base import EndGuard
 from espnet_ext.registry import Registry
 
 
@@ -67,6 +70,26 @@ class AttentionPrior(nn.Module, ABC):
         super().__init__()
         self.width, self.stacking = width, stacking
 
+    @classmethod
+    def complete(cls, conf: Mapping[str, object]) -> dict[str, object]:
+        """Options with the defaults of those that have options of their own.
+
+        Args:
+            conf: options, those of the constructor complete.
+
+        Returns:
+            The options.
+        """
+        return dict(conf)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Count the optimiser's steps instead of batches, for a prior that changes during training.
+
+        Args:
+            optimizer: of the training.
+        """
+        return
+
     @abstractmethod
     def forward(
         self, reading: Reading, targets: Tensor, step_lengths: Tensor
@@ -86,7 +109,7 @@ class AttentionPrior(nn.Module, ABC):
         """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
 
         Args:
-            scores: (B, S, L, U) logits of the cross-attention, mean of the layers.
+            scores: (B, S, L, U) logits of the cross-attention without the prior, mean of the layers.
             reading: text and prompt.
             step_lengths: (B,) int64.
 
@@ -120,15 +143,21 @@ class AttentionPrior(nn.Module, ABC):
             The prior.
         """
 
-    def observe(self, path: Tensor, frames: Tensor, scores: Tensor) -> None:
+    def observe(self, path: Tensor, frames: Tensor, scores: Tensor, tokens: Tensor) -> None:
         """Take note of what a step attended to.
 
         Args:
             path: what `start` made; may be written.
             frames: (S,) int64, numbers of the step's frames.
-            scores: (B, S, 1, U) logits of the cross-attention, mean of the layers.
+            scores: (B, S, 1, U) logits of the cross-attention with the prior, mean of the layers.
+            tokens: (B, U) bool, True where a token exists.
         """
         return
+
+    @property
+    def end_guard(self) -> EndGuard | None:
+        """Tells where an utterance may end; None where it may everywhere."""
+        return None
 
 
 attention_priors: Registry[type[AttentionPrior]] = Registry("prior")

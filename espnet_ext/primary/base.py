@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,6 +62,22 @@ class PrimaryOutput(NamedTuple):
     alignment: Alignment | None
 
 
+class Ending(NamedTuple):
+    """Which rows may end their utterance in the coming step, and which have to.
+
+    Attributes:
+        possible: (B,) bool.
+        due: (B,) bool.
+    """
+
+    possible: Tensor
+    due: Tensor
+
+
+# of the tokens of the frames (B, frames), the number of steps done, and the mask of the tokens (B, U)
+EndGuard = Callable[[Tensor, int, Tensor], Ending]
+
+
 @dataclass
 class PrimaryState:
     """Everything a row carries from step to step.
@@ -70,17 +87,26 @@ class PrimaryState:
         memory: the text, for a primary with cross-attention.
         path: (B, frames), the token of each frame as its prior expects or has seen it, or how far it has come; likewise.
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
+        end_guard: tells from the path where a row may end; None where it may everywhere.
     """
 
     cache: KVCache
     memory: Memory | None = None
     path: Tensor | None = None
     first_position: Tensor | None = None
+    end_guard: EndGuard | None = None
 
     @property
     def step(self) -> int:
         """Steps done, the same for every row."""
         return self.cache.length - self.cache.prefix
+
+    def ending(self) -> Ending | None:
+        """Which rows may or must end in the coming step; None where all may and none must."""
+        if self.end_guard is None:
+            return None
+        assert self.path is not None and self.memory is not None
+        return self.end_guard(self.path, self.step, self.memory.mask)
 
     def truncate(self, steps: int) -> None:
         """Forget every step from number `steps` on."""

@@ -130,7 +130,8 @@ class CrossAttentionPrimary(Primary):
             cache.hide(seen)
             self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
         cache.prefix = width
-        return PrimaryState(cache, memory, self.prior.start(reading, steps * self.stacking))
+        path = self.prior.start(reading, steps * self.stacking)
+        return PrimaryState(cache, memory, path, end_guard=self.prior.end_guard)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache, memory, path = state.cache, state.memory, state.path
@@ -142,5 +143,7 @@ class CrossAttentionPrimary(Primary):
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
         if scores:
-            self.prior.observe(path, frames, torch.stack(scores).mean(0))
+            # what was read, unlike what the loss of the alignment is about, is read with the prior
+            guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
+            self.prior.observe(path, frames, guided, memory.mask)
         return hidden[:, 0]

@@ -22,7 +22,7 @@ from espnet_ext.joint_preprocess import JointPreprocessor
 from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
-from espnet_ext.primary import Primary, attention_priors, primaries
+from espnet_ext.primary import AttentionPrior, Primary, attention_priors, primaries
 from espnet_ext.tasks.checks import check_data, check_earlier_run, check_names
 from espnet_ext.tasks.facts import codec_facts, spec_of
 from espnet_ext.tasks.inputs import inputs_of
@@ -188,6 +188,15 @@ class CodecLMTask(AbsTask):
         return ESPnetCodecLMModel(corelm, weights)
 
     @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        """ESPnet's optimisers, whose steps the attention prior counts, so that it does not depend on `accum_grad`."""
+        optimizers = super().build_optimizers(args, model)
+        for module in model.modules():
+            if isinstance(module, AttentionPrior):
+                module.follow(optimizers[0])
+        return list(optimizers)
+
+    @classmethod
     def check_required_command_args(cls, args: argparse.Namespace) -> None:
         """Refuse options, data and earlier runs that do not agree, before any process of a training is started.
 
@@ -292,4 +301,5 @@ def complete_primary_conf(primary: str, conf: dict[str, Any]) -> dict[str, Any]:
     own = complete.get("prior_conf") or {}
     if complete.get("prior") not in attention_priors or not isinstance(own, dict):
         return conf  # there is no prior, or the primary says what is wrong
-    return {**complete, "prior_conf": {**get_default_kwargs(attention_priors[complete["prior"]]), **own}}
+    prior = attention_priors[complete["prior"]]
+    return {**complete, "prior_conf": prior.complete({**get_default_kwargs(prior), **own})}
