@@ -51,6 +51,26 @@ def unmask_schedule(slots: int, n_rounds: int, order: str) -> list[int]:
     return counts
 
 
+def noise_share(number: int, rounds: int) -> float:
+    """Share of the noise that is left in a round: 1 - (i + 2) / R in round i, and nothing from the last but one on.
+
+    Args:
+        number: i, from 0.
+        rounds: R.
+
+    Returns:
+        The share, in [0, 1).
+
+    Reference:
+        The published implementation of arXiv:2509.19592. The last round reveals whatever is left, so that noise would
+        change nothing in it.
+
+    >>> [noise_share(number, 4) for number in range(4)]
+    [0.5, 0.25, 0.0, 0.0]
+    """
+    return max(1 - (number + 2) / rounds, 0.0)
+
+
 @register_strategy("local_maskgit")
 @dataclass(frozen=True)
 class LocalMaskGIT(DecodingStrategy):
@@ -62,7 +82,8 @@ class LocalMaskGIT(DecodingStrategy):
         n_rounds: rounds per step, R; never more than there are slots.
         order: which slots a round reveals. "confidence": those whose drawn codes are most probable, "purity": those
             whose most likely codes are, "causal": from the left.
-        noise: width of the uniform noise added to the probabilities that slots are ordered by.
+        noise: width of the uniform noise around 0 that the probabilities are changed by before slots are ordered; see
+            `noise_share` for how it fades. It needs three rounds to do anything.
         fixed_schedule: codes known after each round, instead of the cosine; the last number must be M.
 
     Reference:
@@ -118,8 +139,8 @@ class LocalMaskGIT(DecodingStrategy):
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
-        step = MaskedStep(local, hidden, sampler)
-        for number, count in enumerate(self.schedule(local.slots)):
+        step, counts = MaskedStep(local, hidden, sampler), self.schedule(local.slots)
+        for number, count in enumerate(counts):
             of_round = step.begin_round()
             drawn = sampler.uniform((local.slots,), hidden.device) if self.noise else None
             rows = step.rows_below(count)
@@ -134,6 +155,6 @@ class LocalMaskGIT(DecodingStrategy):
                 step.decide_end(draw)
             priority = step.confidence(draw, purity=self.order == "purity")
             if drawn is not None:
-                priority = priority + self.noise * drawn[rows]
+                priority = priority + self.noise * noise_share(number, len(counts)) * (drawn[rows] - 0.5)
             step.reveal(rows, draw, rank(priority.masked_fill(step.known[rows], torch.inf)) < count)
         return step.filled()
