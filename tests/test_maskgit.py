@@ -18,7 +18,7 @@ from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 # codes known after each of three rounds, worked out by hand from ceil(M cos(pi / 2 * i / 3)) with cos(pi / 3) just
 # below a half, as in float32
 THREE_ROUNDS = {3: [1, 2, 3], 6: [1, 3, 6], 9: [1, 4, 9], 12: [1, 6, 12]}
-CAUSAL_ROUNDS = {3: [1, 2, 3], 6: [2, 4, 6], 9: [3, 6, 9], 12: [4, 8, 12]}
+EQUAL_ROUNDS = {3: [1, 2, 3], 6: [2, 4, 6], 9: [3, 6, 9], 12: [4, 8, 12]}
 
 
 def maskgit(stacking=1, training=False):
@@ -47,7 +47,7 @@ def test_three_rounds_begin_with_the_published_number_of_masks(slots, masked):
 @pytest.mark.parametrize("slots", THREE_ROUNDS)
 def test_codes_known_after_each_round_are_those_worked_out_by_hand(slots):
     assert unmask_schedule(slots, 3, "confidence") == unmask_schedule(slots, 3, "purity") == THREE_ROUNDS[slots]
-    assert unmask_schedule(slots, 3, "causal") == CAUSAL_ROUNDS[slots]
+    assert unmask_schedule(slots, 3, "frames") == unmask_schedule(slots, 3, "left_to_right") == EQUAL_ROUNDS[slots]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -239,7 +239,9 @@ class EndsUnlessSomethingIsKnown(MaskGITLocalTransformer):
     [
         LocalMaskGIT(order="purity"),
         LocalMaskGIT(order="confidence"),
-        LocalMaskGIT(order="causal", n_rounds=1),
+        LocalMaskGIT(order="frames"),
+        LocalMaskGIT(order="frames", n_rounds=6, noise=0.5),
+        LocalMaskGIT(order="left_to_right", n_rounds=1),
         LocalMaskGIT(noise=1.0),
         LocalMaskGITAdaptive(),
     ],
