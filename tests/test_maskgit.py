@@ -319,6 +319,8 @@ def test_the_threshold_decides_between_one_round_and_one_per_code(stacking, thre
         ("ar", {"heads": 0}, "heads must be at least 1, got 0"),
         ("maskgit", {"layers": -1}, "layers must be at least 0, got -1"),
         ("maskgit", {"dropout": "x"}, "dropout must be a number, got 'x'"),
+        ("maskgit", {"mask": "steps"}, r"mask must be one of \['slots', 'frames', 'mixed'\], got 'steps'"),
+        ("ar", {"mask": "slots"}, r"local_conf of ar must be among .*, got \['mask'\]"),
     ],
 )
 def test_heads_and_options_that_do_not_exist_are_refused_in_one_line(local, conf, message):
