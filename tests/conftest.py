@@ -38,7 +38,8 @@ NAMES = ["a", "b", "c"]  # of the rows of `ragged_batch`
 # options that take another path through a strategy than its defaults do
 VARIANTS = [
     ("local_maskgit", {"order": "confidence"}),
-    ("local_maskgit", {"order": "causal", "n_rounds": 2}),
+    ("local_maskgit", {"order": "left_to_right", "n_rounds": 2}),
+    ("local_maskgit", {"order": "frames", "noise": 0.5, "n_rounds": 4}),
     ("local_maskgit", {"noise": 0.5, "n_rounds": 4}),
     ("local_maskgit", {"n_rounds": 1}),
     ("local_maskgit", {"n_rounds": 99}),

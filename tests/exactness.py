@@ -236,6 +236,15 @@ def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor
     )
 
 
+def frame_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+    """Logits of each slot given the frames in front of its own, from the MaskGIT local transformer: (P, M, V)."""
+    local, frame = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots) // SPEC.num_codebooks
+    inputs = model.heads.inputs(local, hidden)
+    return torch.stack(
+        [local.logits(inputs, steps.masked_fill(frame >= frame[m], SPEC.mask_id))[:, m] for m in range(model.slots)], 1
+    )
+
+
 @torch.no_grad()
 def closed_form(
     model: CoreLM, slot_logits: SlotLogits, max_frames: int, min_frames: int = 1, temperature: float = 1.0

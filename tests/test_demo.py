@@ -46,9 +46,9 @@ def test_strategies_offered_are_those_that_the_heads_serve(speak) -> None:
 def test_wishes_become_decode_options_and_the_rest_is_the_yaml_s() -> None:
     from espnet_ext.demo.speak import options_for
 
-    bases = {"local_maskgit": DecodeOptions("local_maskgit", {"order": "causal"}, {"top_k": 5}, maxlenratio=3.0)}
+    bases = {"local_maskgit": DecodeOptions("local_maskgit", {"order": "left_to_right"}, {"top_k": 5}, maxlenratio=3.0)}
     options = options_for(wish(), bases)
-    assert options.decoding_conf == {"order": "causal", "n_rounds": 2}
+    assert options.decoding_conf == {"order": "left_to_right", "n_rounds": 2}
     assert options.sampling == {"top_k": 5, "temperature": 0.8, "cfg_scale": 1.0}
     assert (options.seed, options.maxlenratio) == (1, 3.0)
     assert "n_rounds" not in options_for(wish(decoding="local_ar"), bases).decoding_conf

@@ -157,16 +157,18 @@ def likeliest(local, inputs, codes, legal):
     return guesses
 
 
-def naive_greedy_unmasking(local, inputs, legal, choose, causal=False):
+def naive_greedy_unmasking(local, inputs, legal, choose, order):
     """One row, one slot at a time; `choose(round, unknown slots by falling probability, guesses)` is the strategy."""
     legal = [row.tolist() for row in legal]
-    codes, rounds, passes = [SPEC.mask_id] * local.slots, 0, 0
+    codes, unseen, rounds, passes = [SPEC.mask_id] * local.slots, set(), 0, 0
     while SPEC.mask_id in codes:
-        guesses = likeliest(local, inputs, codes, legal)
-        if rounds == 0 and not causal:
+        seen = [SPEC.mask_id if slot in unseen else codes[slot] for slot in range(local.slots)]
+        guesses = likeliest(local, inputs, seen, legal)
+        if rounds == 0 and order != "left_to_right":
             ends = [m for m in range(0, local.slots, SPEC.num_codebooks) if guesses[m][0] == SPEC.eos_id]
             for slot in range(ends[0], local.slots) if ends else ():
                 codes[slot] = SPEC.eos_id
+                unseen |= {slot} if order == "frames" else set()
             for row in legal:
                 row[SPEC.eos_id] = False
         unknown = [slot for slot in range(local.slots) if codes[slot] == SPEC.mask_id]
@@ -194,27 +196,33 @@ def chooser(strategy, slots):
         known = slots - len(by_probability)
         return by_probability[: max(test_maskgit.THREE_ROUNDS[slots][number] - known, 0)]
 
-    def causal(number, by_probability, guesses):
-        return [slot for slot in by_probability if slot < test_maskgit.CAUSAL_ROUNDS[slots][number]]
+    def frames(number, by_probability, guesses):
+        known = slots - len(by_probability)
+        by_frame = sorted(by_probability, key=lambda slot: slot // SPEC.num_codebooks)
+        return by_frame[: max(test_maskgit.EQUAL_ROUNDS[slots][number] - known, 0)]
+
+    def left_to_right(number, by_probability, guesses):
+        return [slot for slot in by_probability if slot < test_maskgit.EQUAL_ROUNDS[slots][number]]
 
     if isinstance(strategy, LocalMaskGITAdaptive):
         return adaptive
-    return causal if strategy.order == "causal" else cosine
+    return {"frames": frames, "left_to_right": left_to_right}.get(strategy.order, cosine)
 
 
 def naive_masked_step(strategy, local, inputs, legal):
     """Greedy codes (R, M) and passes (R,) of one step, row by row."""
     choose = chooser(strategy, local.slots)
-    causal = isinstance(strategy, LocalMaskGIT) and strategy.order == "causal"
+    order = getattr(strategy, "order", "purity")
     each = [inputs.rows(torch.tensor([row])) for row in range(len(inputs.hidden))]
-    rows = [naive_greedy_unmasking(local, row, legal, choose, causal) for row in each]
+    rows = [naive_greedy_unmasking(local, row, legal, choose, order) for row in each]
     return torch.tensor([codes for codes, _ in rows]), torch.tensor([passes for _, passes in rows])
 
 
 NAIVE = [
     LocalMaskGIT(order="purity"),
     LocalMaskGIT(order="confidence"),
-    LocalMaskGIT(order="causal"),
+    LocalMaskGIT(order="frames"),
+    LocalMaskGIT(order="left_to_right"),
     LocalMaskGITAdaptive(threshold=0.25),
     LocalMaskGITAdaptive(threshold=0.2, min_codes=2, max_codes=3),
     LocalMaskGITAdaptive(threshold=0.9, n_rounds=2),

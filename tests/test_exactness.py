@@ -15,6 +15,7 @@ from exactness import (
     conditions,
     enumerable_model,
     exact_distribution,
+    frame_masked_logits,
     total_variation,
 )
 
@@ -105,8 +106,17 @@ def test_one_round_of_maskgit_is_the_product_of_the_marginals_of_the_masked_step
 def test_maskgit_from_the_left_has_the_distribution_of_its_logits_one_after_the_other():
     model = enumerable_model()
     expected = closed_form(model, causal_masked_logits, 3, 1, WARM.temperature)
-    result = exact_distribution(model, LocalMaskGIT(n_rounds=2, order="causal"), WARM, 3)
+    result = exact_distribution(model, LocalMaskGIT(n_rounds=2, order="left_to_right"), WARM, 3)
     assert total_variation(result, expected) < 1e-12
+
+
+def test_maskgit_with_one_round_per_frame_has_the_distribution_of_frames_one_after_the_other():
+    model = enumerable_model(stacking=2)
+    expected = closed_form(model, frame_masked_logits, 3, 3, WARM.temperature)
+    result = exact_distribution(model, LocalMaskGIT(n_rounds=2, order="frames"), WARM, 3, 3)
+    assert total_variation(result, expected) < 1e-12
+    slots = closed_form(model, all_masked_logits, 3, 3, WARM.temperature)
+    assert total_variation(result, slots) > 0.01
 
 
 @pytest.mark.parametrize("other", [Parallel(), LocalMaskGIT(n_rounds=1), LocalMaskGITAdaptive()], ids=str)
@@ -264,7 +274,7 @@ def fill_a_step(strategy, stacking, rows=8):
 @pytest.mark.parametrize("more_than_m", [0, 5])
 def test_maskgit_from_the_left_in_m_rounds_reveals_one_code_per_round(more_than_m, stacking, known_counts):
     n_rounds = stacking * SPEC.num_codebooks + more_than_m
-    passes, slots = fill_a_step(LocalMaskGIT(n_rounds=n_rounds, order="causal"), stacking)
+    passes, slots = fill_a_step(LocalMaskGIT(n_rounds=n_rounds, order="left_to_right"), stacking)
     assert passes == [slots] * 8
     assert torch.stack(known_counts).tolist() == [[count] * 8 for count in range(1, slots + 1)]
 

@@ -18,7 +18,7 @@ from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 # codes known after each of three rounds, worked out by hand from ceil(M cos(pi / 2 * i / 3)) with cos(pi / 3) just
 # below a half, as in float32
 THREE_ROUNDS = {3: [1, 2, 3], 6: [1, 3, 6], 9: [1, 4, 9], 12: [1, 6, 12]}
-CAUSAL_ROUNDS = {3: [1, 2, 3], 6: [2, 4, 6], 9: [3, 6, 9], 12: [4, 8, 12]}
+EQUAL_ROUNDS = {3: [1, 2, 3], 6: [2, 4, 6], 9: [3, 6, 9], 12: [4, 8, 12]}
 
 
 def maskgit(stacking=1, training=False):
@@ -53,7 +53,7 @@ def test_three_rounds_begin_with_the_published_number_of_masks(slots, masked):
 @pytest.mark.parametrize("slots", THREE_ROUNDS)
 def test_codes_known_after_each_round_are_those_worked_out_by_hand(slots):
     assert unmask_schedule(slots, 3, "confidence") == unmask_schedule(slots, 3, "purity") == THREE_ROUNDS[slots]
-    assert unmask_schedule(slots, 3, "causal") == CAUSAL_ROUNDS[slots]
+    assert unmask_schedule(slots, 3, "frames") == unmask_schedule(slots, 3, "left_to_right") == EQUAL_ROUNDS[slots]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -247,7 +247,9 @@ class EndsUnlessSomethingIsKnown(MaskGITLocalTransformer):
     [
         LocalMaskGIT(order="purity"),
         LocalMaskGIT(order="confidence"),
-        LocalMaskGIT(order="causal", n_rounds=1),
+        LocalMaskGIT(order="frames"),
+        LocalMaskGIT(order="frames", n_rounds=6, noise=0.5),
+        LocalMaskGIT(order="left_to_right", n_rounds=1),
         LocalMaskGIT(noise=1.0),
         LocalMaskGITAdaptive(),
     ],
@@ -326,6 +328,8 @@ def test_the_threshold_decides_between_one_round_and_one_per_code(stacking, thre
         ("ar", {"heads": 0}, "heads must be at least 1, got 0"),
         ("maskgit", {"layers": -1}, "layers must be at least 0, got -1"),
         ("maskgit", {"dropout": "x"}, "dropout must be a number, got 'x'"),
+        ("maskgit", {"mask": "steps"}, r"mask must be one of \['slots', 'frames', 'mixed'\], got 'steps'"),
+        ("ar", {"mask": "slots"}, r"local_conf of ar must be among .*, got \['mask'\]"),
     ],
 )
 def test_heads_and_options_that_do_not_exist_are_refused_in_one_line(local, conf, message):

@@ -213,7 +213,12 @@ def test_an_unknown_strategy_is_refused_with_the_list():
         ("local_maskgit", {"n_rounds": "3"}, "n_rounds must be an integer, got '3'"),
         ("local_maskgit", {"order": "random"}, r"order must be one of \['confidence', .*\], got 'random'"),
         ("local_maskgit", {"order": None}, "order must be one of .*, got None"),
-        ("local_maskgit", {"order": ["causal"]}, r"order must be one of .*, got \['causal'\]"),
+        ("local_maskgit", {"order": ["frames"]}, r"order must be one of .*, got \['frames'\]"),
+        (
+            "local_maskgit",
+            {"order": "left_to_right", "noise": 0.1},
+            "noise must be 0 with order left_to_right, got 0.1",
+        ),
         ("local_maskgit", {"noise": -0.1}, "noise must be at least 0 and finite, got -0.1"),
         ("local_maskgit", {"noise": float("inf")}, "noise must be at least 0 and finite, got inf"),
         ("local_maskgit", {"noise": "much"}, "noise must be a number, got 'much'"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -15,14 +17,14 @@ from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer, masked_
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.sampling import Sampler
 
-ORDERS = ("confidence", "purity", "causal")
+ORDERS = ("confidence", "purity", "frames", "left_to_right")
 
 
 def unmask_schedule(slots: int, n_rounds: int, order: str) -> list[int]:
     """Codes that are known after each round, strictly increasing up to M.
 
     Confidence and purity: M - ceil(M cos(pi / 2 * i / R)) after round i, and at least one more than after the round
-    before, since a round that reveals nothing is a wasted pass. Causal: equal shares.
+    before, since a round that reveals nothing is a wasted pass. Frames and from left to right: equal shares.
 
     Args:
         slots: M.
@@ -33,13 +35,14 @@ def unmask_schedule(slots: int, n_rounds: int, order: str) -> list[int]:
         The counts, min(R, M) or fewer of them.
 
     Reference:
-        Chang et al. 2022, arXiv:2202.04200, masking design; the least of one code per round is ours.
+        Chang et al. 2022, arXiv:2202.04200, masking design; the least of one code per round is ours. The published
+        implementation of arXiv:2509.19592 has equal shares where it opens frames one after the other.
 
     >>> unmask_schedule(8, 3, "purity"), unmask_schedule(8, 8, "purity")
     ([1, 4, 8], [1, 2, 3, 4, 5, 6, 7, 8])
     """
     rounds = min(n_rounds, slots)
-    if order == "causal":
+    if order in ("frames", "left_to_right"):
         return [slots * (i + 1) // rounds for i in range(rounds)]
     masked = [*masked_counts(torch.arange(rounds) / rounds, slots).tolist(), 0]
     known, counts = 0, []
@@ -49,6 +52,51 @@ def unmask_schedule(slots: int, n_rounds: int, order: str) -> list[int]:
         if known >= slots:
             break
     return counts
+
+
+@cache  # one command builds its strategy several times
+def warn_of_old_name() -> None:
+    """A warning, the first time in a process, that an order is called something else now."""
+    warnings.warn("order causal is now called left_to_right, and means the same", stacklevel=4)
+
+
+def noise_share(number: int, rounds: int) -> float:
+    """Share of the noise that is left in a round: 1 - (i + 2) / R in round i, and nothing from the last but one on.
+
+    Args:
+        number: i, from 0.
+        rounds: R.
+
+    Returns:
+        The share, in [0, 1).
+
+    Reference:
+        The published implementation of arXiv:2509.19592. The last round reveals whatever is left, so that noise would
+        change nothing in it.
+
+    >>> [noise_share(number, 4) for number in range(4)]
+    [0.5, 0.25, 0.0, 0.0]
+    """
+    return max(1 - (number + 2) / rounds, 0.0)
+
+
+def rank_by_frame(priority: Tensor, known: Tensor, num_codebooks: int) -> Tensor:
+    """Place of each slot when known ones come first, then frame after frame, each by falling priority: (R, M) int64.
+
+    Args:
+        priority: (R, M).
+        known: (R, M) bool.
+        num_codebooks: N.
+
+    Returns:
+        The places.
+
+    >>> rank_by_frame(torch.tensor([[0.1, 0.2, 0.8, 0.9]]), torch.tensor([[False, False, False, False]]), 2).tolist()
+    [[1, 0, 3, 2]]
+    """
+    slots = priority.shape[1]
+    frame = torch.arange(slots, device=priority.device) // num_codebooks
+    return rank(-(rank(priority) + frame * slots).masked_fill(known, -1))
 
 
 @register_strategy("local_maskgit")
@@ -61,12 +109,15 @@ class LocalMaskGIT(DecodingStrategy):
     Attributes:
         n_rounds: rounds per step, R; never more than there are slots.
         order: which slots a round reveals. "confidence": those whose drawn codes are most probable, "purity": those
-            whose most likely codes are, "causal": from the left.
-        noise: width of the uniform noise added to the probabilities that slots are ordered by.
+            whose most likely codes are, "frames": all of a frame before any of the next one, by confidence inside of
+            the frame, "left_to_right": slot after slot. "causal" is the old name of the last one.
+        noise: width of the uniform noise around 0 that the probabilities are changed by before slots are ordered; see
+            `noise_share` for how it fades. It needs three rounds to do anything.
         fixed_schedule: codes known after each round, instead of the cosine; the last number must be M.
 
     Reference:
-        Chang et al. 2022, arXiv:2202.04200; for the codes of a step: arXiv:2509.19592.
+        Chang et al. 2022, arXiv:2202.04200; for the codes of a step: arXiv:2509.19592. What its published
+        implementation calls causal lets a frame begin before the one in front of it is complete; "frames" does not.
     """
 
     n_rounds: int = 3
@@ -79,6 +130,9 @@ class LocalMaskGIT(DecodingStrategy):
 
     def __post_init__(self) -> None:
         check_number("n_rounds", self.n_rounds, least=1, whole=True)
+        if self.order == "causal":
+            warn_of_old_name()
+            object.__setattr__(self, "order", "left_to_right")
         check_choice("order", self.order, ORDERS)
         check_number("noise", self.noise, least=0)
         if not isinstance(self.fixed_schedule, (list, tuple)):
@@ -87,8 +141,8 @@ class LocalMaskGIT(DecodingStrategy):
             check_number("fixed_schedule", count, least=1, whole=True)
         if any(later <= earlier for earlier, later in pairwise(self.fixed_schedule)):
             raise ValueError(f"fixed_schedule must increase, got {list(self.fixed_schedule)}")
-        if self.noise and self.order == "causal":
-            raise ValueError(f"noise must be 0 with order causal, got {self.noise}")
+        if self.noise and self.order == "left_to_right":
+            raise ValueError(f"noise must be 0 with order left_to_right, got {self.noise}")
         if self.fixed_schedule and len(self.fixed_schedule) != self.n_rounds:
             raise ValueError(f"n_rounds must be {len(self.fixed_schedule)} as fixed_schedule has, got {self.n_rounds}")
 
@@ -118,22 +172,27 @@ class LocalMaskGIT(DecodingStrategy):
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         local = heads.of(MaskGITLocalTransformer)
-        step = MaskedStep(local, heads.inputs(local, hidden), sampler)
-        for number, count in enumerate(self.schedule(local.slots)):
+        step, counts = MaskedStep(local, heads.inputs(local, hidden), sampler), self.schedule(local.slots)
+        for number, count in enumerate(counts):
             of_round = step.begin_round()
             drawn = sampler.uniform((local.slots,), hidden.device) if self.noise else None
             rows = step.rows_below(count)
             if not len(rows):  # a frame that ends the utterance may have made more known
                 continue
             draw = step.predict(rows, of_round)
-            if self.order == "causal":
+            if self.order == "left_to_right":
                 # codebook 0 of a frame is never behind its other codebooks, so the end needs no care
                 step.reveal(rows, draw, (torch.arange(local.slots, device=hidden.device) < count).expand(len(rows), -1))
                 continue
             if number == 0:
-                step.decide_end(draw)
+                step.decide_end(draw, shown=self.order != "frames")
+            known = step.known[rows]
             priority = step.confidence(draw, purity=self.order == "purity")
             if drawn is not None:
-                priority = priority + self.noise * drawn[rows]
-            step.reveal(rows, draw, rank(priority.masked_fill(step.known[rows], torch.inf)) < count)
+                priority = priority + self.noise * noise_share(number, len(counts)) * (drawn[rows] - 0.5)
+            if self.order == "frames":
+                place = rank_by_frame(priority, known, local.spec.num_codebooks)
+            else:
+                place = rank(priority.masked_fill(known, torch.inf))
+            step.reveal(rows, draw, place < count)
         return step.filled()

@@ -75,7 +75,7 @@ class MaskedStep:
         self.logprobs[rows] = draw.logprobs.to(self.logprobs.dtype).where(new, self.logprobs[rows])
         self.known[rows] |= new
 
-    def decide_end(self, draw: Draw) -> None:
+    def decide_end(self, draw: Draw, shown: bool = True) -> None:
         """Let the first round alone say whether and where the utterance ends, from the step without known codes.
 
         The frame that ends an utterance is EOS in all codebooks, but only codebook 0 may say so. Were another
@@ -85,12 +85,15 @@ class MaskedStep:
 
         Args:
             draw: the first round's, for all rows.
+            shown: whether later rounds see it. Frame after frame they must not: everything behind the frame that is
+                being filled is masked there, also in the training that goes with it.
         """
         spec = self.local.spec
         codebook = torch.arange(self.local.slots, device=draw.codes.device) % spec.num_codebooks
         says_end = (draw.codes == spec.eos_id) & (codebook == 0)
         ended = says_end.long().cumsum(dim=1) > 0  # slots are frame-major: everything behind the first EOS
-        self.codes.masked_fill_(ended, spec.eos_id)
+        if shown:
+            self.codes.masked_fill_(ended, spec.eos_id)
         self.logprobs = torch.where(says_end, draw.logprobs.to(self.logprobs.dtype), self.logprobs)
         self.known |= ended
         self.sampler = self.sampler.without(spec.eos_id)
@@ -111,7 +114,9 @@ class MaskedStep:
 
     def filled(self) -> Filled:
         """The step, when everything is known."""
-        return Filled(self.codes, self.logprobs, self.passes)
+        spec = self.local.spec  # what is known and still masked is an end that was not shown
+        codes = self.codes.masked_fill(self.known & (self.codes == spec.mask_id), spec.eos_id)
+        return Filled(codes, self.logprobs, self.passes)
 
 
 def rank(priority: Tensor) -> Tensor:
