@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from espnet_ext.ark import read_codes
 from espnet_ext.atomic import atomic_path
 from espnet_ext.codes import length_mask
+from espnet_ext.data_batches import read_batches
 from espnet_ext.datadir import read_scp
 from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.experiment import Experiment
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.local_transformer import ARLocalTransformer
@@ -32,17 +33,11 @@ KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
 ROWS = 3  # at once
 
 
-def batches(speak: CodecLM, data_dir: Path, utterances: int) -> Iterator[tuple[object, Tensor, Tensor]]:
-    """Conditions, codes (B, T, N) and lengths of the first utterances, a few at a time."""
-    codebooks = speak.corelm.spec.num_codebooks
-    codes, prompts = (read_codes(data_dir / name, codebooks) for name in ("codes.scp", "prompt.scp"))
-    texts = read_scp(data_dir / "text")
-    names = sorted(codes)[:utterances]
-    for first in range(0, len(names), ROWS):
-        some = names[first : first + ROWS]
-        rows = [torch.as_tensor(codes[name]) for name in some]
-        conditions = speak.conditions(some, [texts[name] for name in some], [prompts.get(name) for name in some])
-        yield conditions, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)])
+def batches(args: argparse.Namespace, speak: CodecLM, names: list[str]) -> Iterator[tuple[object, Tensor, Tensor]]:
+    """Conditions, codes (B, T, N) and lengths of utterances, a few at a time."""
+    for _, batch in read_batches(Experiment.read(args.exp).args, args.data_dir, names, ROWS):
+        codes, lengths = batch.pop("codes"), batch.pop("codes_lengths")
+        yield speak.corelm.conditions(**batch), codes, lengths
 
 
 @torch.no_grad()
@@ -76,11 +71,9 @@ def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
     if kind != "reference":
         precision, _, native = kind.partition(":")
         speak.accelerate(FastOptions(precision, native=bool(native)), ROWS)
-    total = -(-args.utterances // ROWS)
-    parts = [
-        step_by_step(speak, *batch)
-        for batch in tqdm(batches(speak, args.data_dir, args.utterances), desc=kind, total=total)
-    ]
+    names = sorted(read_scp(args.data_dir / "codes.scp"))[: args.utterances]
+    total = -(-len(names) // ROWS)
+    parts = [step_by_step(speak, *batch) for batch in tqdm(batches(args, speak, names), desc=kind, total=total)]
     return torch.cat([logprobs for logprobs, _ in parts]).double(), torch.cat([best for _, best in parts])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from espnet_ext.core_lm import CoreLM
 from espnet_ext.loss import LossWeights, codec_loss
+from espnet_ext.text_gain import gain_statistics, text_nats
 
 
 class ESPnetCodecLMModel(AbsESPnetModel):
@@ -26,9 +27,15 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         self.weights = weights
 
     def forward(self, utt_id: list[str] | None = None, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Loss, statistics and the number of codes they are means over, (1,) each; the batch goes to the core LM."""
+        """Loss, statistics and the number of codes they are means over, (1,) each; the batch goes to the core LM.
+
+        Outside of training the statistics include the wrong-text gain, which takes a second pass.
+        """
+        output = self.corelm(**batch)
         # of several processes each counts by its codes, also where a loss is a mean over units or tokens
-        loss = codec_loss(self.corelm(**batch), self.corelm.spec.num_codebooks, self.weights)
+        loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
+        if not self.training:
+            loss.stats.update(gain_statistics(text_nats(self.corelm, batch, output)))
         # with several processes the trainer sums over these, and insists on a dimension to sum over
         return loss.total[None], {name: value[None] for name, value in loss.stats.items()}, loss.codes[None]
 

@@ -104,6 +104,12 @@ def alignment_losses(alignment: Alignment) -> dict[str, Tensor]:
     return losses
 
 
+def code_nats(head: HeadScores) -> Tensor:
+    """Cross-entropy of every code, of those as well that do not count: (P, M) float32."""
+    logits = head.logits.flatten(0, 1).float()
+    return F.cross_entropy(logits, head.targets.flatten(), reduction="none").view(head.targets.shape)
+
+
 def head_loss(head: HeadScores, codebooks: int, smoothing: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean cross-entropy per counted code, and detached statistics.
 
@@ -115,12 +121,11 @@ def head_loss(head: HeadScores, codebooks: int, smoothing: float = 0.0) -> tuple
     Returns:
         The mean in nats; statistics `loss` (without smoothing), `acc` and `loss_cb{n}`, `acc_cb{n}` of every codebook.
     """
-    logits, targets = head.logits.flatten(0, 1).float(), head.targets
-    nats = F.cross_entropy(logits, targets.flatten(), reduction="none").view(targets.shape)
-    total = head.total.clamp_min(1)
-    plain = nats * head.weights
+    targets, total = head.targets, head.total.clamp_min(1)
+    plain = code_nats(head) * head.weights
     mean = plain.sum() / total
     if smoothing:
+        logits = head.logits.flatten(0, 1).float()
         even = logits.logsumexp(-1) - logits.mean(-1)  # cross-entropy with the same target for every id
         even_mean = (even.view(targets.shape) * head.weights).sum() / total
         mean, plain_mean = (1 - smoothing) * mean + smoothing * even_mean, mean

@@ -33,6 +33,7 @@ MODEL_CORE = [
     "espnet_ext.primary",
     "espnet_ext.core_lm",
     "espnet_ext.loss",
+    "espnet_ext.text_gain",
     "espnet_ext.sampling",
     "espnet_ext.alignment",
     "espnet_ext.decoding",

@@ -112,7 +112,8 @@ class CoreLM(nn.Module, ABC):
         local_drop: share of an utterance's steps that the local transformers do not see in training.
 
     Attributes:
-        reads: "text" or "semantic", what the model is given besides codes.
+        reads: "text" or "semantic", what the model is given besides codes; a batch has it under this name, with
+            `{reads}_lengths`.
         embedding: of steps.
         heads: by name.
 

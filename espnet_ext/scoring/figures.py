@@ -26,6 +26,7 @@ COLOURS = "magma"  # of spectrograms
 DYNAMIC_RANGE_DB = 60.0
 DPI = 110
 _CODEBOOK_LOSS = re.compile(r"loss_cb(\d+)_(\w+)")  # as espnet_ext.loss names them
+_GAIN = re.compile(r"gain_(\w+?)(?:_frame(\d+))?")  # as espnet_ext.text_gain does
 WINDOW, HOP = 400, 80  # 25 ms and 5 ms at the evaluation rate
 
 
@@ -178,8 +179,23 @@ def _codebook_panel(axes: Axes, curves: Curves) -> None:
     axes.legend(fontsize=7, frameon=False, ncols=1 + len(books) // 9)
 
 
+def _gain_panel(axes: Axes, curves: Curves) -> None:
+    found = {name: _GAIN.fullmatch(name) for name in sorted(curves.get("valid", {}))}
+    gains = {name: (match[1], match[2]) for name, match in found.items() if match}
+    heads = sorted({head for head, _ in gains.values()})
+    for name, (head, frame) in gains.items():
+        values = sorted(curves["valid"][name].items())
+        colour = mpl.colormaps["Dark2"](heads.index(head))
+        line = "-" if frame is None else ("--", ":", "-.")[int(frame) % 3]
+        marker = "o" if len(values) == 1 else None
+        label = head if frame is None else f"{head}, frame {frame}"
+        width = 1.5 if frame is None else 0.8
+        axes.plot(*zip(*values, strict=True), line, color=colour, linewidth=width, marker=marker, label=label)
+    axes.legend(fontsize=7, frameon=False, ncols=1 + len(gains) // 9)
+
+
 def learning_curves(curves: Curves, title: str, path: Path) -> None:
-    """Losses and accuracies of each head over the epochs, and the validation loss of each codebook.
+    """Losses, accuracies and wrong-text gain of each head over the epochs, and the validation loss of each codebook.
 
     Args:
         curves: from `read_learning_curves`.
@@ -190,6 +206,8 @@ def learning_curves(curves: Curves, title: str, path: Path) -> None:
     labels = ["loss (dashed: training)"]
     if any(name.startswith("acc") for name in names):
         labels.append("accuracy (dashed: training)")
+    if any(_GAIN.fullmatch(name) for name in curves.get("valid", {})):
+        labels.append("wrong-text gain (validation), nats per code")
     if any(_CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})):
         labels.append("validation loss per codebook, nats")
     with mpl.rc_context(STYLE):
@@ -197,6 +215,8 @@ def learning_curves(curves: Curves, title: str, path: Path) -> None:
         for axes, label in zip(np.atleast_1d(figure.subplots(1, len(labels))), labels, strict=True):
             if label.startswith("validation"):
                 _codebook_panel(axes, curves)
+            elif label.startswith("wrong-text"):
+                _gain_panel(axes, curves)
             else:
                 _curve_panel(axes, curves, label[:3])
             axes.set(xlabel="epoch", ylabel=label)

@@ -30,7 +30,7 @@ def parse_train_log(text: str) -> Curves:
         text: contents of train.log; a later line of an epoch, from a resumed training, replaces the earlier one.
 
     Returns:
-        The curves; empty if there is no such line.
+        The curves, of finite values; empty if there is no such line.
 
     >>> parse_train_log("INFO: 1epoch results: [train] loss=2.5, time=3.2 seconds, [valid] loss=2.25")
     {'train': {'loss': {1: 2.5}}, 'valid': {'loss': {1: 2.25}}}
@@ -39,7 +39,8 @@ def parse_train_log(text: str) -> Curves:
     for epoch, results in _RESULTS.findall(text):
         for part, values in _PART.findall(results):
             for name, value in _VALUE.findall(values):
-                curves.setdefault(part, {}).setdefault(name, {})[int(epoch)] = float(value)
+                if math.isfinite(float(value)):
+                    curves.setdefault(part, {}).setdefault(name, {})[int(epoch)] = float(value)
     return curves
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,33 @@ def check_names(data: list[tuple[str, str, str]], required: Iterable[str], part:
     for name in required:
         if names and name not in names:
             raise ValueError(f"{part}_data_path_and_name_and_type must name {list(required)}, got {names}")
+
+
+def check_gain_criteria(criteria: Iterable[Sequence[str]], heads: Sequence[str], stacking: int, rows: int) -> None:
+    """Refuse to choose epochs by a wrong-text gain that there will not be: ESPnet would go on without a word.
+
+    Args:
+        criteria: `best_model_criterion`.
+        heads: names of the model's heads.
+        stacking: S.
+        rows: most utterances of a batch of validation.
+
+    Raises:
+        ValueError: naming the criterion.
+    """
+    known = [f"gain_{head}" for head in heads]
+    if stacking > 1:
+        known += [f"{gain}_frame{frame}" for gain in known for frame in range(stacking)]
+    for criterion in criteria:
+        if len(criterion) != 3 or not str(criterion[1]).startswith("gain_"):
+            continue
+        phase, statistic, mode = criterion
+        if phase != "valid" or statistic not in known or mode != "max":
+            raise ValueError(
+                f"best_model_criterion with a gain must be valid, one of {known}, max, got {phase}, {statistic}, {mode}"
+            )
+        if rows < 2:
+            raise ValueError(f"valid_batch_size must be at least 2 to choose epochs by {statistic}, got {rows}")
 
 
 def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprints: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +24,7 @@ from espnet_ext.local_transformer import local_transformers
 from espnet_ext.loss import LossWeights
 from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import AttentionPrior, Primary, attention_priors, primaries
-from espnet_ext.tasks.checks import check_data, check_earlier_run, check_names
+from espnet_ext.tasks.checks import check_data, check_earlier_run, check_gain_criteria, check_names
 from espnet_ext.tasks.facts import codec_facts, spec_of
 from espnet_ext.tasks.inputs import inputs_of
 from espnet_ext.text import TOKEN_TYPES
@@ -214,6 +215,14 @@ class CodecLMTask(AbsTask):
             check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints(args))
         if args.dry_run or args.collect_stats:
             return
+        local = [args.local] if isinstance(args.local, str) else args.local or []
+        heads = [] if args.corelm_conf.get("parallel_heads") is False else ["parallel"]
+        check_gain_criteria(
+            args.best_model_criterion,
+            heads + [name for name in local if name != "none"],
+            args.frame_stacking_factor,
+            validation_rows(args),
+        )
         if args.resume:
             same = {"corelm": args.corelm, "frame_stacking_factor": args.frame_stacking_factor, **inputs.facts(args)}
             build = argparse.Namespace(**vars(args))
@@ -244,6 +253,14 @@ class CodecLMTask(AbsTask):
 def writes_files(args: argparse.Namespace) -> bool:
     """Whether this process is the only one, or the first one, of a training."""
     return not args.distributed or get_rank(args.dist_rank, args.dist_launcher) == 0
+
+
+def validation_rows(args: argparse.Namespace) -> int:
+    """Utterances of a batch of validation; as many as there are where batches are limited by their size."""
+    kind = args.valid_batch_type or args.batch_type
+    if kind in ("length", "numel"):
+        return sys.maxsize
+    return args.batch_size if args.valid_batch_size is None else args.valid_batch_size
 
 
 def one_or_several(text: str) -> str | list[str]:

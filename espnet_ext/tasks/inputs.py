@@ -39,6 +39,9 @@ class Inputs(Protocol):
     def preprocessor(self, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor | JointPreprocessor:
         """What turns data as read from disk into arrays."""
 
+    def files(self, args: argparse.Namespace) -> dict[str, str]:
+        """Name of data → its file in a data directory, of all that validation reads."""
+
     def complete(self, args: argparse.Namespace) -> None:
         """Put what files say into the options, so that config.yaml is complete."""
 
@@ -71,6 +74,11 @@ class TextInputs:
         spec = spec_of(facts)
         tokenizer = build_tokenizer(args)
         return CodecLMPreprocessor(tokenizer, spec, prompt_frames(args, spec), train, facts.get("deduplicate", False))
+
+    def files(self, args: argparse.Namespace) -> dict[str, str]:  # noqa: D102
+        if "tokenizer" in codec_facts(args):  # the codes are units
+            return {"text": "text", "codes": "semantic.scp"}
+        return {"text": "text", "codes": "codes.scp", "prompt": "prompt.scp"}
 
     def complete(self, args: argparse.Namespace) -> None:  # noqa: D102
         args.token_list, args.codec_info = list(build_tokenizer(args).tokens), codec_facts(args)
@@ -126,6 +134,9 @@ class SemanticInputs:
             join_prompt=args.join_prompt if train else 0.0,
             silence=silence,
         )
+
+    def files(self, args: argparse.Namespace) -> dict[str, str]:  # noqa: D102
+        return {"semantic": "semantic.scp", "codes": "codes.scp", "language": "utt2lang"}
 
     def complete(self, args: argparse.Namespace) -> None:  # noqa: D102
         args.codec_info, args.semantic_info = codec_facts(args), semantic_facts(args)
