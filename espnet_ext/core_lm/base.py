@@ -228,7 +228,7 @@ class CoreLM(nn.Module, ABC):
             seen = seen[0] & true, seen[1]
         heads, exists = {}, every[0]
         residual = any(head.residual for head in self.heads.values())
-        base = self.heads["parallel"].logits(hidden[exists]) if residual else None  # once for all that need them
+        base = self.heads.base(hidden[exists]) if residual else None  # once for all that need them
         for name, head in self.heads.items():
             if name != "parallel" and not self.local_on:
                 continue

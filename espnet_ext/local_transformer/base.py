@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -208,4 +208,10 @@ class Heads(nn.ModuleDict):
         Returns:
             The hidden vectors, with the logits of the parallel heads for a residual head.
         """
-        return LocalInput(hidden, self["parallel"].logits(hidden) if head.residual else None)
+        return LocalInput(hidden, self.base(hidden) if head.residual else None)
+
+    def base(self, hidden: Tensor) -> Tensor:
+        """What residual local transformers add to, the logits of the parallel heads: (P, D) → (P, M, V)."""
+        parallel: Any = self["parallel"]
+        logits: Tensor = parallel.logits(hidden)
+        return logits

@@ -48,7 +48,6 @@ class MaskGITLocalTransformer(SlotTransformer):
 
     Args:
         embedding: as for `SlotTransformer`.
-        spec: likewise.
         slots: likewise.
         primary_width: likewise.
         shared_head: likewise.
@@ -56,6 +55,7 @@ class MaskGITLocalTransformer(SlotTransformer):
         layers: likewise.
         heads: likewise.
         dropout: likewise.
+        residual: likewise.
         mask: where the masks of a step lie in training. "slots": anywhere. "frames": at the end, as decoding frame
             after frame sees a step: frames in front of the current one are known, some slots of it, and none behind
             it. "mixed": drawn per step, half of them each. With one frame per step all are the same.

@@ -85,7 +85,7 @@ class PrimaryState:
     Attributes:
         cache: keys and values of the prompt and the steps so far.
         memory: the text, for a primary with cross-attention.
-        path: (B, frames), the token of each frame as its prior expects or has seen it, or how far it has come; likewise.
+        path: (B, frames), where each frame is in the text as its prior expects or has seen it, likewise.
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
         end_guard: tells from the path where a row may end; None where it may everywhere.
     """
@@ -153,8 +153,8 @@ class Primary(nn.Module, ABC):
         Args:
             conditions: text and prompt.
             steps: (B, L, D) embedded input, BOS and then each step's predecessor, right-padded.
-            targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart, for
-                aligning them with the text and for nothing else.
+            targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
+                They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
 
         Returns:
