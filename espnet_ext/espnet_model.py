@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
 
@@ -16,22 +17,26 @@ class ESPnetCodecLMModel(AbsESPnetModel):
     Args:
         corelm: the model.
         weights: what each part of the loss counts.
+        autocast: whether layers compute in bfloat16 in training, where the device has instructions for it; the loss,
+            validation and decoding do not.
     """
 
     # shapes of the batch are all that collect_stats needs; there are no features to extract
     extract_feats_in_collect_stats = False
 
-    def __init__(self, corelm: CoreLM, weights: LossWeights) -> None:
+    def __init__(self, corelm: CoreLM, weights: LossWeights, autocast: bool = False) -> None:
         super().__init__()
-        self.corelm = corelm
-        self.weights = weights
+        self.corelm, self.weights, self.autocast = corelm, weights, autocast
 
     def forward(self, utt_id: list[str] | None = None, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, statistics and the number of codes they are means over, (1,) each; the batch goes to the core LM.
 
         Outside of training the statistics include the wrong-text gain, which takes a second pass.
         """
-        output = self.corelm(**batch)
+        device = next(self.corelm.parameters()).device.type
+        autocast = self.autocast and self.training and has_bf16(device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+            output = self.corelm(**batch)
         # of several processes each counts by its codes, also where a loss is a mean over units or tokens
         loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
         if not self.training:
@@ -49,3 +54,10 @@ class ESPnetCodecLMModel(AbsESPnetModel):
             An empty dict.
         """
         return {}
+
+
+def has_bf16(device: str) -> bool:
+    """Whether products in bfloat16 are faster than in float32 there, "cpu" or "cuda"."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

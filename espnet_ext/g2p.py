@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
+from espnet_ext.cmudict import dictionary, phones
 from espnet_ext.registry import Registry
 
 WORD_BOUNDARY = "<space>"
@@ -38,6 +40,30 @@ class GivenPhones:
     def __call__(self, text: str) -> list[str]:
         """The words of the text; arguments as in `G2P`."""
         return text.split()
+
+
+@g2ps.register("cmudict")
+class DictionaryG2P:
+    """The phones of a pronouncing dictionary, <space> between words; no network, no data to download.
+
+    A word that the dictionary lacks stays a word, which no token list has: it becomes <unk>, and is reported.
+
+    Raises:
+        ValueError: if pocketsphinx, which brings the dictionary, is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            dictionary()
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"g2p cmudict needs a package that is not there ({error}): pip install pocketsphinx"
+            ) from None
+
+    def __call__(self, text: str) -> list[str]:
+        """The phones; arguments as in `G2P`."""
+        words = [phones(word) or (word,) for word in re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower())]
+        return [phone for word in words for phone in (*word, WORD_BOUNDARY)][:-1]
 
 
 @g2ps.register("g2p_en")

@@ -26,6 +26,7 @@ from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import AttentionPrior, Primary, attention_priors, primaries
 from espnet_ext.tasks.checks import check_data, check_earlier_run, check_gain_criteria, check_names
 from espnet_ext.tasks.facts import codec_facts, spec_of
+from espnet_ext.tasks.initial import write_initial_weights
 from espnet_ext.tasks.inputs import inputs_of
 from espnet_ext.text import TOKEN_TYPES
 from espnet_ext.text_cleaners import CLEANERS
@@ -116,8 +117,15 @@ class CodecLMTask(AbsTask):
         group.add_argument(
             "--matmul_precision",
             default="highest",
-            choices=["highest", "high", "medium"],
-            help="float32 matrix products; medium is about twice as fast on CPUs with bf16 instructions",
+            choices=["highest", "high", "medium", "bf16"],
+            help="float32 matrix products; medium rounds what they multiply, bf16 whole layers too (autocast) where the "
+            "processor or the GPU has instructions for it, and is medium elsewhere",
+        )
+        group.add_argument(
+            "--init_from",
+            type=str_or_none,
+            default=None,
+            help="Experiment whose weights the training begins with, as far as they fit; frames per step may differ",
         )
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
         for choices in cls.class_choices_list:
@@ -186,7 +194,7 @@ class CodecLMTask(AbsTask):
         except TypeError as error:  # a value of the wrong kind, found where it is used
             given = {name: getattr(args, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
             raise ValueError(f"{error} in one of {given}") from None
-        return ESPnetCodecLMModel(corelm, weights)
+        return ESPnetCodecLMModel(corelm, weights, autocast=args.matmul_precision == "bf16")
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
@@ -223,10 +231,12 @@ class CodecLMTask(AbsTask):
             args.frame_stacking_factor,
             validation_rows(args),
         )
+        same, build = {"corelm": args.corelm, **inputs.facts(args)}, argparse.Namespace(**vars(args))
         if args.resume:
-            same = {"corelm": args.corelm, "frame_stacking_factor": args.frame_stacking_factor, **inputs.facts(args)}
-            build = argparse.Namespace(**vars(args))
-            check_earlier_run(Path(args.output_dir), same, lambda: cls.build_model(build))
+            before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
+            check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build))
+        if args.init_from is not None:
+            write_initial_weights(args, same, lambda: cls.build_model(build))
 
     @classmethod
     @typechecked
@@ -236,7 +246,7 @@ class CodecLMTask(AbsTask):
         Args:
             args: parsed options.
         """
-        torch.set_float32_matmul_precision(args.matmul_precision)
+        torch.set_float32_matmul_precision("medium" if args.matmul_precision == "bf16" else args.matmul_precision)
         if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
             logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
         if args.dry_run:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from espnet_ext.cmudict import pronunciations
 from espnet_ext.scoring.recogniser.base import Recogniser, register_recogniser
 from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ
 
@@ -31,28 +32,6 @@ DECODER_OPTIONS = {
     "samprate": EVALUATION_RATE_HZ,
     "loglevel": "FATAL",
 }
-
-
-def pronunciations(words: Iterable[str]) -> dict[str, list[str]]:
-    """Dictionary lines of every word that the bundled pronouncing dictionary knows, in its order.
-
-    Args:
-        words: normalised words.
-
-    Returns:
-        Word → its lines, one per pronunciation.
-    """
-    import pocketsphinx
-
-    wanted = set(words)
-    found: dict[str, list[str]] = {}
-    path = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict"))
-    with path.open(encoding="utf-8") as dictionary:
-        for line in dictionary:
-            word = line.split(maxsplit=1)[0].partition("(")[0]
-            if word in wanted:
-                found.setdefault(word, []).append(line)
-    return found
 
 
 def flat_unigram_arpa(words: Iterable[str]) -> str:
