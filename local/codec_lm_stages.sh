@@ -61,6 +61,32 @@ train_all() {
   done
 }
 
+# the sampling of each strategy, chosen on the validation set; nothing to do where it is given
+stage_tune() {
+  local factor name strategy model more vocabulary=() others=() configs=()
+  [[ ${tune} == true ]] || { log '  --tune false: the sampling is that of the configurations'; return 0; }
+  [[ -z ${inference_config} ]] || { log '  --inference_config says how to sample'; return 0; }
+  check_decodings
+  max_jobs=${inference_nj} quiet=true # its tables are in a file
+  if (( max_jobs > 1 )); then local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+  require_file "${codec_dir}/${valid_set}/text" codec_tokens
+  [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
+  for name in "${train_set}" "${tests[@]}"; do
+    [[ ! -f ${codec_dir}/${name}/codes.scp ]] || others+=(--not_these "${codec_dir}/${name}")
+  done
+  for strategy in ${decodings}; do configs+=("$(decode_config "${strategy}")"); done
+  words more "--limit ${tune_utterances} ${tune_args}"
+  [[ ${gpu_inference} == false ]] || more+=(--device cuda)
+  for factor in ${stacking}; do
+    model=$(model_dir "${factor}")
+    require_file "${model}/config.yaml" train
+    job "s${factor}" "${model}/decode" "${model}" "${configs[@]}" "${codec_dir}/${valid_set}" -- \
+      "${python}" -m espnet_ext.bin.tune --exp "${model}" --data_dir "${codec_dir}/${valid_set}" \
+      --decodings "${decodings}" --conf_dir conf --conf_dir ../../../conf "${vocabulary[@]}" "${others[@]}" \
+      --output_dir "${model}/decode" "${workers[@]}" "${more[@]}"
+  done
+}
+
 stage_inference() {
   local factor strategy name seed
   max_jobs=${inference_nj}
@@ -79,7 +105,7 @@ stage_inference() {
 # decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have their number
 decode() {
   local model output config more label="s$1.$2.$3"
-  config=$(decode_config "$2")
+  config=$(decode_config "$2" "$1")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)

@@ -18,6 +18,7 @@ case ${size} in
   tiny)
     # its own directories, so that neither size undoes the work of the other
     defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml
+      --tune_utterances 4 --tune_args "--temperature 0.5 --cfg_scale 1.5 --top_k 80 --num_bootstrap 100"
       --score_args "--num_bootstrap 100 --mos_utterances 2")
     ;;
   *) usage_error "--size must be mini or tiny, got '${size}'" ;;
@@ -33,5 +34,6 @@ exec bash "${shared}/codec_lm.sh" \
   --codec world_vq \
   --token_type char \
   --stacking "1 2" \
+  --tune true \
   --decodings "parallel local_ar local_maskgit local_maskgit_adaptive local_speculative" \
   "${defaults[@]}" "$@"
