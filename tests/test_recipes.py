@@ -25,9 +25,19 @@ STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "st
 STAGES.append("score")
 PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggregate_stats_dirs"]
 
-# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make.
+# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make; that
+# for each of --jobs.
 RECORDER = """#!/usr/bin/env bash
 here=$(dirname "$0")
+if [[ $3 == --jobs ]]; then
+  number=0 status=0
+  while read -r line; do
+    eval "words=(${line})"
+    if "$0" -m "$2" "${words[@]}"; then echo "${number}" >> "$4.finished"; else status=3; fi
+    number=$((number + 1))
+  done < "$4"
+  exit ${status}
+fi
 printf -v line '%s\\x1f' "$@"
 printf '%s\\n' "${line}" >> "${here}/calls"
 if [[ -f ${here}/fail && "$*" == *"$(< "${here}/fail")"* ]]; then echo "broken on purpose" >&2; exit 3; fi
