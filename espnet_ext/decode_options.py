@@ -30,7 +30,7 @@ class DecodeOptions:
 
     decoding: str = "local_ar"
     decoding_conf: Mapping[str, object] = field(default_factory=dict)
-    sampling: Mapping[str, float] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     maxlenratio: float = 6.0
     min_frames: int = 4
@@ -124,7 +124,7 @@ class GPSTDecodeOptions(DecodeOptions):
             reads units without repetitions, the speech lasts longer.
     """
 
-    semantic_sampling: Mapping[str, float] = field(default_factory=dict)
+    semantic_sampling: Mapping[str, Any] = field(default_factory=dict)
     semantic_maxlenratio: float = 6.0
     max_sec: float = 10.0
 
@@ -151,7 +151,7 @@ class GPSTDecodeOptions(DecodeOptions):
         )
 
 
-def checked_sampling(name: str, values: Mapping[str, float]) -> SamplingOptions:
+def checked_sampling(name: str, values: Mapping[str, Any]) -> SamplingOptions:
     """Sampling options from an option of a decode yaml.
 
     Args:
@@ -168,4 +168,4 @@ def checked_sampling(name: str, values: Mapping[str, float]) -> SamplingOptions:
     unknown = sorted(set(values) - set(known), key=str)
     if unknown:
         raise ValueError(f"{name} must have keys among {known}, got {unknown}")
-    return SamplingOptions(**values)  # type: ignore[arg-type]  # the class checks them
+    return SamplingOptions(**values)

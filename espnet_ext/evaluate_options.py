@@ -15,6 +15,8 @@ from espnet_ext.scoring.mos import mos_predictors
 from espnet_ext.scoring.recogniser import recognisers
 from espnet_ext.scoring.voice import speaker_encoders
 
+OPTIONS = ("asr", "speaker", "mos")  # that name evaluators
+
 
 @dataclass(frozen=True)
 class Named:
@@ -73,10 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"
     )
     _add_evaluator_options(parser)
-    parser.add_argument(
-        "--vocabulary_text", action="append", default=[], type=Path,
-        help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
-    )  # fmt: skip
+    add_vocabulary_option(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="for scores.json, RESULTS.md and figures")
     parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
     add_worker_options(parser)
@@ -91,16 +90,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_evaluator_option(parser: argparse.ArgumentParser, option: str) -> None:
+    """Add the choice of an evaluator, and its options.
+
+    Args:
+        parser: of the command.
+        option: asr, speaker or mos.
+    """
+    default, what = {
+        "asr": ("pocketsphinx", f"recogniser: one of {list(recognisers)}"),
+        "speaker": ("resemblyzer", f"speaker encoder: one of {list(speaker_encoders)}"),
+        "mos": ("dnsmos", f"predictors of opinion scores, separated by spaces: of {list(mos_predictors)}"),
+    }[option]
+    parser.add_argument(f"--{option}", default=default, help=f"{what}, or none")
+    parser.add_argument(f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable")
+
+
+def add_vocabulary_option(parser: argparse.ArgumentParser) -> None:
+    """Add --vocabulary_text.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--vocabulary_text", action="append", default=[], type=Path,
+        help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
+    )  # fmt: skip
+
+
 def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
-    for option, default, what in (
-        ("asr", "pocketsphinx", f"recogniser: one of {list(recognisers)}"),
-        ("speaker", "resemblyzer", f"speaker encoder: one of {list(speaker_encoders)}"),
-        ("mos", "dnsmos", f"predictors of opinion scores, separated by spaces: of {list(mos_predictors)}"),
-    ):
-        parser.add_argument(f"--{option}", default=default, help=f"{what}, or none")
-        parser.add_argument(
-            f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable"
-        )
+    for option in OPTIONS:
+        add_evaluator_option(parser, option)
     parser.add_argument(
         "--mos_utterances", type=int, default=0, help="ask them about so many utterances of each output alone; 0: all"
     )
@@ -160,11 +180,12 @@ def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str
     return repeats
 
 
-def parse_evaluators(args: argparse.Namespace) -> dict[str, tuple[Choice, ...]]:
+def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS) -> dict[str, tuple[Choice, ...]]:
     """The evaluators that the options name, checked.
 
     Args:
         args: the options.
+        options: those of evaluators among them.
 
     Returns:
         Option → evaluators, none where it says none.
@@ -173,7 +194,7 @@ def parse_evaluators(args: argparse.Namespace) -> dict[str, tuple[Choice, ...]]:
         ValueError: if there is no such evaluator, or it has no such option.
     """
     chosen: dict[str, tuple[Choice, ...]] = {}
-    for option in ("asr", "speaker", "mos"):
+    for option in options:
         conf: dict[str, Any] = {}
         for pair in getattr(args, f"{option}_conf"):
             add_pair(conf, pair, f"{option}_conf")

@@ -236,7 +236,9 @@ class GPSTSpeech:
             raise ValueError(
                 "text_to_semantic must be the experiment directory of a text-to-semantic model for mode tts, got none"
             )
+        options.sampling_options().check(self.corelm.spec.num_codebooks)
         units = options.semantic_options()
+        units.check(1, "temperature of semantic_sampling")
         if mode.samples_units and units.guided:
             raise ValueError(
                 "cfg_scale of semantic_sampling must be 1 where units are sampled without a text, as there is nothing "

@@ -267,7 +267,7 @@ class CodecLM:
         return stream_speech(self.codec, generate_stream(*request), chunk_frames)
 
     def check(self, options: DecodeOptions) -> None:
-        """Refuse a strategy that this model's heads do not serve.
+        """Refuse a strategy that this model's heads do not serve, and temperatures of other codebooks.
 
         Args:
             options: how to decode.
@@ -276,6 +276,7 @@ class CodecLM:
             ValueError: naming the head that is missing, or the option that does not fit.
         """
         options.strategy_for(self.corelm.heads)
+        options.sampling_options().check(self.corelm.spec.num_codebooks)
 
 
 __all__ = ["CodecLM", "DecodeOptions", "FastOptions", "Speech", "Timing", "averaged_model_file"]

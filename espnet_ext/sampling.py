@@ -18,7 +18,8 @@ class SamplingOptions:
     """How a distribution is sharpened before a code is drawn.
 
     Attributes:
-        temperature: divides the logits; 0 takes the most likely code.
+        temperature: divides the logits; 0 takes the most likely code. A list has one for each codebook: slot m
+            has entry m % N.
         top_k: keeps the k most likely codes; 0 keeps all.
         top_p: keeps the smallest set of codes whose probabilities reach p; 1 keeps all.
         cfg_scale: weight s of classifier-free guidance, s * conditional + (1 - s) * unconditional logits; 1 for none.
@@ -35,7 +36,7 @@ class SamplingOptions:
         Chen et al. 2024, VALL-E 2, arXiv:2406.05370, algorithm 1.
     """
 
-    temperature: float = 1.0
+    temperature: float | Sequence[float] = 1.0
     top_k: int = 0
     top_p: float = 1.0
     cfg_scale: float = 1.0
@@ -43,19 +44,50 @@ class SamplingOptions:
     repetition_threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, least=0)
+        if isinstance(self.temperature, (list, tuple)):
+            if not self.temperature:
+                raise ValueError("temperature must be a number or one for each codebook, got an empty list")
+            for place, value in enumerate(self.temperature):
+                check_number(f"temperature[{place}]", value, least=0)
+            object.__setattr__(self, "temperature", tuple(self.temperature))  # to be a key, as the rest is
+        else:
+            check_number("temperature", self.temperature, least=0)
         check_number("top_k", self.top_k, least=0, whole=True)
         check_number("cfg_scale", self.cfg_scale, least=0)
         check_number("repetition_window", self.repetition_window, least=0, whole=True)
         check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
         check_number("top_p", self.top_p, above=0, most=1)
-        if self.repetition_window and self.temperature == 0:
+        if self.repetition_window and 0 in self.temperatures:
             raise ValueError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
 
     @property
     def guided(self) -> bool:
         """Whether every row needs its unconditional twin."""
         return self.cfg_scale != 1
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """That of each codebook, or the one of all."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing is drawn at random."""
+        return not any(self.temperatures)
+
+    def check(self, codebooks: int, option: str = "temperature") -> None:
+        """Refuse temperatures of another number of codebooks.
+
+        Args:
+            codebooks: N of the model.
+            option: what the user calls the temperature.
+
+        Raises:
+            ValueError: if there is neither one for all nor one for each.
+        """
+        if isinstance(self.temperature, tuple) and len(self.temperature) != codebooks:
+            told = f"a number or {codebooks} of them, one for each codebook of the model"
+            raise ValueError(f"{option} must be {told}, got {list(self.temperature)}")
 
 
 class Draw(NamedTuple):
@@ -72,31 +104,54 @@ class Draw(NamedTuple):
     probs: Tensor
 
 
-def warp(logits: Tensor, options: SamplingOptions) -> Tensor:
+def warp(logits: Tensor, options: SamplingOptions, codebook: int = 0) -> Tensor:
     """Probabilities after temperature, top-k and top-p, in this order: (…, V).
 
     Args:
         logits: (…, V), -inf where an id is illegal.
         options: the sharpening; temperature 0 puts everything on the most likely id.
+        codebook: whose temperature counts, where there are several.
 
     Returns:
         Probabilities that sum to 1.
     """
-    if options.temperature == 0:
+    temperature = options.temperatures[codebook]
+    if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    if options.temperature < 1e-3:  # the most likely id at 0, or the quotient would overflow
+    if temperature < 1e-3:  # the most likely id at 0, or the quotient would overflow
         logits = logits - logits.amax(dim=-1, keepdim=True)
     if 0 < options.top_k < logits.shape[-1]:
         # exactly k, also where several have the same logit
         most, ids = logits.topk(options.top_k, dim=-1)
-        probs = torch.zeros_like(logits).scatter_(-1, ids, (most / options.temperature).softmax(dim=-1))
+        probs = torch.zeros_like(logits).scatter_(-1, ids, (most / temperature).softmax(dim=-1))
     else:
-        probs = (logits / options.temperature).softmax(dim=-1)
+        probs = (logits / temperature).softmax(dim=-1)
     if options.top_p < 1:
         ordered, order = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
         probs = torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(before >= options.top_p, 0.0))
         probs = probs / probs.sum(dim=-1, keepdim=True)
+    return probs
+
+
+def warp_slots(logits: Tensor, options: SamplingOptions, first_slot: int = 0) -> Tensor:
+    """`warp` with the temperature of each slot's codebook: (R, m, V).
+
+    Args:
+        logits: (R, m, V) of slots first_slot …, -inf where an id is illegal.
+        options: the sharpening.
+        first_slot: the slot of logits[:, 0].
+
+    Returns:
+        Probabilities that sum to 1.
+    """
+    books = len(options.temperatures)
+    if books == 1:
+        return warp(logits, options)
+    probs = torch.empty_like(logits)
+    for place in range(min(books, logits.shape[1])):
+        part = slice(place, None, books)  # slots of a codebook are N apart
+        probs[:, part] = warp(logits[:, part], options, (first_slot + place) % books)
     return probs
 
 
@@ -194,7 +249,7 @@ class Sampler:
         Returns:
             The sampler; greedy sampling has no randomness.
         """
-        if self.options.temperature == 0:
+        if self.options.is_greedy:
             return self
         return replace(self, noise=self._arrivals((slots, vocab_size), device))
 
@@ -227,7 +282,7 @@ class Sampler:
         slots = slice(first_slot, first_slot + logits.shape[1])
         if self.legal is not None:
             logits = torch.where(self.legal[:, slots], logits, -torch.inf)
-        probs, logprobs = warp(logits, self.options), logits.log_softmax(-1)
+        probs, logprobs = warp_slots(logits, self.options, first_slot), logits.log_softmax(-1)
         if self.history is not None and self.options.repetition_window:
             share = self._share(logits.shape[-1], slots, probs.dtype)
             probs = avoid_repetition(probs, logprobs.exp(), share, self.options.repetition_threshold)
@@ -263,7 +318,7 @@ class Sampler:
 
         It is the Gumbel trick without logarithms: argmax(log p + G) with G = -log Exp(1).
         """
-        if self.options.temperature == 0:
+        if self.options.is_greedy:
             return probs.argmax(dim=-1)
         noise = self._arrivals(tuple(probs.shape[1:]), probs.device) if noise is None else noise
         return (noise / probs).argmin(dim=-1)

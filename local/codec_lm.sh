@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A codec language model from audio and text to scores, in ten stages. Called by egs2/<corpus>/codec_lm1/run.sh with the
+# A codec language model from audio and text to scores, in eleven stages. Called by egs2/<corpus>/codec_lm1/run.sh with the
 # corpus's own defaults; every relative path is relative to that recipe's directory. `run.sh --help` lists everything.
 # shellcheck disable=SC2034,SC2154,SC2317,SC2329 # recipe.sh declares the options, and calls the functions by name
 
@@ -8,22 +8,30 @@
 # shellcheck source=codec_lm_stages.sh
 . "${shared}/codec_lm_stages.sh"
 
-stages=(data format filter codec codec_tokens token_list stats train inference score)
+stages=(data format filter codec codec_tokens token_list stats train tune inference score)
 
 declare_options() {
   declare_shared_options
+  option tune false "choose temperature, top-k and guidance of each strategy on the validation set, unless --inference_config is given"
+  option tune_utterances 0 "utterances of the validation set to choose on; 0: all"
+  option tune_args "" "further options of tune"
   option num_repeats 1 "times that each strategy decodes a test set, with different seeds; scores are then means"
 }
 
 check_options() {
   check_shared_options
+  [[ ${tune_utterances} =~ ^[0-9]+$ ]] || usage_error "--tune_utterances must be a whole number, got '${tune_utterances}'"
   [[ ${num_repeats} =~ ^[1-9][0-9]*$ ]] || usage_error "--num_repeats must be a number of at least 1, got '${num_repeats}'"
 }
 
 check_tokenizers() { check_codec; }
 
-# decode_config STRATEGY
-decode_config() { conf_path "${inference_config:-conf/decode_$1.yaml}"; }
+# decode_config STRATEGY [STACKING]: what stage tune has chosen for the model, unless something else is asked for
+decode_config() {
+  local tuned=""
+  [[ -z ${2-} || ${tune} == false || -n ${inference_config} ]] || tuned=$(model_dir "$2")/decode/decode_$1.yaml
+  if [[ -f ${tuned} ]]; then printf '%s\n' "${tuned}"; else conf_path "${inference_config:-conf/decode_$1.yaml}"; fi
+}
 
 # before the first stage: a misspelt strategy should not be found after the training
 check_decodings() {
@@ -57,6 +65,7 @@ decode_dir() {
 }
 
 summary() {
+  show sampling "${expdir}/codec_lm_${tag}_s*/decode/TUNED.md"
   show speech "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav" "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav/"
   show figures "${expdir}/scoring/*/figures" "${expdir}/scoring/*/figures/"
   show results "${expdir}/RESULTS.md"

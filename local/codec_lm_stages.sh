@@ -61,32 +61,70 @@ train_all() {
   done
 }
 
+# the sampling of each strategy, chosen on the validation set; nothing to do where it is given
+stage_tune() {
+  local factor name strategy model more vocabulary=() others=() configs=()
+  [[ ${tune} == true ]] || { log '  --tune false: the sampling is that of the configurations'; return 0; }
+  [[ -z ${inference_config} ]] || { log '  --inference_config says how to sample'; return 0; }
+  check_decodings
+  max_jobs=${inference_nj} quiet=true # its tables are in a file
+  if (( max_jobs > 1 )); then local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
+  require_file "${codec_dir}/${valid_set}/text" codec_tokens
+  [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
+  for name in "${train_set}" "${tests[@]}"; do
+    [[ ! -f ${codec_dir}/${name}/codes.scp ]] || others+=(--not_these "${codec_dir}/${name}")
+  done
+  for strategy in ${decodings}; do configs+=("$(decode_config "${strategy}")"); done
+  words more "--limit ${tune_utterances} ${tune_args}"
+  [[ ${gpu_inference} == false ]] || more+=(--device cuda)
+  for factor in ${stacking}; do
+    model=$(model_dir "${factor}")
+    require_file "${model}/config.yaml" train
+    job "s${factor}" "${model}/decode" "${model}" "${configs[@]}" "${codec_dir}/${valid_set}" -- \
+      "${python}" -m espnet_ext.bin.tune --exp "${model}" --data_dir "${codec_dir}/${valid_set}" \
+      --decodings "${decodings}" --conf_dir conf --conf_dir ../../../conf "${vocabulary[@]}" "${others[@]}" \
+      --output_dir "${model}/decode" "${workers[@]}" "${more[@]}"
+  done
+}
+
 stage_inference() {
-  local factor strategy name seed
+  local factor factors share shares
   max_jobs=${inference_nj}
   if (( max_jobs > 1 )); then local -x OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}; fi
-  for factor in ${stacking}; do
+  words factors "${stacking}"
+  # of each model one process, or as many as may run side by side
+  shares=$(( inference_nj > ${#factors[@]} ? inference_nj / ${#factors[@]} : 1 ))
+  for factor in "${factors[@]}"; do
     require_file "$(model_dir "${factor}")/config.yaml" train
-    for strategy in ${decodings}; do
-      for name in "${tests[@]}"; do
-        for (( seed = 0; seed < num_repeats; seed++ )); do decode "${factor}" "${strategy}" "${name}" "${seed}"; done
+    for (( share = 0; share < shares; share++ )); do decode_share "${factor}" "${share}" "${shares}"; done
+  done
+  resynthesize_all
+}
+
+# decode_share STACKING SHARE SHARES: every SHARES-th output of a model, in one process
+decode_share() {
+  local strategy name seed number=0
+  for strategy in ${decodings}; do
+    for name in "${tests[@]}"; do
+      for (( seed = 0; seed < num_repeats; seed++ )); do
+        (( number++ % $3 != $2 )) || decode "$1" "${strategy}" "${name}" "${seed}"
       done
     done
   done
-  for name in "${tests[@]}"; do resynthesize "${name}"; done
+  run_parts "s$1$( (( $2 == 0 )) || printf '.%d' "$2" )" "${python}" -m espnet_ext.bin.codec_lm_inference
 }
 
 # decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have their number
 decode() {
   local model output config more label="s$1.$2.$3"
-  config=$(decode_config "$2")
+  config=$(decode_config "$2" "$1")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "$1")
   output=$(decode_dir "$1" "$2" "$4")/$3
   if (( $4 > 0 )); then more+=(--seed "$4") label+=.seed$4; fi
-  job "${label}" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
+  part "${label}" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \
     --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
 }

@@ -199,7 +199,7 @@ stage_inference() {
       for mode in ${modes}; do decode_mode "${factor}" "${mode}" "${strategy}"; done
     done
   done
-  for name in "${tests[@]}"; do resynthesize "${name}"; done
+  resynthesize_all
 }
 
 # decode_mode STACKING MODE STRATEGY: for every test set; what is made of nothing, once

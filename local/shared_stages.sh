@@ -119,6 +119,13 @@ train_python() {
   exec "${launch[@]}" "${python}" "$@" "${meeting[@]}"
 }
 
+# resynthesize_all: the codec's own speech for every test set, in one process
+resynthesize_all() {
+  local name
+  for name in "${tests[@]}"; do resynthesize "${name}"; done
+  run_parts resynthesis "${python}" -m espnet_ext.bin.codec_resynthesis
+}
+
 # resynthesize SET: the codec's own speech, and the controls of the scores: its frames in random order, and noise as loud
 resynthesize() {
   local what extra
@@ -128,7 +135,7 @@ resynthesize() {
       noise) extra=(--noise 0) ;;
       *) extra=() ;;
     esac
-    job "${what}.$1" "${expdir}/${what}/$1" "${codec_dir}" "${codec_dir}/$1" -- \
+    part "${what}.$1" "${expdir}/${what}/$1" "${codec_dir}" "${codec_dir}/$1" -- \
       "${python}" -m espnet_ext.bin.codec_resynthesis --codec_info "${codec_dir}/codec_info.yaml" \
       --data_dir "${codec_dir}/$1" --out "${expdir}/${what}/$1" "${workers[@]}" "${extra[@]}"
   done

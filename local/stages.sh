@@ -13,7 +13,9 @@ resumable=false   # true: what an interrupted job left is continued, if its opti
 job_number=0      # jobs of the current stage, and how many of them had to run
 job_ran=0
 running_pids=()
-declare -A job_label=() job_output=() job_log=() job_key=() job_shown=()
+# of a running job by its process; of one of several in a process, by process.number
+declare -A job_label=() job_output=() job_log=() job_key=() job_shown=() job_list=()
+part_label=() part_output=() part_key=() part_options=() # what the next process is to do
 
 log() { printf '%(%H:%M:%S)T %s\n' -1 "$*"; }
 
@@ -81,19 +83,26 @@ job_command() {
   done
 }
 
-# job LABEL DIRECTORY INPUT... -- COMMAND...: runs COMMAND, which makes DIRECTORY from the INPUTs, unless that was done
-job() {
-  local label=$1 output=$2 inputs=() key log_file
-  shift 2
+# is_due DIRECTORY INPUT... -- COMMAND...: whether COMMAND, which makes DIRECTORY from the INPUTs, was not run yet; sets `key`
+# and `command` of the caller
+is_due() {
+  local output=$1 inputs=()
+  shift
   while [[ $1 != -- ]]; do inputs+=("$1"); shift; done
   shift
+  command=("$@")
   key=$(job_state "${inputs[@]}"; job_command "$@")
   job_number=$((job_number + 1))
-  if [[ ${force} == false && -f ${output}/.done && "$(sed '$d' "${output}/.done")" == "${key}" ]]; then
-    return
-  fi
+  [[ ${force} == true || ! -f ${output}/.done || "$(sed '$d' "${output}/.done")" != "${key}" ]] || return 1
   job_ran=$((job_ran + 1))
   rm -f "${output}/.done"
+}
+
+# job LABEL DIRECTORY INPUT... -- COMMAND...: runs COMMAND, which makes DIRECTORY from the INPUTs, unless that was done
+job() {
+  local label=$1 output=$2 key command log_file
+  shift
+  is_due "$@" || return 0
   if [[ ${resumable} == true ]]; then keep_or_move_aside "${output}" "${key}"; fi
   log_file=${expdir}/log/${current_stage}.${label}.log
   mkdir -p "${expdir}/log"
@@ -101,13 +110,65 @@ job() {
   log "  ${current_stage} ${label}: log in ${log_file}"
   if (( max_jobs > 1 )) || [[ ${quiet} == true ]]; then
     wait_for_jobs "${max_jobs}"
-    "$@" >> "${log_file}" 2>&1 &
+    "${command[@]}" >> "${log_file}" 2>&1 &
     running_pids+=("$!")
     job_label[$!]=${label} job_output[$!]=${output} job_log[$!]=${log_file} job_key[$!]=${key}
   else
-    "$@" 2>&1 | tee -a "${log_file}" || job_failed "${label}" "${log_file}"
+    "${command[@]}" 2>&1 | tee -a "${log_file}" || job_failed "${label}" "${log_file}"
     job_finished "${output}" "${key}"
   fi
+}
+
+# part LABEL DIRECTORY INPUT... -- PYTHON -m MODULE OPTION...: a job that `run_parts` runs with others in one process
+part() {
+  local label=$1 output=$2 key command
+  shift
+  is_due "$@" || return 0
+  part_label+=("${label}") part_output+=("${output}") part_key+=("${key}")
+  part_options+=("$(printf '%q ' "${command[@]:3}")")
+}
+
+# run_parts LABEL COMMAND...: the parts so far in one process, COMMAND --jobs FILE, with a line of options for each; whenever one
+# is made, its number appears in FILE.finished
+run_parts() {
+  local label=$1 i log_file list
+  shift
+  (( ${#part_options[@]} > 0 )) || return 0
+  mkdir -p "${expdir}/log"
+  log_file=${expdir}/log/${current_stage}.${label}.log list=${expdir}/log/${current_stage}.${label}.jobs
+  : > "${log_file}"
+  rm -f "${list}.finished"
+  printf '%s\n' "${part_options[@]}" > "${list}"
+  log "  ${current_stage} ${label} (${#part_options[@]}): log in ${log_file}"
+  wait_for_jobs "${max_jobs}"
+  "$@" --jobs "${list}" >> "${log_file}" 2>&1 &
+  running_pids+=("$!")
+  job_label[$!]=${label} job_log[$!]=${log_file} job_list[$!]=${list}
+  for i in "${!part_options[@]}"; do
+    job_label[$!.${i}]=${part_label[i]} job_output[$!.${i}]=${part_output[i]} job_key[$!.${i}]=${part_key[i]}
+  done
+  part_label=() part_output=() part_key=() part_options=()
+}
+
+# finish_parts PID: marks what the process has made since the last time
+finish_parts() {
+  local number
+  [[ -f ${job_list[$1]-}.finished ]] || return 0
+  while read -r number; do
+    [[ -n ${job_output[$1.${number}]-} ]] || continue
+    job_finished "${job_output[$1.${number}]}" "${job_key[$1.${number}]}"
+    log "  ${current_stage} ${job_label[$1.${number}]}: done"
+    job_output[$1.${number}]=""
+  done < "${job_list[$1]}.finished"
+}
+
+# unfinished_parts PID: labels of what the process has not made, or its own label
+unfinished_parts() {
+  local name found=""
+  for name in "${!job_output[@]}"; do
+    [[ ${name} != "$1".* || -z ${job_output[${name}]} ]] || found+=${found:+, }${job_label[${name}]}
+  done
+  printf '%s\n' "${found:-${job_label[$1]}}"
 }
 
 # epochs_of KEY, without_epochs KEY: the number behind --max_epoch, empty without it; everything else
@@ -155,9 +216,12 @@ reap_jobs() {
   for pid in "${running_pids[@]}"; do
     if kill -0 "${pid}" 2> /dev/null; then
       still+=("${pid}")
+      finish_parts "${pid}"
       show_progress "${pid}"
     else
-      wait "${pid}" || { tail -n 3 "${job_log[${pid}]}" >&2; job_failed "${job_label[${pid}]}" "${job_log[${pid}]}"; }
+      finish_parts "${pid}"
+      wait "${pid}" || { tail -n 3 "${job_log[${pid}]}" >&2; job_failed "$(unfinished_parts "${pid}")" "${job_log[${pid}]}"; }
+      [[ -z ${job_list[${pid}]-} ]] || continue
       job_finished "${job_output[${pid}]}" "${job_key[${pid}]}"
       log "  ${current_stage} ${job_label[${pid}]}: done"
     fi
@@ -222,7 +286,7 @@ print_stage_times() {
 end_of_run() {
   local status=$? pid
   for pid in "${running_pids[@]}"; do
-    [[ -z ${pid} ]] || kill "${pid}" 2> /dev/null || true
+    [[ -z ${pid} ]] || { finish_parts "${pid}"; kill "${pid}" 2> /dev/null || true; }
   done
   if (( status == 130 || status == 143 )); then
     printf 'error: stopped in stage %s; the same command continues there\n' "${current_stage}" >&2

@@ -56,6 +56,7 @@ SAMPLING = {
     "greedy guided": SamplingOptions(temperature=0.0, cfg_scale=1.7),
     "no repetition": SamplingOptions(repetition_window=4, repetition_threshold=0.2),
     "guided, no repetition": SamplingOptions(cfg_scale=1.5, repetition_window=3, repetition_threshold=0.3),
+    "a temperature per codebook": SamplingOptions(temperature=[0.0, 0.7, 1.3], top_k=6, cfg_scale=1.5),
 }
 
 registered = pytest.mark.parametrize("name", list(strategies))

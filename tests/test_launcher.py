@@ -59,7 +59,7 @@ def test_a_dry_run_measures_every_model_and_trains_none(recipe: Recipe) -> None:
 
 
 def test_a_dry_run_is_no_stage_time_and_says_where_it_stopped(recipe: Recipe) -> None:  # noqa: F811
-    """It said that all ten stages were finished, and replaced the time of the training."""
+    """It said that all stages were finished, and replaced the time of the training."""
     recipe.run("--stop_stage", "train", "--stacking", "1")
     times = recipe.directory / "exp" / "stage_times.tsv"
     before = times.read_text()

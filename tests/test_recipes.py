@@ -21,12 +21,23 @@ MODELS = {
     "fsdd": [f"train_fsdd_world_vq_char_s{factor}" for factor in (1, 2)],
     "libritts": [f"train_local_ar_encodec_char_s{factor}" for factor in (1, 2, 4)],
 }
-STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "inference", "score"]
+STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "tune", "inference"]
+STAGES.append("score")
 PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggregate_stats_dirs"]
 
-# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make.
+# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make; that
+# for each of --jobs.
 RECORDER = """#!/usr/bin/env bash
 here=$(dirname "$0")
+if [[ $3 == --jobs ]]; then
+  number=0 status=0
+  while read -r line; do
+    eval "words=(${line})"
+    if "$0" -m "$2" "${words[@]}"; then echo "${number}" >> "$4.finished"; else status=3; fi
+    number=$((number + 1))
+  done < "$4"
+  exit ${status}
+fi
 printf -v line '%s\\x1f' "$@"
 printf '%s\\n' "${line}" >> "${here}/calls"
 if [[ -f ${here}/fail && "$*" == *"$(< "${here}/fail")"* ]]; then echo "broken on purpose" >&2; exit 3; fi
@@ -136,12 +147,9 @@ def test_all_stages_run_in_order(any_recipe: Recipe) -> None:
     assert check == "espnet_ext.bin.codec_fit", "whether there is such a codec is asked before any work"
     order = list(dict.fromkeys(programs))
     assert [name.rpartition(".bin.")[2] for name in order[:7]] == ["format_wav.py", "filter_data.py", *PROGRAMS]
-    assert {name.rpartition(".")[2] for name in order[7:]} == {
-        "codec_lm_inference",
-        "codec_resynthesis",
-        "evaluate",
-        "results",
-    }
+    last = ["codec_lm_inference", "codec_resynthesis", "evaluate", "results"]
+    tuned = ["tune"] if any_recipe.name == "mini_libritts" else []
+    assert [name.rpartition(".")[2] for name in order[7:]] == [*tuned, *last]
 
 
 def test_help_lists_stages_and_options(any_recipe: Recipe) -> None:
@@ -156,8 +164,8 @@ def test_help_lists_stages_and_options(any_recipe: Recipe) -> None:
     ("options", "message"),
     [
         (["--stag", "1"], "unknown option --stag; the options are: --stage "),
-        (["--stage", "codes"], "9 inference, 10 score; got 'codes'"),
-        (["--stage", "11"], "got '11'"),
+        (["--stage", "codes"], "9 tune, 10 inference, 11 score; got 'codes'"),
+        (["--stage", "12"], "got '12'"),
         (["--stage", "0"], "got '0'"),
         (["--stage", "5", "--stop_stage", "filter"], "--stage must not come after --stop_stage, got 5 and filter"),
         (["--nj", "two"], "--nj must be a whole number, got 'two'"),

@@ -45,6 +45,10 @@ def test_temperature_zero_is_the_most_likely_code():
     ("options", "message"),
     [
         ({"temperature": -1.0}, "temperature must be at least 0 and finite, got -1.0"),
+        ({"temperature": []}, "temperature must be a number or one for each codebook, got an empty list"),
+        ({"temperature": [1, -0.5]}, r"temperature\[1\] must be at least 0 and finite, got -0.5"),
+        ({"temperature": [1, "hot"]}, r"temperature\[1\] must be a number, got 'hot'"),
+        ({"repetition_window": 5, "temperature": [0.7, 0]}, "repetition_window must be 0 with temperature 0, got 5"),
         ({"top_k": -1}, "top_k must be at least 0, got -1"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
@@ -64,6 +68,38 @@ def test_options_out_of_range_are_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as refusal:
         SamplingOptions(**options)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("first_slot", [0, 1, 2, 5])
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_each_slot_has_the_temperature_of_its_codebook(top_k, first_slot):
+    """Codebooks 0, 1 and 2 of two frames, one greedy; a slot alone is warped as it is among the others."""
+    temperatures = [0.7, 0.0, 1.6]
+    logits = torch.randn(2, 6 - first_slot, 9)
+    sampler = Sampler(SamplingOptions(temperatures, top_k)).for_step(torch.rand(1, 6, 9) < 2)
+    _, probs = sampler.distribution(logits, first_slot)
+    for place in range(logits.shape[1]):
+        alone = SamplingOptions(temperatures[(first_slot + place) % 3], top_k)
+        assert torch.equal(probs[:, place], warp(logits[:, place], alone))
+
+
+def test_equal_temperatures_of_all_codebooks_draw_the_codes_of_one():
+    logits = torch.randn(2, 6, 9)
+    one, several = (
+        Sampler(SamplingOptions(temperature, 4), row_generators(0, ["a", "b"]))(logits)
+        for temperature in (0.8, [0.8, 0.8, 0.8])
+    )
+    assert torch.equal(one.codes, several.codes)
+    assert Sampler(SamplingOptions([0, 0, 0]))(logits).codes.equal(logits.argmax(-1)), "greedy: no generator is needed"
+
+
+def test_temperatures_of_another_number_of_codebooks_are_refused():
+    SamplingOptions(0.7).check(8)
+    SamplingOptions([0.7] * 8).check(8)
+    message = r"temperature must be a number or 8 of them, one for each codebook of the model, got \[0.5, 1.0\]"
+    with pytest.raises(ValueError, match=message):
+        SamplingOptions([0.5, 1.0]).check(8)
+    assert hash(SamplingOptions([0.5, 1.0])) == hash(SamplingOptions((0.5, 1.0))), "a key of captured graphs"
 
 
 def test_draws_follow_the_distribution():

@@ -1,4 +1,4 @@
-"""The measures of stage 10 against their formulas, and the files that come of them."""
+"""The measures of stage score against their formulas, and the files that come of them."""
 
 from __future__ import annotations
 

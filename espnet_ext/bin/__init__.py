@@ -1,10 +1,13 @@
-"""Command lines; `run` turns the errors a user can mend into one line."""
+"""Command lines; `run` turns the errors a user can mend into one line, `several` does many jobs in one process."""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
@@ -22,6 +25,59 @@ def one_line(error: Exception) -> str:
     if text.startswith("Caught ") and "DataLoader worker process" in text.partition("\n")[0]:
         text = text.rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
     return " ".join(text.split()) or type(error).__name__
+
+
+def add_jobs_option(parser: argparse.ArgumentParser) -> None:
+    """Show --jobs in the help of a command that begins with `several`.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--jobs", metavar="FILE",
+        help="instead of all other options: a file with the options of one job in each line, in a shell's quoting, to "
+        "be done in one process; FILE.finished gets the number of each job that is done, from 0",
+    )  # fmt: skip
+
+
+def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) -> bool:
+    """Do the jobs of --jobs FILE, if that is the command line; one that fails does not stop the others.
+
+    Args:
+        main: the command.
+        cmd: command line without the program's name; None for the process's own.
+
+    Returns:
+        Whether it was.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there is another option as well, or jobs failed: naming them, and why the first one did.
+    """
+    words = sys.argv[1:] if cmd is None else list(cmd)
+    name, equals, value = words[0].partition("=") if words else ("", "", "")
+    if name != "--jobs":
+        return False
+    given = ([value] if equals else []) + words[1:]
+    if len(given) != 1:
+        raise ValueError(f"--jobs must be one file and nothing else, got {given}")
+    if not Path(given[0]).is_file():
+        raise FileNotFoundError(f"jobs not found: {given[0]}")
+    jobs = [shlex.split(line) for line in Path(given[0]).read_text(encoding="utf-8").splitlines()]
+    failed = {}
+    with Path(f"{given[0]}.finished").open("w", encoding="utf-8") as finished:
+        for number, job in enumerate(jobs):
+            try:
+                main(job)
+            except (ValueError, OSError) as error:
+                failed[number] = one_line(error)
+                logging.error("job %d of %d failed: %s (%s)", number + 1, len(jobs), failed[number], shlex.join(job))
+                continue
+            finished.write(f"{number}\n")
+            finished.flush()
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(jobs)} jobs failed, the first of them: {next(iter(failed.values()))}")
+    return True
 
 
 def run(main: Callable[[], object]) -> None:
@@ -42,4 +98,4 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(INTERRUPTED)
 
 
-__all__ = ["one_line", "run"]
+__all__ = ["add_jobs_option", "one_line", "run", "several"]

@@ -1,4 +1,8 @@
-"""Speech for the texts of a data directory: codes, waveforms, scores, timing."""
+"""Speech for the texts of a data directory: codes, waveforms, scores, timing.
+
+With --jobs one process makes many of them, of several strategies, configurations and data directories, and loads each
+model once for all jobs that follow each other.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_ext.bin import run
+from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.datadir import read_scp
 from espnet_ext.decode_command import (
     add_decode_options,
@@ -27,7 +31,8 @@ from espnet_ext.speech_jobs import SpeechJob, TextVoice, files_of
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_jobs_option(parser)
     add_decode_options(parser)
     parser.add_argument("--data_dir", type=Path, required=True, help="text, and prompt.scp if there are prompts")
     return parser
@@ -102,6 +107,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     Args:
         cmd: command line without the program's name; None for the process's own.
     """
+    if several(main, cmd):
+        return
     args = get_parser().parse_args(cmd)
     decode(args, decode_options(args, DecodeOptions))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from espnet_ext.ark import codes_writer
 from espnet_ext.atomic import atomic_path
-from espnet_ext.bin import run
+from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.codec import INFO_NAME, CodecInfo, read_codec_info
 from espnet_ext.codec.jobs import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.datadir import read_scp, write_scp
@@ -28,6 +28,7 @@ SHARD_SIZE = 16
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add_jobs_option(parser)
     parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codec")
     parser.add_argument("--data_dir", type=Path, required=True, help="directory with codes.scp")
     parser.add_argument("--out", type=Path, required=True, help="directory for wav files and codes")
@@ -126,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ValueError: if the codes were made by another codec, or there are none
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if several(main, arguments):
+        return
     args = get_parser().parse_args(arguments)
     workers = Workers(args.nj, args.dask_scheduler)
     codec_of(args.codec_info)  # what is wrong with it is said before any work

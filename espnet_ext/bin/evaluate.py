@@ -1,4 +1,4 @@
-"""Stage 10, score: words, voice, opinion scores, distances, length and speed of several systems on one test set."""
+"""Stage score: words, voice, opinion scores, distances, length and speed of several systems on one test set."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def generate(
         Codes, lengths and costs.
 
     Raises:
-        ValueError: if the strategy cannot run on this model, or the generators are not one per row.
+        ValueError: if strategy or sampler do not fit this model, or the generators are not one per row.
     """
     *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames)
     return rows.generation()
@@ -153,7 +153,8 @@ def _steps(
     batch, device = len(conditions.given), conditions.given.device
     limit = torch.as_tensor(max_frames, device=device).expand(batch)
     strategy.check(model.heads)
-    if len(sampler.generators) != batch and (sampler.generators or sampler.options.temperature > 0):
+    sampler.options.check(model.spec.num_codebooks)
+    if len(sampler.generators) != batch and (sampler.generators or not sampler.options.is_greedy):
         raise ValueError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
     if int(limit.min()) < min_frames:
         raise ValueError(f"max_frames must be at least min_frames = {min_frames}, got {int(limit.min())}")

@@ -108,7 +108,7 @@ class MaskedStep:
         Returns:
             Probabilities after warping; greedy codes are all certain after it, so for them those before.
         """
-        if self.sampler.options.temperature == 0:
+        if self.sampler.options.is_greedy:
             return draw.logprobs.exp()
         return draw.probs.amax(-1) if purity else draw.probs.gather(-1, draw.codes[..., None])[..., 0]
 

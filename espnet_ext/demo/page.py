@@ -73,6 +73,8 @@ def build(
     labels = list(models)
     first = served(models[labels[0]])
     sampling = next((one.sampling for one in bases.values()), {})
+    heat = sampling.get("temperature", 0.7)
+    heat = heat if isinstance(heat, (int, float)) else heat[-1]  # of all codebooks but the first, where they differ
     with gr.Blocks(title="Speech of codec language models", analytics_enabled=False) as page:
         gr.Markdown("# Speech of codec language models")
         with gr.Row():
@@ -86,7 +88,7 @@ def build(
                 decoding = gr.Dropdown(first, value=first[-1], label="Strategy")
                 with gr.Accordion("Settings", open=False):
                     rounds = gr.Slider(1, 16, 3, step=1, label="Rounds (MaskGIT strategies)")
-                    temperature = gr.Slider(0, 1.5, sampling.get("temperature", 0.7), step=0.05, label="Temperature")
+                    temperature = gr.Slider(0, 1.5, heat, step=0.05, label="Temperature")
                     guidance = gr.Slider(1, 4, sampling.get("cfg_scale", 1.0), step=0.1, label="Guidance")
                     seed = gr.Number(0, precision=0, label="Seed")
                 button = gr.Button("Speak", variant="primary")

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.scoring.condition import is_silent
+from espnet_ext.scoring.same_audio import content_of
 from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ, read_resampled
 
 Array = NDArray[np.float64]
@@ -197,7 +198,18 @@ def distortions(
         with tempfile.TemporaryDirectory(prefix="distortion") as name:
             return distortions(groups, workers, Path(name))
     work = Work(distortion_shard, REQUEST, "alignment", SHARD_SIZE, _files)
-    found: dict[str, dict[str, dict[str, float | None] | str]] = {name: {} for name in groups}
-    for place, _, results in run_groups(work, {folder / name: pairs for name, pairs in groups.items()}, workers):
-        found[place.name].update(results)
-    return found
+    # recording and content of the speech → place and utterance of the pair that is aligned
+    first: dict[tuple[Path, str], tuple[Path, str]] = {}
+    items: dict[Path, dict[str, Pair]] = {}
+    for name, pairs in groups.items():
+        place = folder / name
+        owners = {one: first.setdefault(_content(pair), (place, one)) for one, pair in pairs.items()}
+        items[place] = {one: pairs[one] for one, owner in owners.items() if owner == (place, one)}
+    found: dict[tuple[Path, str], dict[str, float | None] | str] = {}
+    for place, _, results in run_groups(work, items, workers):
+        found.update({(place, one): numbers for one, numbers in results.items()})
+    return {name: {one: found[first[_content(pair)]] for one, pair in pairs.items()} for name, pairs in groups.items()}
+
+
+def _content(pair: Pair) -> tuple[Path, str]:
+    return pair[0], content_of(pair[1])

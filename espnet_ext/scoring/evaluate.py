@@ -17,6 +17,7 @@ from espnet_ext.scoring.heard import Heard, hear
 from espnet_ext.scoring.likeness import likeness, mean
 from espnet_ext.scoring.quality import means, summarise
 from espnet_ext.scoring.recogniser import recognisers
+from espnet_ext.scoring.same_audio import same_codes
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import Reference, System
 from espnet_ext.scoring.untranscribed import untranscribed_measures
@@ -237,9 +238,11 @@ def evaluate(
     heard = hear(reference, systems, untranscribed, settings)
     results: dict[str, Result] = {}
     word_draws = {}
+    same = same_codes(systems)
     for system in systems:
         distances = {"frechet": frechet[system.name], "frechet_heard": again[system.name]}
         results[system.name], draws = _scores(system, reference, heard, distances, resamples)
+        results[system.name]["same_codes_as"] = same.get(system.name)
         if draws is not None:
             word_draws[system.name] = draws
         for run in system.runs:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.registry import Registry
+from espnet_ext.scoring.same_audio import content_of
 
 SHARD_SIZE = 8
 # option → the package of its classes, and their registry there; imported when it is asked for, as some are slow
@@ -149,7 +150,7 @@ def evaluate_shard(choice: Choice, paths: Mapping[str, Path]) -> dict[str, Any]:
 def evaluate_files(
     choice: Choice, groups: Mapping[str, Iterable[Path]], workers: Workers, folder: Path | None
 ) -> dict[Path, Any]:
-    """What an evaluator says of all files, each heard once.
+    """What an evaluator says of all files, each heard once, and so are files of the same content.
 
     Args:
         choice: the evaluator.
@@ -164,15 +165,20 @@ def evaluate_files(
         with tempfile.TemporaryDirectory(prefix=choice.kind) as name:
             return evaluate_files(choice, groups, workers, Path(name))
     place = folder / f"{choice.kind}_{choice.name}"
-    seen: set[Path] = set()
+    first: dict[str, Path] = {}  # content → the file that is heard
     items: dict[Path, dict[str, Path]] = {}
+    heard: dict[Path, Path] = {}
     for name, paths in groups.items():
-        fresh = [path for path in dict.fromkeys(paths) if path not in seen]
-        seen.update(fresh)
-        items[place / name] = {str(path): path for path in fresh}
+        items[place / name] = {}
+        for path in paths:
+            if path in heard:
+                continue
+            heard[path] = first.setdefault(content_of(path), path)
+            if heard[path] == path:
+                items[place / name][str(path)] = path
     request = {"evaluator": choice.label(), "conf": repr(sorted(choice.conf.items()))}
     work = Work(functools.partial(evaluate_shard, choice), request, choice.name, SHARD_SIZE, lambda path: [path])
     found: dict[Path, Any] = {}
     for _, _, results in run_groups(work, items, workers):
         found.update({Path(key): value for key, value in results.items()})
-    return found
+    return {path: found[kept] for path, kept in heard.items()}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from espnet_ext.ark import read_codes
 from espnet_ext.codec.jobs import codec_of
 from espnet_ext.jobs import Work, Workers, run_groups
+from espnet_ext.scoring.same_audio import content_of
 from espnet_ext.scoring.system import Reference, System
 from espnet_ext.scoring.waveform import read_resampled
 
@@ -91,13 +92,21 @@ def heard_codes(
     work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
     codebooks = codec_of(codec_info).spec.num_codebooks
     places = {folder / f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
-    found: dict[Path, dict[str, Codes | str]] = {}
-    items = {place: run.wavs for place, run in places.items() if not is_original(run, reference)}
+    first: dict[str, tuple[Path, str]] = {}  # content → place and utterance of the file that is encoded
+    items: dict[Path, dict[str, Path]] = {}
+    for place, run in places.items():
+        if not is_original(run, reference):
+            owners = {one: first.setdefault(content_of(path), (place, one)) for one, path in run.wavs.items()}
+            items[place] = {one: run.wavs[one] for one, owner in owners.items() if owner == (place, one)}
+    found: dict[tuple[Path, str], Codes | str] = {}
     for place, _, results in run_groups(work, items, workers):
-        found.setdefault(place, {}).update(results)
+        found.update({(place, one): codes for one, codes in results.items()})
     heard: dict[str, list[Mapping[str, Codes | str]]] = {}
     for place, run in places.items():
-        original = is_original(run, reference)
-        table = read_codes(run.directory / "codes.scp", codebooks) if original else found.get(place, {})
+        table: Mapping[str, Codes | str]
+        if is_original(run, reference):
+            table = read_codes(run.directory / "codes.scp", codebooks)
+        else:
+            table = {one: found[first[content_of(path)]] for one, path in run.wavs.items()}
         heard.setdefault(place.name.rpartition("#")[0], []).append(table)
     return heard

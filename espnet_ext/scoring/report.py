@@ -112,6 +112,10 @@ def remarks(result: Result) -> list[str]:
         lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
         lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
         lines += _named(f"{name}, evaluator failed", scores["unheard"])
+        if scores.get("same_codes_as"):
+            lines.append(
+                f"- {name} has the very codes of {scores['same_codes_as']}: its audio was measured with that one's"
+            )
         for key, utterances in scores["problems"].items():
             lines += _named(name, dict.fromkeys(utterances, PROBLEMS[key]))
     for name, scores in result.get("untranscribed", {}).items():

@@ -1,0 +1,381 @@
+"""The sampling of each strategy, chosen on a development set: fewest word errors, then closest codes.
+
+For each strategy temperature, guidance and top-k are tried one after the other, each with the values that were chosen
+before it. Of all settings whose word error rate cannot be told from the lowest one (paired bootstrap over utterances),
+that with the lowest codec Fréchet distance is taken, and written into the experiment as decode/decode_<strategy>.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from espnet_ext.ark import read_codes
+from espnet_ext.atomic import atomic_path
+from espnet_ext.bin import codec_lm_inference, run, sweep
+from espnet_ext.datadir import read_scp
+from espnet_ext.decode_command import add_fast_options, check_machine, fast_choices, model_state
+from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.decoding import strategies
+from espnet_ext.evaluate_options import add_evaluator_option, add_vocabulary_option, parse_evaluators
+from espnet_ext.finished import digest
+from espnet_ext.inference import CodecLM
+from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.options import check_number
+from espnet_ext.scoring.bootstrap import Resamples
+from espnet_ext.scoring.compared import SAME_CODES
+from espnet_ext.scoring.evaluator import Choice, Unheard, evaluate_files
+from espnet_ext.scoring.frame_distance import frame_distances
+from espnet_ext.scoring.tuning_table import tuning_page, tuning_table
+from espnet_ext.scoring.words import errors_of, rate, words_to_hear
+from espnet_ext.speech_jobs import TextVoice
+from espnet_ext.tuning import Grid, Tried, choose, in_words, name_of, reason, search
+from espnet_ext.tuning_set import TuningSet, read_tuning_set
+
+RESULT_NAME, PAGE_NAME, CELL_NAME = "tuned.json", "TUNED.md", "cell.json"
+DISTANCE_RESAMPLES = 200  # each needs the roots of two covariances; intervals of many settings need not cost minutes
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The numbers of an option, separated by commas.
+
+    >>> numbers("0,0.5"), numbers("80")
+    ((0, 0.5), (80,))
+    """
+    values = [yaml.safe_load(part) for part in text.split(",")]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise ValueError(f"must be numbers separated by commas, got {text!r}")
+    return tuple(values)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exp", type=Path, required=True, help="experiment directory; gets decode/decode_*.yaml")
+    parser.add_argument("--model_file", help="weights inside of it; default: the average of the best epochs")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="development set: text, utt2spk, codes.scp, prompts"
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="for tuned.json, TUNED.md and unfinished work")
+    parser.add_argument(
+        "--decodings", default="", help=f"strategies, of {list(strategies)}; default: all that the model serves"
+    )
+    parser.add_argument(
+        "--conf_dir", action="append", type=Path, metavar="DIR",
+        help="directory with decode_<strategy>.yaml, what is not tuned; repeatable: the first that has it [conf]",
+    )  # fmt: skip
+    grid = Grid()
+    for name in ("temperature", "cfg_scale", "top_k"):
+        values = ",".join(map(str, getattr(grid, name)))
+        parser.add_argument(f"--{name}", type=numbers, default=getattr(grid, name), help=f"values to try [{values}]")
+    parser.add_argument(
+        "--per_codebook", action="store_true", help="try a colder and a warmer codebook 0 at last, the others alike"
+    )
+    parser.add_argument("--limit", type=int, default=0, help="most utterances, of all speakers in turn; 0 for all")
+    parser.add_argument(
+        "--not_these", action="append", default=[], type=Path, metavar="DIR",
+        help="refuse the utterances of this directory, a test set or the training set; repeatable",
+    )  # fmt: skip
+    add_evaluator_option(parser, "asr")
+    add_vocabulary_option(parser)
+    parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of the utterances")
+    parser.add_argument("--batch_size", type=int, default=16, help="utterances at once")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language model runs")
+    parser.add_argument("--num_threads", type=int, default=1, help="threads of each process")
+    add_worker_options(parser)
+    add_fast_options(parser)
+    parser.add_argument("--keep_speech", action="store_true", help="keep the audio of everything that is tried")
+    parser.add_argument("--log_level", default="INFO")
+    return parser
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where settings are tried.
+
+    Attributes:
+        args: the options.
+        speak: the model.
+        listener: the recogniser.
+        data: the development set.
+        resamples: of its utterances.
+        request: what everything that is tried depends on, plain values.
+        bar: counts what was tried.
+    """
+
+    args: argparse.Namespace
+    speak: CodecLM
+    listener: Choice
+    data: TuningSet
+    resamples: Resamples
+    request: Mapping[str, Any]
+    bar: tqdm[Any]
+
+    def place(self, options: DecodeOptions) -> Path:
+        """Directory of a setting."""
+        place: Path = self.args.output_dir / "cells" / options.decoding / name_of(options)
+        return place
+
+    def measure(self, several: Sequence[DecodeOptions]) -> list[Tried]:
+        """Decode and score settings, unless that was done."""
+        reference, texts = self.data.reference, self.data.reference.transcripts
+        heard = [self._heard(options) for options in several]
+        codebooks = self.speak.corelm.spec.num_codebooks
+        tables = {str(self.place(one)): [read_codes(self.place(one) / "codes.scp", codebooks)] for one in several}
+        fewer = Resamples(self.resamples.utterances[:DISTANCE_RESAMPLES], self.resamples.seed)
+        distances, _ = frame_distances(self.speak.codec, reference, tables, None, fewer)
+        tried = []
+        for options, words in zip(several, heard, strict=True):
+            wer, draws = rate(errors_of(texts, [words]).words, self.resamples)
+            tried.append(Tried(options, wer, draws, distances[str(self.place(options))]))
+        return tried
+
+    def _heard(self, options: DecodeOptions) -> dict[str, str]:
+        """What the recogniser hears of a setting: utterance → words."""
+        self.bar.set_description(f"tune {options.decoding} ({in_words(options)})")
+        place, request = self.place(options), {**self.request, **options.complete()}
+        request = json.loads(json.dumps(request))
+        record = place / CELL_NAME
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            words: dict[str, str] = found["heard"] if found["request"] == request else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            words = {}
+        if not words or not (place / "codes.scp").is_file():
+            record.unlink(missing_ok=True)
+            codec_lm_inference.decode(self._inference_args(place), options)
+            words = self._listen(place)
+            with atomic_path(record) as temporary:
+                content = json.dumps({"request": request, "heard": words}, ensure_ascii=False)
+                temporary.write_text(content + "\n", encoding="utf-8")
+            if not self.args.keep_speech:
+                shutil.rmtree(place / "wav", ignore_errors=True)
+        self.bar.update()
+        return words
+
+    def _listen(self, place: Path) -> dict[str, str]:
+        wavs = {utterance: Path(path) for utterance, path in read_scp(place / "wav.scp").items()}
+        workers = Workers(self.args.nj, self.args.dask_scheduler)
+        folder = place / "work" if self.args.dask_scheduler else None  # a place that all workers see
+        said = evaluate_files(self.listener, {"speech": wavs.values()}, workers, folder)
+        shutil.rmtree(place / "work", ignore_errors=True)
+        return {one: "" if isinstance(said[path], Unheard) else said[path] for one, path in wavs.items()}
+
+    def _inference_args(self, place: Path) -> argparse.Namespace:
+        args, data_dir = self.args, self.data.reference.directory
+        command = ["--exp", str(args.exp), "--data_dir", str(data_dir), "--output_dir", str(place)]
+        for name in ("batch_size", "num_threads", "device", "nj"):
+            command += [f"--{name}", str(getattr(args, name))]
+        command += [word for name, value in fast_choices(args).items() if value for word in (f"--{name}", str(value))]
+        command += ["--model_file", args.model_file] if args.model_file else []
+        command += ["--dask_scheduler", args.dask_scheduler] if args.dask_scheduler else []
+        return codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"])
+
+
+def served(args: argparse.Namespace, speak: CodecLM) -> tuple[list[DecodeOptions], dict[str, str]]:
+    """Strategies to tune, and those that are left out with the reason.
+
+    Args:
+        args: the options.
+        speak: the model.
+
+    Returns:
+        Options to begin with, and strategy → reason.
+
+    Raises:
+        ValueError: if a strategy or its yaml is wrong, or none is left.
+    """
+    possible, refused = [], {}
+    # a strategy with the codes of another one follows it
+    names = sorted(dict.fromkeys(args.decodings.split() or strategies), key=lambda name: name in SAME_CODES)
+    places = args.conf_dir or [Path("conf")]
+    for name in names:
+        there = [place for place in places if (place / f"decode_{name}.yaml").is_file()]
+        base = sweep.base_options((there or places)[0], name)
+        try:
+            speak.check(base)
+        except ValueError as error:
+            refused[base.decoding] = str(error)
+            logging.warning("%s is left out: %s", base.decoding, error)
+            continue
+        possible.append(base)
+    if not possible:
+        raise ValueError(f"--decodings must have one that the model serves, got {args.decodings!r}: {refused}")
+    return possible, refused
+
+
+def tune(base: DecodeOptions, grid: Grid, bench: Bench) -> tuple[DecodeOptions, dict[str, Any]]:
+    """The best sampling of one strategy, and all that was tried.
+
+    Args:
+        base: the strategy, and what is not tuned.
+        grid: the values.
+        bench: where settings are tried.
+
+    Returns:
+        The options, and plain values.
+    """
+    model = bench.speak.corelm
+    tried = search(base, grid, bench.measure, model.spec.num_codebooks, model.conditioning_dropout > 0)
+    choice = choose(tried)
+    cells = {}
+    for one, ends in zip(tried, choice.differences, strict=True):
+        cells[name_of(one.options)] = {
+            "sampling": one.options.complete()["sampling"],
+            "sampling_in_words": in_words(one.options),
+            "wer": one.wer,
+            "difference": ends,
+            "frechet": {name: one.frechet[name] for name in ("distance", "corrected", "interval")},
+        }
+    chosen = choice.chosen.options
+    return chosen, {"cells": cells, "chosen": name_of(chosen), "why": reason(choice, tried)}
+
+
+def store(exp: Path, options: DecodeOptions, why: str, data_dir: Path) -> Path:
+    """Write the decode yaml of a strategy into its experiment.
+
+    Args:
+        exp: experiment directory.
+        options: how to decode.
+        why: this and not another sampling.
+        data_dir: what it was chosen on.
+
+    Returns:
+        The file.
+    """
+    path = exp / "decode" / f"decode_{options.decoding}.yaml"
+    content = yaml.safe_dump(options.complete(), sort_keys=False, default_flow_style=None)
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"# Chosen by espnet_ext.bin.tune on {data_dir}.\n# {why}\n{content}", encoding="utf-8")
+    return path
+
+
+def tune_all(
+    bases: Sequence[DecodeOptions], grid: Grid, bench: Bench, say: Callable[[str], object]
+) -> dict[str, dict[str, Any]]:
+    """Tune strategy after strategy, and write the decode yaml of each when it is known.
+
+    Args:
+        bases: strategies, and what is not tuned.
+        grid: the values.
+        bench: where settings are tried.
+        say: shows text.
+
+    Returns:
+        Strategy → what came of it, plain values.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, DecodeOptions] = {}
+    for base in bases:
+        same = SAME_CODES.get(base.decoding)
+        if same in chosen:
+            options = replace(base, sampling=chosen[same].sampling)
+            why = f"It has the codes of {same}: {in_words(options)}."
+            result: dict[str, Any] = {"cells": {}, "chosen": name_of(options), "why": why}
+        else:
+            before = bench.bar.n
+            options, result = tune(base, grid, bench)
+            bench.bar.total -= grid.cells - (bench.bar.n - before)
+        chosen[base.decoding] = options
+        result["config"] = str(store(bench.args.exp, options, result["why"], bench.args.data_dir))
+        found[base.decoding] = result
+        table = tuning_table(result["cells"], result["chosen"]) if result["cells"] else ""
+        say(f"\n{base.decoding}\n{table}{result['why']}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Tune, and write what was tried, what was chosen and why.
+
+    Args:
+        arguments: command line without the program name; None takes it from the process
+
+    Raises:
+        ValueError: if an option or the development set is not usable.
+    """
+    args = get_parser().parse_args(arguments)
+    check_number("limit", args.limit, least=0, whole=True)
+    check_number("num_bootstrap", args.num_bootstrap, least=2, whole=True)
+    grid = Grid(args.temperature, args.cfg_scale, args.top_k, args.per_codebook)
+    listener = listening(args)
+    here = check_machine(args)
+    speak = TextVoice(here, DecodeOptions("parallel")).load()
+    codec_lm_inference.check_says_codes(args.exp, speak)
+    bases, refused = served(args, speak)
+    place = args.output_dir / "data" / args.data_dir.name
+    data = read_tuning_set(args.data_dir, place, args.limit, args.not_these, args.exp)
+    for remark in data.remarks:
+        logging.warning("%s", remark)
+    reference = data.reference
+    vocabulary = [text for path in args.vocabulary_text for text in read_scp(path).values()]
+    hears = words_to_hear(listener, [*reference.transcripts.values(), *vocabulary])
+    state = [place / name for name in ("text", "codes.scp", "prompt.scp")] + [args.data_dir / "codes.ark"]
+    request = {**model_state(args.exp), "data": digest(state), "recogniser": [listener.label(), repr(hears.conf)]}
+    request |= {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
+    request |= fast_choices(args)
+    resamples = Resamples.draw([reference.utt2spk[one] for one in reference.transcripts], args.num_bootstrap, 0)
+    with tqdm(total=grid.cells * sum(SAME_CODES.get(one.decoding) is None for one in bases), unit="setting") as bar:
+        bench = Bench(args, speak, hears, data, resamples, request, bar)
+        found = tune_all(bases, grid, bench, bar.write)
+    tuned = {
+        "experiment": str(args.exp),
+        "data_dir": str(args.data_dir),
+        "utterances": len(reference.transcripts),
+        "words": sum(len(text.split()) for text in reference.transcripts.values()),
+        "recogniser": listener.label(),
+        "remarks": list(data.remarks),
+        "resamples": args.num_bootstrap,
+        "grid": asdict(grid),
+        "strategies": found,
+        "left_out": refused,
+    }
+    write(args.output_dir, tuned)
+
+
+def listening(args: argparse.Namespace) -> Choice:
+    """The recogniser that the options name.
+
+    Args:
+        args: the options.
+
+    Returns:
+        The recogniser.
+
+    Raises:
+        ValueError: if there is none, or it is not installed.
+    """
+    chosen = parse_evaluators(args, ["asr"])["asr"]
+    if not chosen:
+        raise ValueError("--asr must be a recogniser, whose words are counted, got 'none'")
+    reason = chosen[0].unavailable()
+    if reason is not None:
+        raise ValueError(f"--asr must be installed, got {chosen[0].name!r}: {reason}")
+    return chosen[0]
+
+
+def write(directory: Path, tuned: Mapping[str, Any]) -> None:
+    """Write tuned.json and TUNED.md.
+
+    Args:
+        directory: for both.
+        tuned: what was tried and chosen.
+    """
+    with atomic_path(directory / PAGE_NAME) as temporary:
+        temporary.write_text(tuning_page(json.loads(json.dumps(tuned))), encoding="utf-8")
+    with atomic_path(directory / RESULT_NAME) as temporary:
+        content = json.dumps(tuned, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(content + "\n", encoding="utf-8")
+    logging.info("%s", directory / PAGE_NAME)
+
+
+if __name__ == "__main__":
+    run(main)
