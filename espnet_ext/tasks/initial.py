@@ -80,7 +80,7 @@ def fit_weights(
 
 
 def per_frame(other: Tensor, own: Tensor, codebooks: int) -> Tensor:
-    """Position 0 of the other model, that of the hidden vector, and behind it its slots over and over, same shape as `own`.
+    """Position 0 of the other model, that of the hidden vector, and its slots over and over: the shape of `own`.
 
     An autoregressive local transformer reads every code but the last; the position of that one stays this model's.
     """
