@@ -12,6 +12,7 @@ stages=(data format filter codec codec_tokens token_list stats train tune infere
 
 declare_options() {
   declare_shared_options
+  option base_config "" "training configuration of a model with one frame per step that those of all S begin with; empty: none"
   option tune false "choose temperature, top-k and guidance of each strategy on the validation set, unless --inference_config is given"
   option tune_utterances 0 "utterances of the validation set to choose on; 0: all"
   option tune_args "" "further options of tune"
@@ -50,10 +51,14 @@ set_names() {
   local name
   name=$(conf_name "${train_config}")
   train_config=$(conf_path "${train_config}")
+  [[ -z ${base_config} ]] || base_config=$(conf_path "${base_config}")
   set_shared_names
   stats_dir=${expdir}/codec_lm_stats_${codec_tag}_${token_name}
   tag=${tag:-${name}_${codec_tag}_${token_name}$(short_name "${train_args//--/}")}
 }
+
+# the model that those of all S begin with does not depend on what is trained behind it
+base_dir() { printf '%s/codec_lm_%s_%s_%s\n' "${expdir}" "$(conf_name "${base_config}")" "${codec_tag}" "${token_name}"; }
 
 model_dir() { printf '%s/codec_lm_%s_s%d\n' "${expdir}" "${tag}" "$1"; }
 

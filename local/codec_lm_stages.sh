@@ -6,7 +6,7 @@
 # train_options: the options that collecting statistics and training share
 train_options() {
   local part name
-  common=(--config "${train_config}" --token_type "${token_type}" --token_list "${token_list}" --cleaner "${cleaner}"
+  common=(--token_type "${token_type}" --token_list "${token_list}" --cleaner "${cleaner}"
     --codec_info "${codec_dir}/codec_info.yaml")
   [[ ${token_type} != bpe ]] || common+=(--bpemodel "${token_list%/*}/bpe.model")
   [[ ${g2p} == none ]] || common+=(--g2p "${g2p}")
@@ -16,7 +16,7 @@ train_options() {
       --"${part}_data_path_and_name_and_type" "${codec_dir}/${!name}/codes.scp,codes,kaldi_ark"
       --"${part}_data_path_and_name_and_type" "${codec_dir}/${!name}/prompt.scp,prompt,kaldi_ark")
   done
-  inputs=("${train_config}" "${codec_dir}" "${token_list%/*}" "${codec_dir}/${train_set}" "${codec_dir}/${valid_set}")
+  inputs=("${codec_dir}" "${token_list%/*}" "${codec_dir}/${train_set}" "${codec_dir}/${valid_set}")
 }
 
 stage_token_list() { make_token_list; }
@@ -28,8 +28,8 @@ stage_stats() {
   for name in "${train_set}" "${valid_set}"; do require_file "${codec_dir}/${name}/codes.scp" codec_tokens; done
   train_options
   quiet=true # ESPnet's log repeats every option
-  job collect "${collected}" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.codec_lm_train --collect_stats true \
-    "${common[@]}" --train_shape_file "${codec_dir}/${train_set}/utt2num_frames" \
+  job collect "${collected}" "${train_config}" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.codec_lm_train --collect_stats true \
+    --config "${train_config}" "${common[@]}" --train_shape_file "${codec_dir}/${train_set}/utt2num_frames" \
     --valid_shape_file "${codec_dir}/${valid_set}/utt2num_frames" --output_dir "${collected}" --ngpu 0
   wait_for_jobs
   job aggregate "${stats_dir}" "${collected}" -- "${python}" -m espnet2.bin.aggregate_stats_dirs --skip_sum_stats \
@@ -46,19 +46,36 @@ train_all() {
   done
   train_options
   words more "${max_epoch:+--max_epoch ${max_epoch}} ${train_args}"
+  common+=(--train_shape_file "${stats_dir}/train/codes_shape" --train_shape_file "${stats_dir}/train/text_shape"
+    --valid_shape_file "${stats_dir}/valid/codes_shape" --valid_shape_file "${stats_dir}/valid/text_shape"
+    --resume true --ngpu "${ngpu}" --multiprocessing_distributed true)
+  inputs+=("${stats_dir}")
+  if [[ -n ${base_config} ]]; then train_base; fi
   for factor in ${stacking}; do
-    output=$(model_dir "${factor}")
-    command=(-m espnet_ext.bin.codec_lm_train
-      "${common[@]}" --train_shape_file "${stats_dir}/train/codes_shape" --train_shape_file "${stats_dir}/train/text_shape"
-      --valid_shape_file "${stats_dir}/valid/codes_shape" --valid_shape_file "${stats_dir}/valid/text_shape"
-      --frame_stacking_factor "${factor}" --output_dir "${output}" --resume true --ngpu "${ngpu}"
-      --multiprocessing_distributed true "${more[@]}")
-    if [[ ${dry_run} == true ]]; then
-      "${python}" "${command[@]}" --dry_run true --output_dir "${output}_dry_run"
-    else
-      job "s${factor}" "${output}" "${inputs[@]}" "${stats_dir}" -- train_python "${command[@]}"
-    fi
+    train_model "s${factor}" "$(model_dir "${factor}")" "${train_config}" --frame_stacking_factor "${factor}" "${more[@]}"
   done
+}
+
+# train_model LABEL DIRECTORY CONFIG OPTION...: one model, or what it will cost
+train_model() {
+  local label=$1 output=$2 config=$3
+  shift 3
+  if [[ ${dry_run} == true ]]; then
+    "${python}" -m espnet_ext.bin.codec_lm_train --config "${config}" "${common[@]}" "$@" --dry_run true \
+      --output_dir "${output}_dry_run"
+  else
+    job "${label}" "${output}" "${config}" "${inputs[@]}" -- \
+      train_python -m espnet_ext.bin.codec_lm_train --config "${config}" "${common[@]}" "$@" --output_dir "${output}"
+  fi
+}
+
+# the model with one frame per step that the others begin with; nothing runs beside it, so it has their threads
+train_base() {
+  local base
+  base=$(base_dir)
+  require_conf base_config "${base_config}"
+  OMP_NUM_THREADS=${max_parallel_train} train_model base "${base}" "${base_config}" --frame_stacking_factor 1
+  [[ ${dry_run} == true ]] || { wait_for_jobs; common+=(--init_from "${base}"); inputs+=("${base}"); }
 }
 
 # the sampling of each strategy, chosen on the validation set; nothing to do where it is given

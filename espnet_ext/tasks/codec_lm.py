@@ -118,8 +118,8 @@ class CodecLMTask(AbsTask):
             "--matmul_precision",
             default="highest",
             choices=["highest", "high", "medium", "bf16"],
-            help="float32 matrix products; medium rounds their operands, bf16 computes whole layers so (autocast) where "
-            "the processor or the GPU has instructions for it, and is medium elsewhere",
+            help="float32 matrix products; medium rounds their operands, bf16 computes whole layers so (autocast) "
+            "where the processor or the GPU has instructions for it, and is medium elsewhere",
         )
         group.add_argument(
             "--init_from",
