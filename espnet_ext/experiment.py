@@ -20,6 +20,7 @@ from espnet_ext.tasks.codec_lm import CodecLMTask
 from espnet_ext.tasks.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
 
 Kind = TypeVar("Kind", bound=CoreLM)
+PREFIX = "corelm."  # of the weights' names
 
 
 def averaged_model_file(config: Mapping[str, Any]) -> str:
@@ -165,6 +166,7 @@ class Experiment:
         checkpoint = self.directory / self.model_file
         state = read_weights(checkpoint)
         _check_depth(model.corelm, state, checkpoint)
+        _check_residual(model.corelm, state, checkpoint)
         check_weights(model, state, checkpoint)
         model.load_state_dict(state)
         return model.corelm
@@ -195,7 +197,20 @@ def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> 
         found = " codebooks x ".join(f"{number:g}" for number in depth.flatten().tolist())
         raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} frames")
     table = state.get("corelm.embedding.table.weight")
-    rows = corelm.spec.vocab_size
-    if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == corelm.slots * rows:
+    rows, tables = corelm.spec.vocab_size, corelm.embedding.tables
+    if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == tables * rows:
         return
-    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {len(table) // rows} codes a step")
+    found = len(table) // rows
+    if {found, tables} == {books, books * frames} and (found == books) == (PREFIX + "embedding.mix.weight" in state):
+        kinds = ("tied", "own") if tables == books else ("own", "tied")
+        raise ValueError(f"frame_tables must be {kinds[1]} as {checkpoint} was trained, got {kinds[0]} in config.yaml")
+    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} codes a step")
+
+
+def _check_residual(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Refuse weights whose local transformers were trained to add to the parallel heads, or not to: all shapes fit."""
+    for name, head in corelm.heads.items():
+        trained = f"{PREFIX}heads.{name}.adds_to_parallel" in state
+        if name != "parallel" and trained != head.residual:
+            told = [str(kind).lower() for kind in (trained, head.residual)]
+            raise ValueError(f"residual of local {name} must be {told[0]} as {checkpoint} was trained, got {told[1]}")
