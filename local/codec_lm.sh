@@ -13,6 +13,7 @@ stages=(data format filter codec codec_tokens token_list stats train tune infere
 declare_options() {
   declare_shared_options
   option base_config "" "training configuration of a model with one frame per step that those of all S begin with; empty: none"
+  option base_args "" "further options of codec_lm_train for it"
   option tune false "choose temperature, top-k and guidance of each strategy on the validation set, unless --inference_config is given"
   option tune_utterances 0 "utterances of the validation set to choose on; 0: all"
   option tune_args "" "further options of tune"
@@ -58,7 +59,10 @@ set_names() {
 }
 
 # the model that those of all S begin with does not depend on what is trained behind it
-base_dir() { printf '%s/codec_lm_%s_%s_%s\n' "${expdir}" "$(conf_name "${base_config}")" "${codec_tag}" "${token_name}"; }
+base_dir() {
+  printf '%s/codec_lm_%s_%s_%s%s\n' "${expdir}" "$(conf_name "${base_config}")" "${codec_tag}" "${token_name}" \
+    "$(short_name "${base_args//--/}")"
+}
 
 model_dir() { printf '%s/codec_lm_%s_s%d\n' "${expdir}" "${tag}" "$1"; }
 

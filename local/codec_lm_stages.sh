@@ -71,10 +71,12 @@ train_model() {
 
 # the model with one frame per step that the others begin with; nothing runs beside it, so it has their threads
 train_base() {
-  local base
+  local base more
   base=$(base_dir)
+  words more "${base_args}"
   require_conf base_config "${base_config}"
-  OMP_NUM_THREADS=${max_parallel_train} train_model base "${base}" "${base_config}" --frame_stacking_factor 1
+  OMP_NUM_THREADS=${max_parallel_train} train_model base "${base}" "${base_config}" --frame_stacking_factor 1 \
+    "${more[@]}"
   [[ ${dry_run} == true ]] || { wait_for_jobs; common+=(--init_from "${base}"); inputs+=("${base}"); }
 }
 

@@ -17,7 +17,7 @@ RECIPES = ["mini_libritts", "fsdd", "libritts"]
 STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"]
 DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2], "libritts": STRATEGIES[:2]}
 MODELS = {
-    "mini_libritts": [f"train_mini_world_vq_char_s{factor}" for factor in (1, 2)],
+    "mini_libritts": [f"train_mini_world_vq_phn_cmudict_s{factor}" for factor in (1, 2)],
     "fsdd": [f"train_fsdd_world_vq_char_s{factor}" for factor in (1, 2)],
     "libritts": [f"train_local_ar_encodec_char_s{factor}" for factor in (1, 2, 4)],
 }

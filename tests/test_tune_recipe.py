@@ -19,7 +19,7 @@ def test_sampling_is_tuned_on_the_validation_set_and_decoding_uses_what_was_chos
         others = [f"dump/codec_world_vq/{name}" for name in ("train", "test_seen", "test_unseen")]
         assert values_of(call, "--not_these") == others
         assert values_of(call, "--vocabulary_text") == ["dump/codec_world_vq/train/text"]
-    chosen = mini.directory / "exp/codec_lm_train_mini_world_vq_char_s1/decode/decode_parallel.yaml"
+    chosen = mini.directory / "exp/codec_lm_train_mini_world_vq_phn_cmudict_s1/decode/decode_parallel.yaml"
     chosen.write_text("{}\n")
     configs = []
     for more in ([], ["--tune", "false"], ["--inference_config", "conf/decode_fsdd.yaml"]):

@@ -14,10 +14,10 @@ shared=${recipe}/../../../local
 
 size=$(option_value size mini "$@")
 case ${size} in
-  mini) defaults=(--train_config conf/train_mini.yaml --tune_utterances 24 --tune_args "--top_k 80" --score_args "--mos_utterances 8") ;;
+  mini) defaults=(--train_config conf/train_mini.yaml --base_config conf/train_mini_base.yaml --tune_utterances 24 --tune_args "--top_k 80" --score_args "--mos_utterances 8") ;;
   tiny)
     # its own directories, so that neither size undoes the work of the other
-    defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml
+    defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml --base_config conf/train_tiny_base.yaml
       --tune_utterances 4 --tune_args "--temperature 0.5 --cfg_scale 1.5 --top_k 80 --num_bootstrap 100"
       --score_args "--num_bootstrap 100 --mos_utterances 2")
     ;;
@@ -32,7 +32,8 @@ exec bash "${shared}/codec_lm.sh" \
   --test_sets "test_seen test_unseen" \
   --fs 16000 \
   --codec world_vq \
-  --token_type char \
+  --token_type phn \
+  --g2p cmudict \
   --stacking "1 2" \
   --tune true \
   --decodings "parallel local_ar local_maskgit local_maskgit_adaptive local_speculative" \
