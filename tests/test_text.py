@@ -176,7 +176,7 @@ def test_a_damaged_bpe_model_is_refused(tmp_path):
         ({"token_type": "letters"}, "token_type must be one of"),
         ({"cleaner": "loud"}, "cleaner must be one of"),
         ({"token_type": "bpe"}, "bpemodel must be given"),
-        ({"g2p": "loud"}, r"g2p must be one of \['g2p_en', 'none'\], got 'loud'"),
+        ({"g2p": "loud"}, r"g2p must be one of \['cmudict', 'g2p_en', 'none'\], got 'loud'"),
         ({"g2p": "g2p_en"}, "g2p must be none with token_type char, got 'g2p_en'"),
     ],
 )
@@ -213,6 +213,15 @@ def test_a_third_party_adds_its_own_phones(monkeypatch):
     splitter = TextSplitter("phn", g2p="spelling")
     assert splitter("two") == ["T", "W", "O"]
     assert make_token_list(["two"], splitter)[0] == [UNKNOWN, "O", "T", "W", END]
+
+
+def test_phones_come_from_the_recognisers_dictionary_and_a_word_it_lacks_is_reported():
+    pytest.importorskip("pocketsphinx")
+    splitter = TextSplitter("phn", cleaner="none", g2p="cmudict")
+    assert splitter("Two dogs, don't!") == ["T", "UW", "<space>", "D", "AO", "G", "Z", "<space>", "D", "OW", "N", "T"]
+    tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter))
+    assert tokenizer.encode("two zyxq dogs").count(tokenizer.ids[UNKNOWN]) == 1
+    assert "zyxq" in tokenizer.describe_unknown()
 
 
 @pytest.mark.parametrize("token_type", [name for name in TOKEN_TYPES if name != "bpe"])

@@ -157,16 +157,17 @@ def spoken(rows, generator):
 
 
 @cache
-def learnt(stacking, updates=150):
+def learnt(stacking, updates=150, residual=False):
     """Gains before and after a short training."""
     torch.manual_seed(0)
     small = {"width": 32, "heads": 2}
+    local = {**small, "residual": residual}
     model = TextCoreLM(
         SPEC,
         TEXT_VOCAB,
         primary_conf={**small, "layers": 1, "text_layers": 1, "dropout": 0.0},
         local=["ar", "maskgit"],
-        local_conf={"ar": small, "maskgit": small},
+        local_conf={"ar": local, "maskgit": local},
         frame_stacking_factor=stacking,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.98), fused=True)
@@ -187,3 +188,11 @@ def test_a_model_that_learns_to_read_gains_by_its_text_and_one_that_has_not_does
     before, after = learnt(stacking)
     for name in (f"gain_{head}" for head in HEADS):  # of S = 2 the AR head's second frame takes twice as long
         assert abs(float(before[name])) < 0.1 < 0.5 < float(after[name]), name
+
+
+def test_a_residual_local_transformer_reads_what_another_one_still_ignores():
+    """Of the second frame of a step the codes in front of it say as much as the text, and they are learned first."""
+    _, plain = learnt(2)
+    _, residual = learnt(2, residual=True)
+    name = "gain_ar_frame1"
+    assert float(plain[name]) < 0.1 and float(residual[name]) > 0.5
