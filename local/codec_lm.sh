@@ -60,7 +60,7 @@ set_names() {
 
 # the model that those of all S begin with does not depend on what is trained behind it
 base_dir() {
-  printf '%s/codec_lm_%s_%s_%s%s\n' "${expdir}" "$(conf_name "${base_config}")" "${codec_tag}" "${token_name}" \
+  printf '%s/base_%s_%s_%s%s\n' "${expdir}" "$(conf_name "${base_config}")" "${codec_tag}" "${token_name}" \
     "$(short_name "${base_args//--/}")"
 }
 

@@ -53,7 +53,7 @@ declare_shared_options() {
   option codec_tag "" "name of the codec's directories; empty: the codec's name and its options"
   option stacking "1 2" "frame stacking factors S; one model each"
   option train_config conf/train.yaml "training configuration, in the recipe or in the repository's root"
-  option max_epoch "" "epochs of training; empty: as the configuration says"
+  option max_epoch "" "epochs of training, but for --base_config; empty: as the configuration says"
   option train_args "" "further options of codec_lm_train"
   option dry_run false "stop at stage train, and measure there what it will cost instead of training"
   option tag "" "name of the model; empty: from configuration, codec and tokens"
