@@ -236,6 +236,7 @@ class CodecLMTask(AbsTask):
             before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
             check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build))
         if args.init_from is not None:
+            set_log_up(args)
             write_initial_weights(args, same, lambda: cls.build_model(build))
 
     @classmethod
@@ -247,8 +248,8 @@ class CodecLMTask(AbsTask):
             args: parsed options.
         """
         torch.set_float32_matmul_precision("medium" if args.matmul_precision == "bf16" else args.matmul_precision)
-        if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
-            logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+        if args.dry_run or args.collect_stats:
+            set_log_up(args)
         if args.dry_run:
             dry_run.dry_run(cls, args)
             return
@@ -258,6 +259,11 @@ class CodecLMTask(AbsTask):
             inputs_of(args.corelm).keep(args)
         with atomic_saves():
             super().main_worker(args)
+
+
+def set_log_up(args: argparse.Namespace) -> None:
+    """Let what is said from here on reach the log, which ESPnet sets up later."""
+    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
 
 
 def writes_files(args: argparse.Namespace) -> bool:
