@@ -135,7 +135,6 @@ class CoreLM(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.spec, self.layout = spec, layout
-        self.local_on = True
         self.code_corruption, self.conditioning_dropout, self.local_drop = (
             code_corruption,
             conditioning_dropout,
@@ -202,7 +201,7 @@ class CoreLM(nn.Module, ABC):
         """Scores of every head, with the other parts of the output.
 
         Only steps that exist reach a head, so none ever sees padding; a local transformer sees those that `local_drop`
-        leaves.
+        leaves and that follow a true one: behind random codes it would learn to distrust its hidden vector.
 
         Args:
             hidden: (B, L, D).
@@ -225,13 +224,13 @@ class CoreLM(nn.Module, ABC):
         if self.training and self.local_drop > 0.0:
             seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
         if true is not None:
-            seen = seen[0] & true, seen[1]
+            clean = seen[0] & true
+            # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
+            seen = clean.where(clean.any(dim=1, keepdim=True), seen[0]), seen[1]
         heads, exists = {}, every[0]
         residual = any(head.residual for head in self.heads.values())
         base = self.heads.base(hidden[exists]) if residual else None  # once for all that need them
         for name, head in self.heads.items():
-            if name != "parallel" and not self.local_on:
-                continue
             chosen, weight = every if name == "parallel" else seen
             inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
             logits, mask = head(inputs, targets[chosen])

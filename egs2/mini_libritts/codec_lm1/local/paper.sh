@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The paper's question on enough sentences to answer it: how far the codes of each strategy are from the real ones, at every S.
+# The training sentences are spoken again, sampled as published; words are a matter of the test sets and left out.
+# Run from the recipe's directory behind stage train:  bash local/paper.sh [--stacking "1 2 4"] [--expdir exp]
+set -euo pipefail
+
+shared=../../../local
+# shellcheck source=../../../../local/parse_options.sh
+. "${shared}/parse_options.sh"
+
+option python ../../../.venv/bin/python "Python interpreter"
+option expdir exp "experiments"
+option codec_dir dump/codec_world_vq "codes"
+option name codec_lm_train_mini_world_vq_phn_cmudict "experiments without _s1, _s2, …"
+option stacking "1 2 4" "frames per step"
+option decodings "parallel local_ar local_maskgit" "strategies; each is compared with the first"
+option nj 2 "processes"
+usage() { printf 'usage: local/paper.sh [--name value]...\n'; print_options; }
+parse_options "$@"
+
+read -ra strategies <<< "${decodings}"
+systems=()
+for factor in ${stacking}; do
+  exp=${expdir}/${name}_s${factor}
+  for strategy in "${strategies[@]}"; do
+    out=${exp}/decode_${strategy}_published/train
+    OMP_NUM_THREADS=1 "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${exp}" --data_dir "${codec_dir}/train" \
+      --decoding "${strategy}" --inference_config "../../../conf/decode_${strategy}.yaml" --output_dir "${out}" --nj "${nj}"
+    systems+=(--system "s${factor}_${strategy}=${out}")
+    [[ ${strategy} == "${strategies[0]}" ]] ||
+      systems+=(--compare "s${factor}_${strategy}" "s${factor}_${strategies[0]}")
+  done
+done
+"${python}" -m espnet_ext.bin.evaluate --codec_info "${codec_dir}/codec_info.yaml" --reference "${codec_dir}/train" "${systems[@]}" \
+  --asr none --speaker none --mos none --distortion false --num_bootstrap 200 --output_dir "${expdir}/scoring/paper" --nj "${nj}"
