@@ -200,11 +200,11 @@ def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> 
     rows, tables = corelm.spec.vocab_size, corelm.embedding.tables
     if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == tables * rows:
         return
-    found = len(table) // rows
-    if {found, tables} == {books, books * frames} and (found == books) == (PREFIX + "embedding.mix.weight" in state):
+    held = len(table) // rows
+    if {held, tables} == {books, books * frames} and (held == books) == (PREFIX + "embedding.mix.weight" in state):
         kinds = ("tied", "own") if tables == books else ("own", "tied")
         raise ValueError(f"frame_tables must be {kinds[1]} as {checkpoint} was trained, got {kinds[0]} in config.yaml")
-    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} codes a step")
+    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {held} codes a step")
 
 
 def _check_residual(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
