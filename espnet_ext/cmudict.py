@@ -9,7 +9,10 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def dictionary() -> dict[str, tuple[str, ...]]:
-    """Word → its lines, one per pronunciation, in the dictionary's order.
+    """Every word with its lines, one per pronunciation.
+
+    Returns:
+        Word → lines, in the dictionary's order.
 
     Raises:
         ModuleNotFoundError: if pocketsphinx is not installed.
