@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.checkpoint import read_weights
+from espnet_ext.checkpoint import atomic_saves, read_weights
 from espnet_ext.config import read_yaml
 
 FILE = "initial.pth"
@@ -42,7 +42,8 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
     )
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    torch.save(taken, output / FILE)
+    with atomic_saves():
+        torch.save(taken, output / FILE)
     args.init_param, args.ignore_init_mismatch = [str(output / FILE)], False
 
 
