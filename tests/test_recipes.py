@@ -18,7 +18,7 @@ STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive",
 DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2], "libritts": STRATEGIES[:2]}
 MODELS = {
     "mini_libritts": [f"train_mini_world_vq_phn_cmudict_s{factor}" for factor in (1, 2)],
-    "fsdd": [f"train_fsdd_world_vq_phn_cmudict_s{factor}" for factor in (1, 2)],
+    "fsdd": [f"train_fsdd_world_vq_char_s{factor}" for factor in (1, 2)],
     "libritts": [f"train_local_ar_encodec_char_s{factor}" for factor in (1, 2, 4)],
 }
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "tune", "inference"]
@@ -117,7 +117,6 @@ def copy_recipes(tmp_path: Path, name: str, model: str = "codec_lm1") -> Recipe:
         "train_mini",
         "train_mini_base",
         "train_fsdd",
-        "train_fsdd_base",
         "train_local_ar",
         "train_tiny",
         "train_tiny_base",
@@ -277,7 +276,7 @@ def test_changed_configuration_trains_anew_and_keeps_the_old_model(recipe: Recip
     (recipe.root / "conf" / "train_fsdd.yaml").write_text("max_epoch: 3\n")
     recipe.run("--stop_stage", "train", "--stacking", "1")
     models = sorted(path.name for path in (recipe.directory / "exp").glob("codec_lm_train_*"))
-    assert models == ["codec_lm_train_fsdd_world_vq_phn_cmudict_s1", "codec_lm_train_fsdd_world_vq_phn_cmudict_s1.old1"]
+    assert models == ["codec_lm_train_fsdd_world_vq_char_s1", "codec_lm_train_fsdd_world_vq_char_s1.old1"]
 
 
 def test_another_decoding_does_not_repeat_the_others(recipe: Recipe) -> None:
@@ -288,17 +287,19 @@ def test_another_decoding_does_not_repeat_the_others(recipe: Recipe) -> None:
 
 
 def test_training_command(recipe: Recipe) -> None:
-    options = ("--train_args", "--max_epoch 1 --seed 3", "--base_args", "--seed 5", "--stacking", "1 4", "--tag", "x")
-    recipe.run("--stop_stage", "train", *options)
+    options = ("--train_args", "--max_epoch 1 --seed 3", "--stacking", "1 4", "--tag", "x")
+    recipe.run(
+        "--stop_stage", "train", *options, "--base_config", "conf/train_tiny_base.yaml", "--base_args", "--seed 5"
+    )
     base, *both = recipe.calls()[-3:]
     first, second = sorted(both, key=lambda call: value_of(call, "--frame_stacking_factor"))
-    assert value_of(base, "--config").endswith("conf/train_fsdd_base.yaml") and value_of(base, "--seed") == "5"
+    assert value_of(base, "--config").endswith("conf/train_tiny_base.yaml") and value_of(base, "--seed") == "5"
     assert value_of(base, "--frame_stacking_factor") == "1" and "--init_from" not in base and "--max_epoch" not in base
     assert {value_of(call, "--init_from") for call in both} == {value_of(base, "--output_dir")}
     assert [value_of(call, "--output_dir") for call in (first, second)] == ["exp/codec_lm_x_s1", "exp/codec_lm_x_s4"]
     assert (value_of(first, "--max_epoch"), value_of(first, "--seed")) == ("1", "3")
     assert value_of(first, "--resume") == "true"
-    stats = "exp/codec_lm_stats_world_vq_phn_cmudict/train"
+    stats = "exp/codec_lm_stats_world_vq_char/train"
     assert values_of(first, "--train_shape_file") == [f"{stats}/codes_shape", f"{stats}/text_shape"]
     codes = "dump/codec_world_vq/train"
     assert values_of(first, "--train_data_path_and_name_and_type") == [
