@@ -205,25 +205,27 @@ def path_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
     )
 
 
-def within_tokens(path: Tensor) -> Tensor:
+def within_tokens(path: Tensor, frame_lengths: Tensor) -> Tensor:
     """How far each frame has come on a monotonic path: (B, F), token u is passed through from u - 0.5 to u + 0.5.
 
     Args:
         path: (B, F) int64, the token of every frame.
+        frame_lengths: (B,) int64.
 
     Returns:
-        The positions, which rise evenly while a token is spoken.
+        The positions, which rise evenly while a token is spoken; behind a row's last frame the end of its last token.
 
-    >>> within_tokens(torch.tensor([[0, 1, 1, 2, 2, 2, 2]]))[0].tolist()
-    [0.0, 0.75, 1.25, 1.625, 1.875, 2.125, 2.375]
+    >>> within_tokens(torch.tensor([[0, 1, 1, 2, 2, 2, 2, 2]]), torch.tensor([7]))[0].tolist()
+    [0.0, 0.75, 1.25, 1.625, 1.875, 2.125, 2.375, 2.5]
     """
-    frames = torch.arange(path.shape[1], device=path.device)
+    count = path.shape[1]
+    frames = torch.arange(count, device=path.device)
     new = F.pad(path[:, 1:] != path[:, :-1], (1, 0), value=True)
     first = torch.where(new, frames, 0).cummax(dim=1).values
-    last = (
-        torch.where(F.pad(new[:, 1:], (0, 1), value=True), frames, path.shape[1]).flip(1).cummin(dim=1).values.flip(1)
-    )
-    return path + (frames - first + 0.5) / (last - first + 1) - 0.5
+    ends = torch.where(F.pad(new[:, 1:], (0, 1), value=True), frames, count)
+    last = ends.flip(1).cummin(dim=1).values.flip(1)
+    last = last.minimum(frame_lengths[:, None] - 1)  # padding belongs to no token
+    return path + ((frames - first + 0.5) / (last - first + 1)).clamp_max(1.0) - 0.5
 
 
 def positions_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,26 @@ def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool 
     if not isinstance(content, dict):
         raise ValueError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
     return content
+
+
+def averaged_model_file(config: Mapping[str, Any]) -> str:
+    """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
+
+    Args:
+        config: content of a config.yaml.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ValueError: if the criterion is not a phase, a statistic and a direction.
+    """
+    criterion = config.get("best_model_criterion")
+    try:
+        phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+    except (TypeError, IndexError, KeyError, ValueError):
+        raise ValueError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
+    return f"{phase}.{statistic}.ave.pth"
 
 
 def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor
@@ -17,8 +19,8 @@ class ESPnetCodecLMModel(AbsESPnetModel):
     Args:
         corelm: the model.
         weights: what each part of the loss counts.
-        autocast: whether layers compute in bfloat16 in training, where the device has instructions for it; the loss,
-            validation and decoding do not.
+        autocast: whether layers compute in bfloat16 in training, where the device has instructions for it; the sums of
+            the loss, validation and decoding do not.
     """
 
     # shapes of the batch are all that collect_stats needs; there are no features to extract
@@ -35,7 +37,8 @@ class ESPnetCodecLMModel(AbsESPnetModel):
         """
         device = next(self.corelm.parameters()).device.type
         autocast = self.autocast and self.training and has_bf16(device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+        # without a context of its own what ESPnet's use_amp has set stays
+        with torch.autocast(device, dtype=torch.bfloat16) if autocast else nullcontext():
             output = self.corelm(**batch)
         # of several processes each counts by its codes, also where a loss is a mean over units or tokens
         loss = codec_loss(output, self.corelm.spec.num_codebooks, self.weights)
@@ -59,5 +62,6 @@ class ESPnetCodecLMModel(AbsESPnetModel):
 def has_bf16(device: str) -> bool:
     """Whether products in bfloat16 are faster than in float32 there, "cpu" or "cuda"."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return torch.cuda.get_device_capability() >= (8, 0)
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # which torch before 2.6 does not have
+    return device == "cpu" and any(getattr(torch.cpu, name, bool)() for name in asked)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from espnet_ext.checkpoint import check_weights, read_weights
+from espnet_ext.checkpoint import averaged_model_file, check_weights, read_weights
 from espnet_ext.codec import Codec, load_codec, read_codec_info
 from espnet_ext.config import read_yaml
 from espnet_ext.core_lm import CoreLM, corelms
@@ -21,26 +21,6 @@ from espnet_ext.tasks.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
 
 Kind = TypeVar("Kind", bound=CoreLM)
 PREFIX = "corelm."  # of the weights' names
-
-
-def averaged_model_file(config: Mapping[str, Any]) -> str:
-    """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
-
-    Args:
-        config: content of a config.yaml.
-
-    Returns:
-        The file's name.
-
-    Raises:
-        ValueError: if the criterion is not a phase, a statistic and a direction.
-    """
-    criterion = config.get("best_model_criterion")
-    try:
-        phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
-    except (TypeError, IndexError, KeyError, ValueError):
-        raise ValueError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
-    return f"{phase}.{statistic}.ave.pth"
 
 
 @dataclass(frozen=True)

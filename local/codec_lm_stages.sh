@@ -39,7 +39,7 @@ stage_stats() {
 stage_train() { for_training train_all; }
 
 train_all() {
-  local common inputs factor output more name command
+  local common inputs factor more name
   require_conf train_config "${train_config}"
   for name in train/codes_shape train/text_shape valid/codes_shape valid/text_shape; do
     require_file "${stats_dir}/${name}" stats
@@ -69,13 +69,14 @@ train_model() {
   fi
 }
 
-# the model with one frame per step that the others begin with; nothing runs beside it, so it has their threads
+# the model with one frame per step that the others begin with; nothing runs beside it, so it has the threads of all
 train_base() {
   local base more
   base=$(base_dir)
   words more "${base_args}"
   require_conf base_config "${base_config}"
-  OMP_NUM_THREADS=${max_parallel_train} train_model base "${base}" "${base_config}" --frame_stacking_factor 1 \
+  if (( ngpu == 0 && max_parallel_train > 1 )); then local -x OMP_NUM_THREADS=${max_parallel_train}; fi
+  train_model base "${base}" "${base_config}" --frame_stacking_factor 1 \
     "${more[@]}"
   [[ ${dry_run} == true ]] || { wait_for_jobs; common+=(--init_from "${base}"); inputs+=("${base}"); }
 }

@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 import yaml
-from conftest import SPEC
+from conftest import SPEC, tiny_model
 from fabricated import command, one_error
-from test_gpst import UNITS
+from test_gpst import UNITS, tiny_gpst
 from test_house import ROOT
 
 from espnet_ext.core_lm import GPST
@@ -77,17 +77,39 @@ def test_an_experiment_of_another_text_is_refused_by_name(corpus, base, tmp_path
 
 
 def test_the_frames_of_a_step_begin_with_the_positions_of_the_one_frame():
-    position = torch.tensor([[0.0], [1.0], [2.0]])  # of the hidden vector and of two codebooks
-    mine = {
-        "heads.ar.position": torch.full((4, 1), 9.0),
-        "heads.maskgit.position": torch.zeros(5, 1),
-        "mix": torch.ones(1),
-    }
-    taken, left = fit_weights(mine, {"heads.ar.position": position[:2], "heads.maskgit.position": position}, 2)
-    assert taken["heads.maskgit.position"].flatten().tolist() == [0.0, 1.0, 2.0, 1.0, 2.0]
+    one, two = (tiny_model(stacking=stacking, frame_tables="tied", local_conf=LOCAL).float() for stacking in (1, 2))
+    books = SPEC.num_codebooks
+    taken = fit_weights(two, one.state_dict(), books)
+    before = {name: one.heads[name].position for name in ("ar", "maskgit")}
+    maskgit, ar = taken["heads.maskgit.position"], taken["heads.ar.position"]
+    assert torch.equal(maskgit, torch.cat((before["maskgit"], before["maskgit"][1:])))
+    assert torch.equal(ar[:books], before["ar"]) and torch.equal(ar[books + 1 :], before["ar"][1:])
     # nobody has read the last code of a frame autoregressively where it was the last one of the step
-    assert taken["heads.ar.position"].flatten().tolist() == [0.0, 1.0, 9.0, 1.0]
-    assert left == ["mix"]
+    assert torch.equal(ar[books], two.heads["ar"].position[books])
+    assert {name for name, _ in two.named_parameters()} - taken.keys() == {
+        "embedding.mix.weight",
+        "heads.parallel.frames.weight",
+        "heads.parallel.frames.bias",
+    }
+
+
+def test_classifiers_of_the_other_kind_and_facts_of_the_model_are_not_taken():
+    plain = tiny_model(local_conf=dict.fromkeys(LOCAL, {"width": 8, "heads": 2})).float()
+    residual = tiny_model(local_conf=LOCAL).float()
+    for model, other in ((plain, residual), (residual, plain)):
+        taken = fit_weights(model, other.state_dict(), SPEC.num_codebooks)
+        lacking = {name for name, _ in model.named_parameters()} - taken.keys()
+        assert lacking == {f"heads.{name}.heads.{part}" for name in LOCAL for part in ("weight", "bias")}
+    joint = [tiny_gpst(stacking=stacking) for stacking in (1, 2)]
+    assert "depth" not in fit_weights(joint[1], joint[0].state_dict(), SPEC.num_codebooks)
+
+
+def test_a_training_that_is_continued_needs_no_other_experiment(corpus, stacked, tmp_path, caplog):
+    exp = tmp_path / "model"
+    shutil.copytree(stacked, exp)
+    options = {"local": ["ar", "maskgit"], "local_conf": LOCAL, "frame_stacking_factor": 2, "max_epoch": 2}
+    trained(corpus, exp, ("--init_from", "gone", "--resume", "true"), **options)
+    assert (exp / "2epoch.pth").is_file()
 
 
 @pytest.mark.parametrize(

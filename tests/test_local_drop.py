@@ -126,6 +126,6 @@ def test_the_expected_loss_of_masked_codes_is_the_full_loss(monkeypatch):
 def test_dropped_steps_get_no_gradient_from_the_local_transformer():
     model, batch = tiny_model(local=["ar"], local_drop=0.75).train(), ragged_batch()
     seen = []
-    model.heads["ar"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    model.heads["ar"].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].hidden)))
     head_loss(model(*batch).heads["ar"], 3)[0].backward()
     assert seen == [int(kept_steps(batch.code_lengths + 1, 0.75).sum())]

@@ -1,5 +1,7 @@
 """Residual local transformers, tables tied over the frames of a step, and a prior that moves through tokens."""
 
+import math
+
 import pytest
 import torch
 from conftest import SAMPLING, SPEC, decode, ragged_batch, tiny_model
@@ -9,7 +11,7 @@ from espnet_ext.attention import attend
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.espnet_model import ESPnetCodecLMModel, has_bf16
 from espnet_ext.local_transformer import ParallelHeads, SlotEmbedding, SlotHeads, Slots, local_transformers
-from espnet_ext.loss import LossWeights
+from espnet_ext.loss import LossWeights, head_loss
 
 LOCAL = list(local_transformers)
 
@@ -62,6 +64,9 @@ def test_local_transformers_learn_nothing_behind_a_corrupted_step():
     output = model(*ragged_batch())
     asked = {name: int((head.weights > 0).any(1).sum()) for name, head in output.heads.items()}
     assert asked["ar"] < asked["parallel"] and asked["maskgit"] == asked["ar"]
+    for name, head in output.heads.items():  # the mean over what is left is no smaller than that over everything
+        evenly = head._replace(logits=torch.zeros_like(head.logits))
+        assert float(head_loss(evenly, 3)[0]) == pytest.approx(math.log(SPEC.vocab_size)), name
     model.local_drop = 0.9
     for _ in range(20):  # hardly a step is left, and sometimes none that follows a true one
         assert all(bool(head.logits.isfinite().all()) for head in model(*ragged_batch()).heads.values())
@@ -111,7 +116,8 @@ def test_a_path_and_the_positions_within_it_agree_with_whole_durations():
     durations, lengths = torch.tensor([[2.0, 1.0, 3.0], [1.0, 4.0, 0.0]]), torch.tensor([3, 2])
     path = path_of(durations, lengths, 6)
     inside = torch.tensor([[True] * 6, [True] * 5 + [False]])
-    torch.testing.assert_close(within_tokens(path)[0], positions_of(durations, lengths, 6)[0])
+    frame_lengths = torch.tensor([6, 5])
+    torch.testing.assert_close(within_tokens(path, frame_lengths), positions_of(durations, lengths, 6))
     moving = positions_of(durations, lengths, 6)
     assert bool((moving.diff(dim=1) >= 0).all()) and torch.equal(moving.round().long()[inside], path[inside])
 
@@ -125,6 +131,19 @@ def test_a_moving_prior_decodes_rows_as_if_they_were_alone(stacking):
     for row in range(3):
         alone = decode(model, batch.row(row), "local_ar", names=["abc"[row]])
         assert torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
+
+
+@pytest.mark.parametrize("stacking", [1, 2])
+def test_a_moving_prior_scores_rows_as_if_they_were_alone(stacking):
+    """Bug: the last token went on through a row's padding, and the bump moved the slower the longer the batch was."""
+    model, batch = tiny_model(stacking=stacking), ragged_batch()
+    model.primary.prior.moves = True
+    together, start = model(*batch), 0
+    for row in range(3):
+        alone = model(*batch.row(row))
+        part = slice(start, start + len(alone.targets))
+        torch.testing.assert_close(together.heads["parallel"].logits[part], alone.heads["parallel"].logits)
+        start = part.stop
 
 
 @pytest.mark.parametrize("keys", [20, 100])

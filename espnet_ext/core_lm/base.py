@@ -223,6 +223,7 @@ class CoreLM(nn.Module, ABC):
         seen = every
         if self.training and self.local_drop > 0.0:
             seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
+        drawn = seen[0]
         if true is not None:
             clean = seen[0] & true
             # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
@@ -234,9 +235,11 @@ class CoreLM(nn.Module, ABC):
             chosen, weight = every if name == "parallel" else seen
             inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
             logits, mask = head(inputs, targets[chosen])
-            asked = (counted * weight[:, None, None])[chosen].to(torch.promote_types(hidden.dtype, torch.float32))
-            weights = asked * mask
-            heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * (codes / asked.sum()))
+            asked = (counted * weight[:, None, None]).to(torch.promote_types(hidden.dtype, torch.float32))
+            weights = asked[chosen] * mask
+            # what local-drop leaves out the other steps stand for; steps behind replaced ones are left out of the mean
+            stands_for = codes / asked[exists if name == "parallel" else drawn].sum()
+            heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
         return CoreLMOutput(heads, targets[exists], codes, alignment, units)
 
     def add_local(self, local: str | Sequence[str], conf: Mapping[str, object], build: Callable[..., Any]) -> None:

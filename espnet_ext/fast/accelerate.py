@@ -14,7 +14,7 @@ from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
 from espnet_ext.fast.native import NativeStack, NativeUnavailable, library
 from espnet_ext.fast.options import FastOptions
-from espnet_ext.local_transformer import ParallelHeads, SlotHeads
+from espnet_ext.local_transformer import ParallelHeads, SlotEmbedding, SlotHeads
 from espnet_ext.local_transformer.slot_transformer import SlotTransformer
 from espnet_ext.transformer import Transformer
 
@@ -149,8 +149,8 @@ class _Packer:
         return packed
 
     def pack_all(self, module: nn.Module, from_memory: bool) -> None:
-        """Put a backend in the place of every `torch.nn.Linear`, no subclass of it."""
-        for parent in list(module.modules()):
+        """Put a backend in the place of every `torch.nn.Linear`, no subclass of it; embeddings stay as they are."""
+        for parent in [part for part in module.modules() if not isinstance(part, SlotEmbedding)]:
             for name, child in list(parent.named_children()):
                 if type(child) is nn.Linear:
                     setattr(parent, name, self.pack(child.weight, child.bias, from_memory))

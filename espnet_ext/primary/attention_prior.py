@@ -54,7 +54,7 @@ class Reading(NamedTuple):
 class AttentionPrior(nn.Module, ABC):
     """A log prior over text tokens for every frame of a step; the cross-attention has one head per frame.
 
-    In inference a prior keeps one tensor, the token of every frame, which `start` makes and `observe` may write.
+    In inference a prior keeps one tensor, the place of every frame in the text: `start` makes it, `observe` may write.
 
     Args:
         width: D.
@@ -120,7 +120,7 @@ class AttentionPrior(nn.Module, ABC):
 
     @abstractmethod
     def start(self, reading: Reading, frames: int) -> Tensor:
-        """The token of every frame (B, frames) int64 before the first step, as far as it can be known.
+        """Where every frame is in the text, (B, frames) tokens, before the first step, as far as it can be known.
 
         Args:
             reading: text and prompt.
@@ -205,7 +205,7 @@ class PathPrior(AttentionPrior):
     ) -> tuple[Tensor | None, Alignment | None]:
         log_attention, path = self.align(reading, targets, step_lengths)
         frame_lengths = step_lengths * self.stacking
-        centre = within_tokens(path) if self.moves else path
+        centre = within_tokens(path, frame_lengths) if self.moves else path
         prior = path_log_prior(centre, self.stacking, reading.text.shape[1], self.spread)
         existing = length_mask(frame_lengths, path.shape[1]).to(log_attention.dtype)
         spoken = torch.zeros_like(log_attention[:, 0]).scatter_add_(1, path, existing)
@@ -213,7 +213,10 @@ class PathPrior(AttentionPrior):
 
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
         of_frames = positions_of if self.moves else path_of
-        return of_frames(self.predict(reading).exp(), reading.lengths, frames)
+        expected = self.predict(reading)
+        # a sum over a long text in bfloat16 would be whole tokens off
+        wide = expected.to(torch.promote_types(expected.dtype, torch.float32))
+        return of_frames(wide.exp(), reading.lengths, frames)
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)

@@ -26,7 +26,7 @@ from espnet_ext.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.primary import AttentionPrior, Primary, attention_priors, primaries
 from espnet_ext.tasks.checks import check_data, check_earlier_run, check_gain_criteria, check_names
 from espnet_ext.tasks.facts import codec_facts, spec_of
-from espnet_ext.tasks.initial import write_initial_weights
+from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
 from espnet_ext.tasks.inputs import inputs_of
 from espnet_ext.text import TOKEN_TYPES
 from espnet_ext.text_cleaners import CLEANERS
@@ -200,6 +200,8 @@ class CodecLMTask(AbsTask):
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """ESPnet's optimisers, whose steps the attention prior counts, so that it does not depend on `accum_grad`."""
         optimizers = super().build_optimizers(args, model)
+        if writes_files(args):
+            say_what_begins_anew(args, model)
         for module in model.modules():
             if isinstance(module, AttentionPrior):
                 module.follow(optimizers[0])
@@ -236,7 +238,6 @@ class CodecLMTask(AbsTask):
             before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
             check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build))
         if args.init_from is not None:
-            set_log_up(args)
             write_initial_weights(args, same, lambda: cls.build_model(build))
 
     @classmethod
@@ -248,8 +249,8 @@ class CodecLMTask(AbsTask):
             args: parsed options.
         """
         torch.set_float32_matmul_precision("medium" if args.matmul_precision == "bf16" else args.matmul_precision)
-        if args.dry_run or args.collect_stats:
-            set_log_up(args)
+        if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
+            logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
         if args.dry_run:
             dry_run.dry_run(cls, args)
             return
@@ -259,11 +260,6 @@ class CodecLMTask(AbsTask):
             inputs_of(args.corelm).keep(args)
         with atomic_saves():
             super().main_worker(args)
-
-
-def set_log_up(args: argparse.Namespace) -> None:
-    """Let what is said from here on reach the log, which ESPnet sets up later."""
-    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
 
 
 def writes_files(args: argparse.Namespace) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from espnet_ext import attention
 from espnet_ext.attention import SelfAttention
 
 # torch counts the attention kernels of GPUs only
@@ -143,7 +144,7 @@ def _train(
 
 @contextmanager
 def fused_attention(model: nn.Module) -> Iterator[None]:
-    """While the block runs, attention weights are not dropped, which takes the fused kernel on a CPU too.
+    """While the block runs, attention takes the fused kernel on a CPU too, and its weights are not dropped.
 
     Otherwise a CPU would keep every attention matrix for the backward pass, which a GPU does not.
 
@@ -156,9 +157,12 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
     found = {module: module.dropout for module in model.modules() if isinstance(module, SelfAttention)}
     for module in found:
         module.dropout = 0.0
+    short = attention.SHORT, attention.SHORT_IN_TRAINING
+    attention.SHORT = attention.SHORT_IN_TRAINING = 0
     try:
         yield
     finally:
+        attention.SHORT, attention.SHORT_IN_TRAINING = short
         for module, dropout in found.items():
             module.dropout = dropout
 

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.checkpoint import atomic_saves, read_weights
+from espnet_ext.checkpoint import atomic_saves, averaged_model_file, read_weights
 from espnet_ext.config import read_yaml
 
 FILE = "initial.pth"
+SHOWN = 8  # names of parameters that begin anew
 
 
 def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
     """Put the weights of `--init_from`, fitted to this model, where ESPnet reads them: `init_param` is set to the file.
+
+    A training that is continued has weights of its own, and nothing is done.
 
     Args:
         args: parsed options.
@@ -27,57 +30,69 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
 
     Raises:
         FileNotFoundError: if the experiment has no weights.
-        ValueError: if it is of another codec, text or core LM.
+        ValueError: if it is of another codec, text or core LM, or `init_param` is given as well.
     """
-    source = Path(args.init_from)
-    config = read_yaml(source / "config.yaml", "init_from")
+    source, output = Path(args.init_from), Path(args.output_dir)
+    if args.resume and (output / "checkpoint.pth").is_file():
+        return
+    if args.init_param:
+        raise ValueError(f"init_param must be left out with init_from, got {args.init_param}")
+    config = {"g2p": "none", **read_yaml(source / "config.yaml", "init_from")}  # the first version had no g2p
     for name, now in facts.items():
         if config.get(name) != now:
             raise ValueError(f"init_from must be an experiment with the same {name}, got {source}")
-    criterion = (config.get("best_model_criterion") or [("valid", "loss")])[0]
-    weights = read_weights(source / f"{criterion[0]}.{criterion[1]}.ave.pth", "init_from")
-    taken, left = fit_weights(build().state_dict(), weights, facts["codec_info"]["spec"]["num_codebooks"])
-    logging.info(
-        "init_from %s: %d tensors taken; %d begin anew: %s", source, len(taken), len(left), ", ".join(left[:8])
-    )
-    output = Path(args.output_dir)
+    weights = read_weights(source / averaged_model_file(config), "init_from")
+    torch.manual_seed(args.seed)  # what is not taken over may be written as well
+    taken = fit_weights(build(), weights, facts["codec_info"]["spec"]["num_codebooks"])
     output.mkdir(parents=True, exist_ok=True)
     with atomic_saves():
         torch.save(taken, output / FILE)
     args.init_param, args.ignore_init_mismatch = [str(output / FILE)], False
 
 
-def fit_weights(
-    own: Mapping[str, Tensor], others: Mapping[str, Tensor], codebooks: int
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Another model's weights as far as they fit into this one, and the names of those that begin anew.
-
-    What has the same name and shape is taken. A local transformer's positions are taken frame by frame, so that with
-    more frames per step every one begins as the frame of the other model. Tables and classifiers fit where the frames
-    of a step share them (`frame_tables: tied`), or where both models have the same frames per step.
+def say_what_begins_anew(args: argparse.Namespace, model: nn.Module) -> None:
+    """Log which parameters `--init_from` did not give, once the log is there.
 
     Args:
-        own: name → tensor of this model.
-        others: of the other one.
+        args: parsed options, behind `write_initial_weights`.
+        model: of this run.
+    """
+    if args.init_from is None or not args.init_param:
+        return
+    taken = read_weights(Path(args.init_param[0]), "init_param")
+    anew = [name for name, _ in model.named_parameters() if name not in taken]
+    more = "" if len(anew) <= SHOWN else f" and {len(anew) - SHOWN} more"
+    logging.info("init_from %s: %d tensors; anew: %s%s", args.init_from, len(taken), ", ".join(anew[:SHOWN]), more)
+
+
+def fit_weights(model: nn.Module, others: Mapping[str, Tensor], codebooks: int) -> dict[str, Tensor]:
+    """Another model's weights as far as they fit into this one.
+
+    Parameters of the same name and shape are taken; buffers are facts of a model and no weights. A local transformer's
+    positions are taken frame by frame, so that with more frames per step every one begins as the frame of the other
+    model. Tables and classifiers fit where the frames of a step share them (`frame_tables: tied`), or where both models
+    have the same frames per step. The classifiers of a local transformer are taken where both are residual or neither
+    is: others mean something else.
+
+    Args:
+        model: this model.
+        others: name → tensor of the other one.
         codebooks: N of both.
 
     Returns:
-        Name → tensor, and names.
-
-    >>> positions = torch.tensor([[0.0], [1.0], [2.0]])  # of the hidden vector, and two codebooks
-    >>> fit_weights({"a.position": torch.zeros(5, 1)}, {"a.position": positions}, 2)[0]["a.position"].flatten().tolist()
-    [0.0, 1.0, 2.0, 1.0, 2.0]
+        Name → tensor.
     """
-    taken = {}
-    for name, tensor in own.items():
-        other = others.get(name)
-        if other is None:
+    taken, own = {}, model.state_dict()
+    for name, tensor in model.named_parameters():
+        other, head = others.get(name), name.rpartition(".heads.")[0]
+        marker = f"{head}.adds_to_parallel"
+        if other is None or (marker in own) != (marker in others):
             continue
         if other.shape == tensor.shape:
             taken[name] = other
         elif name.endswith(".position") and other.dim() == 2 and other.shape[1] == tensor.shape[1]:
-            taken[name] = per_frame(other, tensor, codebooks)
-    return taken, sorted(own.keys() - taken.keys())
+            taken[name] = per_frame(other, tensor.detach(), codebooks)
+    return taken
 
 
 def per_frame(other: Tensor, own: Tensor, codebooks: int) -> Tensor:
