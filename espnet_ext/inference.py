@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.checkpoint import averaged_model_file
 from espnet_ext.codec import Codec
 from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
-from espnet_ext.experiment import Experiment, averaged_model_file
+from espnet_ext.experiment import Experiment
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
 from espnet_ext.preprocess import collate
