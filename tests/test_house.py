@@ -131,7 +131,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
             assert length <= 60, f"{node.name} has {length} lines"
             parameters = len(node.args.args) + len(node.args.kwonlyargs) - 1
             # those of a core LM are the keys of its yaml
-            most = 14 if path.parent.name == "core_lm" else 10
+            most = 15 if path.parent.name == "core_lm" else 10
             assert node.name != "__init__" or parameters <= most, f"a constructor has {parameters} parameters"
 
 
