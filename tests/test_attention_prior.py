@@ -216,7 +216,7 @@ def test_impossible_options_are_refused(conf, message):
 
 
 def test_an_unknown_option_of_the_prior_is_refused_with_the_list():
-    with pytest.raises(ValueError, match=r"prior_conf of path must be among \['spread'\], got \['floor'\]"):
+    with pytest.raises(ValueError, match=r"prior_conf of path must be among \['spread', 'moves'\], got \['floor'\]"):
         CrossAttentionPrimary(TEXT_VOCAB, 1, prior="path", prior_conf={"floor": 0.1})
 
 

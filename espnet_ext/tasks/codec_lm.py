@@ -200,7 +200,7 @@ class CodecLMTask(AbsTask):
     def build_optimizers(cls, args: argparse.Namespace, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         """ESPnet's optimisers, whose steps the attention prior counts, so that it does not depend on `accum_grad`."""
         optimizers = super().build_optimizers(args, model)
-        if writes_files(args):
+        if args.init_from is not None and writes_files(args):
             say_what_begins_anew(args, model)
         for module in model.modules():
             if isinstance(module, AttentionPrior):

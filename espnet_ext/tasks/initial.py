@@ -57,7 +57,7 @@ def say_what_begins_anew(args: argparse.Namespace, model: nn.Module) -> None:
         args: parsed options, behind `write_initial_weights`.
         model: of this run.
     """
-    if args.init_from is None or not args.init_param:
+    if not args.init_param:  # the training is continued
         return
     taken = read_weights(Path(args.init_param[0]), "init_param")
     anew = [name for name, _ in model.named_parameters() if name not in taken]
