@@ -230,7 +230,8 @@ def test_speculation_with_the_same_generators_gives_the_utterances_of_local_ar(s
 
 @pytest.mark.parametrize("coupling", ["gumbel", "rejection"])
 def test_the_better_the_drafts_the_fewer_the_passes(coupling):
-    model = tiny_model(stacking=2, local="ar")
+    small = {"width": 16, "heads": 2}  # not residual, so that the draft can be as good or as bad as the test wants
+    model = tiny_model(stacking=2, local="ar", frame_tables="own", local_conf=small)
     draft, local = model.heads.of(ParallelHeads), model.heads.of(ARLocalTransformer)
     dependence = local.heads.weight.data.clone()
     hidden = torch.randn(64, model.primary.width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

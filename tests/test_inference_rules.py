@@ -124,7 +124,7 @@ def reading_along(stacking, eos_bias, **rules):
 
     model.primary.prior.observe = observe
     for head in model.heads.values():
-        head.heads.bias.data.view(model.slots, -1)[:: SPEC.num_codebooks, SPEC.eos_id] += eos_bias
+        head.heads.bias.data.view(-1, SPEC.vocab_size)[:: SPEC.num_codebooks, SPEC.eos_id] += eos_bias
     return model
 
 

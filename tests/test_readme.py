@@ -31,9 +31,9 @@ def test_every_path_in_backticks_exists():
 def test_the_experiments_named_are_those_the_recipe_makes():
     script = (ROOT / "egs2/mini_libritts/codec_lm1/run.sh").read_text()
     conf = re.search(r"mini\) defaults=\(--train_config conf/(\w+)\.yaml", script).group(1)
-    codec, tokens = (re.search(rf"--{name} (\w+)", script).group(1) for name in ("codec", "token_type"))
+    codec, *tokens = (re.search(rf"--{name} (\w+)", script).group(1) for name in ("codec", "token_type", "g2p"))
     named = set(re.findall(r"exp/codec_lm_\w+", README))
-    assert named and named <= {f"exp/codec_lm_{conf}_{codec}_{tokens}_s{factor}" for factor in (1, 2)}
+    assert named and named <= {f"exp/codec_lm_{conf}_{codec}_{'_'.join(tokens)}_s{factor}" for factor in (1, 2)}
 
 
 def test_every_registered_strategy_has_a_row():

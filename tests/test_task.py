@@ -28,14 +28,14 @@ MODEL_FILE = "valid.loss.ave.pth"
 def test_the_options_of_several_local_transformers_are_given_by_name_and_completed_in_config_yaml(experiment):
     config = yaml.safe_load((experiment / "config.yaml").read_text())
     assert config["local"] == ["ar", "maskgit"]
-    common = {"width": 16, "layers": 1, "heads": 4, "dropout": 0.0}
+    common = {"width": 16, "layers": 1, "heads": 4, "dropout": 0.0, "residual": False}
     assert config["local_conf"] == {"ar": common, "maskgit": {**common, "mask": "slots"}}
 
 
 def test_the_options_of_the_attention_prior_are_completed_in_config_yaml(experiment):
     conf = yaml.safe_load((experiment / "config.yaml").read_text())["primary_conf"]
     assert conf["prior"] == "path"
-    assert conf["prior_conf"] == {"spread": 1.5}
+    assert conf["prior_conf"] == {"spread": 1.5, "moves": False}
 
 
 def test_rules_of_the_attention_prior_are_completed_and_those_of_an_older_config_yaml_are_none():

@@ -219,7 +219,7 @@ def test_phones_come_from_the_recognisers_dictionary_and_a_word_it_lacks_is_repo
     pytest.importorskip("pocketsphinx")
     splitter = TextSplitter("phn", cleaner="none", g2p="cmudict")
     assert splitter("Two dogs, don't!") == ["T", "UW", "<space>", "D", "AA", "G", "Z", "<space>", "D", "OW", "N", "T"]
-    tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter))
+    tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter)[0])
     assert tokenizer.encode("two zyxq dogs").count(tokenizer.ids[UNKNOWN]) == 1
     assert "zyxq" in tokenizer.describe_unknown()
 

@@ -50,7 +50,7 @@ def test_noise_is_centred_and_as_wide_as_its_share_of_the_option(order, monkeypa
 
     monkeypatch.setattr(local_maskgit, "rank", watched)
     strategy = LocalMaskGIT(n_rounds=rounds, noise=width, order=order)
-    strategy.decode_step(model.heads, torch.zeros(rows, 32), sampler_of(model, rows, "greedy", min_frames=99))
+    strategy.decode_step(model.heads, torch.zeros(rows, 32).double(), sampler_of(model, rows, "greedy", min_frames=99))
     assert len(noises) == rounds
     for number, noise in enumerate(noises):
         half = width * noise_share(number, rounds) / 2
