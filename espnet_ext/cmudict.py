@@ -29,7 +29,7 @@ def dictionary() -> dict[str, tuple[str, ...]]:
 
 
 def pronunciations(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Dictionary lines of every word that the dictionary knows.
+    """Dictionary lines of every word that the dictionary knows, in its order.
 
     Args:
         words: in lower case, without punctuation but apostrophes.
@@ -37,7 +37,8 @@ def pronunciations(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
     Returns:
         Word → its lines, one per pronunciation.
     """
-    return {word: dictionary()[word] for word in set(words) & dictionary().keys()}
+    wanted = set(words)
+    return {word: lines for word, lines in dictionary().items() if word in wanted}
 
 
 def phones(word: str) -> tuple[str, ...] | None:

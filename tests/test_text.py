@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from espnet_ext.bin.token_list import main
+from espnet_ext.cmudict import pronunciations
 from espnet_ext.g2p import g2ps
 from espnet_ext.text import END, SPACE, TOKEN_TYPES, UNKNOWN, TextSplitter, TextTokenizer, make_token_list
 from espnet_ext.text import read_token_list as read
@@ -222,6 +223,13 @@ def test_phones_come_from_the_recognisers_dictionary_and_a_word_it_lacks_is_repo
     tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter)[0])
     assert tokenizer.encode("two zyxq dogs").count(tokenizer.ids[UNKNOWN]) == 1
     assert "zyxq" in tokenizer.describe_unknown()
+
+
+def test_pronunciations_come_in_the_order_of_the_dictionary():
+    """Bug: they came in the order of a set, another one in every process, and with them the recogniser's words."""
+    pytest.importorskip("pocketsphinx")
+    words = ["window", "dogs", "seven", "apple", "near", "zyxq", "river", "birds"]
+    assert list(pronunciations(words)) == sorted(set(words) - {"zyxq"})
 
 
 @pytest.mark.parametrize("token_type", [name for name in TOKEN_TYPES if name != "bpe"])
