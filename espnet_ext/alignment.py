@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from espnet_ext.codes import length_mask
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, in float32 where they were in fewer bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Alignment(NamedTuple):
     """What the alignment losses need.
 
@@ -198,11 +203,18 @@ def path_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
     >>> path_of(torch.tensor([[1.0, 2.5, 1.5]]), torch.tensor([3]), 6).tolist()
     [[0, 1, 1, 2, 2, 2]]
     """
+    return _tokens_at(*_clock(frames, text_lengths, length), text_lengths)
+
+
+def _clock(frames: Tensor, text_lengths: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """When every token ends, (B, U), and the middle of every frame, (length,), both counted in frames."""
     ends = (frames * length_mask(text_lengths, frames.shape[1])).cumsum(dim=1)
-    middle = torch.arange(length, device=frames.device, dtype=frames.dtype) + 0.5
-    return torch.searchsorted(ends, middle.expand(len(frames), -1).contiguous(), right=True).minimum(
-        text_lengths[:, None] - 1
-    )
+    return ends, torch.arange(length, device=frames.device, dtype=frames.dtype) + 0.5
+
+
+def _tokens_at(ends: Tensor, middle: Tensor, text_lengths: Tensor) -> Tensor:
+    token = torch.searchsorted(ends, middle.expand(len(ends), -1).contiguous(), right=True)
+    return token.minimum(text_lengths[:, None] - 1)
 
 
 def within_tokens(path: Tensor, frame_lengths: Tensor) -> Tensor:
@@ -242,9 +254,8 @@ def positions_of(frames: Tensor, text_lengths: Tensor, length: int) -> Tensor:
     >>> positions_of(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([3]), 8)[0].tolist()
     [0.0, 0.75, 1.25, 1.625, 1.875, 2.125, 2.375, 2.5]
     """
-    token = path_of(frames, text_lengths, length)
-    ends = (frames * length_mask(text_lengths, frames.shape[1])).cumsum(dim=1)
-    middle = torch.arange(length, device=frames.device, dtype=frames.dtype) + 0.5
+    ends, middle = _clock(frames, text_lengths, length)
+    token = _tokens_at(ends, middle, text_lengths)
     left = (ends.gather(1, token) - middle) / frames.gather(1, token)
     return token + 0.5 - left.clamp(0.0, 1.0)
 

@@ -216,8 +216,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
     Returns:
         The averages.
     """
-    training = torch.is_grad_enabled() and q.requires_grad
-    if q.device.type != "cpu" or k.shape[2] > (SHORT_IN_TRAINING if training else SHORT):
+    if q.device.type != "cpu" or k.shape[2] > (SHORT_IN_TRAINING if needs_gradient(q) else SHORT):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     # the fused kernel works row by row: over the few slots of many steps it is several times slower than this
     scores = scores_of(q, k)
@@ -225,6 +224,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(dim=-1).to(v.dtype)  # autocast has made it float32
     return (F.dropout(weights, dropout) if dropout else weights) @ v
+
+
+def needs_gradient(x: Tensor) -> bool:
+    """Whether a backward pass will come back to it."""
+    return torch.is_grad_enabled() and x.requires_grad
 
 
 def scores_of(q: Tensor, k: Tensor) -> Tensor:
@@ -337,10 +341,9 @@ class CrossAttention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         bias = bias.expand(-1, self.heads, x.shape[1], -1)
         if scores is None:
-            training = torch.is_grad_enabled() and query.requires_grad
             read = (
                 attend(query, keys, values, bias, 0.0)
-                if training
+                if needs_gradient(query)
                 else F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
             )
         else:

@@ -51,6 +51,20 @@ def check_number(
     raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither true nor false.
+
+    Args:
+        name: of the option.
+        value: what was given.
+
+    Raises:
+        ValueError: naming option, value and what is allowed.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse what is not among the choices.
 

@@ -20,6 +20,7 @@ from espnet_ext.codec.neural import NeuralCodec, Parts, build_seeded
 from espnet_ext.codec.residual import Branch, Layer, unchanged
 from espnet_ext.codec.weights import load_strictly, read_weights, write_weights
 from espnet_ext.codes import CodecSpec
+from espnet_ext.options import check_flag
 from espnet_ext.torchaudio_shim import import_torchaudio
 
 _CODEBOOKS_OF_BANDWIDTH = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32}  # kbit/s
@@ -91,8 +92,7 @@ class EncodecCodec(NeuralCodec):
         """
         if not isinstance(bandwidth_kbps, int | float) or bandwidth_kbps not in _CODEBOOKS_OF_BANDWIDTH:
             raise ValueError(f"bandwidth_kbps must be one of {list(_CODEBOOKS_OF_BANDWIDTH)}, got {bandwidth_kbps!r}")
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
+        check_flag("pretrained", pretrained)
         if checkpoint is not None:
             codec = cls.load(Path(str(checkpoint)))
         elif pretrained:

@@ -18,6 +18,7 @@ from espnet_ext.codec.residual import Branch, Layer
 from espnet_ext.codec.weights import load_strictly, one_line, read_weights, write_weights
 from espnet_ext.codes import CodecSpec
 from espnet_ext.config import read_yaml
+from espnet_ext.options import check_flag
 from espnet_ext.torchaudio_shim import import_torchaudio
 
 _GENERATOR = "codec.generator."  # of the names in a checkpoint; the discriminator is not needed
@@ -119,8 +120,7 @@ class EspnetCodec(NeuralCodec):
             ValueError: if an option has an impossible value, a package is missing, or the checkpoint does not fit
             FileNotFoundError: if a file is missing
         """
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
+        check_flag("pretrained", pretrained)
         if checkpoint is None and (pretrained or config is None):
             raise ValueError(
                 "checkpoint must be given: --codec_conf checkpoint=PATH, and --codec_conf config=PATH "

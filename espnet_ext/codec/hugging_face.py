@@ -21,6 +21,7 @@ from espnet_ext.codec.neural import NeuralCodec, Parts, build_seeded
 from espnet_ext.codec.residual import Branch, Layer, unchanged
 from espnet_ext.codec.weights import load_strictly, read_weights, write_weights
 from espnet_ext.codes import CodecSpec
+from espnet_ext.options import check_flag
 
 
 class TransformersCodec(NeuralCodec):
@@ -108,8 +109,7 @@ class TransformersCodec(NeuralCodec):
                 another architecture
             OSError: if the checkpoint is missing or cannot be downloaded
         """
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
+        check_flag("pretrained", pretrained)
         if config is not None and (pretrained or checkpoint is not None or not isinstance(config, Mapping)):
             raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
         hub = cls._hub()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.local_transformer.base import LocalTransformer, SharedHead, SlotEmbedding, SlotHeads, Slots
-from espnet_ext.options import check_number
+from espnet_ext.options import check_flag, check_number
 from espnet_ext.transformer import Transformer
 
 
@@ -56,8 +56,7 @@ class SlotTransformer(LocalTransformer):
     ) -> None:
         super().__init__()
         check_number("width", width, least=1, whole=True)
-        if not isinstance(residual, bool):
-            raise ValueError(f"residual must be true or false, got {residual!r}")
+        check_flag("residual", residual)
         self.slots, self.spec, self.residual = slots.count, slots.spec, residual
         self.has_own_tables = embedding is None
         self.embedding = SlotEmbedding(slots, width, steps=False) if embedding is None else embedding

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from espnet_ext.alignment import Alignment
-from espnet_ext.options import check_number
+from espnet_ext.options import check_flag, check_number
 from espnet_ext.primary.attention_prior import AttentionPrior, Reading, attention_priors
 from espnet_ext.primary.base import EndGuard, Ending
 
@@ -47,8 +47,7 @@ class InferenceRules:
         check_number("rules.short_text", self.short_text, least=0, whole=True)
         check_number("rules.end_steps", self.end_steps, least=1, whole=True)
         for name in ("forward", "end_guard"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"rules.{name} must be true or false, got {getattr(self, name)!r}")
+            check_flag(f"rules.{name}", getattr(self, name))
 
     @classmethod
     def of(cls, conf: object) -> InferenceRules:

@@ -14,6 +14,7 @@ from espnet_ext.alignment import (
     Aligner,
     Alignment,
     FramePredictor,
+    at_least_float32,
     best_path,
     path_log_prior,
     path_of,
@@ -21,7 +22,7 @@ from espnet_ext.alignment import (
     within_tokens,
 )
 from espnet_ext.codes import length_mask
-from espnet_ext.options import check_number
+from espnet_ext.options import check_flag, check_number
 from espnet_ext.primary.base import EndGuard
 from espnet_ext.registry import Registry
 
@@ -45,10 +46,8 @@ class Reading(NamedTuple):
 
     def float(self) -> Reading:
         """The same, in float32 at least."""
-        wide = {name: part for name, part in self._asdict().items() if part.is_floating_point()}
-        return self._replace(
-            **{name: part.to(torch.promote_types(part.dtype, torch.float32)) for name, part in wide.items()}
-        )
+        wide = {name: at_least_float32(part) for name, part in self._asdict().items() if part.is_floating_point()}
+        return self._replace(**wide)
 
 
 class AttentionPrior(nn.Module, ABC):
@@ -181,8 +180,7 @@ class PathPrior(AttentionPrior):
     def __init__(self, width: int, stacking: int, spread: float = 1.5, moves: bool = False) -> None:
         super().__init__(width, stacking)
         check_number("spread", spread, above=0)
-        if not isinstance(moves, bool):
-            raise ValueError(f"moves must be true or false, got {moves!r}")
+        check_flag("moves", moves)
         self.spread, self.moves = spread, moves
         self.aligner = Aligner(width)
         self.frame_predictor = FramePredictor(width)
@@ -213,10 +211,9 @@ class PathPrior(AttentionPrior):
 
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
         of_frames = positions_of if self.moves else path_of
-        expected = self.predict(reading)
         # a sum over a long text in bfloat16 would be whole tokens off
-        wide = expected.to(torch.promote_types(expected.dtype, torch.float32))
-        return of_frames(wide.exp(), reading.lengths, frames)
+        expected = at_least_float32(self.predict(reading)).exp()
+        return of_frames(expected, reading.lengths, frames)
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.alignment import at_least_float32
 from espnet_ext.attention import Memory
 from espnet_ext.codes import length_mask
 from espnet_ext.options import check_number
@@ -106,9 +107,7 @@ class CrossAttentionPrimary(Primary):
     ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
-            prior, alignment = self.prior(
-                reading.float(), targets.to(torch.promote_types(targets.dtype, torch.float32)), step_lengths
-            )
+            prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
             prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))

@@ -17,7 +17,7 @@ import torch
 from espnet_ext.atomic import atomic_path
 from espnet_ext.codes import CodecSpec
 from espnet_ext.model_info import Content, InfoKind, fingerprint_of
-from espnet_ext.options import check_number
+from espnet_ext.options import check_flag, check_number
 from espnet_ext.semantic.base import SemanticTokenizer, semantic_tokenizers
 from espnet_ext.semantic.kmeans import learn_centroids
 
@@ -68,8 +68,7 @@ def read_semantic_info(path: Path | str) -> SemanticInfo:
 def _built(content: Content) -> SemanticInfo:
     name, checkpoint, options, spec, fingerprint, origin, everything = content
     deduplicate = everything["deduplicate"]
-    if not isinstance(deduplicate, bool):
-        raise ValueError(f"deduplicate must be true or false, got {deduplicate!r}")
+    check_flag("deduplicate", deduplicate)
     return SemanticInfo(name, checkpoint, options, spec, deduplicate, fingerprint, origin)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from espnet_ext.codec.hub import HubModel, plain_config
 from espnet_ext.codec.neural import build_seeded, exactly, spans
 from espnet_ext.codec.weights import load_strictly, read_weights, write_weights
-from espnet_ext.options import check_number
+from espnet_ext.options import check_flag, check_number
 from espnet_ext.semantic.base import SemanticTokenizer, register_semantic
 
 CONTEXT_SEC = 2.0  # sound on both sides of a chunk that the network is shown besides
@@ -102,8 +102,7 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
             ValueError: if an option has an impossible value, the package is missing, or a file is another
             OSError: if a file is missing or cannot be downloaded
         """
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained must be true or false, got {pretrained!r}")
+        check_flag("pretrained", pretrained)
         if config is not None and (pretrained or model_name_or_path is not None or not isinstance(config, Mapping)):
             raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
         check_number("chunk_sec", chunk_sec, least=1)
