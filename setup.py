@@ -39,7 +39,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["espnet_ext", "espnet_ext.*"]),
-    package_data={"espnet_ext.report": ["*.j2", "*.css", "*.js"], "espnet_ext.fast": ["*.cpp"]},
+    package_data={"espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"], "espnet_ext.fast": ["*.cpp"]},
     install_requires=[
         # the next release of ESPnet needs another Python and another ark reader: raise the bound after testing it
         "espnet>=202511,<202600",

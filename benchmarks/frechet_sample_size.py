@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from espnet_ext.ark import read_codes
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.codec import load_codec
-from espnet_ext.datadir import read_scp
-from espnet_ext.scoring.bootstrap import corrected, resample_weights
-from espnet_ext.scoring.frechet import distance_draws, frame_statistics, frechet_distance
-from espnet_ext.scoring.markdown import number, table
+from espnet_ext.data.ark import read_codes
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.scoring.measures.bootstrap import corrected, resample_weights
+from espnet_ext.scoring.measures.frechet import distance_draws, frame_statistics, frechet_distance
+from espnet_ext.scoring.tables.markdown import number, table
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.codec import load_codec
 
 RECIPE = Path("egs2/mini_libritts/codec_lm1")
 SIZES = (6, 12, 24, 48, 96, 192, 384)

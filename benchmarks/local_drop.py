@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from tokenization import processor
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import GPST
-from espnet_ext.espnet_model import ESPnetCodecLMModel
-from espnet_ext.loss import LossWeights
+from espnet_ext.model.core_lm import GPST
+from espnet_ext.model.loss import LossWeights
+from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tasks.cost import measure_step
+from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 
 DROPS = (0.0, 0.5, 0.75, 0.9375)
 CODEBOOKS = (8, 16)

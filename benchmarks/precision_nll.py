@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.codes import length_mask
-from espnet_ext.data_batches import read_batches
-from espnet_ext.datadir import read_scp
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.experiment import Experiment
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
-from espnet_ext.local_transformer import ARLocalTransformer
-from espnet_ext.scoring.markdown import table
+from espnet_ext.inference.experiment import Experiment
+from espnet_ext.inputs.batches import read_batches
+from espnet_ext.model.heads import ARLocalTransformer
+from espnet_ext.scoring.tables.markdown import table
+from espnet_ext.storage.atomic import atomic_path
 
 KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
 ROWS = 3  # at once

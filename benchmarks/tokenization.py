@@ -23,9 +23,9 @@ import numpy as np
 import psutil
 import soundfile
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.datadir import write_data_dir
+from espnet_ext.data.datadir import write_data_dir
+from espnet_ext.storage.atomic import atomic_path
 
 CODECS = {
     "world_vq": (16000, []),

@@ -14,3 +14,5 @@ of a step, a *strategy* the way the slots of a step are filled.
 """
 
 __version__ = "0.1.0"
+
+from espnet_ext import moved as _moved  # noqa: F401 (former names of modules)

@@ -12,7 +12,7 @@ from pathlib import Path
 import soundfile
 
 from espnet_ext.bin import run
-from espnet_ext.datadir import (
+from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
     carry_table,
     read_if_there,
@@ -22,8 +22,8 @@ from espnet_ext.datadir import (
     write_scp,
     write_skipped,
 )
-from espnet_ext.speaker_prompt import carry_fixed_prompts
-from espnet_ext.text_cleaners import CLEANERS, find_cleaner
+from espnet_ext.data.speaker_prompt import carry_fixed_prompts
+from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner
 
 
 def reason_of_text(transcript: str | None, cleaner: str) -> str:

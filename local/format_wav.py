@@ -18,8 +18,8 @@ import soundfile
 import soxr
 
 from espnet_ext.bin import run
-from espnet_ext.codec.audio import write_wav
-from espnet_ext.datadir import (
+from espnet_ext.data.audio import write_wav
+from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
     carry_table,
     read_if_there,
@@ -29,8 +29,8 @@ from espnet_ext.datadir import (
     write_scp,
     write_skipped,
 )
+from espnet_ext.data.speaker_prompt import carry_fixed_prompts
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
-from espnet_ext.speaker_prompt import carry_fixed_prompts
 
 SHARD_SIZE = 64
 SILENT_PEAK = 1e-4  # -80 dB: nothing but dither

@@ -15,7 +15,7 @@ known_modes=(unconditional semantic_to_acoustic speaker_transfer speaker_convers
 declare_options() {
   declare_shared_options
   option stop_stage "${#stages[@]}" "last stage to run, number or name"
-  option semantic mfcc_km "semantic tokenizer (registry of espnet_ext.semantic)"
+  option semantic mfcc_km "semantic tokenizer (registry of espnet_ext.tokenizers.semantic)"
   option semantic_conf "" "options of the semantic tokenizer, k=v separated by spaces"
   option semantic_tag "" "name of its directories; empty: its name and its options"
   option deduplicate true "the models see equal units in a row as one"

@@ -16,8 +16,8 @@ from pathlib import Path
 from utterance_list import Item, read_list
 
 from espnet_ext.bin import run
-from espnet_ext.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
-from espnet_ext.speaker_prompt import PROMPTS_NAME
+from espnet_ext.data.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 
 TEXT_FORMS = ("words", "normalized", "original")
 THREADS = 8  # transcripts are many tiny files: a file server answers several questions in the time of one

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from token_corpus import NEEDED, OTHERS, Corpus, check_tokenizers, mixed_tables, new_ids, read_corpus
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.codec import read_codec_info, write_codec_info
-from espnet_ext.codec.files import INFO_NAME as CODEC_INFO
-from espnet_ext.datadir import LANGUAGES_NAME, speaker_to_utterances, write_scp, write_skipped
-from espnet_ext.semantic import INFO_NAME as SEMANTIC_INFO
-from espnet_ext.semantic import read_semantic_info, write_semantic_info
-from espnet_ext.streams import SILENCE_NAME
+from espnet_ext.data.datadir import LANGUAGES_NAME, speaker_to_utterances, write_scp, write_skipped
+from espnet_ext.data.streams import SILENCE_NAME
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.codec import read_codec_info, write_codec_info
+from espnet_ext.tokenizers.codec.files import INFO_NAME as CODEC_INFO
+from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO
+from espnet_ext.tokenizers.semantic import read_semantic_info, write_semantic_info
 
 REPORT = "mix.tsv"
 LAST = "semantic.scp"  # later stages look for it first

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import read_scp, write_scp
-from espnet_ext.speaker_prompt import PROMPTS_NAME
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
+from espnet_ext.tokenizers.codec import read_codec_info
 
 
 def choose_other_speakers(

@@ -48,7 +48,7 @@ declare_shared_options() {
   option min_count 1 "text tokens seen fewer times become <unk>"
   option nbpe 200 "pieces of the SentencePiece model that bpe trains"
   option cleaner lower "text cleaning: lower, english or none"
-  option codec world_vq "codec (registry of espnet_ext.codec)"
+  option codec world_vq "codec (registry of espnet_ext.tokenizers.codec)"
   option codec_conf "" "options of the codec, k=v separated by spaces"
   option codec_tag "" "name of the codec's directories; empty: the codec's name and its options"
   option stacking "1 2" "frame stacking factors S; one model each"

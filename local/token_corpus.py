@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import LANGUAGES_NAME, read_if_there, read_scp, read_skipped
-from espnet_ext.semantic import read_semantic_info
+from espnet_ext.data.datadir import LANGUAGES_NAME, read_if_there, read_scp, read_skipped
+from espnet_ext.tokenizers.codec import read_codec_info
+from espnet_ext.tokenizers.semantic import read_semantic_info
 
 NEEDED = ("utt2num_units", "utt2num_frames", "codes.scp", "semantic.scp")
 OTHERS = ("prompt.scp", "prompt_semantic.scp", "utt2prompt", "text", "wav.scp", "utt2spk")

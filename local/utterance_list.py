@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ext.atomic import atomic_path
+from espnet_ext.storage.atomic import atomic_path
 
 VERSION = 1  # of the rules of make_test_list.py; other rules are another version
 COLUMNS = "utterance\tprompt\tseconds\tprompt_seconds"

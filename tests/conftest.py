@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM, TextCoreLM
 from espnet_ext.decoding import Generation, build_strategy, generate, strategies
-from espnet_ext.primary import Conditions
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.core_lm import CoreLM, TextCoreLM
+from espnet_ext.model.primary import Conditions
 
 pytest_plugins = ["fabricated", "fabricated_tokens"]
 

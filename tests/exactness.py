@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import CoreLM, TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, generate
-from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
-from espnet_ext.primary import Conditions
-from espnet_ext.sampling import Sampler, SamplingOptions
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions
+from espnet_ext.model.core_lm import CoreLM, TextCoreLM
+from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.primary import Conditions
 
 SPEC = CodecSpec(num_codebooks=2, codebook_size=2, frame_rate_hz=25.0, sample_rate_hz=16000)
 SMALL = {"width": 8, "layers": 1, "heads": 2, "dropout": 0.0}

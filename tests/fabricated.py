@@ -34,9 +34,9 @@ def one_error(main, *arguments) -> str:
 def corpus(tmp_path_factory):
     """Codec, token list, and data directories of random codes."""
     pytest.importorskip("espnet2")
-    from espnet_ext.ark import codes_writer
-    from espnet_ext.codec import copy_codec, create_codec, save_codec
-    from espnet_ext.datadir import write_scp
+    from espnet_ext.data.ark import codes_writer
+    from espnet_ext.data.datadir import write_scp
+    from espnet_ext.tokenizers.codec import copy_codec, create_codec, save_codec
 
     root = tmp_path_factory.mktemp("corpus")
     codec = create_codec("world_vq", [tone(), tone(0.7)], seed=0, conf={"codebook_size": 8})

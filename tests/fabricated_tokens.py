@@ -20,10 +20,10 @@ FILES = (
 def token_corpus(tmp_path_factory):
     """Codec, semantic tokenizer of 50 Hz, and token directories of random tokens, utterances of 1 s and more."""
     pytest.importorskip("espnet2")
-    from espnet_ext.ark import codes_writer
-    from espnet_ext.codec import copy_codec, create_codec, save_codec
-    from espnet_ext.datadir import read_scp, write_scp
-    from espnet_ext.semantic import copy_semantic, create_semantic, save_semantic
+    from espnet_ext.data.ark import codes_writer
+    from espnet_ext.data.datadir import read_scp, write_scp
+    from espnet_ext.tokenizers.codec import copy_codec, create_codec, save_codec
+    from espnet_ext.tokenizers.semantic import copy_semantic, create_semantic, save_semantic
 
     root = tmp_path_factory.mktemp("tokens")
     codec = create_codec("world_vq", [tone(), tone(0.7)], seed=0, conf={"codebook_size": 8})

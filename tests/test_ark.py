@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espnet_ext.ark import codes_writer, load_codes_entry, read_codes, units_writer
+from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes, units_writer
 
 pytest.importorskip("kaldiio")
 
@@ -58,7 +58,7 @@ def test_an_interrupted_writer_keeps_the_old_codes(tmp_path: Path) -> None:
 def test_the_other_library_reads_and_writes_the_same_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kaldi = pytest.importorskip("omniio.kaldi")
     write_all(tmp_path / "first")
-    monkeypatch.setattr("espnet_ext.ark._backend", lambda: kaldi)
+    monkeypatch.setattr("espnet_ext.data.ark._backend", lambda: kaldi)
     write_all(tmp_path / "second")
     assert (tmp_path / "first/codes.ark").read_bytes() == (tmp_path / "second/codes.ark").read_bytes()
     assert np.array_equal(read_codes(tmp_path / "first/codes.scp", 3)["b-1"], CODES["b-1"])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from espnet_ext.atomic import atomic_dir, atomic_path
-from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.storage.atomic import atomic_dir, atomic_path
 
 
 def fill_file(final: Path, fail: bool) -> None:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> No
     """A failed write knows the number of the open file, not its name."""
     script = (
         "import resource, signal, sys\n"
-        "from espnet_ext.atomic import atomic_path\n"
+        "from espnet_ext.storage.atomic import atomic_path\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"

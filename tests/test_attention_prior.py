@@ -7,13 +7,13 @@ import torch
 from conftest import NAMES, SPEC, TEXT_VOCAB, ragged_batch, tiny_model
 from scipy.stats import betabinom
 
-from espnet_ext.alignment import forward_sum_loss
-from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import build_strategy, generate
-from espnet_ext.loss import LossWeights, alignment_losses, codec_loss
-from espnet_ext.primary import AnnealedPrior, CrossAttentionPrimary
-from espnet_ext.primary.annealed_prior import diagonal_prior
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.alignment import forward_sum_loss
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.loss import LossWeights, alignment_losses, codec_loss
+from espnet_ext.model.primary import AnnealedPrior, CrossAttentionPrimary
+from espnet_ext.model.primary.annealed_prior import diagonal_prior
 
 OUTSIDE = torch.tensor(0.1).log().item()
 

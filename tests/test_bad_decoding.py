@@ -13,8 +13,8 @@ import torch
 import yaml
 from fabricated import command, one_error
 
-from espnet_ext.datadir import read_scp
-from espnet_ext.sampling import SamplingOptions
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.decoding.sampling import SamplingOptions
 
 # --- options of decoding ---------------------------------------------------------------------------------------------
 
@@ -228,10 +228,10 @@ def test_an_empty_text_is_refused_by_say_and_skipped_with_its_reason_by_inferenc
 
 @pytest.mark.espnet
 def test_a_prompt_with_the_wrong_number_of_codebooks_is_refused(corpus, experiment, tmp_path) -> None:
-    from espnet_ext.ark import codes_writer
     from espnet_ext.bin import codec_lm_inference
-    from espnet_ext.codec import copy_codec
+    from espnet_ext.data.ark import codes_writer
     from espnet_ext.inference import CodecLM
+    from espnet_ext.tokenizers.codec import copy_codec
 
     message = r"prompt of utterance: codes must have 8 codebooks in the last axis, got shape \(5, 3\)"
     with pytest.raises(ValueError, match=message):
@@ -288,9 +288,9 @@ def test_prompts_of_a_codec_that_nobody_knows_are_refused(corpus, experiment, tm
 @pytest.mark.espnet
 def test_one_bad_prompt_costs_its_own_utterance_only(corpus, experiment, tmp_path, caplog) -> None:
     """It used to end the decoding of all others."""
-    from espnet_ext.ark import read_codes
     from espnet_ext.bin import codec_lm_inference
-    from espnet_ext.codec import copy_codec
+    from espnet_ext.data.ark import read_codes
+    from espnet_ext.tokenizers.codec import copy_codec
 
     data = tmp_path / "data"
     copy_codec(corpus / "codec", data)
@@ -313,8 +313,8 @@ def test_one_bad_prompt_costs_its_own_utterance_only(corpus, experiment, tmp_pat
 
 @pytest.mark.espnet
 def test_speech_does_not_depend_on_processes_and_continues(corpus, experiment, tmp_path, monkeypatch, caplog) -> None:
-    from espnet_ext import decode_command
     from espnet_ext.bin import codec_lm_inference
+    from espnet_ext.inference import corpus as decode_command
 
     line = ["--exp", str(experiment), "--data_dir", str(corpus / "train"), "--batch_size", "2", "--output_dir"]
     codec_lm_inference.main([*line, str(tmp_path / "alone")])

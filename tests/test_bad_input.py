@@ -13,7 +13,7 @@ import soundfile
 from fabricated import one_error
 
 from espnet_ext.bin import run
-from espnet_ext.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
 
 ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "egs2" / "mini_libritts"
@@ -98,7 +98,7 @@ def test_an_utterance_id_that_is_a_path_is_neither_read_nor_written(tmp_path: Pa
 
 def test_a_codes_archive_that_is_cut_anywhere_names_file_and_utterance(tmp_path: Path) -> None:
     pytest.importorskip("kaldiio")
-    from espnet_ext.ark import codes_writer, read_codes
+    from espnet_ext.data.ark import codes_writer, read_codes
 
     with codes_writer(tmp_path) as write:
         write("a-1", np.arange(6).reshape(2, 3))
@@ -144,8 +144,8 @@ def test_codec_options_of_the_wrong_kind_are_refused(tmp_path, conf, message) ->
     ],
 )
 def test_encodec_options_of_the_wrong_kind_are_refused(tmp_path, monkeypatch, conf, message) -> None:
-    from espnet_ext.codec import create_codec
-    from espnet_ext.torchaudio_shim import import_torchaudio
+    from espnet_ext.storage.torchaudio_shim import import_torchaudio
+    from espnet_ext.tokenizers.codec import create_codec
 
     import_torchaudio()  # encodec imports it
     pytest.importorskip("encodec")
@@ -171,8 +171,8 @@ def test_a_wrong_codec_yaml_is_one_line(tmp_path, content, message) -> None:
 
 
 def test_cut_codec_weights_are_called_damaged_and_a_copy_of_them_is_mended(tmp_path) -> None:
-    from espnet_ext.codec import copy_codec, load_codec, save_codec
-    from espnet_ext.codec.world_vq import WorldVQCodec
+    from espnet_ext.tokenizers.codec import copy_codec, load_codec, save_codec
+    from espnet_ext.tokenizers.codec.world_vq import WorldVQCodec
 
     ones = np.ones(27, dtype=np.float32)
     codec = WorldVQCodec([np.zeros((2, 12), np.float32), np.zeros((2, 96), np.float32)], ones, ones, [24])

@@ -20,7 +20,7 @@ pytest.importorskip("pyworld")
 pytest.importorskip("distributed")
 
 from espnet_ext.bin import codec_fit, codec_tokens
-from espnet_ext.datadir import write_data_dir
+from espnet_ext.data.datadir import write_data_dir
 
 pytestmark = pytest.mark.recipe
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ import torch
 import yaml
 from tiny_codecs import CONF, EVERY, PACKAGE, corpus, fresh_codec, tiny_codec, voice
 
-from espnet_ext.codec import (
+from espnet_ext.tokenizers.codec import (
     Codec,
     codecs,
     copy_codec,
@@ -175,7 +175,7 @@ def fitted_codec() -> Codec:
 
 
 def median_f0(wav: np.ndarray) -> float:
-    from espnet_ext.codec import world
+    from espnet_ext.tokenizers.codec import world
 
     features = world.analyse(wav)
     voiced = features[..., world.VOICING] > 0.5

@@ -15,8 +15,8 @@ import yaml
 from tiny_codecs import CONF, FUNCODEC, SOUNDSTREAM, fresh_codec, tiny_codec, voice
 
 from espnet_ext.bin import codec_fit
-from espnet_ext.codec import codecs, create_codec, load_codec, read_codec_info
-from espnet_ext.codec.neural import NeuralCodec
+from espnet_ext.tokenizers.codec import codecs, create_codec, load_codec, read_codec_info
+from espnet_ext.tokenizers.codec.neural import NeuralCodec
 
 pytestmark = pytest.mark.espnet
 HUGGING_FACE = ["dac", "encodec_hf", "mimi"]
@@ -159,7 +159,7 @@ def experiment(tmp_path: Path, codec: str = "soundstream") -> Path:
     """The files that GANCodecTask leaves, of a model with discriminator."""
     from espnet2.gan_codec.espnet_model import ESPnetGANCodecModel
 
-    from espnet_ext.codec.espnet import _codec_classes
+    from espnet_ext.tokenizers.codec.espnet import _codec_classes
 
     conf = FUNCODEC if codec == "funcodec" else SOUNDSTREAM
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"codec": codec, "codec_conf": conf, "batch_size": 2}))

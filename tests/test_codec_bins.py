@@ -12,10 +12,10 @@ import soundfile
 pytest.importorskip("pyworld")
 pytest.importorskip("kaldiio")
 
-from espnet_ext.ark import read_codes
 from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
-from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.data.ark import read_codes
+from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.tokenizers.codec import read_codec_info
 
 FIT = ["--wav_scp", "data/wav.scp", "--codec_conf", "codebook_size=8", "--out", "dump/codec"]
 TOKENS = ["--codec_info", "dump/codec/codec_info.yaml", "--data_dir", "data", "--out", "dump/codec/train"]

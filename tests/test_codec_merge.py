@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from espnet_ext.codec.merge import Merge, expand, group_means, hold, thin
-from espnet_ext.codec.neural import spans
-from espnet_ext.codec.residual import Branch, Layer, dequantise, quantise, unchanged
+from espnet_ext.tokenizers.codec.merge import Merge, expand, group_means, hold, thin
+from espnet_ext.tokenizers.codec.neural import spans
+from espnet_ext.tokenizers.codec.residual import Branch, Layer, dequantise, quantise, unchanged
 
 MERGE = Merge(rate=3, codebooks=(0, 2))
 

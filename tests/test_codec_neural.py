@@ -12,10 +12,10 @@ import torch
 import yaml
 from tiny_codecs import NEURAL, fresh_codec, tiny_codec, voice
 
-from espnet_ext.codec import copy_codec, load_codec, read_codec_info, save_codec
-from espnet_ext.codec.merge import Merge, expand, thin
-from espnet_ext.codec.neural import NeuralCodec
-from espnet_ext.model_info import file_sha256
+from espnet_ext.tokenizers.codec import copy_codec, load_codec, read_codec_info, save_codec
+from espnet_ext.tokenizers.codec.merge import Merge, expand, thin
+from espnet_ext.tokenizers.codec.neural import NeuralCodec
+from espnet_ext.tokenizers.description import file_sha256
 
 
 @pytest.fixture(params=NEURAL)

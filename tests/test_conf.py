@@ -14,12 +14,12 @@ from fabricated_tokens import gpst_command
 
 pytest.importorskip("espnet2")
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import GPST, TextCoreLM
-from espnet_ext.decode_options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding import build_strategy, generate, strategies
-from espnet_ext.sampling import Sampler, row_generators
+from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
+from espnet_ext.decoding.sampling import Sampler, row_generators
+from espnet_ext.model.core_lm import GPST, TextCoreLM
+from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tasks.codec_lm import CodecLMTask
-from espnet_ext.torchaudio_shim import import_torchaudio
 
 import_torchaudio()
 from espnet2.tasks.abs_task import scheduler_classes  # noqa: E402

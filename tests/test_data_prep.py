@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_ext.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
 
 ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "egs2" / "mini_libritts"

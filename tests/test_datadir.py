@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_ext.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.data.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
 
 
 def test_a_written_table_is_read_back_in_c_locale_order(tmp_path: Path) -> None:

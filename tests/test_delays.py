@@ -18,9 +18,9 @@ from conftest import (
 from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import DecodingStrategy, Filled, build_strategy, generate, same_passes
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.local_transformer import ParallelHeads
-from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import ParallelHeads
+from espnet_ext.model.loss import LossWeights, codec_loss
 
 DELAYS = [(0, 1, 2), (0, 2, 1), (0, 0, 3), (0, 1, 1)]
 BEFORE, AFTER = SPEC.bos_id, SPEC.eos_id

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.decoding.options import DecodeOptions
 
 pytestmark = pytest.mark.espnet
 
@@ -28,7 +28,7 @@ def wish(**changes):
 
 def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
     from espnet_ext.bin.demo import load_models
-    from espnet_ext.speech_jobs import Model
+    from espnet_ext.inference.speech_jobs import Model
 
     (label,) = found = load_models([Model(experiment, precision="float32")], None)
     assert label.startswith("S = ") and found[label].corelm.heads["ar"].folded is not None

@@ -10,9 +10,9 @@ import soundfile
 from test_scoring import buzz, corpus_clips
 
 from espnet_ext.jobs import Workers
-from espnet_ext.scoring.condition import clipped_share, conditions
-from espnet_ext.scoring.distortion import Features, compare, distortion, distortions, mel_cepstrum
-from espnet_ext.scoring.fluency import is_repeated, is_truncated
+from espnet_ext.scoring.measures.condition import clipped_share, conditions
+from espnet_ext.scoring.measures.distortion import Features, compare, distortion, distortions, mel_cepstrum
+from espnet_ext.scoring.measures.fluency import is_repeated, is_truncated
 
 
 def envelope(coefficients: list[float]) -> np.ndarray:

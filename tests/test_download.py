@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_ext.download import Source, download, extract
+from espnet_ext.storage.download import Source, download, extract
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {"LibriTTS/LICENSE.txt": b"CC BY 4.0"} | {

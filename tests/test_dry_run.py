@@ -13,7 +13,7 @@ from fabricated_tokens import gpst_command
 from torch import nn
 
 pytest.importorskip("espnet2")
-from espnet_ext.attention import SelfAttention
+from espnet_ext.model.attention import SelfAttention
 from espnet_ext.tasks.codec_lm import CodecLMTask
 from espnet_ext.tasks.cost import count_parameters, fused_attention, measure_step, saved_bytes
 from espnet_ext.tasks.dry_run import Batch, largest_batch, training_cost

@@ -7,14 +7,14 @@ import test_maskgit
 import torch
 from conftest import SAMPLING, SPEC, make_ends_likely, ragged_batch, tiny_model
 
-from espnet_ext.attention import attend
 from espnet_ext.codes import stack_frames
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive, build_strategy, generate
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
-from espnet_ext.primary import PathPrior
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.transformer import causal_mask
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.attention import attend
+from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.primary import PathPrior
+from espnet_ext.model.transformer import causal_mask
 
 
 def with_path(model, frames=24):

@@ -17,11 +17,11 @@ import soundfile
 from test_scoring import buzz, corpus_clips
 
 from espnet_ext.jobs import Workers
-from espnet_ext.scoring.evaluator import Choice, Evaluator, Unheard, evaluate_files, registry_of
-from espnet_ext.scoring.mos import mos_predictors
-from espnet_ext.scoring.recogniser import Recogniser, recognisers
-from espnet_ext.scoring.voice import speaker_encoders
-from espnet_ext.torchaudio_shim import import_torchaudio
+from espnet_ext.scoring.evaluators.evaluator import Choice, Evaluator, Unheard, evaluate_files, registry_of
+from espnet_ext.scoring.evaluators.mos import mos_predictors
+from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
+from espnet_ext.scoring.evaluators.voice import speaker_encoders
+from espnet_ext.storage.torchaudio_shim import import_torchaudio
 
 KINDS = ("asr", "speaker", "mos")
 
@@ -108,7 +108,7 @@ def test_dnsmos_prefers_clean_speech_to_noisy_and_short_audio_costs_one_window(t
     said = evaluate_files(Choice("mos", "dnsmos"), {"all": [path, noisy]}, Workers(), None)
     assert set(said[path]) == {"dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak"}
     assert said[path]["dnsmos_ovrl"] > said[noisy]["dnsmos_ovrl"] + 0.5
-    from espnet_ext.scoring.waveform import read_resampled
+    from espnet_ext.data.waveform import read_resampled
 
     published = dnsmos.run(read_resampled(path), 16000, return_df=False)
     assert said[path]["dnsmos_ovrl"] == pytest.approx(published["ovrl_mos"], abs=0.05), utterance

@@ -30,8 +30,8 @@ from espnet_ext.decoding import (
 )
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.masked_step import MaskedStep
-from espnet_ext.local_transformer import ARLocalTransformer, ParallelHeads
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import ARLocalTransformer, ParallelHeads
 
 WARM = SamplingOptions(temperature=0.8)
 REJECTION = LocalSpeculative(coupling="rejection")

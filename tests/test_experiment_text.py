@@ -10,9 +10,9 @@ from fabricated import command
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import token_list
-from espnet_ext.g2p import g2ps
 from espnet_ext.inference import CodecLM, DecodeOptions
 from espnet_ext.tasks.codec_lm import CodecLMTask
+from espnet_ext.tokenizers.text.g2p import g2ps
 
 pytestmark = pytest.mark.espnet
 OPTIONS = DecodeOptions(decoding="parallel", maxlenratio=2.0)

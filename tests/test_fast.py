@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import NAMES, SAMPLING, SPEC, VARIANTS, decode, ragged_batch, tiny_model
 
-from espnet_ext.attention import RotaryEmbedding
 from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
 from espnet_ext.fast.calibrate import Calibration
 from espnet_ext.fast.linear import backends_of, rows_as_int8
-from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.attention import RotaryEmbedding
+from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 
 # largest difference of a product, in standard deviations of what it should be
 LINEAR_ERROR = {"float32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 8e-2}

@@ -10,11 +10,11 @@ import scipy.linalg
 import torch
 from test_score_stage import ToyCodec
 
-from espnet_ext.ark import codes_writer
-from espnet_ext.datadir import write_scp
-from espnet_ext.scoring.bootstrap import Resamples
-from espnet_ext.scoring.frame_distance import frame_distances
-from espnet_ext.scoring.frechet import frame_statistics, frechet_distance
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.datadir import write_scp
+from espnet_ext.scoring.measures.bootstrap import Resamples
+from espnet_ext.scoring.measures.frame_distance import frame_distances
+from espnet_ext.scoring.measures.frechet import frame_statistics, frechet_distance
 from espnet_ext.scoring.system import load_reference
 
 SIZES = [(400, 300, 6), (5000, 4000, 108), (900, 1200, 32), (60, 50, 108)]  # the last has singular covariances
@@ -93,7 +93,7 @@ def test_distance_of_codes_on_disk_is_that_of_their_frames(tmp_path: Path, monke
     write_scp("reference/text", dict.fromkeys(names, "two"))
     write_scp("reference/utt2spk", {name: name[0] for name in names})
     write_scp("reference/wav.scp", {name: f"{name}.wav" for name in names})
-    from espnet_ext.ark import read_codes
+    from espnet_ext.data.ark import read_codes
 
     tables = [read_codes(folder / "codes.scp", 2) for folder in folders]
     frames = [

@@ -10,8 +10,8 @@ from conftest import SPEC, ragged_batch, tiny_model
 from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import DecodingStrategy, Filled, build_strategy, generate, same_passes
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.local_transformer import ParallelHeads
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import ParallelHeads
 
 GREEDY = Sampler(SamplingOptions(0.0))
 

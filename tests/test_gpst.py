@@ -9,10 +9,10 @@ import torch
 from conftest import NAMES, SAMPLING, SPEC, enliven, registered
 
 from espnet_ext.codes import CodecSpec, stack_frames
-from espnet_ext.core_lm import GPST
 from espnet_ext.decoding import build_strategy, generate
-from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.core_lm import GPST
+from espnet_ext.model.loss import LossWeights, codec_loss
 
 UNITS = CodecSpec(num_codebooks=1, codebook_size=7, frame_rate_hz=50.0, sample_rate_hz=16000)
 POSITIONS = {"rope": {}, "anew": {}, "learned": {"position": "learned", "max_positions": 64}}

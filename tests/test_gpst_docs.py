@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import gpst_inference
-from espnet_ext.gpst_modes import modes
-from espnet_ext.semantic import semantic_tokenizers
+from espnet_ext.inference.modes import modes
+from espnet_ext.tokenizers.semantic import semantic_tokenizers
 
 pytestmark = pytest.mark.espnet
 ROOT = Path(__file__).resolve().parent.parent

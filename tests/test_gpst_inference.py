@@ -13,16 +13,16 @@ import yaml
 from fabricated import one_error, tone
 
 pytest.importorskip("espnet2")
-from espnet_ext.ark import codes_writer, read_codes
 from espnet_ext.bin import codec_lm_inference, gpst_inference
-from espnet_ext.codec import copy_codec, create_codec, save_codec
-from espnet_ext.datadir import read_scp, write_scp
-from espnet_ext.decode_options import DecodeOptions, GPSTDecodeOptions
-from espnet_ext.gpst_inference import GPSTSpeech
-from espnet_ext.gpst_modes import modes
+from espnet_ext.data.ark import codes_writer, read_codes
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.inference import CodecLM
-from espnet_ext.semantic import create_semantic, save_semantic
+from espnet_ext.inference.gpst import GPSTSpeech
+from espnet_ext.inference.modes import modes
 from espnet_ext.tasks.codec_lm import CodecLMTask
+from espnet_ext.tokenizers.codec import copy_codec, create_codec, save_codec
+from espnet_ext.tokenizers.semantic import create_semantic, save_semantic
 
 pytestmark = pytest.mark.espnet
 MODEL_FILE = "valid.loss.ave.pth"
@@ -192,9 +192,9 @@ def test_audio_files_are_enough(gpst_experiment, tmp_path, line, wavs):
 
 
 def test_silence_of_a_token_directory_is_what_the_tokenizers_make_of_silence(gpst_experiment, token_corpus, tmp_path):
-    from espnet_ext.codec import load_codec
-    from espnet_ext.semantic import load_semantic
-    from espnet_ext.streams import read_silence, write_silence
+    from espnet_ext.data.streams import read_silence, write_silence
+    from espnet_ext.tokenizers.codec import load_codec
+    from espnet_ext.tokenizers.semantic import load_semantic
 
     codec, tokenizer = load_codec(token_corpus / "codec"), load_semantic(token_corpus / "semantic")
     write_silence(tmp_path / "silence.npz", codec, tokenizer)

@@ -8,9 +8,9 @@ from test_gpst import UNITS
 from tiny_speech import OPTIONS, clock, streams
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.gpst_modes import Request, modes
-from espnet_ext.joint_preprocess import JointPreprocessor
-from espnet_ext.streams import Streams
+from espnet_ext.data.joint_preprocess import JointPreprocessor
+from espnet_ext.data.streams import Streams
+from espnet_ext.inference.modes import Request, modes
 
 
 def test_the_modes_are_those_of_the_paper_and_tts():

@@ -20,11 +20,11 @@ from tiny_speech import (
     with_positions,
 )
 
-from espnet_ext.decode_options import GPSTDecodeOptions
-from espnet_ext.gpst_inference import GPSTSpeech
-from espnet_ext.gpst_modes import Request, modes
-from espnet_ext.listener import Listener
-from espnet_ext.streams import Streams
+from espnet_ext.data.streams import Streams
+from espnet_ext.decoding.options import GPSTDecodeOptions
+from espnet_ext.inference.gpst import GPSTSpeech
+from espnet_ext.inference.listener import Listener
+from espnet_ext.inference.modes import Request, modes
 
 every_mode = pytest.mark.parametrize("mode", list(modes))
 
@@ -76,7 +76,7 @@ def test_units_and_codes_of_an_utterance_are_drawn_with_different_numbers(monkey
         seeds.extend((seed, name) for name in names)
         return generators(seed, names, device)
 
-    from espnet_ext import gpst_inference
+    from espnet_ext.inference import gpst as gpst_inference
 
     generators = gpst_inference.row_generators
     monkeypatch.setattr(gpst_inference, "row_generators", remember)

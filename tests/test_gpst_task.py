@@ -12,8 +12,8 @@ from fabricated import command
 from fabricated_tokens import GPST_SMALL, gpst_command
 
 pytest.importorskip("espnet2")
-from espnet_ext.checkpoint import load_strictly
-from espnet_ext.core_lm import GPST, TextCoreLM
+from espnet_ext.model.core_lm import GPST, TextCoreLM
+from espnet_ext.storage.checkpoint import load_strictly
 from espnet_ext.tasks.codec_lm import CodecLMTask
 
 pytestmark = pytest.mark.espnet

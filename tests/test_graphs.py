@@ -13,9 +13,9 @@ from test_attention_prior import with_prior
 from test_gpst import conditions_of, ragged, shared_gpst
 
 from espnet_ext.decoding import build_strategy, generate, generate_stream, strategies
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import graphs
 from espnet_ext.fast.graphs import KEPT, Graphed, Graphs, StaticModelStep, StaticStep
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 loop = importlib.import_module("espnet_ext.decoding.generate")  # the package has a function of that name
 EVERY = [*((name, {}) for name in strategies), *VARIANTS]

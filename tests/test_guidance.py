@@ -19,10 +19,10 @@ from conftest import (
 )
 
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.local_transformer import ARLocalTransformer, MaskGITLocalTransformer
-from espnet_ext.loss import LossWeights, alignment_losses, codec_loss
-from espnet_ext.primary import with_unconditional
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.loss import LossWeights, alignment_losses, codec_loss
+from espnet_ext.model.primary import with_unconditional
 
 
 def unconditional(model, batch):

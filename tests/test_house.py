@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from espnet_ext.moved import MOVED, new_name
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "espnet_ext"
 PYTHON_FILES = sorted(
@@ -25,19 +27,27 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-MODEL_CORE = [
-    "espnet_ext.codes",
-    "espnet_ext.registry",
-    "espnet_ext.transformer",
-    "espnet_ext.local_transformer",
-    "espnet_ext.primary",
-    "espnet_ext.core_lm",
-    "espnet_ext.loss",
-    "espnet_ext.text_gain",
-    "espnet_ext.sampling",
-    "espnet_ext.alignment",
-    "espnet_ext.decoding",
-]
+MODEL_CORE = ["espnet_ext.codes", "espnet_ext.model", "espnet_ext.decoding", "espnet_ext.model.loss", "espnet_ext.model.text_gain"]
+
+# What every room may import besides the ground: the loose modules of the root.
+GROUND = {"codes", "options", "registry"}
+CORPUS = {"storage", "tokenizers", "jobs", "data"}
+ROOMS = {
+    "storage": set(),
+    "tokenizers": {"storage"},
+    "model": set(),
+    "decoding": {"model"},
+    "fast": {"decoding", "model"},
+    "jobs": {"storage"},
+    "data": {"storage", "tokenizers", "jobs"},
+    "inputs": {"storage", "tokenizers", "data", "model"},
+    "tasks": {"storage", "tokenizers", "data", "inputs", "model"},
+    "inference": {*CORPUS, "inputs", "model", "decoding", "fast"},
+    "scoring": CORPUS,
+    "tuning": {*CORPUS, "scoring", "decoding"},
+    "demo": {*CORPUS, "inference", "scoring", "decoding"},
+    "benchmark": {"storage", "tokenizers", "model", "decoding", "fast", "scoring"},
+}
 
 # The environment of somebody who installed torch and nothing else.
 ONLY_TORCH = """
@@ -60,8 +70,8 @@ USE_EXAMPLE = """
 import torch
 import example
 from espnet_ext.decoding import build_strategy
-from espnet_ext.local_transformer import Heads, ParallelHeads
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import Heads, ParallelHeads
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 torch.manual_seed(0)
 heads = Heads({"parallel": ParallelHeads(slots=6, vocab_size=11, width=4)})
 for options, rows in ((SamplingOptions(), 5), (SamplingOptions(cfg_scale=2.0), 10)):
@@ -152,8 +162,8 @@ def test_nothing_is_left_to_do() -> None:
 
 
 def test_espnet_is_imported_behind_its_boundary_only() -> None:
-    allowed = {"espnet_ext/espnet_model.py", "espnet_ext/codec/espnet.py"}
-    allowed |= {f"espnet_ext/scoring/{kind}/espnet.py" for kind in ("recogniser", "voice")}
+    allowed = {"espnet_ext/tokenizers/codec/espnet.py"}
+    allowed |= {f"espnet_ext/scoring/evaluators/{kind}/espnet.py" for kind in ("recogniser", "voice")}
     package = {name for name in importers("espnet", "espnet2", "espnetez") if name.startswith("espnet_ext/")}
     assert {name for name in package if not name.startswith("espnet_ext/tasks/")} <= allowed
 
@@ -168,7 +178,9 @@ def test_parts_of_espnet_that_change_or_download_are_not_imported() -> None:
 
 
 def test_arks_are_read_and_written_in_one_file() -> None:
-    assert {name for name in importers("kaldiio", "omniio") if name.startswith("espnet_ext/")} <= {"espnet_ext/ark.py"}
+    assert {name for name in importers("kaldiio", "omniio") if name.startswith("espnet_ext/")} <= {
+        "espnet_ext/data/ark.py"
+    }
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
@@ -184,6 +196,38 @@ def test_nothing_imports_the_command_lines() -> None:
         assert not [
             name for name in needs if name.startswith("espnet_ext.bin.") and not module.startswith("espnet_ext.bin")
         ]
+
+
+def test_no_module_lies_loose_in_the_root() -> None:
+    loose = {path.stem for path in PACKAGE.glob("*.py")}
+    assert loose <= {"__init__", *GROUND, "moved"}
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*ROOMS, "bin"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_those_it_may(room: str) -> None:
+    for module in MODULES:
+        if module.split(".")[1:2] == [room]:
+            names = {name for name in imported_names(parsed(MODULES[module])) if name in MODULES}
+            others = {name.split(".")[1] for name in names if "." in name} - {room}
+            assert others <= GROUND | ROOMS[room], f"{module} imports {sorted(others - GROUND - ROOMS[room])}"
+
+
+def test_former_names_of_modules_are_the_modules_themselves() -> None:
+    for name in sorted({*MOVED, "codec.world_vq", "scoring.mos.dnsmos"}):
+        former, now = f"espnet_ext.{name}", new_name(f"espnet_ext.{name}")
+        assert now in MODULES, f"{former} is said to be {now}"
+        assert former not in MODULES, f"{former} is there and is said to have moved"
+    code = (
+        "import espnet_ext.codes, espnet_ext.sampling, espnet_ext.decoding.sampling\n"
+        "import espnet_ext.local_transformer.ar as former, espnet_ext.model.heads.ar as now\n"
+        "from espnet_ext.sampling import Sampler\n"
+        "assert espnet_ext.sampling is espnet_ext.decoding.sampling and former is now"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code], cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
 
 
 def test_model_core_needs_only_torch() -> None:

@@ -12,9 +12,9 @@ from test_graphs import assert_same, decoded, uncaptured
 
 from espnet_ext.decoding import build_strategy, generate, generate_stream
 from espnet_ext.decoding.generate import guard_ends
-from espnet_ext.primary import AnnealedPrior, CrossAttentionPrimary, Ending
-from espnet_ext.primary.annealed_prior import InferenceRules
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.primary import AnnealedPrior, CrossAttentionPrimary, Ending
+from espnet_ext.model.primary.annealed_prior import InferenceRules
 
 GUARD = {"end_guard": True, "end_steps": 4}
 SIZES = [7, 4, 5]  # tokens of the rows of `ragged_batch`

@@ -10,7 +10,7 @@ from fabricated import command, one_error
 from test_gpst import UNITS, tiny_gpst
 from test_house import ROOT
 
-from espnet_ext.core_lm import GPST
+from espnet_ext.model.core_lm import GPST
 from espnet_ext.tasks.initial import FILE, fit_weights
 
 BASE = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.joint_preprocess import JointPreprocessor
-from espnet_ext.preprocess import collate
-from espnet_ext.streams import Streams, read_silence
+from espnet_ext.data.joint_preprocess import JointPreprocessor
+from espnet_ext.data.preprocess import collate
+from espnet_ext.data.streams import Streams, read_silence
 
 CODEC = CodecSpec(num_codebooks=2, codebook_size=1000, frame_rate_hz=25.0, sample_rate_hz=16000)
 UNITS = CodecSpec(num_codebooks=1, codebook_size=1000, frame_rate_hz=50.0, sample_rate_hz=16000)

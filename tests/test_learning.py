@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import SPEC, TEXT_VOCAB
 
-from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import build_strategy, generate
-from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.loss import LossWeights, codec_loss
 
 FRAMES, ROWS, UPDATES = 6, 24, 300  # frames of an utterance, utterances of an update
 CHANCE = 1 / SPEC.codebook_size**2  # of two independent codes both obeying their rule

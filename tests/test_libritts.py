@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from fabricated_libritts import DATA_TROUBLE, FORMAT_TROUBLE, ODD_RATE, RATE_HZ, SPEAKERS, TOO_SHORT, write_tree
 
-from espnet_ext.datadir import read_scp
+from espnet_ext.data.datadir import read_scp
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = "train-clean-100 train-clean-360 train-other-500"

@@ -10,9 +10,9 @@ from conftest import ragged_batch, tiny_model
 from test_gpst import ragged, tiny_gpst
 
 from espnet_ext.codes import length_mask
-from espnet_ext.core_lm import base
-from espnet_ext.core_lm.local_drop import kept_steps, local_drop
-from espnet_ext.loss import LossWeights, codec_loss, head_loss
+from espnet_ext.model.core_lm import base
+from espnet_ext.model.core_lm.local_drop import kept_steps, local_drop
+from espnet_ext.model.loss import LossWeights, codec_loss, head_loss
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.1, 0.5, 0.75, 0.9, 0.9375])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import SPEC, ragged_batch, tiny_model
 
-from espnet_ext.alignment import best_path, forward_sum_loss, path_log_prior, path_of
-from espnet_ext.core_lm import HeadScores
-from espnet_ext.loss import LossWeights, alignment_losses, codec_loss, head_loss
-from espnet_ext.primary import CrossAttentionPrimary
+from espnet_ext.model.alignment import best_path, forward_sum_loss, path_log_prior, path_of
+from espnet_ext.model.core_lm import HeadScores
+from espnet_ext.model.loss import LossWeights, alignment_losses, codec_loss, head_loss
+from espnet_ext.model.primary import CrossAttentionPrimary
 
 
 def test_head_loss_equals_the_naive_loop():

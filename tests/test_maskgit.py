@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import SAMPLING, SPEC, TEXT_VOCAB, Batch, decode, ragged_batch, shared_model, tiny_model
 
-from espnet_ext.core_lm import TextCoreLM, local_options
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import ORDERS, unmask_schedule
 from espnet_ext.decoding.masked_step import MaskedStep
-from espnet_ext.local_transformer import Heads, LocalInput, MaskGITLocalTransformer, masked_counts
-from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.core_lm import TextCoreLM, local_options
+from espnet_ext.model.heads import Heads, LocalInput, MaskGITLocalTransformer, masked_counts
+from espnet_ext.model.loss import LossWeights, codec_loss
 
 # codes known after each of three rounds, worked out by hand from ceil(M cos(pi / 2 * i / 3)) with cos(pi / 3) just
 # below a half, as in float32

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_ext.speech import Speech, Timing
-from espnet_ext.speech_jobs import SpeechJob, is_out_of_memory, speak_shard
+from espnet_ext.inference.speech import Speech, Timing
+from espnet_ext.inference.speech_jobs import SpeechJob, is_out_of_memory, speak_shard
 
 CPU_ERROR = (
     "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."

@@ -14,11 +14,11 @@ from types import ModuleType
 import pytest
 from fabricated import one_error
 
-from espnet_ext.codec import read_codec_info, write_codec_info
-from espnet_ext.codec.files import CodecInfo
 from espnet_ext.codes import CodecSpec
-from espnet_ext.datadir import read_scp, speaker_to_utterances, write_scp, write_skipped
-from espnet_ext.semantic import SemanticInfo, read_semantic_info, write_semantic_info
+from espnet_ext.data.datadir import read_scp, speaker_to_utterances, write_scp, write_skipped
+from espnet_ext.tokenizers.codec import read_codec_info, write_codec_info
+from espnet_ext.tokenizers.codec.files import CodecInfo
+from espnet_ext.tokenizers.semantic import SemanticInfo, read_semantic_info, write_semantic_info
 
 LOCAL = Path(__file__).resolve().parent.parent / "local"
 FRAMES = {"large": [1000] * 36, "small": [100, 300, 150, 250, 200], "tiny": [90]}

@@ -14,15 +14,15 @@ import soxr
 from test_score_stage import ToyCodec, buzz
 from test_scoring import corpus_clips
 
-from espnet_ext.ark import codes_writer
 from espnet_ext.bin import evaluate as score
-from espnet_ext.datadir import write_scp, write_skipped
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.datadir import write_scp, write_skipped
 from espnet_ext.scoring.evaluate import evaluate
-from espnet_ext.scoring.mode_table import mode_table
-from espnet_ext.scoring.report import results_page, terminal_summary
 from espnet_ext.scoring.settings import Settings
-from espnet_ext.scoring.strategy_table import strategy_table
 from espnet_ext.scoring.system import load_reference, load_system, load_untranscribed
+from espnet_ext.scoring.tables.mode_table import mode_table
+from espnet_ext.scoring.tables.report import results_page, terminal_summary
+from espnet_ext.scoring.tables.strategy_table import strategy_table
 
 PITCHES = {"a": 100.0, "b": 170.0, "c": 240.0}
 UTTERANCES = [f"{speaker}-{number}" for speaker in PITCHES for number in (1, 2)]

@@ -12,10 +12,10 @@ from types import ModuleType
 
 import pytest
 
-from espnet_ext.codec import write_codec_info
-from espnet_ext.codec.files import CodecInfo
 from espnet_ext.codes import CodecSpec
-from espnet_ext.datadir import read_scp, write_scp
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.tokenizers.codec import write_codec_info
+from espnet_ext.tokenizers.codec.files import CodecInfo
 
 LOCAL = Path(__file__).resolve().parent.parent / "local"
 SPEAKERS = {f"{speaker}-{number}": speaker for speaker in "abc" for number in range(20)}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from espnet_ext.scoring.pareto import pareto_front
+from espnet_ext.scoring.measures.pareto import pareto_front
 
 SIGN = {"lower": 1, "higher": -1}
 

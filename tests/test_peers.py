@@ -14,9 +14,9 @@ import torch
 from espnet_ext.benchmark import worker
 from espnet_ext.benchmark.race import peer
 from espnet_ext.decoding import LocalAR, generate
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions
 from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.fast.native import compiler
-from espnet_ext.sampling import Sampler, SamplingOptions
 
 PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
 sys.path.insert(0, str(PEERS))

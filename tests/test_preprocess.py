@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.preprocess import CodecLMPreprocessor, collate
-from espnet_ext.text import END, UNKNOWN, TextSplitter, TextTokenizer
+from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.tokenizers.text.tokens import END, UNKNOWN, TextSplitter, TextTokenizer
 
 
 def preprocessor(train=False, prompt_frames=3):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from espnet_ext.bin import recommend
-from espnet_ext.scoring.advice import Limit, advise
+from espnet_ext.scoring.tables.advice import Limit, advise
 
 # name: WER, half of its interval, FD, RTF, frames/s
 TABLE = {

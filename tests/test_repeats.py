@@ -13,11 +13,11 @@ import pytest
 import soundfile
 from test_score_stage import HearingCodec, ToyCodec, buzz, test_set  # noqa: F401 (a fixture)
 
-from espnet_ext.ark import codes_writer
+from espnet_ext.data.ark import codes_writer
 from espnet_ext.scoring.evaluate import evaluate
-from espnet_ext.scoring.report import results_page
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import load_reference, load_system
+from espnet_ext.scoring.tables.report import results_page
 
 COSTS = {"rtf": 0.25, "steps": 40, "decoding": "local_ar", "seed": 0, "frames_per_second": 100.0}
 
@@ -102,7 +102,7 @@ def test_what_is_left_out_or_not_installed_is_said_in_the_table(
     test_set: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from espnet_ext.scoring.mos.dnsmos import DNSMOS
+    from espnet_ext.scoring.evaluators.mos.dnsmos import DNSMOS
 
     monkeypatch.setattr(DNSMOS, "requires", {"no_such_module": "no-such-package"})
     result = three_outputs(asr=None, distortion=False)
@@ -122,7 +122,7 @@ def test_systems_that_say_no_codes_are_measured_by_the_codes_of_their_audio(
     test_set: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: HearingCodec())
+    monkeypatch.setattr("espnet_ext.scoring.measures.frame_codes.codec_of", lambda path: HearingCodec())
     Path("codec_info.yaml").write_text("")
     folder = Path("exp/resynthesis/set")
     shutil.copytree("exp/decode_x/set", folder)

@@ -11,8 +11,8 @@ import pytest
 from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture)
 
 from espnet_ext.bin import report
-from espnet_ext.report.media import audio_uri, spectrogram_uri
-from espnet_ext.report.pareto_plot import plot
+from espnet_ext.scoring.page.media import audio_uri, spectrogram_uri
+from espnet_ext.scoring.page.pareto_plot import plot
 
 EVIL = 'two <script>alert("red")</script> & dogs'
 ENVIRONMENT = {"date": "2026-11-27T12:00:00+00:00", "python version": "3.11", "Git hash": "abc"}

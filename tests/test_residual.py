@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import SAMPLING, SPEC, decode, ragged_batch, tiny_model
 
-from espnet_ext.alignment import path_of, positions_of, within_tokens
-from espnet_ext.attention import attend
-from espnet_ext.core_lm import TextCoreLM
-from espnet_ext.espnet_model import ESPnetCodecLMModel, has_bf16
-from espnet_ext.local_transformer import ParallelHeads, SlotEmbedding, SlotHeads, Slots, local_transformers
-from espnet_ext.loss import LossWeights, head_loss
+from espnet_ext.model.alignment import path_of, positions_of, within_tokens
+from espnet_ext.model.attention import attend
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.heads import ParallelHeads, SlotEmbedding, SlotHeads, Slots, local_transformers
+from espnet_ext.model.loss import LossWeights, head_loss
+from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel, has_bf16
 
 LOCAL = list(local_transformers)
 

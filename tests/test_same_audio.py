@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from test_score_stage import HearingCodec, ToyCodec, test_set  # noqa: F401 (a fixture)
 
-from espnet_ext.scoring import distortion, evaluator, frame_codes
 from espnet_ext.scoring.evaluate import evaluate
-from espnet_ext.scoring.report import results_page
+from espnet_ext.scoring.evaluators import evaluator
+from espnet_ext.scoring.measures import distortion, frame_codes
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import load_reference, load_system
+from espnet_ext.scoring.tables.report import results_page
 
 
 def scored(names: dict[str, str]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def test_copy_of_a_system_costs_nothing_has_its_scores_and_is_remarked_upon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("codec_info.yaml").write_text("")
-    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: HearingCodec())
+    monkeypatch.setattr("espnet_ext.scoring.measures.frame_codes.codec_of", lambda path: HearingCodec())
     shutil.copytree("exp/decode_x", "exp/decode_z")
     for name, strategy in (("x", "local_ar"), ("z", "local_speculative")):
         costs = {"rtf": 0.25, "steps": 40, "decoding": strategy}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from espnet_ext.sampling import Sampler, SamplingOptions, avoid_repetition, row_generators, warp
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, avoid_repetition, row_generators, warp
 
 
 def naive_warp(logits, options):

@@ -14,18 +14,18 @@ import pytest
 import soundfile
 import torch
 
-from espnet_ext.ark import codes_writer
 from espnet_ext.bin import evaluate as score
 from espnet_ext.bin import results
 from espnet_ext.codes import CodecSpec
-from espnet_ext.datadir import write_scp
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.datadir import write_scp
 from espnet_ext.scoring.evaluate import evaluate
-from espnet_ext.scoring.figures import choose_utterances, error_bars, learning_curves, spectrograms
-from espnet_ext.scoring.markdown import table
-from espnet_ext.scoring.report import results_page
 from espnet_ext.scoring.settings import Settings
-from espnet_ext.scoring.strategy_table import strategy_table
 from espnet_ext.scoring.system import load_reference, load_system
+from espnet_ext.scoring.tables.figures import choose_utterances, error_bars, learning_curves, spectrograms
+from espnet_ext.scoring.tables.markdown import table
+from espnet_ext.scoring.tables.report import results_page
+from espnet_ext.scoring.tables.strategy_table import strategy_table
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "INFO: 1epoch results: [train] loss=2.5, acc_ar=0.6, [valid] loss=2.25, acc_ar=0.5, loss_cb0_ar=1.0\n"
@@ -170,8 +170,8 @@ def test_scores_are_the_same_in_every_run(test_set: Path) -> None:
 def test_score_command_writes_everything_and_a_second_run_has_nothing_to_do(
     test_set: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("espnet_ext.codec.load_codec", lambda path: ToyCodec())
-    monkeypatch.setattr("espnet_ext.scoring.frame_codes.codec_of", lambda path: HearingCodec())
+    monkeypatch.setattr("espnet_ext.tokenizers.codec.load_codec", lambda path: ToyCodec())
+    monkeypatch.setattr("espnet_ext.scoring.measures.frame_codes.codec_of", lambda path: HearingCodec())
     Path("exp/train.log").write_text(LOG)
     Path("codec_info.yaml").write_text("")
     command = ["--codec_info", "codec_info.yaml", "--reference", "reference", "--system", "original=reference"]

@@ -15,14 +15,14 @@ import soundfile
 import torch
 
 from espnet_ext.jobs import Workers
-from espnet_ext.scoring.bootstrap import Resamples, corrected, percentiles, resample_weights
-from espnet_ext.scoring.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
-from espnet_ext.scoring.evaluator import Choice, evaluate_files
-from espnet_ext.scoring.frechet import distance_draws, frame_statistics, frechet_distance, square_root
-from espnet_ext.scoring.learning_curve import parse_train_log, read_learning_curves
-from espnet_ext.scoring.recogniser.pocketsphinx import PocketSphinx, flat_unigram_arpa
-from espnet_ext.scoring.speaker import similarities
-from espnet_ext.scoring.words import Vocabulary, words_to_hear
+from espnet_ext.scoring.evaluators.evaluator import Choice, evaluate_files
+from espnet_ext.scoring.evaluators.recogniser.pocketsphinx import PocketSphinx, flat_unigram_arpa
+from espnet_ext.scoring.measures.bootstrap import Resamples, corrected, percentiles, resample_weights
+from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
+from espnet_ext.scoring.measures.frechet import distance_draws, frame_statistics, frechet_distance, square_root
+from espnet_ext.scoring.measures.speaker import similarities
+from espnet_ext.scoring.measures.words import Vocabulary, words_to_hear
+from espnet_ext.scoring.tables.learning_curve import parse_train_log, read_learning_curves
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,7 +126,7 @@ def corpus_clips(folder: Path, per_speaker: int, speakers: int) -> tuple[dict[st
 def test_recogniser_understands_the_corpus_in_any_order_and_number_of_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("espnet_ext.scoring.evaluator.SHARD_SIZE", 2)
+    monkeypatch.setattr("espnet_ext.scoring.evaluators.evaluator.SHARD_SIZE", 2)
     wavs, text = corpus_clips(tmp_path, per_speaker=3, speakers=2)
     heard = heard_in(wavs, text.values())
     assert total(word_errors(text[one], heard[one]) for one in text).rate < 0.1
@@ -348,7 +348,7 @@ def test_learning_curves_of_nothing_are_an_error_that_names_the_directory(tmp_pa
 @pytest.mark.espnet
 def test_learning_curves_of_the_reporter_of_espnet_are_complete(tmp_path: Path) -> None:
     pytest.importorskip("espnet2")
-    from espnet_ext.torchaudio_shim import import_torchaudio
+    from espnet_ext.storage.torchaudio_shim import import_torchaudio
 
     import_torchaudio()
     from espnet2.train.reporter import Reporter

@@ -13,7 +13,7 @@ import yaml
 from tiny_codecs import corpus, voice
 from tiny_semantic import CONF, EVERY, NETWORKS, fresh_tokenizer, tiny_tokenizer
 
-from espnet_ext.semantic import (
+from espnet_ext.tokenizers.semantic import (
     copy_semantic,
     create_semantic,
     deduplicate,
@@ -22,7 +22,7 @@ from espnet_ext.semantic import (
     save_semantic,
     semantic_tokenizers,
 )
-from espnet_ext.semantic.spectral import log_mel, slopes
+from espnet_ext.tokenizers.semantic.spectral import log_mel, slopes
 
 LENGTHS = [1, 5, 399, 400, 640, 641, 15999, 16000, 16001, 33333]
 
@@ -214,7 +214,7 @@ def test_the_spectrum_of_a_tone_peaks_in_its_band_whatever_the_chunk(monkeypatch
     edges = np.interp(np.arange(42), [0, 41], [2595 * math.log10(1 + hz / 700) for hz in (60, 7600)])
     centres = 700 * (10 ** (edges[1:-1] / 2595) - 1)
     assert set(energies[5:-5].argmax(1).tolist()) == {int(np.abs(centres - 1000).argmin())}
-    monkeypatch.setattr("espnet_ext.semantic.spectral._CHUNK", 7)
+    monkeypatch.setattr("espnet_ext.tokenizers.semantic.spectral._CHUNK", 7)
     torch.testing.assert_close(log_mel(wav, 100, 40, 16000), energies)
 
 
@@ -271,7 +271,7 @@ def test_networks_trained_on_normalised_waves_do_not_hear_the_loudness() -> None
 
 @pytest.mark.espnet
 def test_a_pretrained_directory_gives_the_lower_layers_and_a_published_codebook_its_units(tmp_path: Path) -> None:
-    from espnet_ext.torchaudio_shim import import_torchaudio
+    from espnet_ext.storage.torchaudio_shim import import_torchaudio
 
     import_torchaudio()
     from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model

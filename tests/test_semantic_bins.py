@@ -16,11 +16,11 @@ from tiny_codecs import voice
 pytest.importorskip("pyworld")
 pytest.importorskip("kaldiio")
 
-from espnet_ext.ark import codes_writer, load_codes_entry, read_codes
 from espnet_ext.bin import codec_fit, codec_tokens, semantic_fit, semantic_tokens
-from espnet_ext.codec import read_codec_info
-from espnet_ext.datadir import read_scp, write_data_dir, write_scp
-from espnet_ext.semantic import load_semantic, read_semantic_info
+from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes
+from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.tokenizers.codec import read_codec_info
+from espnet_ext.tokenizers.semantic import load_semantic, read_semantic_info
 
 FIT = ["--semantic_conf", "num_units=12", "--wav_scp", "data/wav.scp", "--out", "dump/semantic"]
 CODES = ["--codec_info", "dump/codec/codec_info.yaml", "--data_dir", "data", "--out", "dump/codec/train"]

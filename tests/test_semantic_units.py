@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_ext.semantic.files import in_order
-from espnet_ext.semantic.kmeans import buffers, learn_centroids, nearest
-from espnet_ext.semantic.units import deduplicate, lengths_agree
+from espnet_ext.tokenizers.semantic.files import in_order
+from espnet_ext.tokenizers.semantic.kmeans import buffers, learn_centroids, nearest
+from espnet_ext.tokenizers.semantic.units import deduplicate, lengths_agree
 
 
 def clusters(count: int, frames: int = 50, seed: int = 0) -> Iterator[np.ndarray]:
@@ -70,7 +70,7 @@ def test_an_empty_corpus_is_refused() -> None:
 def test_the_nearest_centroid_is_found_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     features, centroids = torch.randn(50, 5, generator=generator), torch.randn(9, 5, generator=generator)
-    monkeypatch.setattr("espnet_ext.semantic.kmeans._NEAREST_FRAMES", 7)
+    monkeypatch.setattr("espnet_ext.tokenizers.semantic.kmeans._NEAREST_FRAMES", 7)
     assert torch.equal(nearest(features, centroids), torch.cdist(features, centroids).argmin(1))
 
 

@@ -19,8 +19,8 @@ def write_jobs(path: Path, *jobs: list[object]) -> Path:
 def test_one_process_decodes_several_strategies_loads_the_model_once_and_makes_the_same_codes(
     corpus: Path, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from espnet_ext import speech_jobs
     from espnet_ext.bin import codec_lm_inference
+    from espnet_ext.inference import speech_jobs
 
     loaded, real = [], speech_jobs.load_model
     monkeypatch.setattr(speech_jobs, "load_model", lambda model: (loaded.append(model), real(model))[1])

@@ -8,8 +8,8 @@ from time import perf_counter
 
 import pytest
 
-from espnet_ext.datadir import read_scp, speaker_to_utterances, write_data_dir, write_scp
-from espnet_ext.speaker_prompt import PromptRule, choose_prompts, write_prompts
+from espnet_ext.data.datadir import read_scp, speaker_to_utterances, write_data_dir, write_scp
+from espnet_ext.data.speaker_prompt import PromptRule, choose_prompts, write_prompts
 
 
 def corpus(speakers: int, utterances: int, seed: int = 0) -> tuple[dict[str, str], dict[str, float]]:

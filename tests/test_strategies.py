@@ -27,9 +27,9 @@ from espnet_ext.decoding import (
     strategies,
 )
 from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.local_transformer import ParallelHeads
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import ParallelHeads
 from espnet_ext.registry import Registry
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
 
 # passes of one step of M slots: fewest and most
 PASSES = {

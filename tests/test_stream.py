@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import NAMES, SPEC, ragged_batch, registered, tiny_model
 
-from espnet_ext.codec import EncodecCodec
-from espnet_ext.codec.base import Codec
 from espnet_ext.decoding import Generation, build_strategy, generate, generate_stream
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.stream import stream_speech
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.inference.streaming import stream_speech
+from espnet_ext.tokenizers.codec import EncodecCodec
+from espnet_ext.tokenizers.codec.base import Codec
 
 
 class Smear(Codec):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_ext.decode_options import DecodeOptions
-from espnet_ext.sweep import Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.sweep import Checkpoint, check_settings, parse_settings, plan
 
 ONE, TWO = Checkpoint(Path("exp/a"), 1), Checkpoint(Path("exp/b"), 2)
 

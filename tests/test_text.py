@@ -12,11 +12,19 @@ from pathlib import Path
 import pytest
 
 from espnet_ext.bin.token_list import main
-from espnet_ext.cmudict import pronunciations
-from espnet_ext.g2p import g2ps
-from espnet_ext.text import END, SPACE, TOKEN_TYPES, UNKNOWN, TextSplitter, TextTokenizer, make_token_list
-from espnet_ext.text import read_token_list as read
-from espnet_ext.text_cleaners import ABBREVIATIONS, CLEANERS, clean_english, removed
+from espnet_ext.tokenizers.text.cleaners import ABBREVIATIONS, CLEANERS, clean_english, removed
+from espnet_ext.tokenizers.text.cmudict import pronunciations
+from espnet_ext.tokenizers.text.g2p import g2ps
+from espnet_ext.tokenizers.text.tokens import (
+    END,
+    SPACE,
+    TOKEN_TYPES,
+    UNKNOWN,
+    TextSplitter,
+    TextTokenizer,
+    make_token_list,
+)
+from espnet_ext.tokenizers.text.tokens import read_token_list as read
 
 ROOT = Path(__file__).resolve().parent.parent
 # what Unicode and transcribers can do to a text
@@ -32,7 +40,7 @@ G2P_DATA = {
 }
 USE_G2P = """
 from espnet_ext.bin import run
-from espnet_ext.text import TextSplitter
+from espnet_ext.tokenizers.text.tokens import TextSplitter
 run(lambda: print(*TextSplitter("phn", cleaner="english", g2p="g2p_en")("Two dogs, 2 zorgs")))
 """
 # a machine without network, whose attempts to use it are seen

@@ -11,9 +11,9 @@ from conftest import SPEC, TEXT_VOCAB, ragged_batch, tiny_model
 from test_gpst import ragged as ragged_units
 from test_gpst import tiny_gpst
 
-from espnet_ext.core_lm import TextCoreLM
-from espnet_ext.loss import LossWeights, codec_loss
-from espnet_ext.text_gain import exchanged, gain_statistics, text_nats
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.loss import LossWeights, codec_loss
+from espnet_ext.model.text_gain import exchanged, gain_statistics, text_nats
 
 HEADS = ["parallel", "ar", "maskgit"]
 ARGUMENTS = ("text", "text_lengths", "codes", "codes_lengths", "prompt", "prompt_lengths")

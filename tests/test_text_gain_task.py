@@ -13,12 +13,12 @@ from fabricated_tokens import gpst_command
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import text_gain
-from espnet_ext.core_lm import TextCoreLM
-from espnet_ext.experiment import Experiment
-from espnet_ext.scoring.figures import learning_curves
-from espnet_ext.scoring.learning_curve import read_learning_curves
+from espnet_ext.inference.experiment import Experiment
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.text_gain import gain_statistics, text_nats
+from espnet_ext.scoring.tables.figures import learning_curves
+from espnet_ext.scoring.tables.learning_curve import read_learning_curves
 from espnet_ext.tasks.codec_lm import CodecLMTask
-from espnet_ext.text_gain import gain_statistics, text_nats
 
 pytestmark = pytest.mark.espnet
 CRITERION = [["valid", "gain_ar", "max"], ["valid", "gain_ar_frame1", "max"]]

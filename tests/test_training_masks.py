@@ -8,9 +8,9 @@ import torch
 from conftest import SPEC, decode, ragged_batch, tiny_model
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.local_transformer import MaskGITLocalTransformer, Slots
-from espnet_ext.local_transformer.maskgit import MASKS
-from espnet_ext.loss import LossWeights, codec_loss
+from espnet_ext.model.heads import MaskGITLocalTransformer, Slots
+from espnet_ext.model.heads.maskgit import MASKS
+from espnet_ext.model.loss import LossWeights, codec_loss
 
 CPU = torch.device("cpu")
 MINI_README = Path(__file__).parent.parent / "egs2" / "mini_libritts" / "codec_lm1" / "README.md"

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from fabricated import one_error
 
-from espnet_ext.datadir import read_scp, write_scp
-from espnet_ext.decode_options import DecodeOptions
-from espnet_ext.scoring.recogniser import Recogniser, recognisers
-from espnet_ext.tuning import Grid, Tried, choose, name_of, reason, search
-from espnet_ext.tuning_set import read_tuning_set, some
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
+from espnet_ext.tuning.candidates import Grid, Tried, choose, name_of, reason, search
+from espnet_ext.tuning.development_set import read_tuning_set, some
 
 BASE = DecodeOptions("local_ar", sampling={"temperature": 0.7, "top_k": 80, "cfg_scale": 1.5})
 

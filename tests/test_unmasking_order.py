@@ -8,8 +8,8 @@ from espnet_ext.decoding import LocalMaskGIT, build_strategy, local_maskgit
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import noise_share, rank_by_frame
 from espnet_ext.decoding.masked_step import MaskedStep, rank
-from espnet_ext.local_transformer import MaskGITLocalTransformer
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.heads import MaskGITLocalTransformer
 
 
 def sampler_of(model, rows, sampling="sampled", min_frames=1):

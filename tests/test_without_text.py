@@ -14,8 +14,8 @@ pytest.importorskip("pyworld")
 pytest.importorskip("kaldiio")
 
 from espnet_ext.bin import codec_fit, codec_tokens, semantic_fit, semantic_tokens
-from espnet_ext.datadir import read_scp, write_data_dir, write_scp
-from espnet_ext.streams import SILENCE_NAME
+from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.data.streams import SILENCE_NAME
 
 UTTERANCES = ["a-1", "a-2", "a-3", "b-1", "b-2"]
 LENGTHS_SEC = {"a-3": 0.1}

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from espnet_ext.codec import Codec, codecs, create_codec
+from espnet_ext.tokenizers.codec import Codec, codecs, create_codec
 
 SOUNDSTREAM = {
     "sampling_rate": 16000,

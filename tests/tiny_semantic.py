@@ -8,7 +8,7 @@ import importlib.util
 import pytest
 from tiny_codecs import corpus
 
-from espnet_ext.semantic import SemanticTokenizer, create_semantic
+from espnet_ext.tokenizers.semantic import SemanticTokenizer, create_semantic
 
 NETWORK = {
     "hidden_size": 16,

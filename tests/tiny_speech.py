@@ -9,13 +9,13 @@ import torch
 from conftest import SPEC
 from test_gpst import UNITS, tiny_gpst
 
-from espnet_ext.codec.base import Codec
-from espnet_ext.decode_options import GPSTDecodeOptions
+from espnet_ext.data.streams import Streams
 from espnet_ext.decoding import Generation
-from espnet_ext.gpst_inference import GPSTSpeech
-from espnet_ext.gpst_modes import Clock, Request
-from espnet_ext.listener import Listener
-from espnet_ext.streams import Streams
+from espnet_ext.decoding.options import GPSTDecodeOptions
+from espnet_ext.inference.gpst import GPSTSpeech
+from espnet_ext.inference.listener import Listener
+from espnet_ext.inference.modes import Clock, Request
+from espnet_ext.tokenizers.codec.base import Codec
 
 SILENCE = Streams(np.array([6] * 50), np.full((25, 3), 7))
 NAMES = ["a", "b", "c"]

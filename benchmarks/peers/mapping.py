@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import TextCoreLM
-from espnet_ext.local_transformer import ARLocalTransformer, SlotHeads
-from espnet_ext.primary import PrefixPrimary
-from espnet_ext.transformer import Block, Transformer
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.heads import ARLocalTransformer, SlotHeads
+from espnet_ext.model.primary import PrefixPrimary
+from espnet_ext.model.transformer import Block, Transformer
 
 Weights = Mapping[str, Tensor]
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from espnet_ext.benchmark.worker import Decode, context_codes, serve
-from espnet_ext.codec import EncodecCodec
 from espnet_ext.codes import CodecSpec
-from espnet_ext.core_lm import TextCoreLM
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphed, Graphs, StaticStep
-from espnet_ext.primary import Conditions
-from espnet_ext.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.transformer import Transformer
+from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.primary import Conditions
+from espnet_ext.model.transformer import Transformer
+from espnet_ext.tokenizers.codec import EncodecCodec
 
 FRAME_RATE_HZ = 75.0  # EnCodec's
 LOCALS = {"local_maskgit": "maskgit", "local_maskgit_adaptive": "maskgit"}  # the others use the autoregressive one

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.benchmark.machine import MachineRates
 from espnet_ext.benchmark.race import Entry, Times
-from espnet_ext.scoring.markdown import table as markdown_table
+from espnet_ext.scoring.tables.markdown import table as markdown_table
+from espnet_ext.storage.atomic import atomic_path
 
 
 def cell_of(

@@ -15,17 +15,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.benchmark.machine import MachineRates, describe, measure_machine
 from espnet_ext.benchmark.ours import FRAME_RATE_HZ
 from espnet_ext.benchmark.race import PEERS, Entry, Times, peer, race
 from espnet_ext.benchmark.table import as_markdown, cell_of, plot, write_json
 from espnet_ext.bin import run
-from espnet_ext.codec.jobs import check_device
+from espnet_ext.data.codec_encoding import check_device
 from espnet_ext.decoding import strategies
 from espnet_ext.fast import FastOptions
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.scoring.environment import environment
+from espnet_ext.storage.atomic import atomic_path
 
 SIZES = {
     "width": 768, "layers": 12, "heads": 12, "local_width": 256, "local_layers": 3, "local_heads": 4,

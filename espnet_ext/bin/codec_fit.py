@@ -13,12 +13,12 @@ import soundfile
 from tqdm import tqdm
 
 from espnet_ext.bin import run
-from espnet_ext.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
-from espnet_ext.codec.audio import read_wav
-from espnet_ext.codec.files import check_codec_conf
-from espnet_ext.config import add_pair, read_yaml
-from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
-from espnet_ext.finished import digest
+from espnet_ext.data.audio import read_wav
+from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
+from espnet_ext.jobs.finished import digest
+from espnet_ext.storage.yaml_files import add_pair, read_yaml
+from espnet_ext.tokenizers.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
+from espnet_ext.tokenizers.codec.files import check_codec_conf
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import add_jobs_option, run, several
-from espnet_ext.datadir import read_scp
-from espnet_ext.decode_command import (
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.corpus import (
     add_decode_options,
     check_codec,
     check_machine,
@@ -23,10 +25,8 @@ from espnet_ext.decode_command import (
     speak_corpus,
     wav_of,
 )
-from espnet_ext.decode_options import DecodeOptions
-from espnet_ext.inference import CodecLM
+from espnet_ext.inference.speech_jobs import SpeechJob, TextVoice, files_of
 from espnet_ext.jobs import remove_shards
-from espnet_ext.speech_jobs import SpeechJob, TextVoice, files_of
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_ext.ark import codes_writer
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import add_jobs_option, run, several
-from espnet_ext.codec import INFO_NAME, CodecInfo, read_codec_info
-from espnet_ext.codec.jobs import DecodeJob, codec_of, decode_shard, wavs_of
-from espnet_ext.datadir import read_scp, write_scp
-from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.codec_encoding import DecodeJob, codec_of, decode_shard, wavs_of
+from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.codec import INFO_NAME, CodecInfo, read_codec_info
 
 RECORD_NAME = "codec_resynthesis.yaml"
 SHARD_SIZE = 16

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_ext.ark import codes_writer
 from espnet_ext.bin import run
-from espnet_ext.codec import INFO_NAME, read_codec_info, write_codec_info
-from espnet_ext.codec.jobs import codec_of, encode_shard
-from espnet_ext.datadir import (
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.codec_encoding import codec_of, encode_shard
+from espnet_ext.data.datadir import (
     read_if_there,
     read_scp,
     skipped_summary,
     write_data_dir,
     write_skipped,
 )
-from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
-from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
+from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
 
 RECORD_NAME = "codec_tokens.yaml"
 SHARD_SIZE = 16

@@ -17,12 +17,12 @@ from espnet_ext.bin import run
 from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.sweep import base_options
-from espnet_ext.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decode_command import add_fast_options, check_codec, fast_choices
+from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import CodecLM
-from espnet_ext.speech_jobs import Model, load_model
-from espnet_ext.sweep import Checkpoint
+from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.corpus import add_fast_options, check_codec, fast_choices
+from espnet_ext.inference.speech_jobs import Model, load_model
+from espnet_ext.inference.sweep import Checkpoint
 
 HOST = "127.0.0.1"
 

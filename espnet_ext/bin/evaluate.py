@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.datadir import read_scp
-from espnet_ext.evaluate_options import Named, add_options, check_options, parse_evaluators
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.jobs import Workers
 from espnet_ext.scoring.environment import environment
-from espnet_ext.scoring.evaluator import Choice
+from espnet_ext.scoring.evaluators.evaluator import Choice
+from espnet_ext.scoring.options import Named, add_options, check_options, parse_evaluators
 from espnet_ext.scoring.system import (
     WHOLE_NAME,
     Reference,
@@ -26,6 +25,7 @@ from espnet_ext.scoring.system import (
     load_system,
     load_untranscribed,
 )
+from espnet_ext.storage.atomic import atomic_path
 
 SCORES_NAME, PAGE_NAME, WORK_NAME = "scores.json", "RESULTS.md", "work"
 
@@ -92,8 +92,8 @@ def draw_figures(
     Returns:
         Caption → path.
     """
-    from espnet_ext.scoring import figures
-    from espnet_ext.scoring.learning_curve import read_learning_curves
+    from espnet_ext.scoring.tables import figures
+    from espnet_ext.scoring.tables.learning_curve import read_learning_curves
 
     paths: dict[str, Path] = {}
     if "wer" not in result["unavailable"]:
@@ -131,9 +131,9 @@ def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple
         Contents of scores.json.
     """
     # here, not above: they take seconds to import, which workers do not need
-    from espnet_ext.codec import load_codec
     from espnet_ext.scoring.evaluate import evaluate
     from espnet_ext.scoring.settings import Settings
+    from espnet_ext.tokenizers.codec import load_codec
 
     started = time.perf_counter()
     codec = load_codec(args.codec_info)
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.force and is_up_to_date(scores, request, input_files(args, named.directories)):
         logging.info("%s is newer than all its inputs: nothing to do", scores)
         return
-    from espnet_ext.scoring.report import results_page
+    from espnet_ext.scoring.tables.report import results_page
 
     result = {**score(args, named, evaluators), "request": request}
     with atomic_path(args.output_dir / PAGE_NAME) as temporary:

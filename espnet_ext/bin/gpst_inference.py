@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.datadir import read_scp, write_scp
-from espnet_ext.decode_command import (
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
+from espnet_ext.data.streams import SILENCE_NAME
+from espnet_ext.decoding.options import GPSTDecodeOptions
+from espnet_ext.inference.corpus import (
     add_decode_options,
     check_codec,
     check_machine,
@@ -20,15 +23,12 @@ from espnet_ext.decode_command import (
     speak_corpus,
     wav_of,
 )
-from espnet_ext.decode_options import GPSTDecodeOptions
-from espnet_ext.gpst_jobs import GPSTJob, GPSTModel, GPSTVoice, Recording, files_of
-from espnet_ext.gpst_modes import Mode, modes
+from espnet_ext.inference.gpst_jobs import GPSTJob, GPSTModel, GPSTVoice, Recording, files_of
+from espnet_ext.inference.modes import Mode, modes
+from espnet_ext.inputs.kinds import SEMANTIC_DIRECTORY
 from espnet_ext.jobs import remove_shards
 from espnet_ext.options import check_number
-from espnet_ext.semantic import read_semantic_info
-from espnet_ext.speaker_prompt import PROMPTS_NAME
-from espnet_ext.streams import SILENCE_NAME
-from espnet_ext.tasks.inputs import SEMANTIC_DIRECTORY
+from espnet_ext.tokenizers.semantic import read_semantic_info
 
 NUM_UTTERANCES = 20
 WHOLE = "whole"

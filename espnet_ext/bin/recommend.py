@@ -19,7 +19,7 @@ import yaml
 
 from espnet_ext.bin import run
 from espnet_ext.bin.results import read_scores
-from espnet_ext.scoring.advice import TARGETS, Advice, Limit, advise
+from espnet_ext.scoring.tables.advice import TARGETS, Advice, Limit, advise
 
 LIMITS = {  # option → measure
     "max_rtf": "rtf",

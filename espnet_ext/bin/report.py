@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
 from espnet_ext.bin.results import read_scores
 from espnet_ext.options import check_number
+from espnet_ext.storage.atomic import atomic_path
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(arguments)
     check_number("num_sentences", args.num_sentences, least=0, whole=True)
     results = [read_scores(path) for path in args.scores]
-    from espnet_ext.report.render import render  # here: --help should not wait for the plots
+    from espnet_ext.scoring.page.render import render  # here: --help should not wait for the plots
 
     words = sys.argv[1:] if arguments is None else arguments
     page = render(results, args.title, f"python -m espnet_ext.bin.report {shlex.join(words)}", args.num_sentences)

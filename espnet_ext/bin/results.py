@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.scoring.report import results_page, terminal_summary
+from espnet_ext.scoring.tables.report import results_page, terminal_summary
+from espnet_ext.storage.atomic import atomic_path
 
 REQUIRED = {"title", "environment", "systems", "reference", "figures", "unavailable"}
 

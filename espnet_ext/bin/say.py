@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.ark import read_codes
 from espnet_ext.bin import run
-from espnet_ext.codec.audio import write_wav
-from espnet_ext.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decode_command import add_fast_options, check_codec, decode_options, fast_choices
-from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.data.ark import read_codes
+from espnet_ext.data.audio import write_wav
+from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
-from espnet_ext.speech_jobs import Model, load_model
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.corpus import add_fast_options, check_codec, decode_options, fast_choices
+from espnet_ext.inference.speech_jobs import Model, load_model
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -13,11 +13,17 @@ from tqdm import tqdm
 
 from espnet_ext.bin import run
 from espnet_ext.bin.codec_fit import choose_utterances, named_files, parse_options
-from espnet_ext.datadir import read_scp, skipped_summary, write_skipped
-from espnet_ext.finished import digest
-from espnet_ext.semantic import INFO_NAME, create_semantic, read_semantic_info, save_semantic, semantic_tokenizers
-from espnet_ext.semantic.files import check_semantic_conf, unlearned_semantic
-from espnet_ext.semantic.jobs import read_converted
+from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
+from espnet_ext.data.semantic_encoding import read_converted
+from espnet_ext.jobs.finished import digest
+from espnet_ext.tokenizers.semantic import (
+    INFO_NAME,
+    create_semantic,
+    read_semantic_info,
+    save_semantic,
+    semantic_tokenizers,
+)
+from espnet_ext.tokenizers.semantic.files import check_semantic_conf, unlearned_semantic
 
 
 def get_parser() -> argparse.ArgumentParser:

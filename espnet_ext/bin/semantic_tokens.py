@@ -11,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from espnet_ext.ark import units_writer
 from espnet_ext.bin import run
 from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
-from espnet_ext.codec import INFO_NAME as CODEC_INFO_NAME
-from espnet_ext.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
-from espnet_ext.config import read_yaml
-from espnet_ext.datadir import LANGUAGES_NAME, skipped_summary, write_skipped
-from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.data.ark import units_writer
+from espnet_ext.data.datadir import LANGUAGES_NAME, skipped_summary, write_skipped
+from espnet_ext.data.semantic_encoding import encode_shard, semantic_of
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
+from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
+from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
-from espnet_ext.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
-from espnet_ext.semantic.jobs import encode_shard, semantic_of
-from espnet_ext.semantic.token_dir import CodesDir, prompts_of, write_tables
-from espnet_ext.speaker_prompt import PROMPTS_NAME, PromptRule
-from espnet_ext.streams import SILENCE_NAME, disagreement, write_silence
+from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
+from espnet_ext.tokenizers.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
+from espnet_ext.tokenizers.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
 
 RECORD_NAME = "semantic_tokens.yaml"
 SHARD_SIZE = 16

@@ -12,17 +12,17 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import codec_lm_inference, run
-from espnet_ext.config import read_yaml
-from espnet_ext.datadir import read_scp
-from espnet_ext.decode_command import add_fast_options, fast_choices, model_of, model_state
-from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
-from espnet_ext.finished import digest, is_finished, mark_finished
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.corpus import add_fast_options, fast_choices, model_of, model_state
+from espnet_ext.inference.speech_jobs import Model, TextVoice
+from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.options import check_number
-from espnet_ext.speech_jobs import Model, TextVoice
-from espnet_ext.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.yaml_files import read_yaml
 
 RECORD_NAME, FAILED_NAME = "sweep.yaml", "failed.yaml"
 

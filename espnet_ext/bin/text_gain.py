@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.core_lm import corelms
-from espnet_ext.data_batches import read_batches, utterances_by_length
-from espnet_ext.experiment import Experiment
+from espnet_ext.inference.experiment import Experiment
+from espnet_ext.inputs.batches import read_batches, utterances_by_length
+from espnet_ext.model.core_lm import corelms
+from espnet_ext.model.text_gain import TextNats, text_nats
 from espnet_ext.options import check_number
-from espnet_ext.scoring.markdown import number, table
-from espnet_ext.text_gain import TextNats, text_nats
+from espnet_ext.scoring.tables.markdown import number, table
+from espnet_ext.storage.atomic import atomic_path
 
 
 def get_parser() -> argparse.ArgumentParser:

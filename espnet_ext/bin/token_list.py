@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import run
-from espnet_ext.datadir import read_scp
-from espnet_ext.g2p import g2ps
-from espnet_ext.text import TOKEN_TYPES, TextSplitter, describe_counts, make_token_list
-from espnet_ext.text_cleaners import CLEANERS, find_cleaner, removed
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner, removed
+from espnet_ext.tokenizers.text.g2p import g2ps
+from espnet_ext.tokenizers.text.tokens import TOKEN_TYPES, TextSplitter, describe_counts, make_token_list
 
 
 def get_parser() -> argparse.ArgumentParser:

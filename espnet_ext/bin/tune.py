@@ -19,27 +19,27 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from espnet_ext.ark import read_codes
-from espnet_ext.atomic import atomic_path
 from espnet_ext.bin import codec_lm_inference, run, sweep
-from espnet_ext.datadir import read_scp
-from espnet_ext.decode_command import add_fast_options, check_machine, fast_choices, model_state
-from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.data.ark import read_codes
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
-from espnet_ext.evaluate_options import add_evaluator_option, add_vocabulary_option, parse_evaluators
-from espnet_ext.finished import digest
-from espnet_ext.inference import CodecLM
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.corpus import add_fast_options, check_machine, fast_choices, model_state
+from espnet_ext.inference.speech_jobs import TextVoice
 from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.jobs.finished import digest
 from espnet_ext.options import check_number
-from espnet_ext.scoring.bootstrap import Resamples
 from espnet_ext.scoring.compared import SAME_CODES
-from espnet_ext.scoring.evaluator import Choice, Unheard, evaluate_files
-from espnet_ext.scoring.frame_distance import frame_distances
-from espnet_ext.scoring.tuning_table import tuning_page, tuning_table
-from espnet_ext.scoring.words import errors_of, rate, words_to_hear
-from espnet_ext.speech_jobs import TextVoice
-from espnet_ext.tuning import Grid, Tried, choose, in_words, name_of, reason, search
-from espnet_ext.tuning_set import TuningSet, read_tuning_set
+from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
+from espnet_ext.scoring.measures.bootstrap import Resamples
+from espnet_ext.scoring.measures.frame_distance import frame_distances
+from espnet_ext.scoring.measures.words import errors_of, rate, words_to_hear
+from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators
+from espnet_ext.scoring.tables.tuning_table import tuning_page, tuning_table
+from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of, reason, search
+from espnet_ext.tuning.development_set import TuningSet, read_tuning_set
 
 RESULT_NAME, PAGE_NAME, CELL_NAME = "tuned.json", "TUNED.md", "cell.json"
 DISTANCE_RESAMPLES = 200  # each needs the roots of two covariances; intervals of many settings need not cost minutes

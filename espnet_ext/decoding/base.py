@@ -9,11 +9,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from espnet_ext.core_lm import StepModel
-from espnet_ext.local_transformer import Heads, LocalTransformer
-from espnet_ext.primary import PrimaryState
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.core_lm import StepModel
+from espnet_ext.model.heads import Heads, LocalTransformer
+from espnet_ext.model.primary import PrimaryState
 from espnet_ext.registry import Registry
-from espnet_ext.sampling import Sampler
 
 
 class Filled(NamedTuple):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
-from espnet_ext.core_lm import StepConditions, StepModel
 from espnet_ext.decoding.base import DecodingStrategy, Filled
-from espnet_ext.primary import Ending, with_unconditional
-from espnet_ext.sampling import Sampler
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.core_lm import StepConditions, StepModel
+from espnet_ext.model.primary import Ending, with_unconditional
 
 COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
 STEPS_AT_ONCE = 8  # on a GPU, which would stand still while its host looks whether all rows are finished

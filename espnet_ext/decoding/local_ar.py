@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy, same_passes
-from espnet_ext.local_transformer import ARLocalTransformer, Heads
-from espnet_ext.sampling import Sampler
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.heads import ARLocalTransformer, Heads
 
 
 @register_strategy("local_ar")

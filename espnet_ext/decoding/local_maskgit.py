@@ -13,9 +13,9 @@ from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
-from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer, masked_counts
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.heads import Heads, MaskGITLocalTransformer, masked_counts
 from espnet_ext.options import check_choice, check_number
-from espnet_ext.sampling import Sampler
 
 ORDERS = ("confidence", "purity", "frames", "left_to_right")
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
-from espnet_ext.local_transformer import Heads, MaskGITLocalTransformer
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.heads import Heads, MaskGITLocalTransformer
 from espnet_ext.options import check_number
-from espnet_ext.sampling import Sampler
 
 
 @register_strategy("local_maskgit_adaptive")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
-from espnet_ext.local_transformer import ARLocalTransformer, Heads, ParallelHeads
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.heads import ARLocalTransformer, Heads, ParallelHeads
 from espnet_ext.options import check_choice
-from espnet_ext.sampling import Sampler
 
 
 @register_strategy("local_speculative")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import Filled
-from espnet_ext.local_transformer import LocalInput, MaskGITLocalTransformer
-from espnet_ext.sampling import Draw, Sampler
+from espnet_ext.decoding.sampling import Draw, Sampler
+from espnet_ext.model.heads import LocalInput, MaskGITLocalTransformer
 
 
 class MaskedStep:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy, same_passes
-from espnet_ext.local_transformer import Heads, ParallelHeads
-from espnet_ext.sampling import Sampler
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.model.heads import Heads, ParallelHeads
 
 
 @register_strategy("parallel")

@@ -11,10 +11,10 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from espnet_ext.decode_options import DecodeOptions
+from espnet_ext.data.waveform import EVALUATION_RATE_HZ
+from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.demo.speak import Wish, answers, picture, served
-from espnet_ext.inference import CodecLM
-from espnet_ext.scoring.waveform import EVALUATION_RATE_HZ
+from espnet_ext.inference.codec_lm import CodecLM
 
 # fonts of the machine: the page must not ask others for any
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

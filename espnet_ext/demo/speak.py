@@ -11,12 +11,12 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.decode_options import DecodeOptions
 from espnet_ext.decoding import strategies
-from espnet_ext.inference import CodecLM
-from espnet_ext.scoring.figures import COLOURS, spectrogram
-from espnet_ext.stream import SpeechChunk
-from espnet_ext.sweep import options_of
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.streaming import SpeechChunk
+from espnet_ext.inference.sweep import options_of
+from espnet_ext.scoring.tables.figures import COLOURS, spectrogram
 
 CHUNK_SECONDS = 0.4  # of a piece: short enough to begin soon, long enough for a browser not to stutter
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.core_lm import CoreLM
 from espnet_ext.fast.calibrate import Calibration
 from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
 from espnet_ext.fast.native import NativeStack, NativeUnavailable, library
 from espnet_ext.fast.options import FastOptions
-from espnet_ext.local_transformer import ParallelHeads, SlotEmbedding, SlotHeads
-from espnet_ext.local_transformer.slot_transformer import SlotTransformer
-from espnet_ext.transformer import Transformer
+from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.model.heads import ParallelHeads, SlotEmbedding, SlotHeads
+from espnet_ext.model.heads.slot_transformer import SlotTransformer
+from espnet_ext.model.transformer import Transformer
 
 NATIVE_ROWS = 16  # up to which no torch backend was faster, with any strategy, on AVX2
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_ext.transformer import Transformer
+from espnet_ext.model.transformer import Transformer
 
 
 def compile_step(transformer: Transformer) -> None:

@@ -11,12 +11,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from espnet_ext.core_lm import StepModel
 from espnet_ext.decoding import DecodingStrategy, Filled, Round
+from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.fast.static_state import StaticState, rounded_shape
-from espnet_ext.local_transformer import Heads
-from espnet_ext.primary import PrimaryState
-from espnet_ext.sampling import Sampler
+from espnet_ext.model.core_lm import StepModel
+from espnet_ext.model.heads import Heads
+from espnet_ext.model.primary import PrimaryState
 
 Shape = tuple[int, ...]
 WARM_UPS = 3  # runs in front of the capture, in which libraries allocate what they need

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from espnet_ext.attention import KVCache
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
-from espnet_ext.transformer import Block, Transformer
+from espnet_ext.model.attention import KVCache
+from espnet_ext.model.transformer import Block, Transformer
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from espnet_ext.attention import KVCache, Memory, RotaryEmbedding
-from espnet_ext.primary import PrimaryState
+from espnet_ext.model.attention import KVCache, Memory, RotaryEmbedding
+from espnet_ext.model.primary import PrimaryState
 
 POSITIONS, TOKENS = 256, 64  # what lengths are rounded up to, so that requests of similar lengths share their buffers
 

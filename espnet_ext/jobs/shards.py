@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from espnet_ext import __version__
-from espnet_ext.atomic import atomic_path
 from espnet_ext.jobs.workers import Workers
+from espnet_ext.storage.atomic import atomic_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

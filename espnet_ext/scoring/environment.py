@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 
-from espnet_ext.scoring.evaluator import Choice
+from espnet_ext.scoring.evaluators.evaluator import Choice
 
 EVALUATORS = {"asr": "recogniser", "speaker": "speaker encoder", "mos": "opinion scores"}
 

@@ -7,21 +7,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from espnet_ext.scoring.bootstrap import Array, Resamples, corrected
 from espnet_ext.scoring.compared import pairs_to_compare
-from espnet_ext.scoring.error_rate import total
-from espnet_ext.scoring.fluency import is_repeated, is_truncated
-from espnet_ext.scoring.frame_codes import heard_codes, said_codes
-from espnet_ext.scoring.frame_distance import Dequantiser, distance_to_reference, frame_distances
-from espnet_ext.scoring.heard import Heard, hear
-from espnet_ext.scoring.likeness import likeness, mean
-from espnet_ext.scoring.quality import means, summarise
-from espnet_ext.scoring.recogniser import recognisers
-from espnet_ext.scoring.same_audio import same_codes
+from espnet_ext.scoring.evaluators.recogniser import recognisers
+from espnet_ext.scoring.measures.bootstrap import Array, Resamples, corrected
+from espnet_ext.scoring.measures.error_rate import total
+from espnet_ext.scoring.measures.fluency import is_repeated, is_truncated
+from espnet_ext.scoring.measures.frame_codes import heard_codes, said_codes
+from espnet_ext.scoring.measures.frame_distance import Dequantiser, distance_to_reference, frame_distances
+from espnet_ext.scoring.measures.heard import Heard, hear
+from espnet_ext.scoring.measures.likeness import likeness, mean
+from espnet_ext.scoring.measures.quality import means, summarise
+from espnet_ext.scoring.measures.same_audio import same_codes
+from espnet_ext.scoring.measures.untranscribed import untranscribed_measures
+from espnet_ext.scoring.measures.words import Errors, Vocabulary, errors_of, rate, rate_of
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import Reference, System
-from espnet_ext.scoring.untranscribed import untranscribed_measures
-from espnet_ext.scoring.words import Errors, Vocabulary, errors_of, rate, rate_of
 
 Result = dict[str, Any]
 DELIVERY_FAULTS = {"repeated": is_repeated, "truncated": is_truncated}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.jobs import Workers
-from espnet_ext.scoring.evaluator import Choice
+from espnet_ext.scoring.evaluators.evaluator import Choice
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.datadir import read_scp, read_skipped
-from espnet_ext.scoring.condition import conditions
-from espnet_ext.scoring.waveform import read_mono
+from espnet_ext.data.datadir import read_scp, read_skipped
+from espnet_ext.data.waveform import read_mono
+from espnet_ext.scoring.measures.condition import conditions
 
 WHOLE_NAME = "whole/wav.scp"
 

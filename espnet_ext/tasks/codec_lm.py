@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from typeguard import typechecked
 
-from espnet_ext.checkpoint import atomic_saves
-from espnet_ext.core_lm import CoreLM, corelms, local_options
-from espnet_ext.espnet_model import ESPnetCodecLMModel
-from espnet_ext.g2p import g2ps
-from espnet_ext.joint_preprocess import JointPreprocessor
-from espnet_ext.local_transformer import local_transformers
-from espnet_ext.loss import LossWeights
-from espnet_ext.preprocess import CodecLMPreprocessor, collate
-from espnet_ext.primary import AttentionPrior, Primary, attention_priors, primaries
-from espnet_ext.tasks.checks import check_data, check_earlier_run, check_gain_criteria, check_names
-from espnet_ext.tasks.facts import codec_facts, spec_of
+from espnet_ext.data.joint_preprocess import JointPreprocessor
+from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
+from espnet_ext.inputs.facts import codec_facts, spec_of
+from espnet_ext.inputs.kinds import inputs_of
+from espnet_ext.model.core_lm import CoreLM, corelms, local_options
+from espnet_ext.model.heads import local_transformers
+from espnet_ext.model.loss import LossWeights
+from espnet_ext.model.primary import AttentionPrior, Primary, attention_priors, primaries
+from espnet_ext.storage.checkpoint import atomic_saves
+from espnet_ext.storage.torchaudio_shim import import_torchaudio
+from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
-from espnet_ext.tasks.inputs import inputs_of
-from espnet_ext.text import TOKEN_TYPES
-from espnet_ext.text_cleaners import CLEANERS
-from espnet_ext.torchaudio_shim import import_torchaudio
+from espnet_ext.tokenizers.text.cleaners import CLEANERS
+from espnet_ext.tokenizers.text.g2p import g2ps
+from espnet_ext.tokenizers.text.tokens import TOKEN_TYPES
 
 import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim
 from espnet2.tasks.abs_task import AbsTask  # noqa: E402

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from espnet_ext import attention
-from espnet_ext.attention import SelfAttention
+from espnet_ext.model import attention
+from espnet_ext.model.attention import SelfAttention
 
 # torch counts the attention kernels of GPUs only
 CPU_ATTENTION = {

@@ -18,12 +18,12 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.utils.types import str_or_none
 from torch import Tensor
 
-from espnet_ext.atomic import atomic_path
-from espnet_ext.datadir import read_scp
-from espnet_ext.joint_preprocess import JointPreprocessor
-from espnet_ext.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.data.joint_preprocess import JointPreprocessor
+from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.inputs.facts import codec_facts, spec_of
+from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tasks.cost import Step, count_parameters, measure_step, padded_positions
-from espnet_ext.tasks.facts import codec_facts, spec_of
 
 REPORT = "dry_run.json"
 SHAPE = "UTTERANCES,FRAMES,TOKENS[,BATCHES]"  # tokens of the text, or semantic units

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.checkpoint import atomic_saves, averaged_model_file, read_weights
-from espnet_ext.config import read_yaml
+from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, read_weights
+from espnet_ext.storage.yaml_files import read_yaml
 
 FILE = "initial.pth"
 SHOWN = 8  # names of parameters that begin anew

@@ -14,10 +14,10 @@ from digit_strings import DigitString, join, plan_strings, trimmed
 from fsdd_recordings import SAMPLE_RATE_HZ, Recording, download_recordings, read_recordings
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_dir
 from espnet_ext.bin import run
-from espnet_ext.codec.audio import write_wav
-from espnet_ext.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.data.audio import write_wav
+from espnet_ext.data.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.storage.atomic import atomic_dir
 
 
 @dataclass(frozen=True)

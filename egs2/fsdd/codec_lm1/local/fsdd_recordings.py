@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from espnet_ext.download import Source, download
+from espnet_ext.storage.download import Source, download
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
 SAMPLE_RATE_HZ = 8000

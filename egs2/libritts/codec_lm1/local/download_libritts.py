@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.download import Source, download, extract
+from espnet_ext.storage.download import Source, download, extract
 
 URL = "https://www.openslr.org/resources/60"
 # SHA-256 of PART.tar.gz as torchaudio checks its own downloads (torchaudio.datasets.LIBRITTS, version 2.11)

@@ -15,9 +15,9 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_dir
 from espnet_ext.bin import run
-from espnet_ext.codec.audio import write_wav
+from espnet_ext.data.audio import write_wav
+from espnet_ext.storage.atomic import atomic_dir
 
 Row = dict[str, str]
 STAMP = ".corpus"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ogg_serial import set_serial
 from tqdm import tqdm
 
-from espnet_ext.atomic import atomic_path
+from espnet_ext.storage.atomic import atomic_path
 
 SAMPLE_RATE_HZ = 24000
 RMS_DB = -24.0

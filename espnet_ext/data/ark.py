@@ -1,0 +1,166 @@
+"""Codes on disk: Kaldi archives of flattened int32, read and written through kaldiio or omniio."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.storage.atomic import atomic_path
+
+
+def _backend() -> ModuleType:
+    for name in ("kaldiio", "omniio.kaldi"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ValueError("codes need kaldiio or omniio: pip install kaldiio")
+
+
+@contextmanager
+def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write NAME.ark, NAME.scp and the table of lengths; they appear when the block ends without an error."""
+    ark, scp = directory / f"{name}.ark", directory / f"{name}.scp"
+    if "," in str(directory) or str(directory) != str(directory).strip():
+        raise ValueError(
+            f"directory of {name} must have no comma and no outer space in its name, got {str(directory)!r}"
+        )
+    lengths: dict[str, int] = {}
+    with atomic_path(scp) as new_scp:
+        with (
+            atomic_path(ark) as new_ark,
+            _backend().WriteHelper(f"ark,scp:{new_ark},{new_scp}") as archive,
+        ):
+
+            def write(utterance: str, rows: np.ndarray) -> None:
+                if lengths and utterance <= next(reversed(lengths)):
+                    raise ValueError(
+                        f"{name} must be written in C-locale order, got {utterance} after {next(reversed(lengths))}"
+                    )
+                # a Kaldi archive holds integers as int32 vectors only
+                archive[utterance] = np.ascontiguousarray(rows, dtype=np.int32).reshape(-1)
+                lengths[utterance] = len(rows)
+
+            yield write
+            # between the two renames old offsets would point into the new archive
+            archive.close()
+            scp.unlink(missing_ok=True)
+        text = new_scp.read_text(encoding="utf-8")
+        new_scp.write_text(text.replace(f" {new_ark}:", f" {ark}:"), encoding="utf-8")
+        write_scp(directory / lengths_name, lengths)
+
+
+@contextmanager
+def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write codes.ark, codes.scp and utt2num_frames; they appear when the block ends without an error.
+
+    Args:
+        directory: made when missing; codes.scp names codes.ark by this path
+
+    Yields:
+        A function of an utterance id and its (T, N) integer codes; ids come sorted as in the C locale.
+
+    Raises:
+        ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+    """
+    with _archive_writer(directory, "codes", "utt2num_frames") as archive:
+
+        def write(utterance: str, codes: np.ndarray) -> None:
+            if codes.ndim != 2 or not codes.size:
+                raise ValueError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
+            archive(utterance, codes)
+
+        yield write
+
+
+@contextmanager
+def units_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Write semantic.ark, semantic.scp and utt2num_units; they appear when the block ends without an error.
+
+    Args:
+        directory: made when missing; semantic.scp names semantic.ark by this path
+
+    Yields:
+        A function of an utterance id and its (T,) integer units; ids come sorted as in the C locale.
+
+    Raises:
+        ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+    """
+    with _archive_writer(directory, "semantic", "utt2num_units") as archive:
+
+        def write(utterance: str, units: np.ndarray) -> None:
+            if units.ndim != 1 or not units.size:
+                raise ValueError(f"units of {utterance} must be (T,) with T > 0, got shape {units.shape}")
+            archive(utterance, units)
+
+        yield write
+
+
+def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> np.ndarray:
+    """Codes that an scp entry points to: (T, N) int64.
+
+    Args:
+        pointer: such as ``dump/train/codes.ark:1234``
+        num_codebooks: N
+        utterance: whose codes they are, for errors
+
+    Returns:
+        The codes.
+
+    Raises:
+        FileNotFoundError: if the archive is missing
+        ValueError: if there are no codes of N codebooks at that place
+    """
+    what = f"codes of {utterance}" if utterance else "codes"
+    archive = pointer.rsplit(":", 1)[0]
+    if not Path(archive).is_file():
+        raise FileNotFoundError(f"codes archive not found: {archive} (with {what})")
+    try:
+        flat = _backend().load_mat(pointer)
+    except Exception as error:  # the libraries raise many kinds, struct.error and AssertionError among them
+        reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
+        raise ValueError(f"{what} must be readable at {pointer}, got a damaged archive ({reason})") from error
+    if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "i" or flat.size % num_codebooks:
+        raise ValueError(f"{what} at {pointer} must be integers of {num_codebooks} codebooks, got another array")
+    return flat.reshape(-1, num_codebooks).astype(np.int64)
+
+
+class CodesTable(Mapping[str, np.ndarray]):
+    """Utterance id → (T, N) int64 codes, read when looked up.
+
+    Args:
+        pointers: utterance id → place in an archive
+        num_codebooks: N
+    """
+
+    def __init__(self, pointers: Mapping[str, str], num_codebooks: int) -> None:
+        self.pointers = dict(pointers)
+        self.num_codebooks = num_codebooks
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        return load_codes_entry(self.pointers[utterance], self.num_codebooks, utterance)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pointers)
+
+    def __len__(self) -> int:
+        return len(self.pointers)
+
+
+def read_codes(scp: Path | str, num_codebooks: int) -> CodesTable:
+    """The codes that a codes.scp lists, read lazily.
+
+    Args:
+        scp: file written by `codes_writer`, or a part of it
+        num_codebooks: N, from the codec_info.yaml beside it
+
+    Returns:
+        The table, in the order of the file.
+    """
+    return CodesTable(read_scp(scp), num_codebooks)

@@ -1,0 +1,197 @@
+"""Kaldi-style data directories: tables of one utterance per line, sorted as in the C locale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from espnet_ext.storage.atomic import atomic_path
+
+LANGUAGES_NAME = "utt2lang"
+
+
+def _check_key(key: str, place: str) -> None:
+    # keys become file names: a slash would lead into another directory
+    if "/" in key:
+        raise ValueError(f"{place}: a key must not contain '/', got {key!r}")
+
+
+def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
+    """The table of `path`: key → rest of the line, in the order of the file.
+
+    Args:
+        path: wav.scp, text, utt2spk, …
+        allow_empty: accept a key without a value; the value is then the empty string.
+
+    Returns:
+        The table.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming file and line, if a line is not UTF-8, has no key or no value, or its key has a slash, is a
+            duplicate or out of C-locale order.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; the stage that writes it has not finished")
+    table: dict[str, str] = {}
+    previous = ""
+    # only "\n" ends a line: str.splitlines would also split at the odd Unicode separators of real transcripts
+    lines = path.read_bytes().split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, raw in enumerate(lines, start=1):
+        try:
+            fields = raw.decode("utf-8").split(maxsplit=1)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
+        if not fields or (len(fields) == 1 and not allow_empty):
+            raise ValueError(f"{path}:{number}: must be a key and a value, got {raw.decode()!r}")
+        key = fields[0]
+        _check_key(key, f"{path}:{number}")
+        if key in table:
+            raise ValueError(f"{path}:{number}: {key} is a duplicate")
+        if key < previous:  # code points order like UTF-8 bytes, which is the C locale
+            raise ValueError(
+                f"{path}:{number}: must be sorted as in the C locale (LC_ALL=C sort), got {key} after {previous}"
+            )
+        table[key] = fields[1].strip() if len(fields) == 2 else ""
+        previous = key
+    return table
+
+
+def read_if_there(path: Path | str, allow_empty: bool = False) -> dict[str, str] | None:
+    """The table of `path` as `read_scp` reads it; None if there is no such file."""
+    return read_scp(path, allow_empty) if Path(path).is_file() else None
+
+
+def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
+    """Write one "key value" line per entry, sorted as in the C locale, in one piece.
+
+    Args:
+        path: file to write.
+        table: keys without white space and slashes; values without line ends.
+
+    Raises:
+        ValueError: if a key or a value would break the format.
+    """
+    lines = []
+    for key in sorted(table):
+        value = str(table[key])
+        if not key or len(key.split()) != 1 or key != key.strip():
+            raise ValueError(f"{path}: a key must be one word, got {key!r}")
+        _check_key(key, str(path))
+        if "\n" in value or "\r" in value:
+            raise ValueError(f"{path}: the value of {key} must be one line, got {value!r}")
+        lines.append(f"{key} {value}".rstrip() + "\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def speaker_to_utterances(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:
+    """The utterances of every speaker, both sorted.
+
+    >>> speaker_to_utterances({"b-1": "b", "a-2": "a", "a-1": "a"})
+    {'a': ['a-1', 'a-2'], 'b': ['b-1']}
+    """
+    result: dict[str, list[str]] = {}
+    for utterance, speaker in sorted(utt2spk.items(), key=lambda item: (item[1], item[0])):
+        result.setdefault(speaker, []).append(utterance)
+    return result
+
+
+def write_data_dir(
+    folder: Path | str, wav_scp: Mapping[str, object], text: Mapping[str, str] | None, utt2spk: Mapping[str, str]
+) -> None:
+    """Write wav.scp, text, utt2spk and spk2utt of the utterances of `wav_scp`.
+
+    Args:
+        folder: the data directory; made when missing.
+        wav_scp: utterance → audio file.
+        text: utterance → transcript; other keys are dropped, missing ones stay missing. None: there is no such file.
+        utt2spk: utterance → speaker; other keys are dropped.
+
+    Raises:
+        ValueError: if an utterance has no speaker, or its id does not start with the speaker's.
+    """
+    folder = Path(folder)
+    for utterance in wav_scp:
+        speaker = utt2spk.get(utterance)
+        if speaker is None:
+            raise ValueError(f"{folder}/utt2spk must name the speaker of every utterance, got none for {utterance}")
+        if not utterance.startswith(speaker):
+            raise ValueError(f"{folder}: utterance id must start with its speaker {speaker}, got {utterance}")
+    speakers = {utterance: utt2spk[utterance] for utterance in wav_scp}
+    if text is None:
+        (folder / "text").unlink(missing_ok=True)
+    else:
+        write_scp(folder / "text", {utterance: text[utterance] for utterance in wav_scp if utterance in text})
+    write_scp(folder / "utt2spk", speakers)
+    write_scp(folder / "spk2utt", {key: " ".join(value) for key, value in speaker_to_utterances(speakers).items()})
+    write_scp(folder / "wav.scp", wav_scp)  # last: later stages look for it first
+
+
+def carry_table(name: str, source: Path, out: Path, kept: Iterable[str]) -> None:
+    """Copy the lines of the utterances that are kept; without the table in the source, none stays in the copy.
+
+    Args:
+        name: of the table, such as utt2lang.
+        source: data directory.
+        out: the data directory made of it.
+        kept: its utterances.
+    """
+    table = read_if_there(source / name)
+    if table is None:
+        (out / name).unlink(missing_ok=True)
+    else:
+        write_scp(out / name, {utterance: table[utterance] for utterance in kept if utterance in table})
+
+
+def write_skipped(path: Path | str, skipped: Mapping[str, str]) -> None:
+    """Write "name<TAB>reason" lines, sorted by name; an empty file when nothing was skipped.
+
+    Args:
+        path: file to write.
+        skipped: utterance or file name → one-line reason.
+    """
+    lines = [f"{name}\t{' '.join(skipped[name].split())}\n" for name in sorted(skipped)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def read_skipped(path: Path | str) -> dict[str, str]:
+    """Utterance → reason, as `write_skipped` wrote it; empty without such a file.
+
+    Args:
+        path: the list.
+
+    Returns:
+        The table.
+    """
+    if not Path(path).is_file():
+        return {}
+    lines = (line.partition("\t") for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return {utterance: reason for utterance, _, reason in lines}
+
+
+def skipped_summary(skipped: Mapping[str, str], most: int = 3) -> str:
+    """One line for the log: how many of every reason and the first few names.
+
+    Args:
+        skipped: name → reason; what follows the first colon of a reason is a detail.
+        most: names shown per reason.
+
+    Returns:
+        The line; "none" when nothing was skipped.
+
+    >>> skipped_summary({"a": "missing wav", "b": "unreadable: bad header", "c": "missing wav"})
+    '2 missing wav (a, c), 1 unreadable (b)'
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name in sorted(skipped):
+        by_reason.setdefault(skipped[name].split(":")[0], []).append(name)
+    parts = []
+    for reason, names in sorted(by_reason.items()):
+        shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
+        parts.append(f"{len(names)} {reason} ({shown})")
+    return ", ".join(parts) or "none"

@@ -1,0 +1,196 @@
+"""What training wrote, by the directory: config.yaml, weights, and the tokenizers of the audio."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
+from espnet_ext.tokenizers.codec import Codec, load_codec, read_codec_info
+from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.model.core_lm import CoreLM, corelms
+from espnet_ext.tokenizers.semantic import SemanticInfo, SemanticTokenizer, load_semantic, read_semantic_info
+from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
+from espnet_ext.tasks.codec_lm import CodecLMTask
+from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
+
+Kind = TypeVar("Kind", bound=CoreLM)
+PREFIX = "corelm."  # of the weights' names
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment directory whose config.yaml has been read.
+
+    Attributes:
+        directory: of the experiment.
+        args: options of the training.
+        model_file: name of the weights inside of the directory.
+    """
+
+    directory: Path
+    args: Namespace
+    model_file: str
+
+    @classmethod
+    def read(cls, directory: Path | str, model_file: str | None = None) -> Experiment:
+        """Read the config.yaml.
+
+        Args:
+            directory: an experiment directory.
+            model_file: name of the weights inside of it; None for the average that config.yaml's first
+                `best_model_criterion` chose.
+
+        Returns:
+            The experiment.
+
+        Raises:
+            FileNotFoundError: if there is no config.yaml.
+            ValueError: if it is not one that codec_lm_train wrote.
+        """
+        directory = Path(directory)
+        config = directory / "config.yaml"
+        content = read_yaml(config, "config.yaml")
+        if not isinstance(content.get("codec_info"), dict):
+            raise ValueError(f"{config} must be a config.yaml written by codec_lm_train")
+        args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
+        return cls(directory, args, model_file or averaged_model_file(content))
+
+    @property
+    def says_units(self) -> bool:
+        """Whether the model's codes are semantic units, which no codec makes audible."""
+        return "tokenizer" in self.args.codec_info
+
+    def load_codec(self) -> Codec:
+        """The codec that makes speech of the model's codes.
+
+        Returns:
+            The codec.
+
+        Raises:
+            FileNotFoundError: if a file of it is missing.
+            ValueError: if it is not the codec of the training.
+        """
+        directory = self.directory / CODEC_DIRECTORY
+        check_fingerprint(directory, "codec", self.args.codec_info, read_codec_info(directory).fingerprint)
+        return load_codec(directory)
+
+    def semantic_info(self) -> SemanticInfo:
+        """The semantic tokenizer whose units the model reads or says.
+
+        Returns:
+            Its description.
+
+        Raises:
+            FileNotFoundError: if it is missing.
+            ValueError: if it is not the tokenizer of the training.
+        """
+        facts = self.args.codec_info if self.says_units else getattr(self.args, "semantic_info", None)
+        if not isinstance(facts, dict):
+            raise ValueError(f"exp must be an experiment with a semantic tokenizer, got {self.directory} without")
+        directory = self.directory / SEMANTIC_DIRECTORY
+        info = read_semantic_info(directory)
+        check_fingerprint(directory, "semantic tokenizer", facts, info.fingerprint)
+        return info
+
+    def load_semantic(self) -> SemanticTokenizer:
+        """The semantic tokenizer, with its weights."""
+        return load_semantic(self.directory / SEMANTIC_DIRECTORY)
+
+    def check_says(self, info: SemanticInfo, whose: Path) -> None:
+        """Refuse to let this model speak for one that reads other units.
+
+        Args:
+            info: tokenizer of the units.
+            whose: experiment directory of the model that reads them.
+
+        Raises:
+            ValueError: naming both tokenizers, if they differ.
+        """
+        if not self.says_units:
+            raise ValueError(
+                f"text_to_semantic must be a model that says units, got {self.directory}, which says codes"
+            )
+        own = self.semantic_info()
+        if (own.fingerprint, own.deduplicate) != (info.fingerprint, info.deduplicate):
+            told = [f"{one.fingerprint[:12]}… (deduplicate: {str(one.deduplicate).lower()})" for one in (info, own)]
+            raise ValueError(
+                f"text_to_semantic must say units of semantic tokenizer {told[0]} as {whose} reads, "
+                f"got {self.directory} with {told[1]}"
+            )
+
+    def load_corelm(self, kind: type[Kind]) -> Kind:
+        """The language model with its weights.
+
+        Args:
+            kind: class that it must be of.
+
+        Returns:
+            The model, in training mode on the CPU.
+
+        Raises:
+            FileNotFoundError: if the weights are missing.
+            ValueError: if they are not those of such a model, or it is of another kind.
+        """
+        model = CodecLMTask.build_model(self.args)
+        if type(model.corelm) is not kind:
+            wanted = [name for name in corelms if corelms[name] is kind]
+            raise ValueError(
+                f"exp must be an experiment of corelm {wanted[0]}, got {self.directory} of {self.args.corelm}"
+            )
+        checkpoint = self.directory / self.model_file
+        state = read_weights(checkpoint)
+        _check_depth(model.corelm, state, checkpoint)
+        _check_residual(model.corelm, state, checkpoint)
+        check_weights(model, state, checkpoint)
+        model.load_state_dict(state)
+        return model.corelm
+
+
+def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], found: str) -> None:
+    """Refuse another tokenizer than that of the training.
+
+    Args:
+        directory: of the tokenizer.
+        what: kind of it, for the error.
+        facts: of the training.
+        found: fingerprint of the one in the directory.
+
+    Raises:
+        ValueError: naming both fingerprints, if they differ.
+    """
+    if found != facts["fingerprint"]:
+        raise ValueError(f"{directory} must hold {what} {facts['fingerprint'][:12]}…, got {found[:12]}…")
+
+
+def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Say in words what the shapes of a model of another codec depth would only hint at, if they told at all."""
+    books, frames = corelm.spec.num_codebooks, corelm.stacking
+    wanted = f"model_file must be of a model with {books} codebooks x {frames} frames = {books * frames} codes a step"
+    depth = state.get("corelm.depth")  # weights of a codec_lm have none
+    if isinstance(depth, torch.Tensor) and depth.tolist() != [books, frames]:
+        found = " codebooks x ".join(f"{number:g}" for number in depth.flatten().tolist())
+        raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} frames")
+    table = state.get("corelm.embedding.table.weight")
+    rows, tables = corelm.spec.vocab_size, corelm.embedding.tables
+    if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == tables * rows:
+        return
+    held = len(table) // rows
+    if {held, tables} == {books, books * frames} and (held == books) == (PREFIX + "embedding.mix.weight" in state):
+        kinds = ("tied", "own") if tables == books else ("own", "tied")
+        raise ValueError(f"frame_tables must be {kinds[1]} as {checkpoint} was trained, got {kinds[0]} in config.yaml")
+    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {held} codes a step")
+
+
+def _check_residual(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
+    """Refuse weights whose local transformers were trained to add to the parallel heads, or not to: all shapes fit."""
+    for name, head in corelm.heads.items():
+        trained = f"{PREFIX}heads.{name}.adds_to_parallel" in state
+        if name != "parallel" and trained != head.residual:
+            told = [str(kind).lower() for kind in (trained, head.residual)]
+            raise ValueError(f"residual of local {name} must be {told[0]} as {checkpoint} was trained, got {told[1]}")

@@ -1,0 +1,160 @@
+"""What a model makes of an utterance, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from espnet_ext.decoding import Generation
+from espnet_ext.tokenizers.codec.base import Codec
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One utterance as generated.
+
+    Attributes:
+        codes: (T, N) int64.
+        waveform: (samples,) float32.
+        has_eos: False if it, or the units it was made from, ran into a length limit.
+        logprob: sum over its codes.
+        units: (U,) int64 semantic units it was made from, for a model that reads units.
+        whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
+    """
+
+    codes: NDArray[np.int64]
+    waveform: NDArray[np.float32]
+    has_eos: bool
+    logprob: float
+    units: NDArray[np.int64] | None = None
+    whole: NDArray[np.float32] | None = None
+
+
+@dataclass
+class Timing:
+    """Costs, added up over batches.
+
+    Attributes:
+        utterances: rows generated.
+        frames: codec frames.
+        steps: steps of the primary transformer, of all rows.
+        slots: codes that these steps hold.
+        local_passes: passes of the local head, of all rows.
+        units: semantic units generated.
+        seconds_lm: wall time in the language model.
+        seconds_units: wall time in what makes semantic units.
+        seconds_codec: wall time in the codec.
+        seconds_audio: length of the speech.
+        no_eos: rows that ran into their limit.
+    """
+
+    utterances: int = 0
+    frames: int = 0
+    steps: int = 0
+    slots: int = 0
+    local_passes: int = 0
+    units: int = 0
+    seconds_lm: float = 0.0
+    seconds_units: float = 0.0
+    seconds_codec: float = 0.0
+    seconds_audio: float = 0.0
+    no_eos: int = 0
+
+    @property
+    def rtf(self) -> float:
+        """Seconds of work per second of speech."""
+        return (self.seconds_lm + self.seconds_units + self.seconds_codec) / max(self.seconds_audio, 1e-9)
+
+    def rates(self) -> dict[str, float]:
+        """What `timing.json` reports besides the sums.
+
+        Returns:
+            Real-time factor, speed of the language model, and how the local head's passes were spent; a pass fills
+            `codes_per_pass` slots, for `local_speculative` those it accepts and the one it corrects.
+        """
+        return {
+            "rtf": self.rtf,
+            "frames_per_second": self.frames / max(self.seconds_lm, 1e-9),
+            "local_passes_per_frame": self.local_passes / max(self.frames, 1),
+            "local_passes_per_step": self.local_passes / max(self.steps, 1),
+            "codes_per_pass": self.slots / max(self.local_passes, 1),
+        }
+
+    def count(self, generation: Generation, slots: int, samples: Tensor, sample_rate_hz: int) -> None:
+        """Add a batch of codes; its seconds are the caller's to add.
+
+        Args:
+            generation: the codes.
+            slots: M, codes of one step.
+            samples: (B,) of the waveforms.
+            sample_rate_hz: of the waveforms.
+        """
+        self.utterances += len(samples)
+        self.frames += int(generation.lengths.sum())
+        self.steps += int(generation.steps.sum())
+        self.slots += int(generation.steps.sum()) * slots
+        self.local_passes += int(generation.local_passes.sum())
+        self.seconds_audio += float(samples.sum()) / sample_rate_hz
+
+
+def total(timings: Iterable[Timing]) -> Timing:
+    """The costs of several batches or shards together.
+
+    >>> total([Timing(frames=2, seconds_lm=0.5), Timing(frames=3)]).frames
+    5
+    """
+    timings = list(timings)
+    return Timing(**{field.name: sum(getattr(one, field.name) for one in timings) for field in fields(Timing)})
+
+
+def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], Tensor]:
+    """The speech of generated codes, row by row, and the samples (B,) of each.
+
+    Args:
+        codec: of the codes.
+        generation: the codes.
+
+    Returns:
+        Speech and lengths.
+    """
+    codes, lengths = generation.codes.cpu(), generation.lengths.cpu()
+    waveforms, samples = codec.decode(codes, lengths)
+    rows = zip(codes, lengths.tolist(), waveforms, samples.tolist(), strict=True)
+    ends, logprobs = generation.has_eos.tolist(), generation.logprobs.tolist()
+    return [
+        Speech(frames[:length].numpy(), wave[:count].numpy(), ends[row], logprobs[row])
+        for row, (frames, length, wave, count) in enumerate(rows)
+    ], samples
+
+
+def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.float32]:
+    """Samples of an audio file, mono, resampled: (samples,).
+
+    Args:
+        path: audio file of any rate.
+        sample_rate_hz: rate of the result.
+        what: the file is to the user, for errors.
+
+    Returns:
+        The samples, at least one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no audio, empty or not finite.
+    """
+    from espnet_ext.data.waveform import read_resampled  # resampling is not needed where everything is codes
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{what} not found: {path}")
+    try:
+        mono = read_resampled(Path(path), sample_rate_hz)
+    except ValueError as error:
+        raise ValueError(f"{what} must be an audio file, got {error}") from None
+    if not len(mono):
+        raise ValueError(f"{what} must last at least one sample at {sample_rate_hz} Hz, got {path}")
+    return mono

@@ -1,0 +1,178 @@
+"""What a sweep consists of: every checkpoint with every strategy and every setting that means something to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espnet_ext.decoding import strategies
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.sampling import SamplingOptions
+from espnet_ext.storage.yaml_files import read_yaml
+
+Settings = Mapping[str, Sequence[Any]]  # name of an option → its values
+SAMPLING = tuple(item.name for item in fields(SamplingOptions))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model.
+
+    Attributes:
+        exp: experiment directory.
+        stacking: S, frames per step.
+    """
+
+    exp: Path
+    stacking: int
+
+    @classmethod
+    def read(cls, exp: Path) -> Checkpoint:
+        """The checkpoint of an experiment.
+
+        Args:
+            exp: experiment directory.
+
+        Returns:
+            The checkpoint.
+
+        Raises:
+            FileNotFoundError: if it has no config.yaml.
+            ValueError: if that is not one of a codec language model.
+        """
+        stacking = read_yaml(exp / "config.yaml", "config.yaml").get("frame_stacking_factor")
+        if not isinstance(stacking, int):
+            raise ValueError(f"exp must be an experiment of codec_lm_train, got {exp}")
+        return cls(exp, stacking)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table: a checkpoint, a strategy and its settings.
+
+    Attributes:
+        name: s{S}_{strategy}, and what was varied.
+        checkpoint: the model.
+        options: how it is decoded.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    options: DecodeOptions
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
+    """Values of options.
+
+    Args:
+        pairs: NAME=VALUE,VALUE,… each.
+
+    Returns:
+        Name → values.
+
+    Raises:
+        ValueError: if one has no "=" or no value, or is given twice.
+
+    >>> parse_settings(["n_rounds=1,3", "order=purity"])
+    {'n_rounds': [1, 3], 'order': ['purity']}
+    """
+    settings: dict[str, list[Any]] = {}
+    for pair in pairs:
+        name, _, values = pair.partition("=")
+        if not name or not values:
+            raise ValueError(f"--set must be NAME=VALUE,VALUE,…, got {pair!r}")
+        if name in settings:
+            raise ValueError(f"--set must name every option once, got {name!r} twice")
+        settings[name] = [yaml.safe_load(value) for value in values.split(",")]
+    return settings
+
+
+def options_of(strategy: str) -> list[str]:
+    """Names of the options of a strategy.
+
+    Args:
+        strategy: registered name.
+
+    Returns:
+        The names.
+    """
+    return [item.name for item in fields(strategies[strategy])]  # type: ignore[arg-type]
+
+
+def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
+    """Refuse an option that means nothing to any of the strategies, before anything runs.
+
+    Args:
+        settings: what is varied.
+        decodings: the strategies.
+
+    Raises:
+        ValueError: naming the options that there are.
+    """
+    known = {*SAMPLING, *(name for strategy in decodings for name in options_of(strategy))}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(
+            f"--set must name options of {list(decodings)} or of the sampler, {sorted(known)}, got {unknown}"
+        )
+
+
+def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptions]]:
+    """Options of every combination of those settings that mean something to the strategy.
+
+    Args:
+        base: strategy and options that are not varied.
+        settings: what is varied.
+
+    Returns:
+        What was varied, as the end of a name, and the options.
+
+    Raises:
+        ValueError: if a value is impossible.
+
+    >>> [name for name, _ in vary(DecodeOptions("local_maskgit"), {"n_rounds": [1, 3], "threshold": [0.5]})]
+    ['_n_rounds-1', '_n_rounds-3']
+    """
+    own = options_of(base.decoding)
+    names = [name for name in settings if name in own or name in SAMPLING]
+    found = []
+    for values in product(*(settings[name] for name in names)):
+        chosen = dict(zip(names, values, strict=True))
+        conf = {**base.decoding_conf, **{name: value for name, value in chosen.items() if name in own}}
+        sampling = {**base.sampling, **{name: value for name, value in chosen.items() if name not in own}}
+        label = "".join(f"_{name}-{value}" for name, value in chosen.items())
+        found.append((label, replace(base, decoding_conf=conf, sampling=sampling)))
+    return found
+
+
+def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[DecodeOptions], settings: Settings) -> list[Cell]:
+    """All cells, checkpoint by checkpoint.
+
+    Args:
+        checkpoints: the models.
+        bases: strategies with the options that are not varied.
+        settings: what is varied.
+
+    Returns:
+        The cells, with different names: where two models have the same S, that of the experiment is part of them.
+
+    Raises:
+        ValueError: if a value is impossible, or two models have the same name.
+    """
+    counts = [one.stacking for one in checkpoints]
+    cells = []
+    for one in checkpoints:
+        model = f"_{one.exp.name}" if counts.count(one.stacking) > 1 else ""
+        for base in bases:
+            for label, options in vary(base, settings):
+                cells.append(Cell(f"s{one.stacking}_{base.decoding}{label}{model}", one, options))
+    names = [cell.name for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"--exp must be directories of different names, got {twice[0]!r} twice")
+    return cells

@@ -1,0 +1,185 @@
+"""What must hold before ESPnet's trainer starts, each violation one line that names a file or an option."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from espnet_ext.data.datadir import read_scp
+from espnet_ext.storage.checkpoint import check_weights, read_weights
+from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
+from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO_NAME
+from espnet_ext.tokenizers.semantic import read_semantic_info
+from espnet_ext.tokenizers.text.tokens import TextTokenizer
+
+UNITS = ("semantic.scp", "prompt_semantic.scp")  # files of a token directory, where there are both infos
+
+
+def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
+    """Refuse to continue a run of another model, text or codec; nothing of the earlier run is touched.
+
+    Args:
+        output_dir: where a checkpoint may lie.
+        facts: what must be as it was, by its name in config.yaml.
+        build: makes the model of this run.
+
+    Raises:
+        ValueError: if a checkpoint is there and something differs.
+    """
+    checkpoint = output_dir / "checkpoint.pth"
+    if not checkpoint.is_file():
+        return
+    earlier = {"g2p": "none", **read_yaml(output_dir / "config.yaml", "config.yaml")}  # the first version had no g2p
+    for name, now in facts.items():
+        before = earlier.get(name)
+        if before != now:
+            raise ValueError(f"{name} must be {_short(before)} to continue {output_dir}, got {_short(now)}")
+    state = read_weights(checkpoint, "checkpoint", weights_only=False)
+    check_weights(build(), state.get("model", {}), checkpoint)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def check_names(data: list[tuple[str, str, str]], required: Iterable[str], part: str) -> None:
+    """Refuse data that lack what the core LM reads.
+
+    Args:
+        data: path, name and type of each data file; none where nothing is to be read.
+        required: names that must be there.
+        part: "train" or "valid".
+
+    Raises:
+        ValueError: naming the first that is missing.
+    """
+    names = [name for _, name, _ in data]
+    for name in required:
+        if names and name not in names:
+            raise ValueError(f"{part}_data_path_and_name_and_type must name {list(required)}, got {names}")
+
+
+def check_gain_criteria(criteria: Iterable[Sequence[str]], heads: Sequence[str], stacking: int, rows: int) -> None:
+    """Refuse to choose epochs by a wrong-text gain that there will not be: ESPnet would go on without a word.
+
+    Args:
+        criteria: `best_model_criterion`.
+        heads: names of the model's heads.
+        stacking: S.
+        rows: most utterances of a batch of validation.
+
+    Raises:
+        ValueError: naming the criterion.
+    """
+    known = [f"gain_{head}" for head in heads]
+    if stacking > 1:
+        known += [f"{gain}_frame{frame}" for gain in known for frame in range(stacking)]
+    for criterion in criteria:
+        if len(criterion) != 3 or not str(criterion[1]).startswith("gain_"):
+            continue
+        phase, statistic, mode = criterion
+        if phase != "valid" or statistic not in known or mode != "max":
+            raise ValueError(
+                f"best_model_criterion with a gain must be valid, one of {known}, max, got {phase}, {statistic}, {mode}"
+            )
+        if rows < 2:
+            raise ValueError(f"valid_batch_size must be at least 2 to choose epochs by {statistic}, got {rows}")
+
+
+def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprints: Mapping[str, str]) -> None:
+    """Refuse data files that lack utterances, whose archives are incomplete, or that another tokenizer made.
+
+    Args:
+        data: path, name and type of each data file.
+        shape_files: tables whose first column is what will be read.
+        fingerprints: name of data → fingerprint of the tokenizer that must have made them.
+
+    Raises:
+        FileNotFoundError: naming an archive or a codec_info.yaml that is missing.
+        ValueError: naming the file and the first utterance.
+    """
+    wanted = set(read_scp(shape_files[0])) if shape_files else set()
+    for path, name, kind in data:
+        table = read_scp(path, allow_empty=True)
+        lacking = sorted(wanted - set(table))
+        if lacking:
+            raise ValueError(
+                f"{path} must hold every utterance of {shape_files[0]}: no {lacking[0]} ({len(lacking)} such)"
+            )
+        if name in fingerprints:
+            check_maker(path, fingerprints[name])
+        if kind == "kaldi_ark":
+            check_archives(path, table)
+
+
+def check_maker(path: str, fingerprint: str) -> None:
+    """Refuse codes or units that another tokenizer made than the model's.
+
+    Args:
+        path: scp file, beside which lies codec_info.yaml or semantic_info.yaml; in a token directory both, and units
+            are in the files that say so.
+        fingerprint: of the model's tokenizer.
+
+    Raises:
+        FileNotFoundError: if neither is there.
+        ValueError: naming both fingerprints, if they differ.
+    """
+    folder, has_units = Path(path).parent, Path(path).name in UNITS
+    if (folder / SEMANTIC_INFO_NAME).is_file() and (has_units or not (folder / INFO_NAME).is_file()):
+        kind, found = "units of semantic tokenizer", read_semantic_info(folder).fingerprint
+    else:
+        kind, found = "codes of codec", read_codec_info(folder).fingerprint
+    if fingerprint != found:
+        raise ValueError(f"{path} must hold tokens of {fingerprint[:12]}…, got {kind} {found[:12]}…")
+
+
+def check_archives(scp: str, table: Mapping[str, str]) -> None:
+    """Refuse pointers into archives that are missing or too short.
+
+    Args:
+        scp: file the pointers come from.
+        table: utterance → archive:offset.
+
+    Raises:
+        FileNotFoundError: if an archive is missing.
+        ValueError: if an archive ends before its last entry.
+    """
+    last: dict[str, tuple[int, str]] = {}
+    for utterance, pointer in table.items():
+        archive, _, offset = pointer.rpartition(":")
+        last[archive] = max(last.get(archive, (0, utterance)), (int(offset), utterance))
+    for archive, (offset, utterance) in last.items():
+        if not Path(archive).is_file():
+            raise FileNotFoundError(f"archive not found: {archive} (named by {scp})")
+        if Path(archive).stat().st_size <= offset:
+            raise ValueError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
+
+
+def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) -> None:
+    """Log, for every text file, the tokens that are not in the token list, with their counts.
+
+    Args:
+        args: parsed options.
+        tokenizer: of the text.
+
+    Raises:
+        ValueError: naming file and utterance, if a text is empty.
+    """
+    for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
+        if name != "text":
+            continue
+        tokenizer.unknown.clear()
+        for utterance, text in read_scp(path, allow_empty=True).items():
+            try:
+                tokenizer.encode(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, {utterance}: {error}") from None
+        if tokenizer.unknown:
+            logging.warning("tokens of %s outside of the token list: %s", path, tokenizer.describe_unknown())

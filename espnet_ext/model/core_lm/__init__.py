@@ -1,0 +1,28 @@
+"""Core language models; importing this package registers them."""
+
+from espnet_ext.model.core_lm.base import (
+    CoreLM,
+    CoreLMOutput,
+    HeadScores,
+    StepConditions,
+    StepModel,
+    corelms,
+    local_options,
+)
+from espnet_ext.model.core_lm.gpst import GPST, JointConditions
+from espnet_ext.model.core_lm.text import TextCoreLM
+from espnet_ext.model.core_lm.unit_stage import UnitStage
+
+__all__ = [
+    "GPST",
+    "CoreLM",
+    "CoreLMOutput",
+    "HeadScores",
+    "JointConditions",
+    "StepConditions",
+    "StepModel",
+    "TextCoreLM",
+    "UnitStage",
+    "corelms",
+    "local_options",
+]

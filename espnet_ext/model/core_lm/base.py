@@ -1,0 +1,326 @@
+"""What every core language model is made of: embedded codes, a primary transformer, heads that score each step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask
+from espnet_ext.model.alignment import Alignment
+from espnet_ext.model.core_lm.local_drop import local_drop
+from espnet_ext.model.heads import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.primary import PrimaryState
+from espnet_ext.options import check_choice, check_number
+from espnet_ext.registry import Registry
+
+
+class HeadScores(NamedTuple):
+    """Teacher-forced predictions of one head, for the steps it was asked about.
+
+    Attributes:
+        logits: (P, M, V).
+        targets: (P, M) int64.
+        weights: (P, M), what each code counts in this head's loss; 0 for nothing.
+        total: what the weighted sum is to be divided by, so that it is the mean over all codes that the head would
+            predict if it were asked about every step; a scalar.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    weights: Tensor
+    total: Tensor
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """True where a code counts: (P, M) bool."""
+        return self.weights > 0
+
+
+class CoreLMOutput(NamedTuple):
+    """Teacher-forced scores of a batch.
+
+    Attributes:
+        heads: by name of the head; P differs where steps were dropped.
+        targets: (P, M) int64 of all steps.
+        codes: how many of them belong to a frame, a scalar.
+        alignment: of steps and text, for its losses; None for a model that has none.
+        units: scores of the semantic units, M = 1; None for a model that is given its text.
+    """
+
+    heads: dict[str, HeadScores]
+    targets: Tensor
+    codes: Tensor
+    alignment: Alignment | None = None
+    units: HeadScores | None = None
+
+
+class StepConditions(Protocol):
+    """What rows are generated from, as far as the loop over steps has to know.
+
+    Attributes:
+        given: (B,) bool, False for a row whose conditions the model must not see.
+    """
+
+    @property
+    def given(self) -> Tensor:
+        """(B,) bool."""
+
+
+class StepModel(Protocol):
+    """What `generate` runs: a core LM, or the semantic stage of one."""
+
+    @property
+    def spec(self) -> CodecSpec:
+        """The codec's facts."""
+
+    @property
+    def layout(self) -> StepLayout:
+        """Of frames in steps."""
+
+    @property
+    def heads(self) -> Heads:
+        """By name."""
+
+    @property
+    def conditioning_dropout(self) -> float:
+        """Probability that an utterance was trained without its conditions."""
+
+    def first_codes(self, conditions: Any) -> Tensor:
+        """(B, M) int64, input of the first step."""
+
+    def prefill(self, conditions: Any, max_steps: Tensor | int) -> PrimaryState:
+        """The state before the first step."""
+
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+
+
+class CoreLM(nn.Module, ABC):
+    """p(codes | conditions) with N codebooks per frame and S frames per step.
+
+    It scores and steps; the loss is in `loss`, the loop over time in `decoding.generate`.
+
+    Args:
+        spec: the codec's facts.
+        layout: of frames in steps.
+        code_corruption: probability that a step's input codes are replaced by random ones in training.
+        conditioning_dropout: probability that an utterance is trained without its conditions.
+        local_drop: share of an utterance's steps that the local transformers do not see in training.
+
+    Attributes:
+        reads: "text" or "semantic", what the model is given besides codes; a batch has it under this name, with
+            `{reads}_lengths`.
+        embedding: of steps.
+        heads: by name.
+
+    Raises:
+        ValueError: if an option is out of range.
+    """
+
+    reads: ClassVar[str]
+    embedding: SlotEmbedding
+    heads: Heads
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        layout: StepLayout,
+        code_corruption: float,
+        conditioning_dropout: float,
+        local_drop: float,
+    ) -> None:
+        super().__init__()
+        self.spec, self.layout = spec, layout
+        self.code_corruption, self.conditioning_dropout, self.local_drop = (
+            code_corruption,
+            conditioning_dropout,
+            local_drop,
+        )
+        for name in ("code_corruption", "conditioning_dropout", "local_drop"):
+            check_number(name, getattr(self, name), least=0, below=1)
+
+    @property
+    def stacking(self) -> int:
+        """S, frames of one step."""
+        return self.layout.stacking
+
+    @property
+    def slots(self) -> int:
+        """M, codes of one step."""
+        return self.layout.slots
+
+    @abstractmethod
+    def first_codes(self, conditions: Any) -> Tensor:
+        """Input of the first step: (B, M) int64."""
+
+    @abstractmethod
+    def prefill(self, conditions: Any, max_steps: Tensor | int) -> PrimaryState:
+        """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
+
+    @abstractmethod
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+
+    def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
+        """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
+        frames = nn.functional.pad(codes, (0, 0, 0, 1), value=self.spec.eos_id)
+        frames = frames.masked_fill(~length_mask(lengths, frames.shape[1])[..., None], self.spec.eos_id)
+        return self.layout.to_steps(frames, self.spec.bos_id, self.spec.eos_id)
+
+    def inputs(self, targets: Tensor, first_id: int) -> tuple[Tensor, Tensor]:
+        """Steps that predict the targets, a step of `first_id` and then each target's predecessor, and which are true.
+
+        Args:
+            targets: (B, L, M) int64.
+            first_id: fills the first step.
+
+        Returns:
+            (B, L, M) int64, and (B, L) bool, False where the predecessor was replaced by random codes.
+        """
+        steps = targets[:, :-1]
+        true = torch.ones(targets.shape[:2], dtype=torch.bool, device=targets.device)
+        if self.training and self.code_corruption > 0.0:
+            random = torch.randint_like(steps, self.spec.codebook_size)
+            true[:, 1:] = torch.rand(steps.shape[:2], device=steps.device) >= self.code_corruption
+            steps = torch.where(true[:, 1:, None], steps, random)
+        return torch.cat((torch.full_like(targets[:, :1], first_id), steps), dim=1), true
+
+    def scores(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        alignment: Alignment | None = None,
+        units: HeadScores | None = None,
+        true: Tensor | None = None,
+    ) -> CoreLMOutput:
+        """Scores of every head, with the other parts of the output.
+
+        Only steps that exist reach a head, so none ever sees padding; a local transformer sees those that `local_drop`
+        leaves and that follow a true one: behind random codes it would learn to distrust its hidden vector.
+
+        Args:
+            hidden: (B, L, D).
+            targets: (B, L, M) int64, from `targets`.
+            lengths: (B,) int64 frames.
+            alignment: of steps and text.
+            units: scores of the semantic units.
+            true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
+
+        Returns:
+            The scores.
+        """
+        starts = torch.arange(targets.shape[1], device=targets.device) * self.stacking
+        frames = starts[:, None] + self.layout.frames(0, targets.device)  # (L, M)
+        counted = (frames >= 0) & (frames <= lengths[:, None, None])  # the frame that ends an utterance counts
+        codes = (lengths + 1).sum() * self.spec.num_codebooks
+        step_lengths = self.layout.num_steps(lengths + 1)
+        every = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
+        seen = every
+        if self.training and self.local_drop > 0.0:
+            seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
+        drawn = seen[0]
+        if true is not None:
+            clean = seen[0] & true
+            # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
+            seen = clean.where(clean.any(dim=1, keepdim=True), seen[0]), seen[1]
+        heads, exists = {}, every[0]
+        residual = any(head.residual for head in self.heads.values())
+        base = self.heads.base(hidden[exists]) if residual else None  # once for all that need them
+        for name, head in self.heads.items():
+            chosen, weight = every if name == "parallel" else seen
+            inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
+            logits, mask = head(inputs, targets[chosen])
+            asked = (counted * weight[:, None, None]).to(torch.promote_types(hidden.dtype, torch.float32))
+            weights = asked[chosen] * mask
+            # what local-drop leaves out the other steps stand for; steps behind replaced ones are left out of the mean
+            stands_for = codes / asked[exists if name == "parallel" else drawn].sum()
+            heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
+        return CoreLMOutput(heads, targets[exists], codes, alignment, units)
+
+    def add_local(self, local: str | Sequence[str], conf: Mapping[str, object], build: Callable[..., Any]) -> None:
+        """Add the local transformers to the heads.
+
+        Args:
+            local: a name, several names, or "none".
+            conf: options of the one, or options by name.
+            build: makes one of its class and its options.
+
+        Raises:
+            ValueError: if a name or an option is unknown, or a residual one has nothing to add to.
+        """
+        for name, own in local_options(local, conf).items():
+            head = self.heads[name] = build(local_transformers[name], own)
+            if head.residual and "parallel" not in self.heads:
+                raise ValueError(f"residual must be false with parallel_heads false, got true for local {name}")
+
+    def draw_given(self, rows: int, device: torch.device) -> Tensor:
+        """Rows that are trained with their conditions: (B,) bool."""
+        if not self.training or self.conditioning_dropout == 0.0:
+            return torch.ones(rows, dtype=torch.bool, device=device)
+        return torch.rand(rows, device=device) >= self.conditioning_dropout
+
+
+corelms: Registry[type[CoreLM]] = Registry("corelm")
+FRAME_TABLES = ("own", "tied")
+
+
+def slots_of(spec: CodecSpec, layout: StepLayout, frame_tables: str) -> Slots:
+    """The slots of a step with `frame_tables`, which says whether its frames share tables and classifiers.
+
+    Args:
+        spec: the codec's facts.
+        layout: of frames in steps.
+        frame_tables: one of `FRAME_TABLES`.
+
+    Returns:
+        The slots.
+
+    Raises:
+        ValueError: if the choice is unknown.
+    """
+    check_choice("frame_tables", frame_tables, FRAME_TABLES)
+    return Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
+
+
+def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """Name → checked options of every local transformer.
+
+    Args:
+        local: a name, several names, or "none".
+        conf: options of the one, or options by name.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: if a name or an option is unknown, or a name comes twice.
+
+    >>> local_options(["ar", "maskgit"], {"ar": {"layers": 2}})
+    {'ar': {'layers': 2}, 'maskgit': {}}
+    """
+    if local == "none":
+        if conf:
+            raise ValueError(f"local_conf must be empty with local none, got {sorted(conf)}")
+        return {}
+    names = [local] if isinstance(local, str) else list(local) if isinstance(local, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"local must be one or several of {list(local_transformers)}, each once, got {local!r}")
+    if not isinstance(conf, Mapping):
+        raise ValueError(f"local_conf must be names and values, got {conf!r}")
+    by_name = not isinstance(local, str) or isinstance(conf.get(local), Mapping)
+    options: dict[str, Mapping[str, object]] = {}
+    for name in names:
+        own = conf.get(name, {}) if by_name else conf
+        if not isinstance(own, Mapping):
+            raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
+        local_transformers.check_options(name, own, given=4)
+        options[name] = own
+    strangers = sorted(set(conf) - set(names), key=str) if by_name else []
+    if strangers:
+        raise ValueError(f"local_conf must have keys among {names}, got {strangers}")
+    return options

@@ -1,0 +1,266 @@
+"""GPST: semantic units and acoustic codes in one causal sequence, and a local transformer over the codes of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, slots_of
+from espnet_ext.model.core_lm.unit_stage import UnitStage
+from espnet_ext.model.heads import Heads, LocalInput, ParallelHeads, SlotEmbedding
+from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
+from espnet_ext.options import check_number
+
+
+class JointConditions(NamedTuple):
+    """What a batch of utterances is generated from.
+
+    Attributes:
+        units: (B, U) int64 semantic units, right-padded with any id.
+        unit_lengths: (B,) int64.
+        prompt: (B, K, M) int64 steps of the acoustic prompt, right-padded.
+        prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
+        language: (B,) int64; 0 for a language that is not told.
+        given: (B,) bool, False for a row whose units and prompt the model must not see.
+    """
+
+    units: Tensor
+    unit_lengths: Tensor
+    prompt: Tensor
+    prompt_lengths: Tensor
+    language: Tensor
+    given: Tensor
+
+
+@corelms.register("gpst")
+class GPST(CoreLM):
+    """p(semantic units) p(codes | semantic units), one decoder-only transformer for both.
+
+    The sequence is ``[EOS] s_1 … s_U [step of EOS] a_1 … a_L``; each position predicts the next: the units through a
+    linear head, the codes of a step through the heads, the hidden vector of position l - 1 being all that they know of
+    the steps before l. It ends with a frame of EOS.
+
+    Args:
+        spec: the codec's facts.
+        semantic: those of the semantic tokenizer, one codebook.
+        primary: "prefix", the only decoder-only one.
+        primary_conf: its options.
+        local: name of the local transformer, or several names; "none" for no other head than the parallel ones. It
+            has code tables of its own.
+        local_conf: its options; with several local transformers, the options of each by its name.
+        frame_stacking_factor: S; the paper has 1.
+        parallel_heads: whether there are parallel heads beside the local transformer; the paper has none.
+        shared_head: whether one classifier serves all codebooks; otherwise each has its own.
+        units_per_frame: units, as the model reads them, that pass in one frame. The positions of the codes then begin
+            anew and advance by so many per frame, so that a unit and its sound have nearly the same position, which a
+            short training needs to find the one by the other. 0: they go on behind the units, as in the paper.
+        languages: names of languages; with any, a position in front of all others tells which one it is.
+        code_corruption: probability that a step's input codes are replaced by random ones in training.
+        conditioning_dropout: probability that an utterance is trained without its units, for guidance.
+        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`.
+        frame_tables: "tied" or "own", as for a `codec_lm`.
+
+    Attributes:
+        depth: (2,) float, N and S, so that weights tell them.
+
+    Raises:
+        ValueError: if a name is unknown or an option is out of range.
+
+    Reference:
+        Zhu et al. 2024, arXiv:2406.00976. Stacking, parallel heads, corruption, guidance and rotary positions are
+        additions.
+    """
+
+    reads = "semantic"
+    depth: Tensor
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        semantic: CodecSpec,
+        primary: str = "prefix",
+        primary_conf: dict[str, object] | None = None,
+        local: str | Sequence[str] = "ar",
+        local_conf: Mapping[str, object] | None = None,
+        frame_stacking_factor: int = 1,
+        parallel_heads: bool = True,
+        shared_head: bool = True,
+        units_per_frame: float = 0.0,
+        languages: Sequence[str] = (),
+        code_corruption: float = 0.0,
+        conditioning_dropout: float = 0.0,
+        local_drop: float = 0.0,
+        frame_tables: str = "own",
+    ) -> None:
+        layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
+        super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        # N books of S frames may have the shapes of other numbers; float, as ESPnet adds integers up where it averages
+        self.register_buffer("depth", torch.tensor([spec.num_codebooks, frame_stacking_factor], dtype=torch.float32))
+        _check(primary, local, parallel_heads, languages)
+        check_number("units_per_frame", units_per_frame, least=0)
+        self.semantic, self.languages, self.units_per_frame = semantic, tuple(languages), units_per_frame
+        primary_conf = primary_conf or {}
+        primaries.check_options(primary, primary_conf, given=2)
+        self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
+        if units_per_frame and self.primary.position is not None:
+            raise ValueError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
+        width = self.primary.width
+        slots = slots_of(spec, layout, frame_tables)
+        self.embedding = SlotEmbedding(slots, width, reduction="sum")
+        self.language_embedding = nn.Embedding(len(languages) + 1, width) if languages else None
+        self.unit_heads = Heads({"parallel": ParallelHeads(1, semantic.vocab_size, width)})
+        heads = ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames) if parallel_heads else None
+        self.heads = Heads({} if heads is None else {"parallel": heads})
+        self.add_local(local, local_conf or {}, lambda kind, conf: kind(None, slots, width, shared_head, **conf))
+
+    @property
+    def units(self) -> UnitStage:
+        """The semantic stage, for `generate`."""
+        return UnitStage(self.semantic, self.primary, self.unit_heads, self.language_embedding)
+
+    def forward(
+        self,
+        semantic: Tensor,
+        semantic_lengths: Tensor,
+        codes: Tensor,
+        codes_lengths: Tensor,
+        language: Tensor | None = None,
+    ) -> CoreLMOutput:
+        """Teacher-forced scores of every unit, every code and the ends of both.
+
+        Args:
+            semantic: (B, U) int64 units, right-padded.
+            semantic_lengths: (B,) int64.
+            codes: (B, T, N) int64, right-padded.
+            codes_lengths: (B,) int64 frames.
+            language: (B,) int64, 0 for one that is not told; None for all of them so.
+
+        Returns:
+            The scores; a row that is trained without its units has none for them.
+        """
+        given = self.draw_given(len(codes), codes.device)
+        prefix, keep = self.units.embed(semantic, semantic_lengths * given, language)
+        prefix, mask = close_gaps(prefix, keep)
+        targets = self.targets(codes, codes_lengths)
+        step_lengths = self.layout.num_steps(codes_lengths + 1)
+        inputs, true = self.inputs(targets, self.spec.eos_id)
+        steps = self.embedding.step(inputs)
+        positions = self._positions(keep, steps.shape[1])
+        if positions is not None:
+            positions = torch.cat(
+                (close_gaps(positions[:, : keep.shape[1]], keep)[0], positions[:, keep.shape[1] :]), dim=1
+            )
+        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions)
+        # where the prefix was moved to, its targets are moved as well
+        next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
+        moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
+        units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
+        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units, true=true)
+
+    def _score_units(self, hidden: Tensor, targets: Tensor, counted: Tensor) -> HeadScores:
+        targets = targets[counted][:, None]
+        logits, mask = self.unit_heads["parallel"](LocalInput(hidden[counted]), targets)
+        weights = mask.to(torch.promote_types(hidden.dtype, torch.float32))
+        return HeadScores(logits, targets, weights, weights.sum())
+
+    def conditions(
+        self,
+        semantic: Tensor,
+        semantic_lengths: Tensor,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+        language: Tensor | None = None,
+    ) -> JointConditions:
+        """What codes are generated from.
+
+        Args:
+            semantic: (B, U) int64 units of prompt and speech, right-padded.
+            semantic_lengths: (B,) int64.
+            prompt: (B, T', N) int64 codes that the speech begins with, right-padded.
+            prompt_lengths: (B,) int64 frames, multiples of S.
+            language: (B,) int64, 0 for one that is not told; None for all of them so.
+
+        Returns:
+            The conditions.
+
+        Raises:
+            ValueError: if a prompt does not fill its last step.
+        """
+        if bool((prompt_lengths % self.stacking).any()):
+            raise ValueError(f"prompts must have a multiple of {self.stacking} frames, got {prompt_lengths.tolist()}")
+        steps = stack_frames(prompt, self.stacking, self.spec.eos_id)
+        language = torch.zeros_like(semantic_lengths) if language is None else language
+        given = torch.ones_like(semantic_lengths, dtype=torch.bool)
+        lengths = num_steps(prompt_lengths, self.stacking)
+        return JointConditions(semantic, semantic_lengths, steps, lengths, language, given)
+
+    def room(self, conditions: JointConditions) -> Tensor:
+        """Frames that still fit into the context: (B,) int64."""
+        seen = conditions.unit_lengths + conditions.prompt_lengths
+        always = 1 if self.language_embedding is None else 2  # EOS, and the language; the rest is not always given
+        return self.primary.room(always + seen * conditions.given) * self.stacking
+
+    def first_codes(self, conditions: JointConditions) -> Tensor:
+        """The last step of the prompt, or the one of EOS that stands before all: (B, M) int64."""
+        last = (conditions.prompt_lengths * conditions.given)[:, None, None].expand(-1, 1, self.slots)
+        return self._acoustic(conditions).gather(1, last)[:, 0]
+
+    def prefill(self, conditions: JointConditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
+        prefix, mask, positions = self._prefix(conditions)
+        max_steps = torch.as_tensor(max_steps).expand(len(prefix))
+        state = self.primary.start(prefix, mask, max_steps, positions)
+        if positions is not None:
+            state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
+        return state
+
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        positions = state.first_position
+        if positions is not None:
+            positions = positions + state.cache.next_step().double() * self._advance
+        return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
+
+    @property
+    def _advance(self) -> float:
+        """Positions from one step to the next, where those of the codes begin anew."""
+        return self.stacking * self.units_per_frame
+
+    def _positions(self, units: Tensor, steps: int) -> Tensor | None:
+        """Rotary positions of units (B, P) and steps where they stand before gaps are closed: (B, P + L)."""
+        if self.units_per_frame == 0.0:
+            return None
+        first = -1 if self.language_embedding is not None else 0  # EOS has 0
+        both = (
+            torch.arange(first, first + units.shape[1], device=units.device),
+            torch.arange(steps, device=units.device, dtype=torch.float64) * self._advance,
+        )
+        return torch.cat(both).expand(len(units), -1)
+
+    def _acoustic(self, conditions: JointConditions) -> Tensor:
+        """The step of EOS and the prompt: (B, 1 + K, M)."""
+        return nn.functional.pad(conditions.prompt, (0, 0, 1, 0), value=self.spec.eos_id)
+
+    def _prefix(self, conditions: JointConditions) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Everything before the first step's input, left-padded, its mask and its positions."""
+        units, keep = self.units.embed(
+            conditions.units, conditions.unit_lengths * conditions.given, conditions.language
+        )
+        steps = self.primary.embed_steps(self.embedding.step(self._acoustic(conditions)))
+        before = length_mask(conditions.prompt_lengths * conditions.given, steps.shape[1])
+        joined, kept = torch.cat((units, steps), dim=1), torch.cat((keep, before), dim=1)
+        positions = self._positions(keep, steps.shape[1])
+        return *close_gaps(joined, kept), None if positions is None else close_gaps(positions, kept)[0]
+
+
+def _check(primary: str, local: str | Sequence[str], parallel_heads: bool, languages: Sequence[str]) -> None:
+    if primary != "prefix":
+        raise ValueError(f"primary must be prefix with corelm gpst, got {primary!r}")
+    if local == "none" and not parallel_heads:
+        raise ValueError("parallel_heads must be true with local none, got false: nothing could predict a code")
+    if isinstance(languages, str) or not all(isinstance(name, str) and name for name in languages):
+        raise ValueError(f"languages must be a list of names, got {languages!r}")
+    if len(set(languages)) != len(languages):
+        raise ValueError(f"languages must differ from each other, got {list(languages)}")

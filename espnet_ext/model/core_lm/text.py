@@ -1,0 +1,131 @@
+"""The core language model that is given its text: embeds codes, runs the primary transformer, scores with its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, corelms, slots_of
+from espnet_ext.model.heads import (
+    Heads,
+    MaskGITLocalTransformer,
+    ParallelHeads,
+    SlotEmbedding,
+)
+from espnet_ext.model.primary import Conditions, PrimaryState, primaries
+
+
+@corelms.register("codec_lm")
+class TextCoreLM(CoreLM):
+    """p(codes | text, prompt).
+
+    Args:
+        spec: the codec's facts.
+        text_vocab_size: ids of the text.
+        primary: name of the primary transformer.
+        primary_conf: its options.
+        local: name of the local transformer beside the parallel heads, or several names; "none" for no other head.
+        local_conf: its options; with several local transformers, the options of each by its name.
+        frame_stacking_factor: S.
+        delays: frames by which each codebook comes late, for S = 1; none for all at once.
+        code_corruption: probability that a step's input codes are replaced by random ones in training, so that
+            the model learns to trust the text more than its own past.
+        conditioning_dropout: probability that an utterance is trained without text and prompt, which
+            classifier-free guidance needs.
+        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`;
+            0.9375 leaves one of sixteen, as the Conversational Speech Model (Sesame, 2025) does.
+        frame_tables: "tied": the frames of a step share one table and one classifier per codebook, which see all
+            data; "own": every slot has its own, as published. The same at S = 1.
+
+    Raises:
+        ValueError: if a name is unknown or an option is out of range.
+
+    Reference:
+        arXiv:2509.19592; special ids and the mean over slots are decisions stated in `codes` and
+        `local_transformer`.
+    """
+
+    reads = "text"
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        text_vocab_size: int,
+        primary: str = "cross_attention",
+        primary_conf: dict[str, object] | None = None,
+        local: str | Sequence[str] = "ar",
+        local_conf: Mapping[str, object] | None = None,
+        frame_stacking_factor: int = 1,
+        delays: Sequence[int] = (),
+        code_corruption: float = 0.0,
+        conditioning_dropout: float = 0.0,
+        local_drop: float = 0.0,
+        frame_tables: str = "own",
+    ) -> None:
+        if not isinstance(delays, Sequence) or isinstance(delays, str):
+            raise ValueError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
+        layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
+        super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        primary_conf = primary_conf or {}
+        primaries.check_options(primary, primary_conf, given=2)
+        self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
+        slots, width = slots_of(spec, layout, frame_tables), self.primary.width
+        self.embedding = SlotEmbedding(slots, width)
+        self.heads = Heads({"parallel": ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames)})
+        self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
+        if self.layout.max_delay and any(isinstance(head, MaskGITLocalTransformer) for head in self.heads.values()):
+            raise ValueError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
+
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        codes_lengths: Tensor,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+    ) -> CoreLMOutput:
+        """Teacher-forced scores of every code and of the frame that ends each utterance.
+
+        Args:
+            text: (B, U) int64, right-padded.
+            text_lengths: (B,) int64.
+            codes: (B, T, N) int64, right-padded.
+            codes_lengths: (B,) int64 frames.
+            prompt: (B, T', N) int64 codes of the speaker prompt, right-padded.
+            prompt_lengths: (B,) int64 frames.
+
+        Returns:
+            The scores.
+        """
+        targets = self.targets(codes, codes_lengths)
+        step_lengths = self.layout.num_steps(codes_lengths + 1)
+        inputs, true = self.inputs(targets, self.spec.bos_id)
+        conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
+        conditions = conditions._replace(given=self.draw_given(len(text), text.device))
+        embedded = self.embedding.step(inputs), self.embedding.frames(targets)
+        hidden, alignment = self.primary(conditions, *embedded, step_lengths)
+        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true)
+
+    def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
+        """Text and embedded prompt; the arguments are those of `forward`."""
+        # a prompt's last step may reach into its padding, which must not depend on the batch
+        padding = ~length_mask(prompt_lengths, prompt.shape[1])[..., None]
+        steps = stack_frames(prompt.masked_fill(padding, self.spec.bos_id), self.stacking, self.spec.bos_id)
+        given = torch.ones_like(text_lengths, dtype=torch.bool)
+        return Conditions(
+            text, text_lengths, self.embedding.step(steps), num_steps(prompt_lengths, self.stacking), given
+        )
+
+    def first_codes(self, conditions: Conditions) -> Tensor:  # noqa: D102 (inherited)
+        given = conditions.given
+        return torch.full((len(given), self.slots), self.spec.bos_id, device=given.device)
+
+    def prefill(self, conditions: Conditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
+        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)))
+
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.step(self.embedding.step(codes), state)

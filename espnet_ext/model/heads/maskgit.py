@@ -1,0 +1,119 @@
+"""The MaskGIT local transformer: any codes of a step from any others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from espnet_ext.model.heads.base import LocalInput, LocalOutput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.heads.slot_transformer import SlotTransformer
+from espnet_ext.options import check_choice
+
+MASKS = ("slots", "frames", "mixed")
+
+
+def masked_counts(ratio: Tensor, slots: int) -> Tensor:
+    """Slots that are masked at a share of the way through the cosine schedule: ceil(M cos(pi / 2 * ratio)), int64.
+
+    In float32, as the published implementation computes it: float64 would round cos(pi / 3) up and mask one slot more.
+
+    Args:
+        ratio: numbers in [0, 1).
+        slots: M.
+
+    Returns:
+        Counts in 1 … M, of the shape of `ratio`.
+
+    Reference:
+        Chang et al. 2022, arXiv:2202.04200, masking design; arXiv:2509.19592 uses the same schedule.
+
+    >>> masked_counts(torch.arange(3) / 3, 8).tolist()
+    [8, 7, 4]
+    """
+    return torch.ceil(torch.cos(ratio.float() * (math.pi / 2)) * slots).long()
+
+
+@local_transformers.register("maskgit")
+class MaskGITLocalTransformer(SlotTransformer):
+    """Bidirectional over the slots of a step; slots that are not known yet are given as MASK.
+
+    The output behind slot m predicts slot m.
+
+    In training the number of masked slots is drawn per step, over all M slots, so that the step of which nothing is
+    known, where decoding begins, is seen often at every stacking factor: a share of 2 / pi * acos((M - 1) / M) of the
+    steps, 32.2, 22.6 and 16.0 % for 8, 16 and 32 slots, wherever the masks lie. (The published implementation draws
+    it per frame, and at S = 4 hardly ever masks a whole step.)
+
+    Args:
+        embedding: as for `SlotTransformer`.
+        slots: likewise.
+        primary_width: likewise.
+        shared_head: likewise.
+        width: likewise.
+        layers: likewise.
+        heads: likewise.
+        dropout: likewise.
+        residual: likewise.
+        mask: where the masks of a step lie in training. "slots": anywhere. "frames": at the end, as decoding frame
+            after frame sees a step: frames in front of the current one are known, some slots of it, and none behind
+            it. "mixed": drawn per step, half of them each. With one frame per step all are the same.
+    """
+
+    bidirectional = True
+
+    def __init__(
+        self,
+        embedding: SlotEmbedding | None,
+        slots: Slots,
+        primary_width: int,
+        shared_head: bool,
+        width: int = 256,
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.0,
+        residual: bool = False,
+        mask: str = "slots",
+    ) -> None:
+        super().__init__(embedding, slots, primary_width, shared_head, width, layers, heads, dropout, residual)
+        check_choice("mask", mask, MASKS)
+        self.mask = mask
+
+    def logits(self, inputs: LocalInput, codes: Tensor) -> Tensor:
+        """Logits of all slots: (P, M, V).
+
+        Args:
+            inputs: of the steps.
+            codes: (P, M) int64, MASK where a code is not known.
+
+        Returns:
+            The logits; those of known slots mean nothing.
+        """
+        x = self.transformer(self.read(inputs.hidden, codes), mask=None)
+        return self.add_to(inputs.base, self.heads(x[:, 1:]))
+
+    def forward(self, inputs: LocalInput, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
+        masked = self.draw_mask(len(codes), codes.device)
+        return LocalOutput(self.logits(inputs, codes.masked_fill(masked, self.spec.mask_id)), masked)
+
+    def draw_mask(self, steps: int, device: torch.device) -> Tensor:
+        """Slots to mask: (P, M) bool, at least one per step; outside of training always the same ones.
+
+        Args:
+            steps: P.
+            device: where the mask is needed.
+
+        Returns:
+            The mask.
+        """
+        # the masks of two validations are the same, so that their losses can be compared
+        generator = None if self.training else Generator(device).manual_seed(0)
+        counts = masked_counts(torch.rand(steps, generator=generator, device=device), self.slots)
+        place = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+        if self.mask != "slots":
+            last_first = -self.slots * (torch.arange(self.slots, device=device) // self.spec.num_codebooks)
+            if self.mask == "mixed":
+                last_first = last_first * torch.randint(2, (steps, 1), generator=generator, device=device)
+            place = (place + last_first).argsort(dim=1).argsort(dim=1)
+        return place < counts[:, None]

@@ -1,0 +1,33 @@
+"""Primary transformers; importing this package registers them."""
+
+from espnet_ext.model.primary.annealed_prior import AnnealedPrior
+from espnet_ext.model.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
+from espnet_ext.model.primary.base import (
+    Conditions,
+    Ending,
+    Primary,
+    PrimaryOutput,
+    PrimaryState,
+    close_gaps,
+    primaries,
+    with_unconditional,
+)
+from espnet_ext.model.primary.cross_attention import CrossAttentionPrimary
+from espnet_ext.model.primary.prefix import PrefixPrimary
+
+__all__ = [
+    "AnnealedPrior",
+    "AttentionPrior",
+    "Conditions",
+    "CrossAttentionPrimary",
+    "Ending",
+    "PrefixPrimary",
+    "PathPrior",
+    "Primary",
+    "PrimaryOutput",
+    "PrimaryState",
+    "attention_priors",
+    "close_gaps",
+    "primaries",
+    "with_unconditional",
+]

@@ -1,0 +1,219 @@
+"""What tells the cross-attention which text token a frame speaks: the registry of priors, and the predicted path."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from espnet_ext.codes import length_mask
+from espnet_ext.model.alignment import (
+    Aligner,
+    Alignment,
+    FramePredictor,
+    at_least_float32,
+    best_path,
+    path_log_prior,
+    path_of,
+    positions_of,
+    within_tokens,
+)
+from espnet_ext.model.primary.base import EndGuard
+from espnet_ext.options import check_flag, check_number
+from espnet_ext.registry import Registry
+
+
+class Reading(NamedTuple):
+    """Text and speaker prompt, as a prior sees them.
+
+    Attributes:
+        text: (B, U, D) embedded tokens.
+        encoded: (B, U, D) encoded tokens.
+        lengths: (B,) int64 tokens.
+        prompt: (B, D) mean of the encoded prompt, zero without one.
+        given: (B,) bool, False for a row whose text and prompt the model must not see.
+    """
+
+    text: Tensor
+    encoded: Tensor
+    lengths: Tensor
+    prompt: Tensor
+    given: Tensor
+
+    def float(self) -> Reading:
+        """The same, in float32 at least."""
+        wide = {name: at_least_float32(part) for name, part in self._asdict().items() if part.is_floating_point()}
+        return self._replace(**wide)
+
+
+class AttentionPrior(nn.Module, ABC):
+    """A log prior over text tokens for every frame of a step; the cross-attention has one head per frame.
+
+    In inference a prior keeps one tensor, the place of every frame in the text: `start` makes it, `observe` may write.
+
+    Args:
+        width: D.
+        stacking: S.
+
+    Attributes:
+        reads_attention: whether `alignment_of` and `observe` want the cross-attention's scores.
+    """
+
+    reads_attention: ClassVar[bool] = False
+
+    def __init__(self, width: int, stacking: int) -> None:
+        super().__init__()
+        self.width, self.stacking = width, stacking
+
+    @classmethod
+    def complete(cls, conf: Mapping[str, object]) -> dict[str, object]:
+        """Options with the defaults of those that have options of their own.
+
+        Args:
+            conf: options, those of the constructor complete.
+
+        Returns:
+            The options.
+        """
+        return dict(conf)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Count the optimiser's steps instead of batches, for a prior that changes during training.
+
+        Args:
+            optimizer: of the training.
+        """
+        return
+
+    @abstractmethod
+    def forward(
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        """Log prior (B, S, L, U) of teacher-forced steps, None for none, and the alignment if it is known already.
+
+        Args:
+            reading: text and prompt.
+            targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Prior and alignment.
+        """
+
+    def alignment_of(self, scores: Tensor, reading: Reading, step_lengths: Tensor) -> Alignment | None:
+        """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
+
+        Args:
+            scores: (B, S, L, U) logits of the cross-attention without the prior, mean of the layers.
+            reading: text and prompt.
+            step_lengths: (B,) int64.
+
+        Returns:
+            The alignment of the rows that have conditions.
+        """
+        return None
+
+    @abstractmethod
+    def start(self, reading: Reading, frames: int) -> Tensor:
+        """Where every frame is in the text, (B, frames) tokens, before the first step, as far as it can be known.
+
+        Args:
+            reading: text and prompt.
+            frames: most frames of any row.
+
+        Returns:
+            The tokens.
+        """
+
+    @abstractmethod
+    def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
+        """Log prior (B, S, 1, U) of a step.
+
+        Args:
+            path: what `start` made.
+            frames: (S,) int64, numbers of the step's frames.
+            tokens: (B, U) bool, True where a token exists.
+
+        Returns:
+            The prior.
+        """
+
+    def observe(self, path: Tensor, frames: Tensor, scores: Tensor, tokens: Tensor) -> None:
+        """Take note of what a step attended to.
+
+        Args:
+            path: what `start` made; may be written.
+            frames: (S,) int64, numbers of the step's frames.
+            scores: (B, S, 1, U) logits of the cross-attention with the prior, mean of the layers.
+            tokens: (B, U) bool, True where a token exists.
+        """
+        return
+
+    @property
+    def end_guard(self) -> EndGuard | None:
+        """Tells where an utterance may end; None where it may everywhere."""
+        return None
+
+
+attention_priors: Registry[type[AttentionPrior]] = Registry("prior")
+
+
+@attention_priors.register("path")
+class PathPrior(AttentionPrior):
+    """A bump on the token of a monotonic path; quick to learn, because no attention has to find the text by itself.
+
+    With codes (training, scoring) the path is the best one through an aligner's similarities; in inference it is
+    made of the frames per token that a predictor expects.
+
+    Args:
+        width: D.
+        stacking: S.
+        spread: standard deviation of the bump, in tokens.
+        moves: whether the bump moves through a token while it is spoken, so that frames know how far they are in it;
+            otherwise it stands on the token.
+    """
+
+    def __init__(self, width: int, stacking: int, spread: float = 1.5, moves: bool = False) -> None:
+        super().__init__(width, stacking)
+        check_number("spread", spread, above=0)
+        check_flag("moves", moves)
+        self.spread, self.moves = spread, moves
+        self.aligner = Aligner(width)
+        self.frame_predictor = FramePredictor(width)
+
+    def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
+        told = targets.shape[2]  # frames of a step that are told apart
+        frames = targets.detach().flatten(1, 2)
+        log_attention = self.aligner(reading.text, reading.lengths, frames, step_lengths * told)
+        log_attention = log_attention.repeat_interleave(self.stacking // told, dim=1)
+        return log_attention, best_path(log_attention.detach(), step_lengths * self.stacking, reading.lengths)
+
+    def predict(self, reading: Reading) -> Tensor:
+        """Log of the expected frames per token (B, U); the encoders learn from the codes, not from this."""
+        mask = length_mask(reading.lengths, reading.encoded.shape[1])
+        return self.frame_predictor(reading.encoded.detach(), mask, reading.prompt.detach())
+
+    def forward(  # noqa: D102
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        log_attention, path = self.align(reading, targets, step_lengths)
+        frame_lengths = step_lengths * self.stacking
+        centre = within_tokens(path, frame_lengths) if self.moves else path
+        prior = path_log_prior(centre, self.stacking, reading.text.shape[1], self.spread)
+        existing = length_mask(frame_lengths, path.shape[1]).to(log_attention.dtype)
+        spoken = torch.zeros_like(log_attention[:, 0]).scatter_add_(1, path, existing)
+        return prior, Alignment(log_attention, frame_lengths, reading.lengths, spoken, self.predict(reading))
+
+    def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
+        of_frames = positions_of if self.moves else path_of
+        # a sum over a long text in bfloat16 would be whole tokens off
+        expected = at_least_float32(self.predict(reading)).exp()
+        return of_frames(expected, reading.lengths, frames)
+
+    def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
+        return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)

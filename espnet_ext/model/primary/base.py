@@ -1,0 +1,243 @@
+"""What every primary transformer can do: score all steps at once, or one after the other from a state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.model.alignment import Alignment
+from espnet_ext.model.attention import KVCache, Memory
+from espnet_ext.model.transformer import causal_mask
+from espnet_ext.registry import Registry
+
+ConditionsT = TypeVar("ConditionsT")
+
+
+class Conditions(NamedTuple):
+    """What a batch of utterances is generated from.
+
+    Attributes:
+        text: (B, U) int64 token ids, right-padded with any id.
+        text_lengths: (B,) int64.
+        prompt: (B, K, D) embedded steps of the speaker prompt, right-padded.
+        prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
+        given: (B,) bool, False for a row whose text and prompt the model must not see.
+    """
+
+    text: Tensor
+    text_lengths: Tensor
+    prompt: Tensor
+    prompt_lengths: Tensor
+    given: Tensor
+
+
+def with_unconditional(conditions: ConditionsT) -> ConditionsT:
+    """Every row a second time without its conditions, for classifier-free guidance: 2B rows.
+
+    Args:
+        conditions: a named tuple of tensors (B, …), one of them `given`.
+
+    Returns:
+        The same kind.
+    """
+    fields: Any = conditions
+    given = torch.cat((fields.given, torch.zeros_like(fields.given)))
+    return fields._make(torch.cat((part, part)) for part in fields)._replace(given=given)
+
+
+class PrimaryOutput(NamedTuple):
+    """Hidden vectors of all steps.
+
+    Attributes:
+        hidden: (B, L, D), hidden[:, l] predicts step l.
+        alignment: of steps and text, for its losses; None for a primary that has none.
+    """
+
+    hidden: Tensor
+    alignment: Alignment | None
+
+
+class Ending(NamedTuple):
+    """Which rows may end their utterance in the coming step, and which have to.
+
+    Attributes:
+        possible: (B,) bool.
+        due: (B,) bool.
+    """
+
+    possible: Tensor
+    due: Tensor
+
+
+# of the tokens of the frames (B, frames), the number of steps done, and the mask of the tokens (B, U)
+EndGuard = Callable[[Tensor, int, Tensor], Ending]
+
+
+@dataclass
+class PrimaryState:
+    """Everything a row carries from step to step.
+
+    Attributes:
+        cache: keys and values of the prompt and the steps so far.
+        memory: the text, for a primary with cross-attention.
+        path: (B, frames), where each frame is in the text as its prior expects or has seen it, likewise.
+        first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
+        end_guard: tells from the path where a row may end; None where it may everywhere.
+    """
+
+    cache: KVCache
+    memory: Memory | None = None
+    path: Tensor | None = None
+    first_position: Tensor | None = None
+    end_guard: EndGuard | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done, the same for every row."""
+        return self.cache.length - self.cache.prefix
+
+    def ending(self) -> Ending | None:
+        """Which rows may or must end in the coming step; None where all may and none must."""
+        if self.end_guard is None:
+            return None
+        assert self.path is not None and self.memory is not None
+        return self.end_guard(self.path, self.step, self.memory.mask)
+
+    def truncate(self, steps: int) -> None:
+        """Forget every step from number `steps` on."""
+        self.cache.truncate(self.cache.prefix + steps)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
+        self.cache.keep(rows)
+        self.memory = None if self.memory is None else self.memory.gather(rows)
+        self.path = None if self.path is None else self.path[rows]
+        self.first_position = None if self.first_position is None else self.first_position[rows]
+
+    def gather(self, rows: Tensor) -> PrimaryState:
+        """The state of the given rows, in their order.
+
+        Args:
+            rows: (B',) int64 indices.
+
+        Returns:
+            A new state; this one is unchanged.
+        """
+        return replace(
+            self,
+            cache=self.cache.gather(rows),
+            memory=None if self.memory is None else self.memory.gather(rows),
+            path=None if self.path is None else self.path[rows],
+            first_position=None if self.first_position is None else self.first_position[rows],
+        )
+
+
+class Primary(nn.Module, ABC):
+    """The big transformer over steps.
+
+    Attributes:
+        width: D.
+    """
+
+    width: int
+
+    @abstractmethod
+    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
+        """Hidden vectors of teacher-forced steps.
+
+        Args:
+            conditions: text and prompt.
+            steps: (B, L, D) embedded input, BOS and then each step's predecessor, right-padded.
+            targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
+                They are aligned with the text, and are for nothing else.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Hidden vectors and the alignment.
+        """
+
+    @abstractmethod
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:
+        """The state before the first step.
+
+        Args:
+            conditions: text and prompt.
+            max_steps: (B,) int64, most steps of each row.
+
+        Returns:
+            The state.
+        """
+
+    @abstractmethod
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) of the next step; the state moves on.
+
+        Args:
+            x: (B, D) embedding of the step before, BOS for the first one.
+            state: what `prefill` or the last `step` left.
+
+        Returns:
+            The hidden vector.
+        """
+
+
+primaries: Registry[type[Primary]] = Registry("primary")
+
+
+def left_pad(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows moved to the right edge, and the mask of what is there: (B, K, D) and (B, K) bool.
+
+    Prefixes are left-padded so that every row writes the same cache index in every step.
+
+    Args:
+        x: (B, K, D), right-padded.
+        lengths: (B,) int64.
+
+    Returns:
+        The moved rows, zero where nothing is, and the mask.
+
+    >>> left_pad(torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([2]))[0].flatten().tolist()
+    [0.0, 1.0, 2.0]
+    """
+    width = x.shape[1]
+    source = torch.arange(width, device=x.device) - (width - lengths[:, None])  # (B, K)
+    mask = source >= 0
+    moved = x.gather(1, source.clamp_min(0)[..., None].expand_as(x))
+    return moved * mask[..., None], mask
+
+
+def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """What is kept of each row at the right edge, in its order, and the mask of it: (B, K, …) and (B, K) bool.
+
+    Args:
+        x: (B, K, …).
+        keep: (B, K) bool.
+
+    Returns:
+        The moved rows, with anything left of what is kept, and the mask.
+
+    >>> close_gaps(torch.tensor([[1, 2, 3, 4]]), torch.tensor([[True, False, True, False]]))[0].tolist()
+    [[2, 4, 1, 3]]
+    """
+    order = keep.to(torch.int8).argsort(dim=1, stable=True)
+    index = order.view(*order.shape, *(1,) * (x.dim() - 2)).expand_as(x)
+    return x.gather(1, index), keep.gather(1, order)
+
+
+def visible_mask(keys: Tensor) -> Tensor:
+    """Causal mask without the padded keys: (B, 1, length, length) bool.
+
+    Args:
+        keys: (B, length) bool, True where something is.
+
+    Returns:
+        The mask; a position always sees itself, so that padding has a finite softmax too.
+    """
+    length = keys.shape[1]
+    itself = torch.eye(length, dtype=torch.bool, device=keys.device)
+    return ((causal_mask(length, keys.device) & keys[:, None]) | itself)[:, None]

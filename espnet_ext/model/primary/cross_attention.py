@@ -1,0 +1,156 @@
+"""The encoder-decoder primary: steps attend to the encoded text, helped by a prior along a monotonic alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import length_mask
+from espnet_ext.model.alignment import at_least_float32
+from espnet_ext.model.attention import Memory
+from espnet_ext.model.primary.attention_prior import Reading, attention_priors
+from espnet_ext.model.primary.base import (
+    Conditions,
+    Primary,
+    PrimaryOutput,
+    PrimaryState,
+    left_pad,
+    primaries,
+    visible_mask,
+)
+from espnet_ext.model.transformer import Transformer
+from espnet_ext.options import check_number
+
+
+class TextEncoder(nn.Module):
+    """Bidirectional transformer over text tokens whose feed-forward sees neighbouring tokens."""
+
+    def __init__(self, vocab_size: int, width: int, layers: int, heads: int, dropout: float, kernel_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.transformer = Transformer(width, layers, heads, dropout, kernel_size=kernel_size)
+
+    def forward(self, text: Tensor, mask: Tensor) -> Tensor:
+        """Encoded tokens (B, U, D) of text (B, U) int64; `mask` (B, U) is True where a token exists."""
+        return self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
+
+
+@primaries.register("cross_attention")
+class CrossAttentionPrimary(Primary):
+    """Text encoder, context encoder and a causal decoder whose layers attend to the text.
+
+    The context encoder reads the speaker prompt; its output stands in front of the steps. The cross-attention
+    has one head per frame of a step, each with a prior over the tokens. Positions are rotary, so the left padding of
+    prompts costs no position.
+
+    Args:
+        text_vocab_size: ids of the text.
+        stacking: S.
+        width: D.
+        layers: decoder blocks.
+        heads: self-attention heads.
+        text_layers: blocks of the text encoder.
+        context_layers: blocks of the context encoder.
+        dropout: probability of dropping, in training.
+        prior: name of the prior of the cross-attention: "path" is quick to learn, "annealed" is the published one.
+        prior_conf: its options.
+
+    Reference:
+        Base model of arXiv:2509.19592, §2. Unlike its published implementation this one has rotary instead of learned
+        positions, a bidirectional text encoder, no convolution in the context encoder's feed-forward, a cross-attention
+        head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
+    """
+
+    def __init__(
+        self,
+        text_vocab_size: int,
+        stacking: int,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        text_layers: int = 2,
+        context_layers: int = 1,
+        dropout: float = 0.1,
+        prior: str = "path",
+        prior_conf: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        check_number("width", width, least=1, whole=True)
+        prior_conf = prior_conf or {}
+        attention_priors.check_options(prior, prior_conf, given=2)
+        self.width, self.stacking = width, stacking
+        self.text_encoder = TextEncoder(text_vocab_size, width, text_layers, heads, dropout, kernel_size=3)
+        self.context_encoder = Transformer(width, context_layers, heads, dropout)
+        self.prior = attention_priors[prior](width, stacking, **prior_conf)
+        self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
+
+    def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
+        if prompt.shape[1] == 0:
+            return prompt, mask
+        itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        encoded = self.context_encoder(prompt, (mask[:, None] | itself)[:, None], valid=mask)
+        return encoded, mask
+
+    def _read(self, conditions: Conditions) -> tuple[Reading, Memory, Tensor, Tensor]:
+        """Text and prompt for the prior, the text for the decoder, the encoded prompt and its mask.
+
+        For the decoder a row without conditions has one token, of zeros, and no prompt.
+        """
+        text_mask = length_mask(conditions.text_lengths, conditions.text.shape[1])
+        encoded = self.text_encoder(conditions.text, text_mask)
+        prompt, mask = self._encode_prompt(conditions)
+        mean = (prompt * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        embedded = self.text_encoder.embedding(conditions.text)
+        reading = Reading(embedded, encoded, conditions.text_lengths, mean, conditions.given)
+        given = conditions.given[:, None]
+        first = torch.arange(text_mask.shape[1], device=text_mask.device) == 0
+        memory = self.decoder.read(encoded * given[..., None], text_mask & (given | first))
+        return reading, memory, prompt, mask & given
+
+    def forward(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        reading, memory, prompt, seen = self._read(conditions)
+        with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
+            prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
+        if prior is not None:
+            # the prompt attends to the text as well, without a preference
+            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
+        keys = torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1)
+        scores: list[Tensor] | None = [] if self.prior.reads_attention else None
+        x = torch.cat((prompt, steps), dim=1)
+        hidden = self.decoder(x, visible_mask(keys), memory=memory, prior=prior, scores=scores)
+        if scores:
+            mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
+            alignment = self.prior.alignment_of(mean, reading, step_lengths)
+        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
+
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
+        reading, memory, prompt, seen = self._read(conditions)
+        batch, width, _ = prompt.shape
+        steps = int(max_steps.max())
+        cache = self.decoder.new_cache(batch, width + steps)
+        if width:
+            cache.hide(seen)
+            self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
+        cache.prefix = width
+        path = self.prior.start(reading, steps * self.stacking)
+        return PrimaryState(cache, memory, path, end_guard=self.prior.end_guard)
+
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache, memory, path = state.cache, state.memory, state.path
+        assert memory is not None and path is not None
+        cache.check_room(1)
+        frames = cache.next_step() * self.stacking + torch.arange(self.stacking, device=x.device)
+        prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
+        mask = cache.visible()
+        scores: list[Tensor] | None = [] if self.prior.reads_attention else None
+        hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
+        if scores:
+            # what was read, unlike what the loss of the alignment is about, is read with the prior
+            guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
+            self.prior.observe(path, frames, guided, memory.mask)
+        return hidden[:, 0]

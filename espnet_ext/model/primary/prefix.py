@@ -1,0 +1,170 @@
+"""The decoder-only primary: prompt, text and steps are one causal sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.codes import length_mask
+from espnet_ext.model.attention import KVCache
+from espnet_ext.model.primary.base import (
+    Conditions,
+    Primary,
+    PrimaryOutput,
+    PrimaryState,
+    close_gaps,
+    primaries,
+    visible_mask,
+)
+from espnet_ext.model.transformer import Transformer
+from espnet_ext.options import check_number
+
+
+@primaries.register("prefix")
+class PrefixPrimary(Primary):
+    """Prompt steps, then text tokens, then the steps, all in one causal transformer.
+
+    Args:
+        text_vocab_size: ids of the text.
+        stacking: S; a step is one position whatever it holds.
+        width: D.
+        layers: number of blocks.
+        heads: attention heads.
+        dropout: probability of dropping, in training.
+        position: "rope" or "learned".
+        max_positions: positions of a learned table: prompt, text and steps together.
+    """
+
+    def __init__(
+        self,
+        text_vocab_size: int,
+        stacking: int,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        position: str = "rope",
+        max_positions: int = 2048,
+    ) -> None:
+        super().__init__()
+        check_number("width", width, least=1, whole=True)
+        self.width = width
+        self.text_embedding = nn.Embedding(text_vocab_size, width)
+        self.segment = nn.Parameter(torch.empty(3, width).normal_(std=0.5))  # prompt, text, steps
+        self.position = nn.Embedding(max_positions, width) if position == "learned" else None
+        self.transformer = Transformer(width, layers, heads, dropout, position)
+
+    def _prefix(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Prompt and text joined per row without a gap, left-padded: (B, K + U, D) and its mask."""
+        given = conditions.given  # a row without conditions has one text token, of zeros
+        prompt = conditions.prompt + self.segment[0]
+        text = self.text_embedding(conditions.text) * given[:, None, None] + self.segment[1]
+        text_lengths = conditions.text_lengths.where(given, torch.ones_like(conditions.text_lengths))
+        keep = length_mask(conditions.prompt_lengths * given, prompt.shape[1]), length_mask(text_lengths, text.shape[1])
+        return close_gaps(torch.cat((prompt, text), dim=1), torch.cat(keep, dim=1))
+
+    def _check_lengths(self, mask: Tensor, steps: Tensor) -> None:
+        longest = int((mask.sum(dim=1) + steps).max())
+        if self.position is not None and longest > self.position.num_embeddings:
+            raise ValueError(
+                f"max_positions must be at least {longest} for prompt, text and speech of this length, "
+                f"got {self.position.num_embeddings}"
+            )
+
+    def _add_positions(self, x: Tensor, padding: Tensor | None, cache: KVCache | None = None) -> Tensor:
+        if self.position is None:
+            return x
+        count = x.shape[1]
+        index = torch.arange(count, device=x.device) if cache is None else cache.next_positions(count)
+        index = index if padding is None else index - padding[:, None]
+        # outside lie only padding and rows that have ended
+        return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
+
+    def forward(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        prefix, mask = self._prefix(conditions)
+        return PrimaryOutput(self.read(prefix, mask, steps, step_lengths)[:, prefix.shape[1] :], None)
+
+    def read(
+        self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
+        """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
+
+        Args:
+            prefix: (B, P, D) embedded, left-padded.
+            mask: (B, P) bool, True where the prefix has something.
+            steps: (B, L, D) embedded, right-padded.
+            step_lengths: (B,) int64.
+            positions: (B, P + L) rotary positions; None for one after the other.
+
+        Returns:
+            The hidden vectors.
+
+        Raises:
+            ValueError: if learned positions do not suffice.
+        """
+        self._check_lengths(mask, step_lengths)
+        x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
+        keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
+        return self.transformer(x, visible_mask(keys), positions=positions)
+
+    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
+        return self.start(*self._prefix(conditions), max_steps)
+
+    def start(self, prefix: Tensor, mask: Tensor, max_steps: Tensor, positions: Tensor | None = None) -> PrimaryState:
+        """The state behind a prefix.
+
+        Args:
+            prefix: (B, P, D) embedded, left-padded; P may be 0.
+            mask: (B, P) bool, True where the prefix has something.
+            max_steps: (B,) int64, most steps of each row.
+            positions: (B, P) rotary positions; None for one after the other.
+
+        Returns:
+            The state.
+
+        Raises:
+            ValueError: if learned positions do not suffice.
+        """
+        batch, width, _ = prefix.shape
+        self._check_lengths(mask, max_steps)
+        cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
+        cache.hide(mask)
+        if width:
+            x = self._add_positions(prefix, (~mask).sum(1))
+            self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
+        cache.prefix = width
+        return PrimaryState(cache)
+
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        return self.advance(self.embed_steps(x), state)
+
+    def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
+        """Hidden vector (B, D) behind one more position of any kind; the state moves on.
+
+        Args:
+            x: (B, D) embedded.
+            state: what `start` or the last call left.
+            positions: (B,) its rotary positions; None for that behind the last one.
+
+        Returns:
+            The hidden vector.
+        """
+        cache = state.cache
+        x, mask = self._add_positions(x[:, None], cache.padding, cache), cache.visible()
+        hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
+        return hidden[:, 0]
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
+        return self.text_embedding(ids) + self.segment[1]
+
+    def embed_steps(self, x: Tensor) -> Tensor:
+        """Embedded steps, told apart from prompt and text, same shape."""
+        return x + self.segment[2]
+
+    def room(self, lengths: Tensor) -> Tensor:
+        """Steps that fit behind prefixes of so many positions: (B,) int64; without a table more than anybody needs."""
+        most = 2**31 if self.position is None else self.position.num_embeddings
+        return most - lengths

@@ -1,0 +1,226 @@
+"""Pre-norm transformer blocks, causal or not as their mask says."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet_ext.model.attention import CrossAttention, KVCache, Memory, RotaryEmbedding, SelfAttention
+from espnet_ext.options import check_number
+
+
+class Stack(Protocol):
+    """What takes the place of a transformer's own step on a CPU; `fast.native` has one.
+
+    Attributes:
+        cache_dtype: of the keys and values that it reads.
+    """
+
+    cache_dtype: torch.dtype
+
+    def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> Any:
+        """What every call of this step is given."""
+
+    def run(self, step: Any, x: Tensor, cache: KVCache) -> None:
+        """All layers on x (B, 1, D), in place."""
+
+    def run_attention(self, step: Any, layer: int, x: Tensor, cache: KVCache) -> None:
+        """The self-attention of one layer, in place."""
+
+    def run_feed_forward(self, step: Any, layer: int, x: Tensor) -> None:
+        """The feed-forward of one layer, in place."""
+
+
+POSITIONS = ("rope", "learned", "none")
+
+
+class FeedForward(nn.Module):
+    """Two linear maps around a GELU; the first is a convolution over time where `kernel_size` is above 1."""
+
+    approximate: str = "tanh"  # of the GELU; "none" for the exact one, which other people's weights may want
+
+    def __init__(self, width: int, dropout: float, kernel_size: int = 1) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        inner = 4 * width
+        self.conv = nn.Conv1d(width, inner, kernel_size, padding=kernel_size // 2) if kernel_size > 1 else None
+        self.up = nn.Linear(width, inner) if kernel_size == 1 else None
+        self.down = nn.Linear(inner, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Transformed positions, (B, length, D); `valid` (B, length) keeps padding out of the convolution."""
+        if self.conv is not None:
+            if valid is not None:
+                x = x * valid[..., None]
+            inner = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        else:
+            assert self.up is not None
+            inner = self.up(x)
+        out: Tensor = self.down(F.gelu(inner, approximate=self.approximate))
+        return self.dropout(out) if self.training else out
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention where there is a text to read, feed-forward; each after a norm, added."""
+
+    def __init__(self, width: int, heads: int, dropout: float, kernel_size: int, cross_heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.cross_norm = nn.LayerNorm(width, bias=False) if cross_heads else None
+        self.cross = CrossAttention(width, cross_heads, max(128 // cross_heads, 32)) if cross_heads else None
+        self.feed_forward_norm = nn.LayerNorm(width, bias=False)
+        self.feed_forward = FeedForward(width, dropout, kernel_size)
+        self.dropout = nn.Dropout(dropout)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm; causal or bidirectional is a matter of the mask it is given.
+
+    Args:
+        width: D.
+        layers: number of blocks.
+        heads: self-attention heads.
+        dropout: probability of dropping, in training.
+        position: "rope" turns queries and keys; "learned" and "none" leave positions to the caller.
+        kernel_size: width of the feed-forward's convolution; 1 for a causal stack.
+        cross_heads: heads of the cross-attention; 0 for none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
+        position: str = "rope",
+        kernel_size: int = 1,
+        cross_heads: int = 0,
+    ) -> None:
+        super().__init__()
+        check_number("layers", layers, least=0, whole=True)
+        check_number("heads", heads, least=1, whole=True)
+        check_number("width", width, least=1, whole=True)
+        check_number("dropout", dropout, least=0, most=1)
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {list(POSITIONS)}, got {position!r}")
+        self.heads, self.width = heads, width
+        self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.native: Stack | None = None
+        self.rotary = RotaryEmbedding(width // heads) if position == "rope" else None
+        self._init_weights(layers)
+
+    def _init_weights(self, layers: int) -> None:
+        """Weights that keep the variance of their input, those that end a residual branch smaller with depth."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                fan_in = parameter[0].numel()
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=(fan_in * 2 * layers) ** -0.5 if ends_branch else fan_in**-0.5)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for so many rows and positions, every position visible."""
+        weight = self.norm.weight
+        dtype = weight.dtype if self.native is None else self.native.cache_dtype
+        shape = (len(self.blocks), batch, self.heads, capacity, self.width // self.heads)
+        return KVCache(
+            keys=weight.new_zeros(shape, dtype=dtype),
+            values=weight.new_zeros(shape, dtype=dtype),
+            key_mask=torch.ones(batch, capacity, dtype=torch.bool, device=weight.device),
+        )
+
+    def read(self, memory: Tensor, mask: Tensor) -> Memory:
+        """The encoded text (B, U, D) projected to every layer's keys and values."""
+        pairs = [block.cross.project(memory) for block in self._typed_blocks() if block.cross is not None]
+        keys, values = torch.stack(pairs, dim=1)
+        return Memory(keys, values, mask)
+
+    def _typed_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None = None,
+        cache: KVCache | None = None,
+        memory: Memory | None = None,
+        prior: Tensor | None = None,
+        scores: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Normed hidden states, (B, length, D).
+
+        Args:
+            x: (B, length, D).
+            mask: bool, broadcastable to (B, 1, length, keys), True where a query may look.
+            valid: (B, length) bool, needed by convolutions.
+            cache: earlier positions; its length grows by `length`.
+            memory: projected text, for blocks with cross-attention.
+            prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
+            scores: gets those logits without the prior, (B, cross heads, length, U) of every layer.
+            positions: (B, length) for rotary positions; None for those that follow the cache, one after the other.
+
+        Returns:
+            The hidden states.
+        """
+        rotation = None
+        if self.rotary is not None and positions is None:
+            length = x.shape[1]
+            rotation = (
+                self.rotary.at(0, length, x.dtype) if cache is None else cache.rotation(self.rotary, length, x.dtype)
+            )
+        elif self.rotary is not None and positions is not None:
+            rotation = self.rotary(positions, x.dtype)
+        bias = None
+        if memory is not None:
+            bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
+            bias = bias if prior is None else bias + prior
+        if self.native is not None and cache is not None and x.shape[1] == 1:
+            return self.norm(self._native_step(self.native, x, mask, rotation, cache, memory, bias, scores))
+        for layer, block in enumerate(self._typed_blocks()):
+            attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer)
+            x = x + (block.dropout(attended) if self.training else attended)
+            if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
+                read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+                x = x + (block.dropout(read) if self.training else read)
+            x = x + block.feed_forward(block.feed_forward_norm(x), valid)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        return self.norm(x)
+
+    def _native_step(
+        self,
+        stack: Stack,
+        x: Tensor,
+        mask: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+    ) -> Tensor:
+        """One more position through the native kernel, with torch's cross-attention where there is one."""
+        x = x.clone()
+        step = stack.step(x, mask, rotation, cache)
+        if memory is None or bias is None:
+            stack.run(step, x, cache)
+        else:
+            for layer, block in enumerate(self._typed_blocks()):
+                stack.run_attention(step, layer, x, cache)
+                if block.cross is not None and block.cross_norm is not None:
+                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+                stack.run_feed_forward(step, layer, x)
+        cache.advance(1)
+        return x
+
+
+def causal_mask(length: int, device: torch.device, start: int = 0) -> Tensor:
+    """True where query i (at position start + i) may see a key: (length, start + length) bool."""
+    return torch.ones(length, start + length, dtype=torch.bool, device=device).tril(start)

@@ -1,0 +1,33 @@
+"""UTMOS (Saeki et al., arXiv 2204.02152), its strong learner without fairseq."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from espnet_ext.scoring.evaluators.mos.base import OpinionPredictor, register_mos
+
+
+@register_mos("utmos")
+class UTMOS(OpinionPredictor):
+    """Naturalness, 1 to 5.
+
+    Args:
+        checkpoint: converted weights; None downloads them once.
+        device: cpu or cuda.
+    """
+
+    requires: ClassVar = {"utmos_pytorch": "utmos-pytorch"}
+
+    def __init__(self, checkpoint: str | None = None, device: str = "cpu") -> None:
+        from utmos_pytorch import UTMOSScoreTorch
+
+        self._model: Any = UTMOSScoreTorch(ckpt_path=checkpoint, device=device)
+        self._device = device
+
+    @torch.no_grad()
+    def predict(self, samples: NDArray[np.float32]) -> dict[str, float]:  # noqa: D102 (inherited)
+        return {"utmos": float(self._model.score(torch.from_numpy(samples).to(self._device)).reshape(()))}

@@ -1,0 +1,160 @@
+"""Codec Fréchet distance of every system to the reference, with what each of them lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from espnet_ext.codes import CodecSpec
+from espnet_ext.data.ark import read_codes
+from espnet_ext.scoring.measures.bootstrap import Resamples, corrected
+from espnet_ext.scoring.measures.frame_codes import Codes
+from espnet_ext.scoring.measures.frechet import FrameStatistics, distance_draws, frame_statistics, frechet_distance
+from espnet_ext.scoring.system import Reference, System
+
+Array = NDArray[np.float64]
+ENOUGH_FRAMES_PER_DIMENSION = (
+    200  # `make bench-frechet`: with fewer, two sets of recordings are as far apart as systems
+)
+Vectors = list[NDArray[np.float64] | None]
+
+
+class Dequantiser(Protocol):
+    """The part of a codec that is needed here."""
+
+    spec: CodecSpec
+
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """Vectors (T, F) of codes (T, N)."""
+
+
+def _frame_vectors(
+    codec: Dequantiser, table: Mapping[str, Codes | str], utterances: Iterable[str]
+) -> tuple[Vectors, dict[str, str]]:
+    vectors: Vectors = []
+    missing: dict[str, str] = {}
+    for utterance in utterances:
+        try:
+            found = table[utterance]
+            if isinstance(found, str):
+                raise ValueError(found)
+            codes = torch.from_numpy(np.array(found))
+            codec.spec.check(codes)
+            vectors.append(codec.dequantise(codes).detach().double().numpy())
+        except KeyError:
+            missing[utterance] = "not in codes.scp"
+            vectors.append(None)
+        except (FileNotFoundError, ValueError) as error:
+            missing[utterance] = str(error)
+            vectors.append(None)
+    return vectors, missing
+
+
+def _origin(vectors: Vectors, directory: Path) -> Array:
+    present = [one for one in vectors if one is not None]
+    if sum(len(one) for one in present) < 2:
+        raise ValueError(f"codes to measure a distance to must have two frames, got fewer in {directory / 'codes.scp'}")
+    mean: Array = np.concatenate(present).mean(axis=0)
+    return mean
+
+
+def _distance(target: FrameStatistics, system: FrameStatistics) -> float | None:
+    first, second = target.gaussian(), system.gaussian()
+    return None if first is None or second is None else frechet_distance(first, second)
+
+
+def distance_to_reference(
+    codec: Dequantiser, reference: Reference, system: System, other: Path | None
+) -> dict[str, Any]:
+    """Distance of the frames of a system that has other utterances than the reference; it cannot be resampled.
+
+    Args:
+        codec: makes frame vectors of codes.
+        reference: the test set; its directory holds the codes.
+        system: the system.
+        other: directory of other codes to measure the distance to; None: the reference's.
+
+    Returns:
+        "distance", None without two frames of either; "missing", utterance → why it has no codes.
+
+    Raises:
+        FileNotFoundError: if the reference's codes.scp is missing.
+        ValueError: if there are no frames to measure a distance to.
+    """
+    directory, codebooks = other or reference.directory, codec.spec.num_codebooks
+    table = read_codes(directory / "codes.scp", codebooks)
+    originals, _ = _frame_vectors(codec, table, reference.transcripts if other is None else table)
+    origin = _origin(originals, directory)
+    own = read_codes(system.directory / "codes.scp", codebooks) if system.has_own_codes else {}
+    vectors, missing = _frame_vectors(codec, own, own)
+    target, spoken = (frame_statistics(several, origin) for several in (originals, vectors))
+    return {"distance": _distance(target, spoken), "missing": missing}
+
+
+def frame_distances(
+    codec: Dequantiser,
+    reference: Reference,
+    tables: Mapping[str, Sequence[Mapping[str, Codes | str] | None]],
+    other: Path | None,
+    resamples: Resamples,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:
+    """Distance of the frames of every system to those of the reference, mean over its repeats, and resampled values.
+
+    Args:
+        codec: makes frame vectors of codes.
+        reference: the test set; its directory holds the codes.
+        tables: name of a system → for every repeat, utterance → codes or the reason why there are none; None where an
+            output has no codes at all.
+        other: directory of other codes to measure the distance to, such as the training set's; None: the reference's.
+        resamples: draws of utterances and repeats.
+
+    Returns:
+        Name → "distance", "corrected", "interval", None where there is none, "missing" (of the first output), "frames",
+        "dimensions" and "repeats" (one distance each); and name → (resamples,) distances.
+
+    Raises:
+        FileNotFoundError: if a codes.scp is missing.
+        ValueError: if there are no frames to measure a distance to.
+    """
+    utterances, codebooks = list(reference.transcripts), codec.spec.num_codebooks
+    originals, _ = _frame_vectors(codec, read_codes(reference.directory / "codes.scp", codebooks), utterances)
+    origin = _origin(originals, reference.directory)
+    target = frame_statistics(originals, origin)
+    if other is not None:
+        table = read_codes(other / "codes.scp", codebooks)
+        vectors, _ = _frame_vectors(codec, table, table)
+        _origin(vectors, other)
+        target = frame_statistics(vectors, origin)
+    statistics, missing = {}, {}
+    for name, runs in tqdm(tables.items(), desc="codec frames", unit="system"):
+        for number, found in enumerate(runs):
+            vectors, missing[name, number] = _frame_vectors(codec, found or {}, utterances if found else ())
+            vectors = vectors or [None] * len(utterances)
+            statistics[f"{name}#{number}"] = frame_statistics(vectors, origin)
+    draws = distance_draws(target, statistics, resamples.utterances, paired=other is None)
+    results, pooled = {}, {}
+    for name, runs in tables.items():
+        keys = [f"{name}#{number}" for number in range(len(runs))]
+        pooled[name] = resamples.pool([draws[key] for key in keys])
+        distances = [_distance(target, statistics[key]) for key in keys]
+        frames = int(sum(statistics[key].frames.sum() for key in keys))
+        summary = _summary(distances, pooled[name])
+        size = {"frames": frames, "dimensions": len(origin)}
+        results[name] = {**summary, "missing": missing[name, 0], **size, "repeats": distances}
+    return results, pooled
+
+
+def _summary(distances: Sequence[float | None], draws: Array) -> dict[str, Any]:
+    known = [one for one in distances if one is not None]
+    if len(known) < len(distances):
+        return {"distance": None, "corrected": None, "interval": None}
+    distance = float(np.mean(known))
+    value, ends = corrected(distance, draws) or (None, None)
+    return {"distance": distance, "corrected": value, "interval": ends}

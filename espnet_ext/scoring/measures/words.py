@@ -1,0 +1,124 @@
+"""What a recogniser hears of every system, and how far that is from what was to be said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from espnet_ext.scoring.evaluators.evaluator import Choice
+from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
+from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
+from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
+
+Result = dict[str, Any]
+Counts = Mapping[str, ErrorCounts]  # utterance → counts
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of texts, as a recogniser that hears given words knows them.
+
+    Attributes:
+        known: words that it can hear.
+        unknown: word that it cannot → how often it occurs, most frequent first.
+    """
+
+    known: tuple[str, ...]
+    unknown: dict[str, int]
+
+    @classmethod
+    def of(cls, recogniser: type[Recogniser], texts: Iterable[str]) -> Vocabulary:
+        """Sort the words of texts.
+
+        Args:
+            recogniser: who is to hear them.
+            texts: in any spelling.
+
+        Returns:
+            The vocabulary.
+        """
+        counts = Counter(word for text in texts for word in normalise(text).split())
+        known = recogniser.known_words(counts)
+        unknown = sorted(counts.keys() - known, key=lambda word: (-counts[word], word))
+        return cls(tuple(sorted(known)), {word: counts[word] for word in unknown})
+
+
+def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
+    """The recogniser with the words of texts, if it is one that hears given words.
+
+    Args:
+        choice: a recogniser.
+        texts: in any spelling.
+
+    Returns:
+        The recogniser.
+
+    Raises:
+        ValueError: if it knows none of the words.
+    """
+    recogniser = recognisers[choice.name]
+    if not recogniser.hears_given_words:
+        return choice
+    known = Vocabulary.of(recogniser, texts).known
+    if not known:
+        raise ValueError("the texts must have a word of the recogniser's dictionary, got none")
+    return replace(choice, conf={"words": known, **choice.conf})
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Error counts of a system.
+
+    Attributes:
+        words: for every repeat, utterance → counts over words.
+        letters: the same over characters.
+    """
+
+    words: tuple[Counts, ...]
+    letters: tuple[Counts, ...]
+
+
+def errors_of(transcripts: Mapping[str, str], heard: Sequence[Mapping[str, str]]) -> Errors:
+    """Counts for all utterances; one without audio was heard as nothing, so that its words count as deletions.
+
+    Args:
+        transcripts: utterance → text.
+        heard: for every repeat, utterance → words.
+
+    Returns:
+        The counts.
+    """
+    return Errors(
+        tuple({one: word_errors(text, run.get(one, "")) for one, text in transcripts.items()} for run in heard),
+        tuple({one: character_errors(text, run.get(one, "")) for one, text in transcripts.items()} for run in heard),
+    )
+
+
+def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]:
+    """Counts of all repeats together, their rate with its interval, and the rate in every resample.
+
+    Args:
+        counts: for every repeat, utterance → counts.
+        resamples: draws of utterances and repeats.
+
+    Returns:
+        Plain values, and (resamples,) rates.
+    """
+    everything = [one for run in counts for one in run.values()]
+    pooled = total(everything)
+    draws = resamples.ratio(
+        np.array([[one.errors for one in run.values()] for run in counts], dtype=np.float64),
+        np.array([[one.reference for one in run.values()] for run in counts], dtype=np.float64),
+    )
+    wrong = sum(one.errors > 0 for one in everything)
+    values = {**asdict(pooled), "reference": pooled.reference, "rate": rate_of(pooled)}
+    return {"sentences": len(everything), "wrong_sentences": wrong, **values, "interval": percentiles(draws)}, draws
+
+
+def rate_of(counts: ErrorCounts) -> float | None:
+    """Errors per unit of the reference; None without any unit."""
+    return counts.rate if counts.reference else None

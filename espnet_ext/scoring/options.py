@@ -1,0 +1,233 @@
+"""The options of `espnet_ext.bin.evaluate`: which systems, which evaluators, and how."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.scoring.evaluators.evaluator import Choice
+from espnet_ext.scoring.evaluators.mos import mos_predictors
+from espnet_ext.scoring.evaluators.recogniser import recognisers
+from espnet_ext.scoring.evaluators.voice import speaker_encoders
+from espnet_ext.storage.yaml_files import add_pair
+
+OPTIONS = ("asr", "speaker", "mos")  # that name evaluators
+
+
+@dataclass(frozen=True)
+class Named:
+    """Directories of everything that is evaluated.
+
+    Attributes:
+        systems: name → directory.
+        repeats: name → directories of further outputs.
+        untranscribed: name → directory of a system that has no text.
+    """
+
+    systems: dict[str, Path]
+    repeats: dict[str, list[Path]]
+    untranscribed: dict[str, Path]
+
+    @property
+    def directories(self) -> list[Path]:
+        """All of them."""
+        further = [path for paths in self.repeats.values() for path in paths]
+        return [*self.systems.values(), *further, *self.untranscribed.values()]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codes")
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="directory of the test set's codes and data files"
+    )
+    parser.add_argument(
+        "--system",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="row name and directory with wav.scp; repeatable",
+    )
+    parser.add_argument(
+        "--repeat", action="append", default=[], metavar="NAME=DIR",
+        help="a further output of the system, with another seed; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--untranscribed", action="append", default=[], metavar="NAME=DIR",
+        help="the same of speech that has no text, and therefore no error rate; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--train_dir", action="append", default=[], type=Path, help="training to draw learning curves of; repeatable"
+    )
+    parser.add_argument(
+        "--compare", nargs=2, action="append", default=[], metavar=("NAME", "NAME"),
+        help="difference between two systems; repeatable; without it those to the parallel one of each experiment",
+    )  # fmt: skip
+    parser.add_argument(
+        "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"
+    )
+    _add_evaluator_options(parser)
+    add_vocabulary_option(parser)
+    parser.add_argument("--output_dir", type=Path, required=True, help="for scores.json, RESULTS.md and figures")
+    parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
+    add_worker_options(parser)
+    parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of the utterances")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--num_spectrograms", type=int, default=3, help="sentences shown")
+    parser.add_argument("--force", action="store_true", help="score again even if nothing changed")
+    parser.add_argument(
+        "--keep_work",
+        action="store_true",
+        help="keep what evaluators said, so that further systems cost only themselves",
+    )
+
+
+def add_evaluator_option(parser: argparse.ArgumentParser, option: str) -> None:
+    """Add the choice of an evaluator, and its options.
+
+    Args:
+        parser: of the command.
+        option: asr, speaker or mos.
+    """
+    default, what = {
+        "asr": ("pocketsphinx", f"recogniser: one of {list(recognisers)}"),
+        "speaker": ("resemblyzer", f"speaker encoder: one of {list(speaker_encoders)}"),
+        "mos": ("dnsmos", f"predictors of opinion scores, separated by spaces: of {list(mos_predictors)}"),
+    }[option]
+    parser.add_argument(f"--{option}", default=default, help=f"{what}, or none")
+    parser.add_argument(f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable")
+
+
+def add_vocabulary_option(parser: argparse.ArgumentParser) -> None:
+    """Add --vocabulary_text.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--vocabulary_text", action="append", default=[], type=Path,
+        help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
+    )  # fmt: skip
+
+
+def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
+    for option in OPTIONS:
+        add_evaluator_option(parser, option)
+    parser.add_argument(
+        "--mos_utterances", type=int, default=0, help="ask them about so many utterances of each output alone; 0: all"
+    )
+    parser.add_argument(
+        "--distortion", default="true", choices=["true", "false"],
+        help="align speech with its recording for mel-cepstral distortion and log F0",
+    )  # fmt: skip
+
+
+def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[str] = ()) -> dict[str, Path]:
+    """Directories of the systems by name.
+
+    Args:
+        pairs: NAME=DIR each.
+        option: where they come from.
+        taken: names that others have.
+
+    Returns:
+        Name → directory, in the given order.
+
+    Raises:
+        ValueError: if one has no "=", or a name occurs twice.
+    """
+    systems: dict[str, Path] = {}
+    taken = set(taken)
+    for pair in pairs:
+        name, _, directory = pair.partition("=")
+        if not name or not directory:
+            raise ValueError(f"--{option} must be NAME=DIR, got {pair!r}")
+        if name in systems or name in taken:
+            raise ValueError(f"--{option} must have different names, got {name!r} twice")
+        systems[name] = Path(directory)
+    return systems
+
+
+def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Further outputs of systems by name.
+
+    Args:
+        pairs: NAME=DIR each.
+        systems: name → directory of the first output.
+
+    Returns:
+        Name → directories, in the given order.
+
+    Raises:
+        ValueError: if one has no "=", or names no system.
+    """
+    repeats: dict[str, list[Path]] = {}
+    for pair in pairs:
+        name, _, directory = pair.partition("=")
+        if not name or not directory:
+            raise ValueError(f"--repeat must be NAME=DIR, got {pair!r}")
+        if name not in systems:
+            raise ValueError(f"--repeat must name one of the systems {list(systems)}, got {name!r}")
+        repeats.setdefault(name, []).append(Path(directory))
+    return repeats
+
+
+def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS) -> dict[str, tuple[Choice, ...]]:
+    """The evaluators that the options name, checked.
+
+    Args:
+        args: the options.
+        options: those of evaluators among them.
+
+    Returns:
+        Option → evaluators, none where it says none.
+
+    Raises:
+        ValueError: if there is no such evaluator, or it has no such option.
+    """
+    chosen: dict[str, tuple[Choice, ...]] = {}
+    for option in options:
+        conf: dict[str, Any] = {}
+        for pair in getattr(args, f"{option}_conf"):
+            add_pair(conf, pair, f"{option}_conf")
+        names = [name for name in getattr(args, option).split() if name != "none"]
+        if len(names) > 1 and (conf or option != "mos"):
+            what = f"one of them with --{option}_conf" if option == "mos" else "one name"
+            raise ValueError(f"--{option} must be {what}, got {getattr(args, option)!r}")
+        if conf and not names:
+            raise ValueError(f"--{option}_conf must be left out with --{option} none, got {conf}")
+        chosen[option] = tuple(Choice(option, name, conf) for name in names)
+        for choice in chosen[option]:
+            choice.check()
+    return chosen
+
+
+def check_options(args: argparse.Namespace) -> Named:
+    """What is to be evaluated, if the options are possible.
+
+    Args:
+        args: the options.
+
+    Returns:
+        Names and directories.
+
+    Raises:
+        ValueError: if an option has an impossible value.
+    """
+    Workers(args.nj, args.dask_scheduler)
+    for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0), ("mos_utterances", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
+    systems = parse_systems(args.system)
+    if not systems:
+        raise ValueError("--system must be given at least once")
+    untranscribed = parse_systems(args.untranscribed, "untranscribed", systems)
+    return Named(systems, parse_repeats(args.repeat, systems), untranscribed)

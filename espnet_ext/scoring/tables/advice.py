@@ -1,0 +1,280 @@
+"""Which strategy, stacking factor and settings to use, computed from a table of measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from espnet_ext.scoring.measures.pareto import pareto_front
+from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, value_of
+
+Result = Mapping[str, Any]
+TARGETS = ("latency", "throughput", "quality")
+# what decides for a target, in this order: a later one where the earlier do not tell two systems apart
+ORDERS = {
+    "latency": ("rtf", "wer", "frechet"),
+    "throughput": ("frames_per_second", "wer", "frechet"),
+    "quality": ("wer", "frechet", "speaker", "rtf"),
+}
+SPEEDS = ("rtf", "frames_per_second")
+SAME_SPEED = 0.05  # relative; timings of one run differ by as much from themselves
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint that a user sets.
+
+    Attributes:
+        key: measure.
+        value: most, or least where higher is better; in the unit of the table (percent for error rates).
+    """
+
+    key: str
+    value: float
+
+    @property
+    def is_least(self) -> bool:
+        """Whether the value is the least that is allowed."""
+        return measure(self.key).better == "higher"
+
+    def excess(self, value: float) -> float:
+        """How far a value is from being allowed; 0 if it is."""
+        shown = measure(self.key).factor * value
+        return max(self.value - shown if self.is_least else shown - self.value, 0.0)
+
+    def __str__(self) -> str:
+        return f"{measure(self.key).label} {'at least' if self.is_least else 'at most'} {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A system with its values on all test sets.
+
+    Attributes:
+        name: of the system.
+        values: measure → worst value over the test sets, absent where one could not be measured.
+        intervals: measure → interval of that value, where there is one.
+        decoding: strategy, its options, stacking factor, sampling; as scores.json has them.
+        batch_size: that speeds were measured with.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    decoding: Mapping[str, Any]
+    batch_size: int | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to use, and why.
+
+    Attributes:
+        chosen: the system; None if nothing is admissible.
+        reasons: sentences.
+        excluded: system → the constraint that it breaks, or that cannot be judged.
+    """
+
+    chosen: Candidate | None
+    reasons: list[str]
+    excluded: dict[str, str]
+
+
+def candidates(results: Sequence[Result]) -> list[Candidate]:
+    """Systems that generate and that every test set has.
+
+    Args:
+        results: contents of scores.json files.
+
+    Returns:
+        The candidates.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    common = [name for name in results[0]["systems"] if all(name in result["systems"] for result in results)]
+    found = []
+    for name in common:
+        rows = [result["systems"][name] for result in results]
+        timing = rows[0].get("timing") or {}
+        if not timing.get("steps") or timing.get("mode"):
+            continue
+        values, intervals = {}, {}
+        for key in MEASURES:
+            here = [(value, interval_of(row, key)) for row in rows if (value := value_of(row, key)) is not None]
+            if len(here) == len(rows):
+                worst = (min if measure(key).better == "higher" else max)(here, key=lambda pair: pair[0])
+                values[key] = worst[0]
+                if worst[1] is not None and key != "frechet":  # that of a distance belongs to another value
+                    intervals[key] = worst[1]
+        found.append(Candidate(name, values, intervals, rows[0].get("decoding") or {}, timing.get("batch_size")))
+    if not found:
+        raise ValueError("scores must have systems that a language model made, got none")
+    return found
+
+
+def _signed(key: str, value: float) -> float:
+    return -value if measure(key).better == "higher" else value
+
+
+def tells_apart(one: Candidate, other: Candidate, key: str) -> bool:
+    """Whether a measure says that two systems differ: their intervals do not overlap, or speeds differ by 5 %.
+
+    Args:
+        one: a system.
+        other: another one.
+        key: the measure.
+
+    Returns:
+        The answer; without intervals any difference counts.
+    """
+    first, second = one.values[key], other.values[key]
+    if key in SPEEDS:
+        return abs(first - second) > SAME_SPEED * min(first, second)
+    if key in one.intervals and key in other.intervals:
+        (low, high), (other_low, other_high) = one.intervals[key], other.intervals[key]
+        return high < other_low or other_high < low
+    return first != second
+
+
+def _best(choice: Sequence[Candidate], keys: Sequence[str]) -> Candidate:
+    """The first in the order: all that the best one is not told apart from stay for the next measure."""
+    left = list(choice)
+    for key in keys:
+        known = [one for one in left if key in one.values]
+        if not known:
+            continue
+        top = min(known, key=lambda one: _signed(key, one.values[key]))
+        left = [one for one in known if one is top or not tells_apart(top, one, key)]
+    last = keys[-1]
+    return min(left, key=lambda one: (_signed(last, one.values[last]) if last in one.values else 0.0, one.name))
+
+
+def _judge(choice: Sequence[Candidate], limits: Sequence[Limit]) -> tuple[list[Candidate], dict[str, str]]:
+    admissible, excluded = [], {}
+    for one in choice:
+        for limit in limits:
+            if limit.key not in one.values:
+                excluded[one.name] = f"{limit} cannot be judged: it was not measured"
+            elif limit.excess(one.values[limit.key]) > 0:
+                excluded[one.name] = f"{limit} is not met: {shown(one, limit.key)}"
+            if one.name in excluded:
+                break
+        else:
+            admissible.append(one)
+    return admissible, excluded
+
+
+def shown(one: Candidate, key: str) -> str:
+    """A value as tables show it."""
+    found = measure(key)
+    return f"{found.factor * one.values[key]:.{found.digits}f}"
+
+
+def _nearest_miss(choice: Sequence[Candidate], limits: Sequence[Limit]) -> list[str]:
+    """Which constraint stands most in the way, and who comes nearest to meeting it."""
+    sentences = []
+    for limit in limits:
+        known = [one for one in choice if limit.key in one.values]
+        if not known:
+            sentences.append(f"{limit} cannot be judged: nobody's was measured.")
+            continue
+        nearest = min(known, key=lambda one: limit.excess(one.values[limit.key]))
+        met = sum(limit.excess(one.values[limit.key]) == 0 for one in known)
+        sentences.append(
+            f"{limit}: met by {met} of {len(choice)}; the nearest is {nearest.name} with {shown(nearest, limit.key)}."
+        )
+    return sentences
+
+
+def _against(chosen: Candidate, other: Candidate, keys: Sequence[str], what: str) -> str:
+    parts = []
+    for key in keys:
+        if key in chosen.values and key in other.values:
+            differ = "" if tells_apart(chosen, other, key) else ", which is no difference here"
+            if key not in SPEEDS and not differ and key not in chosen.intervals:
+                differ = ", without an interval"
+            label = measure(key).label
+            parts.append(f"{label} {shown(chosen, key)} against {shown(other, key)}{differ}")
+    return f"{what} {other.name}: {'; '.join(parts)}."
+
+
+def _front_neighbours(chosen: Candidate, choice: Sequence[Candidate], quality: str) -> list[str]:
+    points = {
+        one.name: (one.values[quality], one.values["rtf"]) for one in choice if {quality, "rtf"} <= set(one.values)
+    }
+    if chosen.name not in points:
+        return []
+    front = sorted(pareto_front(points, ("lower", "lower")), key=lambda name: points[name][1])
+    by_name: dict[str, Candidate] = {one.name: one for one in choice}
+    sentences = []
+    own = points[chosen.name]
+    better = [name for name in front if points[name][0] < own[0]]
+    faster = [name for name in front if points[name][1] < own[1]]
+    label = measure(quality).label
+    if better:
+        name = min(better, key=lambda one: points[one][1])
+        cost = points[name][1] / own[1]
+        sentences.append(
+            f"The next better {label} is {shown(by_name[name], quality)} ({name}), at {cost:.2f} times the RTF."
+        )
+    if faster:
+        name = max(faster, key=lambda one: points[one][1])
+        cost = points[name][1] / own[1]
+        value = shown(by_name[name], quality)
+        sentences.append(f"The next faster one is {name}: {cost:.2f} times the RTF, {label} {value}.")
+    return sentences
+
+
+def advise(results: Sequence[Result], target: str, limits: Sequence[Limit] = ()) -> Advice:
+    """What to use for a target within constraints.
+
+    Args:
+        results: contents of scores.json files; with several test sets the worst value of each system counts.
+        target: one of `TARGETS`.
+        limits: constraints.
+
+    Returns:
+        The advice.
+
+    Raises:
+        ValueError: if the target is unknown, or the files have no systems to choose from.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {list(TARGETS)}, got {target!r}")
+    choice = candidates(results)
+    admissible, excluded = _judge(choice, limits)
+    first = ORDERS[target][0]
+    measured = [one for one in admissible if first in one.values]
+    excluded.update({one.name: f"{measure(first).label} was not measured" for one in admissible if one not in measured})
+    if not measured:
+        return Advice(None, _nearest_miss(choice, limits) or [f"{measure(first).label} was not measured."], excluded)
+    chosen = _best(measured, ORDERS[target])
+    return Advice(chosen, _reasons(chosen, choice, measured, target, excluded), excluded)
+
+
+def _reasons(
+    chosen: Candidate,
+    choice: Sequence[Candidate],
+    admissible: Sequence[Candidate],
+    target: str,
+    excluded: Mapping[str, str],
+) -> list[str]:
+    order = ORDERS[target]
+    rule = ", then ".join(f"{measure(key).better} {measure(key).label}" for key in order if key in chosen.values)
+    sentences = [f"{len(admissible)} of {len(choice)} systems are admissible; target {target}: {rule}."]
+    rest = [one for one in admissible if one is not chosen]
+    if rest:
+        sentences.append(_against(chosen, _best(rest, order), order, "Against the next best,"))
+    baseline = next((one for one in choice if one.name == "s1_parallel"), None)
+    if baseline is not None and baseline is not chosen:
+        sentences.append(_against(chosen, baseline, order, "Against the baseline"))
+    quality: Callable[[str], bool] = lambda key: key in chosen.values  # noqa: E731
+    sentences += _front_neighbours(chosen, choice, next(filter(quality, ("wer", "frechet")), "frechet"))
+    if target == "latency" and chosen.batch_size not in (None, 1):
+        sentences.append(
+            f"Speeds were measured with {chosen.batch_size} utterances at once; for latency repeat the sweep with"
+            " --batch_size 1."
+        )
+    return sentences

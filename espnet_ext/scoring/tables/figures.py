@@ -1,0 +1,226 @@
+"""Pictures of a comparison: spectrograms side by side, error rates, learning curves."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import scipy.signal
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from espnet_ext.data.waveform import EVALUATION_RATE_HZ, read_resampled
+from espnet_ext.scoring.tables.learning_curve import Curves
+from espnet_ext.storage.atomic import atomic_path
+
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
+COLOUR = "#33658a"
+COLOURS = "magma"  # of spectrograms
+DYNAMIC_RANGE_DB = 60.0
+DPI = 110
+_CODEBOOK_LOSS = re.compile(r"loss_cb(\d+)_(\w+)")  # as espnet_ext.model.loss names them
+_GAIN = re.compile(r"gain_(\w+?)(?:_frame(\d+))?")  # as espnet_ext.model.text_gain does
+WINDOW, HOP = 400, 80  # 25 ms and 5 ms at the evaluation rate
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+
+
+def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order.
+
+    Args:
+        utt2spk: utterance → speaker, in C-locale order.
+        present: for every system, a mapping whose keys are its utterances.
+        most: how many to choose.
+
+    Returns:
+        Utterances.
+    """
+    seen: dict[str, int] = {}
+    rank = {}
+    for utterance, speaker in utt2spk.items():
+        rank[utterance] = seen.get(speaker, 0)
+        seen[speaker] = rank[utterance] + 1
+    having = {utterance: sum(utterance in system for system in present) for utterance in utt2spk}
+    return sorted(utt2spk, key=lambda utterance: (-having[utterance], rank[utterance], utterance))[:most]
+
+
+def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Levels (bins, frames) in 0 to 1, the highest 60 dB of the audio, low frequencies first.
+
+    Args:
+        samples: (samples,) at the evaluation rate.
+
+    Returns:
+        The levels.
+    """
+    if len(samples) < WINDOW:
+        samples = np.pad(samples, (0, WINDOW - len(samples)))
+    _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
+    level = 10 * np.log10(power + 1e-12)
+    top = float(np.quantile(level, 0.999))  # not the maximum: one click would darken everything else
+    levels: NDArray[np.float64] = np.clip((level - top) / DYNAMIC_RANGE_DB + 1, 0.0, 1.0)
+    return levels
+
+
+def _spectrogram(axes: Axes, path: Path) -> None:
+    samples = read_resampled(path)
+    axes.imshow(
+        spectrogram(samples),
+        origin="lower",
+        aspect="auto",
+        cmap=COLOURS,
+        vmin=0,
+        vmax=1,
+        extent=(0, max(len(samples), WINDOW) / EVALUATION_RATE_HZ, 0, EVALUATION_RATE_HZ / 2000),
+        interpolation="nearest",
+    )
+
+
+def spectrograms(
+    systems: Mapping[str, Mapping[str, Path]],
+    hypotheses: Mapping[str, Mapping[str, str]],
+    transcripts: Mapping[str, str],
+    path: Path,
+) -> None:
+    """The same sentences (columns) by every system (rows), each with what the recogniser heard.
+
+    Args:
+        systems: name → utterance → audio file.
+        hypotheses: name → utterance → words heard.
+        transcripts: the utterances to show → text.
+        path: PNG to write.
+    """
+    seconds = {
+        one: max(
+            [len(read_resampled(wavs[one])) / EVALUATION_RATE_HZ for wavs in systems.values() if one in wavs] or [1]
+        )
+        for one in transcripts
+    }
+    with mpl.rc_context({**STYLE, "font.size": 8}):
+        figure = Figure(figsize=(4.2 * len(transcripts), 1.55 * len(systems) + 0.6))
+        panels = figure.subplots(len(systems), len(transcripts), squeeze=False)
+        for row, (name, wavs) in enumerate(systems.items()):
+            for column, (utterance, text) in enumerate(transcripts.items()):
+                axes = panels[row][column]
+                if utterance in wavs:
+                    _spectrogram(axes, wavs[utterance])
+                heard = hypotheses[name].get(utterance, "") if utterance in wavs else "missing"
+                title = textwrap.fill(f"heard: {heard or '(nothing)'}", 70)
+                axes.set_title(f"{utterance}: {textwrap.fill(text, 60)}\n{title}" if row == 0 else title, fontsize=7)
+                axes.set(xlim=(0, seconds[utterance]), ylim=(0, EVALUATION_RATE_HZ / 2000))
+                axes.label_outer()
+            panels[row][0].set_ylabel(f"{textwrap.fill(name, 16)}\nkHz")
+        for axes in panels[-1]:
+            axes.set_xlabel("s")
+        _save(figure, path)
+
+
+def error_bars(systems: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> None:
+    """Word error rate of every system with its interval.
+
+    Args:
+        systems: name → measures.
+        title: of the picture.
+        path: PNG to write.
+    """
+    words = {name: scores["wer"] for name, scores in systems.items() if scores["wer"]["rate"] is not None}
+    rates = np.array([100 * counts["rate"] for counts in words.values()])
+    ends = np.array([100 * np.array(counts["interval"] or [counts["rate"]] * 2) for counts in words.values()])
+    # percentiles of a rate that is hardly ever anything else can lie on one side of it
+    errors = np.stack([rates - ends[:, 0], ends[:, 1] - rates]).clip(min=0.0)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 0.42 * len(words) + 1.1))
+        axes = figure.subplots()
+        axes.barh(
+            list(words), rates, xerr=errors, color=COLOUR, height=0.62, error_kw={"capsize": 3, "ecolor": "#222222"}
+        )
+        for row, (rate, high) in enumerate(zip(rates, ends[:, 1], strict=True)):
+            axes.annotate(f"{rate:.1f}", (max(rate, high), row), (5, 0), textcoords="offset points", va="center")
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="word error rate, % (95 % interval)")
+        axes.margins(x=0.12)
+        axes.set_xlim(left=0)
+        _save(figure, path)
+
+
+def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> None:
+    names = sorted({name for part in curves.values() for name in part if name.startswith(prefix) and "_cb" not in name})
+    for name, colour in zip(names, mpl.colormaps["Dark2"](range(len(names))), strict=True):
+        for part, line in (("train", "--"), ("valid", "-")):
+            values = sorted(curves.get(part, {}).get(name, {}).items())
+            if values:
+                marker = "o" if len(values) == 1 else None
+                axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"{name}, {part}")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _codebook_panel(axes: Axes, curves: Curves) -> None:
+    found = {name: _CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})}
+    books = {name: (int(match[1]), match[2]) for name, match in found.items() if match}
+    heads = sorted({head for _, head in books.values()})
+    highest = max((book for book, _ in books.values()), default=0)
+    for name, (book, head) in sorted(books.items(), key=lambda item: item[1]):
+        values = sorted(curves["valid"][name].items())
+        colour = mpl.colormaps["viridis"](0.9 * book / max(highest, 1))
+        line = ("-", "--", ":", "-.")[heads.index(head) % 4]
+        marker = "o" if len(values) == 1 else None
+        axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"cb{book} {head}")
+    axes.legend(fontsize=7, frameon=False, ncols=1 + len(books) // 9)
+
+
+def _gain_panel(axes: Axes, curves: Curves) -> None:
+    found = {name: _GAIN.fullmatch(name) for name in sorted(curves.get("valid", {}))}
+    gains = {name: (match[1], match[2]) for name, match in found.items() if match}
+    heads = sorted({head for head, _ in gains.values()})
+    for name, (head, frame) in gains.items():
+        values = sorted(curves["valid"][name].items())
+        colour = mpl.colormaps["Dark2"](heads.index(head))
+        line = "-" if frame is None else ("--", ":", "-.")[int(frame) % 3]
+        marker = "o" if len(values) == 1 else None
+        label = head if frame is None else f"{head}, frame {frame}"
+        width = 1.5 if frame is None else 0.8
+        axes.plot(*zip(*values, strict=True), line, color=colour, linewidth=width, marker=marker, label=label)
+    axes.legend(fontsize=7, frameon=False, ncols=1 + len(gains) // 9)
+
+
+def learning_curves(curves: Curves, title: str, path: Path) -> None:
+    """Losses, accuracies and wrong-text gain of each head over the epochs, and the validation loss of each codebook.
+
+    Args:
+        curves: from `read_learning_curves`.
+        title: of the picture.
+        path: PNG to write.
+    """
+    names = [name for part in curves.values() for name in part]
+    labels = ["loss (dashed: training)"]
+    if any(name.startswith("acc") for name in names):
+        labels.append("accuracy (dashed: training)")
+    if any(_GAIN.fullmatch(name) for name in curves.get("valid", {})):
+        labels.append("wrong-text gain (validation), nats per code")
+    if any(_CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})):
+        labels.append("validation loss per codebook, nats")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.4 * len(labels), 3.8))
+        for axes, label in zip(np.atleast_1d(figure.subplots(1, len(labels))), labels, strict=True):
+            if label.startswith("validation"):
+                _codebook_panel(axes, curves)
+            elif label.startswith("wrong-text"):
+                _gain_panel(axes, curves)
+            else:
+                _curve_panel(axes, curves, label[:3])
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.25)
+        figure.suptitle(title)
+        _save(figure, path)

@@ -1,0 +1,129 @@
+"""Weights on disk: written in one piece, read with every key accounted for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from espnet_ext.storage.atomic import atomic_path
+
+
+@contextmanager
+def atomic_saves() -> Iterator[None]:
+    """While the block runs, `torch.save` to a file either completes or leaves the file as it was.
+
+    ESPnet's trainer writes checkpoints under their final name; a full disk or a kill would leave half of one, and
+    the run could not be resumed.
+
+    Yields:
+        Nothing.
+    """
+    save = torch.save
+
+    def save_atomically(content: object, file: Any, *args: Any, **options: Any) -> None:
+        if not isinstance(file, str | os.PathLike):
+            save(content, file, *args, **options)
+            return
+        with atomic_path(Path(file)) as temporary:
+            try:
+                save(content, temporary, *args, **options)
+            except RuntimeError as error:  # what torch's zip writer makes of a full disk
+                reason = str(error).splitlines()[0]
+                raise OSError(f"{file} cannot be written (is the disk full?): {reason}") from None
+
+    torch.save = save_atomically  # type: ignore[assignment]  # ESPnet calls it by this name
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool = True) -> dict[str, Any]:
+    """What a file written by `torch.save` holds.
+
+    Args:
+        checkpoint: the file.
+        name: what the file is, in the words of the user's option.
+        weights_only: refuse everything but tensors; a trainer's own checkpoint holds more.
+
+    Returns:
+        The content.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or holds no mapping.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=weights_only)
+    except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
+    return content
+
+
+def averaged_model_file(config: Mapping[str, Any]) -> str:
+    """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
+
+    Args:
+        config: content of a config.yaml.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        ValueError: if the criterion is not a phase, a statistic and a direction.
+    """
+    criterion = config.get("best_model_criterion")
+    try:
+        phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+    except (TypeError, IndexError, KeyError, ValueError):
+        raise ValueError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
+    return f"{phase}.{statistic}.ave.pth"
+
+
+def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) -> None:
+    """Refuse weights of another model.
+
+    Args:
+        module: the model.
+        state: the weights.
+        checkpoint: file they come from.
+
+    Raises:
+        ValueError: if keys or shapes differ; the message names the first.
+    """
+    own = module.state_dict()
+    problems = [f"{key} is missing" for key in own.keys() - state.keys()]
+    problems += [f"{key} is unknown" for key in state.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    if problems:
+        raise ValueError(f"{checkpoint} must hold weights of this model: {sorted(problems)[0]} ({len(problems)} such)")
+
+
+def load_strictly(module: nn.Module, checkpoint: Path) -> None:
+    """Load weights and insist that every key fits.
+
+    Args:
+        module: the model.
+        checkpoint: file of its state dict.
+
+    Raises:
+        ValueError: if the file cannot be read, or keys or shapes differ.
+    """
+    state = read_weights(checkpoint)
+    check_weights(module, state, checkpoint)
+    module.load_state_dict(state)

@@ -1,0 +1,127 @@
+"""Networks of the `transformers` package, an optional extra: from a directory, from the hub, or with random weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espnet_ext.storage.torchaudio_shim import import_torchaudio
+from espnet_ext.tokenizers.codec.weights import one_line
+
+_NOT_OF_THE_NETWORK = ("_name_or_path", "transformers_version", "architectures", "dtype")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A kind of network.
+
+    Attributes:
+        user: who wants it, for errors, such as "codec mimi".
+        class_prefix: of the names of the classes in `transformers`.
+        model_type: of the checkpoints' configuration.
+        option: with which a user names a local directory.
+    """
+
+    user: str
+    class_prefix: str
+    model_type: str
+    option: str
+
+    def classes(self) -> tuple[Any, Any]:
+        """The package's classes of the model and of its configuration.
+
+        Returns:
+            Both.
+
+        Raises:
+            ValueError: if the package is not installed, or has another version
+        """
+        try:
+            import_torchaudio()  # transformers imports it too, and PyPI's may need the shim
+            package = importlib.import_module("transformers")
+            return getattr(package, f"{self.class_prefix}Model"), getattr(package, f"{self.class_prefix}Config")
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise ValueError(
+                f"{self.user} needs the transformers package: pip install 'transformers>=5.23,<6' ({error})"
+            ) from None
+
+    def config(self, fields: Mapping[str, object] | None) -> Any:
+        """A configuration for random weights.
+
+        Args:
+            fields: that are not to have their defaults
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: if a field is unknown or has an impossible value
+        """
+        config_class = self.classes()[1]
+        unknown = sorted(set(fields or {}) - set(config_class().to_dict()), key=str)  # the class would keep them
+        try:
+            if unknown:
+                raise ValueError(f"unknown: {unknown}")
+            return config_class(**(fields or {}))
+        except Exception as error:  # each field of each configuration is checked in its own way
+            raise ValueError(
+                f"config must be fields of {config_class.__name__}, got {fields!r} ({one_line(error)})"
+            ) from None
+
+    def pretrained(self, checkpoint: str, changes: Mapping[str, object] | None = None) -> Any:
+        """The model of a directory or of the hub, nothing missing.
+
+        Args:
+            checkpoint: directory with config.json and weights, or a name on the hub
+            changes: fields of the configuration that are to be others than in the checkpoint, which then may hold more
+                than the model
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: if the checkpoint is of another architecture
+            OSError: if it is missing or cannot be downloaded
+        """
+        model_class, config_class = self.classes()
+        package = importlib.import_module("transformers")
+        advice = f"a local directory with config.json can be named too: {self.option}=PATH"
+        if not Path(checkpoint).is_dir() and (checkpoint.startswith(("/", ".", "~")) or Path(checkpoint).is_file()):
+            raise FileNotFoundError(f"checkpoint of {self.user} must be a directory, got {checkpoint}")
+        quiet = package.utils.logging
+        verbosity = quiet.get_verbosity()
+        quiet.set_verbosity_error()  # what it would report is raised below
+        try:
+            found, _ = package.PreTrainedConfig.get_config_dict(checkpoint)
+            if found.get("model_type") != self.model_type:
+                raise ValueError(
+                    f"checkpoint of {self.user} must be of model_type {self.model_type}, "
+                    f"got {checkpoint} of {found.get('model_type')}"
+                )
+            options = {"config": config_class.from_dict({**found, **changes})} if changes else {}
+            model, report = model_class.from_pretrained(
+                checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+        except OSError as error:
+            reason = one_line(error).split(". ")[0]
+            raise OSError(f"{self.user} weights of {checkpoint} cannot be read: {reason}; {advice}") from None
+        finally:
+            quiet.set_verbosity(verbosity)
+        wrong = {
+            kind: sorted(map(str, names))[:3]
+            for kind, names in report.items()
+            if names and not (changes and kind == "unexpected_keys")
+        }
+        if wrong:
+            raise ValueError(f"checkpoint must hold the weights of {model_class.__name__}, got {checkpoint} ({wrong})")
+        return model
+
+
+def plain_config(model: Any) -> dict[str, Any]:
+    """What a network is built from, in types that JSON knows; where it came from is left out."""
+    return {key: value for key, value in model.config.to_dict().items() if key not in _NOT_OF_THE_NETWORK}

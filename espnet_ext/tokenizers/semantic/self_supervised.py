@@ -1,0 +1,205 @@
+"""Semantic tokenizers `hubert_km` and `xlsr_km`: k-means on a layer of a self-supervised network of `transformers`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from espnet_ext.options import check_flag, check_number
+from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
+from espnet_ext.tokenizers.codec.neural import build_seeded, exactly, spans
+from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights, write_weights
+from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, register_semantic
+
+CONTEXT_SEC = 2.0  # sound on both sides of a chunk that the network is shown besides
+_CENTROIDS = "kmeans.centroids"
+_EPSILON = 1e-5  # of the wave's normalisation, as in layer norm
+_UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
+
+
+class SelfSupervisedTokenizer(SemanticTokenizer):
+    """The output of one transformer layer, before any normalisation that follows the last one.
+
+    Layers behind it are neither computed nor stored.
+
+    Args:
+        network: of `transformers`, with as many layers as are used
+        chunk_sec: longest part of an utterance, in seconds, that the network is given at once
+
+    Attributes:
+        semantic_name: registered name.
+        class_prefix: of the names of the classes in `transformers`.
+        model_type: of the checkpoints' configuration.
+        hub_name: the published weights.
+        default_layer: the layer whose output is used, counted from 1.
+    """
+
+    is_network = True
+    semantic_name: ClassVar[str]
+    class_prefix: ClassVar[str]
+    model_type: ClassVar[str]
+    hub_name: ClassVar[str]
+    default_layer: ClassVar[int]
+
+    def __init__(self, network: Any, chunk_sec: float) -> None:
+        config = network.config
+        self.hop = math.prod(config.conv_stride)
+        super().__init__(self.sample_rate_hz / self.hop)
+        self.reach = 1  # samples that a frame sees before the transformer
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            self.reach = (self.reach - 1) * stride + kernel
+        # networks without normalisation over time in their convolutions were trained on waves of one loudness
+        self.normalises = config.feat_extract_norm == "layer"
+        if config.do_stable_layer_norm:
+            network.encoder.layer_norm = nn.Identity()
+        self.network = network.eval().requires_grad_(False)
+        self.chunk_sec = chunk_sec
+
+    @classmethod
+    def _hub(cls) -> HubModel:
+        option = "--semantic_conf model_name_or_path"
+        return HubModel(f"semantic tokenizer {cls.semantic_name}", cls.class_prefix, cls.model_type, option)
+
+    @classmethod
+    def learns(cls, conf: Mapping[str, object]) -> bool:
+        """Unless a published codebook is named."""
+        return conf.get("codebook") is None
+
+    @classmethod
+    def create(
+        cls,
+        seed: int,
+        model_name_or_path: str | None = None,
+        layer: int | None = None,
+        codebook: str | None = None,
+        chunk_sec: float = 30.0,
+        pretrained: bool = True,
+        config: Mapping[str, object] | None = None,
+    ) -> Self:
+        """A tokenizer with the network of a local directory or of the hub, or with random weights.
+
+        Args:
+            seed: of random weights
+            model_name_or_path: directory with config.json and weights, or a name on the hub (a download); without it
+                the published weights
+            layer: whose output is used, counted from 1
+            codebook: npy file of published centroids, (K, width of the network); without it they are learned
+            chunk_sec: longest part of an utterance that the network is given at once
+            pretrained: false gives random weights, which is good for tests only
+            config: fields of the configuration of a network with random weights
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ValueError: if an option has an impossible value, the package is missing, or a file is another
+            OSError: if a file is missing or cannot be downloaded
+        """
+        check_flag("pretrained", pretrained)
+        if config is not None and (pretrained or model_name_or_path is not None or not isinstance(config, Mapping)):
+            raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
+        check_number("chunk_sec", chunk_sec, least=1)
+        hub, layer = cls._hub(), cls.default_layer if layer is None else layer
+        check_number("layer", layer, least=1, whole=True)
+        fewer = {**_UNMASKED, "num_hidden_layers": layer}
+        if pretrained or model_name_or_path is not None:
+            network = hub.pretrained(str(model_name_or_path or cls.hub_name), fewer)
+        else:
+            logging.warning("semantic tokenizer %s has random weights: its units tell nothing", cls.semantic_name)
+            fields = hub.config({**(config or {}), **fewer})
+            network = build_seeded(lambda: hub.classes()[0](fields), seed)
+        tokenizer = cls(network, chunk_sec)
+        if codebook is not None:
+            tokenizer.centroids = _published(Path(str(codebook)), network.config.hidden_size)
+        return tokenizer
+
+    def to(self, device: torch.device | str) -> Self:
+        """This tokenizer, its network moved to a device."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def features(self, wav: Tensor) -> Tensor:
+        """Output of the layer, T = floor((samples - reach) / hop) + 1 or 1: (T, F) float32 on the CPU."""
+        if self.normalises:
+            wav = nn.functional.layer_norm(wav, wav.shape, eps=_EPSILON)
+        wav = nn.functional.pad(wav, (0, max(self.reach - len(wav), 0)))
+        frames = (len(wav) - self.reach) // self.hop + 1
+        core, context = (max(int(sec * self.frame_rate_hz), 1) for sec in (self.chunk_sec, CONTEXT_SEC))
+        parts = []
+        with exactly(self.device):
+            for span in spans(frames, core, context):
+                # what is too short for another frame still counts where a network normalises over time
+                end = len(wav) if span.right == frames else (span.right - 1) * self.hop + self.reach
+                piece = wav[span.left * self.hop : end].to(self.device)
+                hidden = self.network(piece[None]).last_hidden_state[0]
+                parts.append(hidden[span.start - span.left : span.stop - span.left].cpu())
+        return torch.cat(parts)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write network, configuration and centroids as an npz file."""
+        state = {**self.network.state_dict(), _CENTROIDS: self.centroids}
+        write_weights(checkpoint, state, {**plain_config(self.network), "chunk_sec": self.chunk_sec})
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Self:
+        """The tokenizer stored in a file written by `save`."""
+        state, config = read_weights(checkpoint)
+        model_class, config_class = cls._hub().classes()
+        if config is None or _CENTROIDS not in state:
+            raise ValueError(f"semantic tokenizer file must hold a configuration and centroids: {checkpoint}")
+        centroids, chunk_sec = state.pop(_CENTROIDS), config.pop("chunk_sec")
+        tokenizer = cls(model_class(config_class.from_dict(config)), chunk_sec)
+        load_strictly(tokenizer.network, state, model_class.__name__, checkpoint)
+        tokenizer.centroids = centroids
+        return tokenizer
+
+
+def _published(path: Path, width: int) -> Tensor:
+    """Centroids of an npy file: (K, width) float32."""
+    if not path.is_file():
+        raise FileNotFoundError(f"codebook not found: {path}")
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"codebook must be an npy file, got {path} ({' '.join(str(error).split())})") from None
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != width or table.dtype.kind != "f":
+        found = getattr(table, "shape", "an archive"), getattr(table, "dtype", "")
+        raise ValueError(f"codebook must hold float centroids (K, {width}), got {found[0]} {found[1]} in {path}")
+    return torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
+
+
+@register_semantic("hubert_km")
+class HubertTokenizer(SelfSupervisedTokenizer):
+    """HuBERT: 16 kHz, 50 units per second."""
+
+    semantic_name = "hubert_km"
+    model_type = "hubert"
+    class_prefix = "Hubert"
+    hub_name = "facebook/hubert-base-ls960"
+    default_layer = 9
+    default_units = 500
+
+
+@register_semantic("xlsr_km")
+class XlsrTokenizer(SelfSupervisedTokenizer):
+    """XLS-R, wav2vec 2.0 trained on many languages: 16 kHz, 50 units per second.
+
+    GPST's paper takes layer 35 of a later model of this kind, which is not on the hub, and 10,000 published centroids:
+    a converted checkpoint can be named, and its centroids with ``codebook``.
+    """
+
+    semantic_name = "xlsr_km"
+    model_type = "wav2vec2"
+    class_prefix = "Wav2Vec2"
+    hub_name = "facebook/wav2vec2-xls-r-1b"
+    default_layer = 35
+    default_units = 10_000
