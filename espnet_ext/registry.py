@@ -75,21 +75,55 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} must be one of {list(self)}, got {name!r}")
         return self._classes[name]
 
-    def check_options(self, name: str, conf: Mapping[str, object], given: int = 0) -> None:
+    def options(self, name: str) -> dict[str, object]:
+        """What a user may say about the named class: option → default.
+
+        Those are the keyword-only parameters of its constructor; all of them, where none is keyword-only.
+
+        Args:
+            name: registered name.
+
+        Returns:
+            The options.
+
+        Raises:
+            ValueError: if the name is unknown.
+        """
+        parameters = inspect.signature(self[name]).parameters.values()
+        own = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY] or parameters
+        return {one.name: list(one.default) if isinstance(one.default, tuple) else one.default for one in own}
+
+    def check_options(self, name: str, conf: Mapping[str, object]) -> None:
         """Refuse options that the named class does not take.
 
         Args:
             name: registered name.
             conf: options a user gave.
-            given: leading parameters of the constructor that are not the user's.
 
         Raises:
             ValueError: if the name or an option is unknown; the message lists those there are.
         """
-        known = list(inspect.signature(self[name]).parameters)[given:]
+        known = list(self.options(name))
         unknown = sorted(set(conf) - set(known), key=str)
         if unknown:
             raise ValueError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
+
+    def complete(self, name: str, conf: Mapping[str, object]) -> dict[str, object]:
+        """The options with the defaults of those that are not given, as config.yaml tells them.
+
+        Args:
+            name: registered name.
+            conf: options a user gave.
+
+        Returns:
+            All options, as far as they have a default.
+
+        Raises:
+            ValueError: if the name or an option is unknown.
+        """
+        self.check_options(name, conf)
+        defaults = {key: value for key, value in self.options(name).items() if value is not inspect.Parameter.empty}
+        return {**defaults, **conf}
 
     def __contains__(self, name: object) -> bool:
         self._load_entry_points()

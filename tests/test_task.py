@@ -16,9 +16,10 @@ from espnet_ext.bin import codec_lm_inference, say
 from espnet_ext.data.ark import read_codes
 from espnet_ext.decoding import strategies
 from espnet_ext.inference import CodecLM, DecodeOptions
+from espnet_ext.model.build import complete_primary_conf
 from espnet_ext.model.primary.annealed_prior import InferenceRules
 from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, load_strictly
-from espnet_ext.tasks.codec_lm import CodecLMTask, complete_primary_conf
+from espnet_ext.tasks.codec_lm import CodecLMTask
 from espnet_ext.tokenizers.codec import copy_codec, create_codec, save_codec
 
 pytestmark = pytest.mark.espnet

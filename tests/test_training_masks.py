@@ -20,7 +20,7 @@ def head_of(mask, stacking=2, num_codebooks=SPEC.num_codebooks):
     """In eval mode, in which heads of all masks draw the same random numbers."""
     spec = CodecSpec(num_codebooks=num_codebooks, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
     slots = Slots(spec, stacking * num_codebooks)
-    return MaskGITLocalTransformer(None, slots, 8, False, 8, heads=2, mask=mask).eval()
+    return MaskGITLocalTransformer(None, slots, 8, False, width=8, heads=2, mask=mask).eval()
 
 
 def is_framed(masked, stacking):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
 from espnet_ext.tokenizers.codec import Codec, load_codec, read_codec_info
@@ -16,8 +17,9 @@ from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.model.core_lm import CoreLM, corelms
 from espnet_ext.tokenizers.semantic import SemanticInfo, SemanticTokenizer, load_semantic, read_semantic_info
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
-from espnet_ext.tasks.codec_lm import CodecLMTask
-from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
+from espnet_ext.inputs.facts import codec_facts, spec_of
+from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, inputs_of
+from espnet_ext.model.build import ModelOptions
 
 Kind = TypeVar("Kind", bound=CoreLM)
 PREFIX = "corelm."  # of the weights' names
@@ -137,19 +139,21 @@ class Experiment:
             FileNotFoundError: if the weights are missing.
             ValueError: if they are not those of such a model, or it is of another kind.
         """
-        model = CodecLMTask.build_model(self.args)
-        if type(model.corelm) is not kind:
+        inputs, options = inputs_of(self.args.corelm), ModelOptions.of(self.args).complete()
+        corelm = options.build(spec_of(codec_facts(self.args)), inputs.vocabulary(self.args))
+        if type(corelm) is not kind:
             wanted = [name for name in corelms if corelms[name] is kind]
             raise ValueError(
                 f"exp must be an experiment of corelm {wanted[0]}, got {self.directory} of {self.args.corelm}"
             )
         checkpoint = self.directory / self.model_file
         state = read_weights(checkpoint)
-        _check_depth(model.corelm, state, checkpoint)
-        _check_residual(model.corelm, state, checkpoint)
-        check_weights(model, state, checkpoint)
-        model.load_state_dict(state)
-        return model.corelm
+        _check_depth(corelm, state, checkpoint)
+        _check_residual(corelm, state, checkpoint)
+        trained = nn.ModuleDict({PREFIX.removesuffix("."): corelm})  # as the trainer's model names its weights
+        check_weights(trained, state, checkpoint)
+        trained.load_state_dict(state)
+        return corelm
 
 
 def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], found: str) -> None:

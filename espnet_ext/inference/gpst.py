@@ -20,6 +20,8 @@ from espnet_ext.decoding.options import UNIT_DECODING, DecodeOptions, GPSTDecode
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
+from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import Listener
 from espnet_ext.inference.modes import Clock, Mode, Request, Speller, Spelling, Start, modes
 from espnet_ext.inference.speech import Speech, Timing, decode_speech
@@ -94,9 +96,6 @@ class GPSTSpeech:
             FileNotFoundError: naming the file that a half-written experiment lacks.
             ValueError: if config, weights, codec and tokenizers do not fit each other.
         """
-        from espnet_ext.inference.codec_lm import CodecLM
-        from espnet_ext.inference.experiment import Experiment  # the rest of this file does without ESPnet
-
         experiment = Experiment.read(directory, model_file)
         info, codec = experiment.semantic_info(), experiment.load_codec()
         speller = None

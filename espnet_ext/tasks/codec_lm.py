@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import inspect
 import logging
 import sys
 from collections.abc import Callable
@@ -20,10 +19,11 @@ from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
 from espnet_ext.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
 from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.inputs.kinds import inputs_of
-from espnet_ext.model.core_lm import CoreLM, corelms, local_options
+from espnet_ext.model.build import ModelOptions
+from espnet_ext.model.core_lm import CoreLM, corelms
 from espnet_ext.model.heads import local_transformers
 from espnet_ext.model.loss import LossWeights
-from espnet_ext.model.primary import AttentionPrior, Primary, attention_priors, primaries
+from espnet_ext.model.primary import AttentionPrior, Primary, primaries
 from espnet_ext.storage.checkpoint import atomic_saves
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
@@ -37,13 +37,10 @@ from espnet2.tasks.abs_task import AbsTask  # noqa: E402
 from espnet2.train.class_choices import ClassChoices  # noqa: E402
 from espnet2.train.distributed_utils import get_rank  # noqa: E402
 from espnet2.train.trainer import Trainer  # noqa: E402
-from espnet2.utils.get_default_kwargs import get_default_kwargs  # noqa: E402
 from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
 from espnet2.utils.types import str_or_none  # noqa: E402
 
 from espnet_ext.tasks import dry_run  # noqa: E402
-
-TASK_OPTIONS = 7  # parameters of a core LM, its facts included, that stand before its own
 
 corelm_choices = ClassChoices(
     "corelm", {name: corelms[name] for name in corelms}, type_check=CoreLM, default="codec_lm"
@@ -176,24 +173,9 @@ class CodecLMTask(AbsTask):
         spec, vocabulary = spec_of(codec_facts(args)), inputs.vocabulary(args)
         inputs.complete(args)
         weights = check_model_conf(args.model_conf)
-        args.corelm_conf = complete_corelm_conf(args.corelm, args.corelm_conf)
-        local = "none" if args.local is None else args.local
-        args.local_conf = complete_local_conf(local, args.local_conf)
-        args.primary_conf = complete_primary_conf(args.primary, args.primary_conf)
-        try:
-            corelm = corelms[args.corelm](
-                spec,
-                vocabulary,
-                primary=args.primary,
-                primary_conf=args.primary_conf,
-                local=local,
-                local_conf=args.local_conf,
-                frame_stacking_factor=args.frame_stacking_factor,
-                **args.corelm_conf,
-            )
-        except TypeError as error:  # a value of the wrong kind, found where it is used
-            given = {name: getattr(args, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
-            raise ValueError(f"{error} in one of {given}") from None
+        options = ModelOptions.of(args).complete()
+        vars(args).update({name: value for name, value in vars(options).items() if name.endswith("_conf")})
+        corelm = options.build(spec, vocabulary)
         return ESPnetCodecLMModel(corelm, weights, autocast=args.matmul_precision == "bf16")
 
     @classmethod
@@ -279,56 +261,3 @@ def one_or_several(text: str) -> str | list[str]:
     """A name, or the names between the commas."""
     names = text.lower().split(",")
     return names if len(names) > 1 else names[0]
-
-
-def complete_corelm_conf(corelm: str, conf: dict[str, Any]) -> dict[str, Any]:
-    """The core LM's own options with all defaults.
-
-    Args:
-        corelm: option of the task.
-        conf: option of the task.
-
-    Returns:
-        The options.
-
-    Raises:
-        ValueError: if one is unknown.
-    """
-    # what stands before them in the constructor are options of the task, so that S is spelled in one place
-    corelms.check_options(corelm, conf, given=TASK_OPTIONS)
-    own = list(inspect.signature(corelms[corelm]).parameters)[TASK_OPTIONS:]
-    defaults = get_default_kwargs(corelms[corelm])
-    return {**{name: defaults[name] for name in own if name in defaults}, **conf}
-
-
-def complete_local_conf(local: str | list[str], conf: dict[str, Any]) -> dict[str, Any]:
-    """The local transformers' options with all defaults, as ESPnet completes those of its class choices.
-
-    Args:
-        local: option of the task.
-        conf: option of the task.
-
-    Returns:
-        Options, or options by name where `local` is a list.
-    """
-    options = local_options(local, conf)
-    complete = {name: {**get_default_kwargs(local_transformers[name]), **own} for name, own in options.items()}
-    return complete.get(local, {}) if isinstance(local, str) else complete
-
-
-def complete_primary_conf(primary: str, conf: dict[str, Any]) -> dict[str, Any]:
-    """The primary transformer's options with the defaults of its attention prior, where it has one.
-
-    Args:
-        primary: option of the task.
-        conf: option of the task.
-
-    Returns:
-        The options.
-    """
-    complete = {**get_default_kwargs(primaries[primary]), **conf}
-    own = complete.get("prior_conf") or {}
-    if complete.get("prior") not in attention_priors or not isinstance(own, dict):
-        return conf  # there is no prior, or the primary says what is wrong
-    prior = attention_priors[complete["prior"]]
-    return {**complete, "prior_conf": prior.complete({**get_default_kwargs(prior), **own})}

@@ -318,7 +318,7 @@ def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dic
         own = conf.get(name, {}) if by_name else conf
         if not isinstance(own, Mapping):
             raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
-        local_transformers.check_options(name, own, given=4)
+        local_transformers.check_options(name, own)
         options[name] = own
     strangers = sorted(set(conf) - set(names), key=str) if by_name else []
     if strangers:

@@ -87,6 +87,7 @@ class GPST(CoreLM):
         local: str | Sequence[str] = "ar",
         local_conf: Mapping[str, object] | None = None,
         frame_stacking_factor: int = 1,
+        *,
         parallel_heads: bool = True,
         shared_head: bool = True,
         units_per_frame: float = 0.0,
@@ -104,7 +105,7 @@ class GPST(CoreLM):
         check_number("units_per_frame", units_per_frame, least=0)
         self.semantic, self.languages, self.units_per_frame = semantic, tuple(languages), units_per_frame
         primary_conf = primary_conf or {}
-        primaries.check_options(primary, primary_conf, given=2)
+        primaries.check_options(primary, primary_conf)
         self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
         if units_per_frame and self.primary.position is not None:
             raise ValueError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")

@@ -59,6 +59,7 @@ class TextCoreLM(CoreLM):
         local: str | Sequence[str] = "ar",
         local_conf: Mapping[str, object] | None = None,
         frame_stacking_factor: int = 1,
+        *,
         delays: Sequence[int] = (),
         code_corruption: float = 0.0,
         conditioning_dropout: float = 0.0,
@@ -70,7 +71,7 @@ class TextCoreLM(CoreLM):
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
         super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
         primary_conf = primary_conf or {}
-        primaries.check_options(primary, primary_conf, given=2)
+        primaries.check_options(primary, primary_conf)
         self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
         slots, width = slots_of(spec, layout, frame_tables), self.primary.width
         self.embedding = SlotEmbedding(slots, width)

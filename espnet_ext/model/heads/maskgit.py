@@ -69,6 +69,7 @@ class MaskGITLocalTransformer(SlotTransformer):
         slots: Slots,
         primary_width: int,
         shared_head: bool,
+        *,
         width: int = 256,
         layers: int = 1,
         heads: int = 4,
@@ -76,7 +77,17 @@ class MaskGITLocalTransformer(SlotTransformer):
         residual: bool = False,
         mask: str = "slots",
     ) -> None:
-        super().__init__(embedding, slots, primary_width, shared_head, width, layers, heads, dropout, residual)
+        super().__init__(
+            embedding,
+            slots,
+            primary_width,
+            shared_head,
+            width=width,
+            layers=layers,
+            heads=heads,
+            dropout=dropout,
+            residual=residual,
+        )
         check_choice("mask", mask, MASKS)
         self.mask = mask
 

@@ -48,6 +48,7 @@ class SlotTransformer(LocalTransformer):
         slots: Slots,
         primary_width: int,
         shared_head: bool,
+        *,
         width: int = 256,
         layers: int = 1,
         heads: int = 4,

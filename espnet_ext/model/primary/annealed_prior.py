@@ -109,6 +109,7 @@ class AnnealedPrior(AttentionPrior):
         self,
         width: int,
         stacking: int,
+        *,
         concentration: float = 0.5,
         anneal_from: int = 8000,
         anneal_until: int = 12000,

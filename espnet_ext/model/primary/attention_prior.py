@@ -177,7 +177,7 @@ class PathPrior(AttentionPrior):
             otherwise it stands on the token.
     """
 
-    def __init__(self, width: int, stacking: int, spread: float = 1.5, moves: bool = False) -> None:
+    def __init__(self, width: int, stacking: int, *, spread: float = 1.5, moves: bool = False) -> None:
         super().__init__(width, stacking)
         check_number("spread", spread, above=0)
         check_flag("moves", moves)

@@ -67,6 +67,7 @@ class CrossAttentionPrimary(Primary):
         self,
         text_vocab_size: int,
         stacking: int,
+        *,
         width: int = 256,
         layers: int = 4,
         heads: int = 4,
@@ -79,7 +80,7 @@ class CrossAttentionPrimary(Primary):
         super().__init__()
         check_number("width", width, least=1, whole=True)
         prior_conf = prior_conf or {}
-        attention_priors.check_options(prior, prior_conf, given=2)
+        attention_priors.check_options(prior, prior_conf)
         self.width, self.stacking = width, stacking
         self.text_encoder = TextEncoder(text_vocab_size, width, text_layers, heads, dropout, kernel_size=3)
         self.context_encoder = Transformer(width, context_layers, heads, dropout)

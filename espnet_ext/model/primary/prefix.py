@@ -39,6 +39,7 @@ class PrefixPrimary(Primary):
         self,
         text_vocab_size: int,
         stacking: int,
+        *,
         width: int = 256,
         layers: int = 4,
         heads: int = 4,
