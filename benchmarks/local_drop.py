@@ -27,6 +27,7 @@ from tokenization import processor
 
 from espnet_ext.bin import run
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import GPST
 from espnet_ext.model.loss import LossWeights
 from espnet_ext.storage.atomic import atomic_path
@@ -112,7 +113,7 @@ def in_a_process(cell: Cell, args: argparse.Namespace) -> dict[str, float]:
     line += ["--utterances", str(args.utterances), "--seconds", str(args.seconds)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"{cell} must be measurable: {done.stderr[-500:]}")
+        raise UserError(f"{cell} must be measurable: {done.stderr[-500:]}")
     return json.loads(done.stdout)
 
 
@@ -173,7 +174,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(measure(Cell(**json.loads(args.cell)), args.utterances, args.seconds)))
         return
     if args.out is None:
-        raise ValueError("--out must be a path without suffix, got none")
+        raise UserError("--out must be a path without suffix, got none")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cells = [Cell(*values) for values in itertools.product(CODEBOOKS, STACKING, DROPS)]
     found: list[list[dict[str, float]]] = [[] for _ in cells]

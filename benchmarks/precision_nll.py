@@ -21,6 +21,7 @@ from tqdm import tqdm
 from espnet_ext.codes import length_mask
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.inference.experiment import Experiment
@@ -67,7 +68,7 @@ def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
     """Log-probabilities and most likely codes of the whole test set with weights of a kind."""
     speak = CodecLM.from_experiment(args.exp)
     if speak.corelm.layout.max_delay:
-        raise ValueError(f"exp must be a model without delays, got {list(speak.corelm.layout.delays)}")
+        raise UserError(f"exp must be a model without delays, got {list(speak.corelm.layout.delays)}")
     if kind != "reference":
         precision, _, native = kind.partition(":")
         speak.accelerate(FastOptions(precision, native=bool(native)), ROWS)

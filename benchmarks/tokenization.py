@@ -25,6 +25,7 @@ import soundfile
 
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import write_data_dir
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 CODECS = {
@@ -102,7 +103,7 @@ def measured(line: list[str], folder: Path) -> dict[str, float]:
         ended.set()
         watcher.join()
     if status:
-        raise ValueError(f"the command must succeed: {' '.join(line)}: {(folder / 'log').read_text()[-500:]}")
+        raise UserError(f"the command must succeed: {' '.join(line)}: {(folder / 'log').read_text()[-500:]}")
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "driver_mib": peak[0] / 2**20, "worker_mib": peak[1] / 2**20}
 

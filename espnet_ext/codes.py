@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
+
 
 @dataclass(frozen=True)
 class CodecSpec:
@@ -31,7 +33,7 @@ class CodecSpec:
     def __post_init__(self) -> None:
         for name in ("num_codebooks", "codebook_size", "frame_rate_hz", "sample_rate_hz"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be positive, got {getattr(self, name)!r}")
 
     @property
     def bos_id(self) -> int:
@@ -60,14 +62,14 @@ class CodecSpec:
             codes: (..., N) integers.
 
         Raises:
-            ValueError: if the last axis is not N or an id is outside the codebook.
+            UserError: if the last axis is not N or an id is outside the codebook.
         """
         if codes.shape[-1] != self.num_codebooks:
-            raise ValueError(
+            raise UserError(
                 f"codes must have {self.num_codebooks} codebooks in the last axis, got shape {tuple(codes.shape)}"
             )
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
-            raise ValueError(
+            raise UserError(
                 f"codes must lie in [0, {self.codebook_size}), got [{int(codes.min())}, {int(codes.max())}]"
             )
 
@@ -105,13 +107,13 @@ def stack_frames(codes: Tensor, factor: int, fill_id: int) -> Tensor:
         (B, ceil(T / S), S * N) int64, frame-major.
 
     Raises:
-        ValueError: if `factor` is less than 1.
+        UserError: if `factor` is less than 1.
 
     >>> stack_frames(torch.tensor([[[1, 2], [3, 4], [5, 6]]]), factor=2, fill_id=0).tolist()
     [[[1, 2, 3, 4], [5, 6, 0, 0]]]
     """
     if factor < 1:
-        raise ValueError(f"frame_stacking_factor must be at least 1, got {factor}")
+        raise UserError(f"frame_stacking_factor must be at least 1, got {factor}")
     batch, frames, codebooks = codes.shape
     missing = -frames % factor
     padded = nn.functional.pad(codes, (0, 0, 0, missing), value=fill_id)
@@ -144,7 +146,7 @@ class StepLayout:
         delays: frames by which each codebook comes late; empty for none.
 
     Raises:
-        ValueError: if the delays are not one per codebook, the first is not 0, one is negative, or S > 1 is to be
+        UserError: if the delays are not one per codebook, the first is not 0, one is negative, or S > 1 is to be
             combined with a delay.
 
     Reference:
@@ -161,16 +163,16 @@ class StepLayout:
 
     def __post_init__(self) -> None:
         if self.stacking < 1:
-            raise ValueError(f"frame_stacking_factor must be at least 1, got {self.stacking}")
+            raise UserError(f"frame_stacking_factor must be at least 1, got {self.stacking}")
         if not self.delays:
             return
         whole = all(type(delay) is int and delay >= 0 for delay in self.delays)
         if len(self.delays) != self.codebooks or not whole or self.delays[0] != 0:
-            raise ValueError(
+            raise UserError(
                 f"delays must be {self.codebooks} whole numbers, the first 0 and none negative, got {list(self.delays)}"
             )
         if self.stacking > 1 and self.max_delay:
-            raise ValueError(f"frame_stacking_factor must be 1 with delays {list(self.delays)}, got {self.stacking}")
+            raise UserError(f"frame_stacking_factor must be 1 with delays {list(self.delays)}, got {self.stacking}")
 
     @property
     def slots(self) -> int:

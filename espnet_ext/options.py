@@ -6,6 +6,8 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from espnet_ext.errors import UserError
+
 
 def check_number(
     name: str,
@@ -28,17 +30,17 @@ def check_number(
         whole: whether only integers are allowed.
 
     Raises:
-        ValueError: naming option, value and what is allowed.
+        UserError: naming option, value and what is allowed.
 
     >>> check_number("n_rounds", 0, least=1, whole=True)
     Traceback (most recent call last):
-    ValueError: n_rounds must be at least 1, got 0
+    espnet_ext.errors.UserError: n_rounds must be at least 1, got 0
     >>> check_number("top_p", 1.5, above=0, most=1)
     Traceback (most recent call last):
-    ValueError: top_p must be in (0, 1], got 1.5
+    espnet_ext.errors.UserError: top_p must be in (0, 1], got 1.5
     """
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-        raise ValueError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+        raise UserError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
     number: Any = value
     if -math.inf < number < math.inf and least <= number <= most and above < number < below:
         return
@@ -48,7 +50,7 @@ def check_number(
     if min(most, below) == math.inf:
         finite = "" if whole else " and finite"
         allowed = f"above {above}{finite}" if above > least else f"at least {least}{finite}"
-    raise ValueError(f"{name} must be {allowed}, got {value}")
+    raise UserError(f"{name} must be {allowed}, got {value}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -59,10 +61,10 @@ def check_flag(name: str, value: object) -> None:
         value: what was given.
 
     Raises:
-        ValueError: naming option, value and what is allowed.
+        UserError: naming option, value and what is allowed.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
+        raise UserError(f"{name} must be true or false, got {value!r}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -74,10 +76,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         choices: what is allowed.
 
     Raises:
-        ValueError: naming option, value and choices.
+        UserError: naming option, value and choices.
     """
     if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+        raise UserError(f"{name} must be one of {list(choices)}, got {value!r}")
 
 
 def boolean(text: str) -> bool:
@@ -90,11 +92,11 @@ def boolean(text: str) -> bool:
         The value.
 
     Raises:
-        ValueError: if it is neither.
+        UserError: if it is neither.
 
     >>> boolean("true"), boolean("False")
     (True, False)
     """
     if text.lower() not in ("true", "false"):
-        raise ValueError(f"must be true or false, got {text!r}")
+        raise UserError(f"must be true or false, got {text!r}")
     return text.lower() == "true"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
+from espnet_ext.errors import UserError
+
 T = TypeVar("T", bound=type)
 
 
@@ -29,7 +31,7 @@ class Registry(Generic[T]):
     ('Apple', ['apple'])
     >>> fruits["pear"]
     Traceback (most recent call last):
-    ValueError: fruit must be one of ['apple'], got 'pear'
+    espnet_ext.errors.UserError: fruit must be one of ['apple'], got 'pear'
     """
 
     def __init__(self, kind: str, entry_point_group: str | None = None) -> None:
@@ -47,17 +49,17 @@ class Registry(Generic[T]):
             The decorator; it returns the class unchanged.
 
         Raises:
-            ValueError: if another class already has this name, or the name is not lower case.
+            UserError: if another class already has this name, or the name is not lower case.
         """
         if name != name.lower():
-            raise ValueError(f"{self.kind} name must be lower case, got {name!r}")
+            raise UserError(f"{self.kind} name must be lower case, got {name!r}")
 
         def add(item: T) -> T:
             owner = self._classes.get(name)
             # the same class seen through two imports (``python -m`` does that) is not a duplicate
             if owner is not None and _qualified_name(owner) != _qualified_name(item):
                 taken, newcomer = _qualified_name(owner), _qualified_name(item)
-                raise ValueError(f"{self.kind} {name!r} is already {taken}; {newcomer} needs another name")
+                raise UserError(f"{self.kind} {name!r} is already {taken}; {newcomer} needs another name")
             self._classes[name] = item
             return item
 
@@ -72,7 +74,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         self._load_entry_points()
         if name not in self._classes:
-            raise ValueError(f"{self.kind} must be one of {list(self)}, got {name!r}")
+            raise UserError(f"{self.kind} must be one of {list(self)}, got {name!r}")
         return self._classes[name]
 
     def options(self, name: str) -> dict[str, object]:
@@ -87,7 +89,7 @@ class Registry(Generic[T]):
             The options.
 
         Raises:
-            ValueError: if the name is unknown.
+            UserError: if the name is unknown.
         """
         parameters = inspect.signature(self[name]).parameters.values()
         own = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY] or parameters
@@ -101,12 +103,12 @@ class Registry(Generic[T]):
             conf: options a user gave.
 
         Raises:
-            ValueError: if the name or an option is unknown; the message lists those there are.
+            UserError: if the name or an option is unknown; the message lists those there are.
         """
         known = list(self.options(name))
         unknown = sorted(set(conf) - set(known), key=str)
         if unknown:
-            raise ValueError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
+            raise UserError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
 
     def complete(self, name: str, conf: Mapping[str, object]) -> dict[str, object]:
         """The options with the defaults of those that are not given, as config.yaml tells them.
@@ -119,7 +121,7 @@ class Registry(Generic[T]):
             All options, as far as they have a default.
 
         Raises:
-            ValueError: if the name or an option is unknown.
+            UserError: if the name or an option is unknown.
         """
         self.check_options(name, conf)
         defaults = {key: value for key, value in self.options(name).items() if value is not inspect.Parameter.empty}

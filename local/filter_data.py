@@ -23,6 +23,7 @@ from espnet_ext.data.datadir import (
     write_skipped,
 )
 from espnet_ext.data.speaker_prompt import carry_fixed_prompts
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner
 
 
@@ -57,15 +58,15 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner
         cleaner: that the model's text will go through; what it leaves nothing of cannot be read.
 
     Raises:
-        ValueError: if the limits contradict each other, an utterance lacks its length, or nothing is left.
+        UserError: if the limits contradict each other, an utterance lacks its length, or nothing is left.
     """
     if not 0 <= min_s < max_s:
-        raise ValueError(f"--min_wav_duration must be >= 0 and below --max_wav_duration, got {min_s} and {max_s}")
+        raise UserError(f"--min_wav_duration must be >= 0 and below --max_wav_duration, got {min_s} and {max_s}")
     wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
     lengths, text = read_scp(source / "utt2num_samples"), read_if_there(source / "text", allow_empty=True)
     if lengths.keys() != wavs.keys():
         odd = min(lengths.keys() ^ wavs.keys())
-        raise ValueError(f"{source}: wav.scp and utt2num_samples must list the same utterances, they differ in {odd}")
+        raise UserError(f"{source}: wav.scp and utt2num_samples must list the same utterances, they differ in {odd}")
     rate_hz = soundfile.info(next(iter(wavs.values()))).samplerate if wavs else 1  # stage format made them all equal
     reasons = {utterance: reason_of_length(int(lengths[utterance]) / rate_hz, min_s, max_s) for utterance in wavs}
     if text is not None:
@@ -74,7 +75,7 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner
     kept = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
     write_skipped(out / "skipped", skipped)
     if not kept:
-        raise ValueError(f"{source}/wav.scp must list usable utterances; skipped {skipped_summary(skipped)}")
+        raise UserError(f"{source}/wav.scp must list usable utterances; skipped {skipped_summary(skipped)}")
     write_scp(out / "utt2num_samples", {utterance: lengths[utterance] for utterance in kept})
     carry_fixed_prompts(source, out, kept)
     carry_table(LANGUAGES_NAME, source, out, kept)

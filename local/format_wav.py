@@ -30,6 +30,7 @@ from espnet_ext.data.datadir import (
     write_skipped,
 )
 from espnet_ext.data.speaker_prompt import carry_fixed_prompts
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 
 SHARD_SIZE = 64
@@ -133,10 +134,10 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
         reuse: list audio that has the format already where it is, without a copy.
 
     Raises:
-        ValueError: if an option is out of range or no utterance is usable.
+        UserError: if an option is out of range or no utterance is usable.
     """
     if rate_hz < 1:
-        raise ValueError(f"--fs must be at least 1, got {rate_hz}")
+        raise UserError(f"--fs must be at least 1, got {rate_hz}")
     wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
     text = read_if_there(source / "text", allow_empty=True)
     skipped = dict.fromkeys((text or {}).keys() - wavs.keys(), "not in wav.scp")
@@ -152,7 +153,7 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
             done[outcome.utterance] = outcome
     write_skipped(out / "skipped", skipped)
     if not done:
-        raise ValueError(f"{source}/wav.scp must list usable audio; skipped {skipped_summary(skipped)}")
+        raise UserError(f"{source}/wav.scp must list usable audio; skipped {skipped_summary(skipped)}")
     odd = odd_rates(done.values())
     write_skipped(out / "odd_sample_rate", odd)
     write_scp(out / "utt2num_samples", {utterance: outcome.num_samples for utterance, outcome in done.items()})

@@ -18,6 +18,7 @@ from utterance_list import Item, read_list
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
+from espnet_ext.errors import UserError
 
 TEXT_FORMS = ("words", "normalized", "original")
 THREADS = 8  # transcripts are many tiny files: a file server answers several questions in the time of one
@@ -183,7 +184,7 @@ def write_libritts_dir(args: argparse.Namespace) -> None:
         args: the command's options.
 
     Raises:
-        ValueError: if nothing is left.
+        UserError: if nothing is left.
     """
     tree, out = args.tree, args.out
     items = None if args.list is None else read_list(args.list)
@@ -194,7 +195,7 @@ def write_libritts_dir(args: argparse.Namespace) -> None:
     write_skipped(out / "skipped", contents.skipped)
     summary = skipped_summary(contents.skipped)
     if not contents.wavs:
-        raise ValueError(f"{tree} {' '.join(args.subset)}: no usable utterance; skipped {summary}")
+        raise UserError(f"{tree} {' '.join(args.subset)}: no usable utterance; skipped {summary}")
     if prompts is None:
         (out / PROMPTS_NAME).unlink(missing_ok=True)
     else:

@@ -20,6 +20,7 @@ from libritts_dir import is_well_named, read_transcript, subset_wavs
 from utterance_list import VERSION, Item, list_digest, speaker_of, write_list
 
 from espnet_ext.bin import run
+from espnet_ext.errors import UserError
 
 SECONDS = (3.0, 10.0)  # bounds of a test utterance
 PROMPT_SECONDS = (3.0, 5.0)
@@ -101,17 +102,17 @@ def make_test_list(tree: Path, subset: str, count: int, share: float, out: Path)
         out: file to write.
 
     Raises:
-        ValueError: if an option is out of range, or nobody has an utterance and a prompt of the right length.
+        UserError: if an option is out of range, or nobody has an utterance and a prompt of the right length.
     """
     if count < 1 or not 0 < share <= 1:
-        raise ValueError(f"--count must be at least 1 and --share in (0, 1], got {count} and {share}")
+        raise UserError(f"--count must be at least 1 and --share in (0, 1], got {count} and {share}")
     wavs = {wav.stem: wav for wav in subset_wavs(tree, subset) if is_well_named(wav)}
     by_speaker: dict[str, list[str]] = {}
     for utterance, wav in wavs.items():
         by_speaker.setdefault(wav.parts[-3], []).append(utterance)
     items = choose(by_speaker, lambda utterance: usable_seconds(wavs[utterance]), count, share)
     if not items:
-        raise ValueError(
+        raise UserError(
             f"{tree / subset} must hold an utterance of 3 to 10 s and a prompt of 3 to 5 s of the same speaker, "
             f"found no such pair in --share {share:g} of anybody's utterances"
         )

@@ -21,6 +21,7 @@ from token_corpus import NEEDED, OTHERS, Corpus, check_tokenizers, mixed_tables,
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import LANGUAGES_NAME, speaker_to_utterances, write_scp, write_skipped
 from espnet_ext.data.streams import SILENCE_NAME
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.codec import read_codec_info, write_codec_info
 from espnet_ext.tokenizers.codec.files import INFO_NAME as CODEC_INFO
@@ -57,13 +58,13 @@ def shares(seconds: Sequence[float], temperature: float) -> list[float]:
         The shares, 1 together.
 
     Raises:
-        ValueError: if the temperature is below 1 or no number.
+        UserError: if the temperature is below 1 or no number.
 
     >>> shares([1.0, 9.0], temperature=2)
     [0.25, 0.75]
     """
     if not temperature >= 1:
-        raise ValueError(f"--temperature must be at least 1, got {temperature}")
+        raise UserError(f"--temperature must be at least 1, got {temperature}")
     powers = [(value / max(seconds)) ** (1 / temperature) for value in seconds]
     return [power / sum(powers) for power in powers]
 
@@ -89,15 +90,15 @@ def pairs(words: Sequence[str], option: str) -> dict[str, str]:
         Name → value, in the order given.
 
     Raises:
-        ValueError: if a word has no name or no value, a name cannot be the beginning of an id, or comes twice.
+        UserError: if a word has no name or no value, a name cannot be the beginning of an id, or comes twice.
     """
     table: dict[str, str] = {}
     for word in words:
         name, _, value = word.partition("=")
         if not value or "/" in name or len(name.split()) != 1 or name != name.strip():
-            raise ValueError(f"{option} must be NAME=VALUE with one word without a slash as name, got {word!r}")
+            raise UserError(f"{option} must be NAME=VALUE with one word without a slash as name, got {word!r}")
         if name in table:
-            raise ValueError(f"{option} must have every name once, got {name} for {table[name]} and for {value}")
+            raise UserError(f"{option} must have every name once, got {name} for {table[name]} and for {value}")
         table[name] = value
     return table
 
@@ -115,12 +116,12 @@ def mix(directories: Mapping[str, str], temperature: float, languages: Mapping[s
         What became of every corpus.
 
     Raises:
-        ValueError: if options or corpora do not fit together.
+        UserError: if options or corpora do not fit together.
     """
     if strangers := sorted(set(languages) - set(directories)):
-        raise ValueError(f"--language must name corpora among {list(directories)}, got {strangers[0]}")
+        raise UserError(f"--language must name corpora among {list(directories)}, got {strangers[0]}")
     if out.resolve() in [Path(directory).resolve() for directory in directories.values()]:
-        raise ValueError(f"--out must be another directory than those that are mixed, got {out}")
+        raise UserError(f"--out must be another directory than those that are mixed, got {out}")
     corpora = [read_corpus(name, Path(place), languages.get(name)) for name, place in directories.items()]
     check_tokenizers(corpora)
     seconds = [corpus.total_sec for corpus in corpora]

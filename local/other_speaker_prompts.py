@@ -17,6 +17,7 @@ from pathlib import Path
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
 
 
@@ -35,16 +36,16 @@ def choose_other_speakers(
         Utterance → prompt utterance.
 
     Raises:
-        ValueError: if there is one speaker only, or `min_sec` is no duration.
+        UserError: if there is one speaker only, or `min_sec` is no duration.
 
     >>> utt2spk, seconds = {"a-1": "a", "a-2": "a", "b-1": "b"}, {"a-1": 2.0, "a-2": 0.3, "b-1": 0.4}
     >>> choose_other_speakers(utt2spk, seconds, min_sec=0.5, seed=0)
     {'a-1': 'b-1', 'a-2': 'b-1', 'b-1': 'a-1'}
     """
     if not 0 <= min_sec < float("inf"):
-        raise ValueError(f"--min_sec must be at least 0 seconds, got {min_sec}")
+        raise UserError(f"--min_sec must be at least 0 seconds, got {min_sec}")
     if len(set(utt2spk.values())) < 2:
-        raise ValueError(
+        raise UserError(
             f"prompts of other speakers need at least 2 speakers, got {len(set(utt2spk.values()))}"
             " (--modes without speaker_conversion needs none)"
         )

@@ -11,6 +11,7 @@ import signal
 from typing import Any
 
 from espnet_ext.bin import run
+from espnet_ext.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -36,14 +37,14 @@ def make_cluster(args: argparse.Namespace) -> Any:
         The cluster.
 
     Raises:
-        ValueError: if dask-jobqueue is not installed, or a number is impossible.
+        UserError: if dask-jobqueue is not installed, or a number is impossible.
     """
     if not 0 <= args.fewest <= args.jobs or args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1 and --fewest, got {args.jobs} and {args.fewest}")
+        raise UserError(f"--jobs must be at least 1 and --fewest, got {args.jobs} and {args.fewest}")
     try:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError:
-        raise ValueError("slurm_cluster needs dask-jobqueue: pip install dask-jobqueue") from None
+        raise UserError("slurm_cluster needs dask-jobqueue: pip install dask-jobqueue") from None
     cluster = SLURMCluster(
         cores=1,
         processes=1,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.data.datadir import LANGUAGES_NAME, read_if_there, read_scp, read_skipped
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
 from espnet_ext.tokenizers.semantic import read_semantic_info
 
@@ -82,17 +83,17 @@ def read_corpus(name: str, directory: Path, language: str | None) -> Corpus:
 
     Raises:
         FileNotFoundError: if one of the tables is missing that every token directory has, or an archive that they name.
-        ValueError: if those do not list the same utterances, or none.
+        UserError: if those do not list the same utterances, or none.
     """
     tables = {table: read_scp(directory / table) for table in NEEDED}
     tables |= {table: read_scp(directory / table) for table in OTHERS if (directory / table).is_file()}
     utterances = tables["semantic.scp"].keys()
     if not utterances:
-        raise ValueError(f"--corpus {name}={directory} must have utterances, got none")
+        raise UserError(f"--corpus {name}={directory} must have utterances, got none")
     for table in NEEDED:
         if tables[table].keys() != utterances:
             odd = min(tables[table].keys() ^ utterances)
-            raise ValueError(
+            raise UserError(
                 f"{directory}: {table} and semantic.scp must list the same utterances, they differ in {odd}"
             )
     _check_archives(name, tables)
@@ -110,7 +111,7 @@ def check_tokenizers(corpora: Sequence[Corpus]) -> None:
         corpora: to mix.
 
     Raises:
-        ValueError: naming two corpora and what they differ in.
+        UserError: naming two corpora and what they differ in.
     """
     facts: dict[str, Callable[[Path], object]] = {
         "codec fingerprint": lambda path: read_codec_info(path).fingerprint,
@@ -121,7 +122,7 @@ def check_tokenizers(corpora: Sequence[Corpus]) -> None:
         found = [read(corpus.directory) for corpus in corpora]
         for corpus, value in zip(corpora, found, strict=True):
             if value != found[0]:
-                raise ValueError(
+                raise UserError(
                     f"--corpus must have one {what}, got {found[0]} in {corpora[0].name} ({corpora[0].directory}) and "
                     f"{value} in {corpus.name} ({corpus.directory})"
                 )
@@ -138,7 +139,7 @@ def new_ids(corpora: Sequence[Corpus], repetitions: Sequence[float]) -> dict[str
         The ids.
 
     Raises:
-        ValueError: if two utterances would get the same id.
+        UserError: if two utterances would get the same id.
     """
     ids: dict[str, tuple[Corpus, str]] = {}
     for corpus, times in zip(corpora, repetitions, strict=True):
@@ -146,7 +147,7 @@ def new_ids(corpora: Sequence[Corpus], repetitions: Sequence[float]) -> dict[str
             for number in range(1, copies + 1):
                 new = f"{corpus.name}-{utterance}" + (f"-r{number}" if number > 1 else "")
                 if new in ids:
-                    raise ValueError(f"--corpus must have names that keep ids apart, got {new} from two utterances")
+                    raise UserError(f"--corpus must have names that keep ids apart, got {new} from two utterances")
                 ids[new] = corpus, utterance
     return ids
 
@@ -162,7 +163,7 @@ def mixed_tables(corpora: Sequence[Corpus], ids: Mapping[str, tuple[Corpus, str]
         File name → new id → value.
 
     Raises:
-        ValueError: if only some utterances have a language.
+        UserError: if only some utterances have a language.
     """
     result: dict[str, dict[str, str]] = {}
     for table in (*NEEDED, *OTHERS):
@@ -179,7 +180,7 @@ def mixed_tables(corpora: Sequence[Corpus], ids: Mapping[str, tuple[Corpus, str]
     without = sorted(ids.keys() - languages.keys())
     if languages and without:
         name = ids[without[0]][0].name
-        raise ValueError(
+        raise UserError(
             f"{LANGUAGES_NAME} must be of all utterances or of none, got none for {without[0]}: --language {name}=…"
         )
     return result | ({LANGUAGES_NAME: languages} if languages else {})

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 VERSION = 1  # of the rules of make_test_list.py; other rules are another version
@@ -52,20 +53,20 @@ def check_items(items: Sequence[Item], place: str) -> None:
         place: where it comes from, for the message.
 
     Raises:
-        ValueError: if the list is empty, an utterance occurs twice or is a prompt as well, or a prompt is of another
+        UserError: if the list is empty, an utterance occurs twice or is a prompt as well, or a prompt is of another
             speaker.
     """
     if not items:
-        raise ValueError(f"{place} must list utterances, got none")
+        raise UserError(f"{place} must list utterances, got none")
     counts = Counter(item.utterance for item in items)
     utterance, count = counts.most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{place}: {utterance} is a duplicate")
+        raise UserError(f"{place}: {utterance} is a duplicate")
     for item in items:
         if speaker_of(item.prompt) != speaker_of(item.utterance):
-            raise ValueError(f"{place}: prompt of {item.utterance} must be of its speaker, got {item.prompt}")
+            raise UserError(f"{place}: prompt of {item.utterance} must be of its speaker, got {item.prompt}")
     if both := sorted({item.prompt for item in items} & counts.keys()):
-        raise ValueError(f"{place}: {both[0]} must not be both a test utterance and a prompt")
+        raise UserError(f"{place}: {both[0]} must not be both a test utterance and a prompt")
 
 
 def write_list(path: Path, items: Sequence[Item]) -> None:
@@ -94,7 +95,7 @@ def read_list(path: Path) -> list[Item]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming file and line, if it is malformed, unfair (`check_items`), or does not have its digest.
+        UserError: naming file and line, if it is malformed, unfair (`check_items`), or does not have its digest.
     """
     if not path.is_file():
         raise FileNotFoundError(f"test list not found: {path}")
@@ -102,15 +103,15 @@ def read_list(path: Path) -> list[Item]:
     title = _TITLE.fullmatch(lines[0]) if lines else None
     body = lines[1:] if title else lines
     if not body or body[0] != COLUMNS:
-        raise ValueError(f"{path} must have the columns {COLUMNS.split()}, separated by tabs")
+        raise UserError(f"{path} must have the columns {COLUMNS.split()}, separated by tabs")
     items = []
     for number, line in enumerate(body[1:], start=len(lines) - len(body) + 2):
         fields = line.split("\t")
         try:
             items.append(Item(fields[0], fields[1], float(fields[2]), float(fields[3])))
         except (IndexError, ValueError):
-            raise ValueError(f"{path}:{number}: must be {COLUMNS.split()}, got {line!r}") from None
+            raise UserError(f"{path}:{number}: must be {COLUMNS.split()}, got {line!r}") from None
     check_items(items, str(path))
     if title and title[2] != list_digest(items):
-        raise ValueError(f"{path} was changed: its first line promises sha256 {title[2]}, got {list_digest(items)}")
+        raise UserError(f"{path} was changed: its first line promises sha256 {title[2]}, got {list_digest(items)}")
     return items

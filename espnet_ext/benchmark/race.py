@@ -69,7 +69,7 @@ def peer(name: str, python: str | None, folder: Path, sizes: Mapping[str, Any]) 
         The entry.
 
     Raises:
-        ValueError: if there is no such peer.
+        UserError: if there is no such peer.
         FileNotFoundError: if it is not installed; the message says how to install it.
     """
     check_choice("peers", name, PEERS)

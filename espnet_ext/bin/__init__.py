@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espnet_ext.errors import UserError
+
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
 
@@ -52,7 +54,7 @@ def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) 
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if there is another option as well, or jobs failed: naming them, and why the first one did.
+        UserError: if there is another option as well, or jobs failed: naming them, and why the first one did.
     """
     words = sys.argv[1:] if cmd is None else list(cmd)
     name, equals, value = words[0].partition("=") if words else ("", "", "")
@@ -60,7 +62,7 @@ def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) 
         return False
     given = ([value] if equals else []) + words[1:]
     if len(given) != 1:
-        raise ValueError(f"--jobs must be one file and nothing else, got {given}")
+        raise UserError(f"--jobs must be one file and nothing else, got {given}")
     if not Path(given[0]).is_file():
         raise FileNotFoundError(f"jobs not found: {given[0]}")
     jobs = [shlex.split(line) for line in Path(given[0]).read_text(encoding="utf-8").splitlines()]
@@ -69,14 +71,14 @@ def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) 
         for number, job in enumerate(jobs):
             try:
                 main(job)
-            except (ValueError, OSError) as error:
+            except (UserError, OSError) as error:
                 failed[number] = one_line(error)
                 logging.error("job %d of %d failed: %s (%s)", number + 1, len(jobs), failed[number], shlex.join(job))
                 continue
             finished.write(f"{number}\n")
             finished.flush()
     if failed:
-        raise ValueError(f"{len(failed)} of {len(jobs)} jobs failed, the first of them: {next(iter(failed.values()))}")
+        raise UserError(f"{len(failed)} of {len(jobs)} jobs failed, the first of them: {next(iter(failed.values()))}")
     return True
 
 
@@ -91,7 +93,7 @@ def run(main: Callable[[], object]) -> None:
     """
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         logging.debug("where the error comes from", exc_info=True)
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from espnet_ext.benchmark.table import as_markdown, cell_of, plot, write_json
 from espnet_ext.bin import run
 from espnet_ext.data.codec_encoding import check_device
 from espnet_ext.decoding import strategies
+from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.scoring.environment import environment
@@ -80,7 +81,7 @@ def cells(args: argparse.Namespace) -> list[Entry]:
         One per strategy, S, batch and precision.
 
     Raises:
-        ValueError: naming the option that is wrong.
+        UserError: naming the option that is wrong.
     """
     entries = []
     for strategy, s, batch, kind in product(args.strategy, args.s, args.batch, args.precision):
@@ -98,14 +99,14 @@ def cells(args: argparse.Namespace) -> list[Entry]:
         }  # fmt: skip
         check_number("frames", args.frames, least=int(s), whole=True)
         if args.frames % int(s):
-            raise ValueError(f"frames must be a multiple of s = {s}, got {args.frames}")
+            raise UserError(f"frames must be a multiple of s = {s}, got {args.frames}")
         entries.append(Entry(f"{strategy} S={s} batch {batch} {kind}", OURS, sizes))
     return entries
 
 
 def _whole(name: str, text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{name} must be whole numbers of at least 1, got {text!r}")
+        raise UserError(f"{name} must be whole numbers of at least 1, got {text!r}")
     return int(text)
 
 
@@ -125,7 +126,7 @@ def peer_entries(args: argparse.Namespace, batch: int) -> list[Entry]:
         The entries.
 
     Raises:
-        ValueError: if there is no such peer.
+        UserError: if there is no such peer.
         FileNotFoundError: if one is not installed.
     """
     pythons = dict(item.split("=", 1) for item in args.peer_python)
@@ -170,7 +171,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         cmd: command line without the program's name; None for the process's own.
 
     Raises:
-        ValueError: if an option is wrong, or nothing could be measured.
+        UserError: if an option is wrong, or nothing could be measured.
     """
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level=args.log_level, format="%(levelname)s: %(message)s")
@@ -189,7 +190,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         ratios = ", ".join(f"{ratio} x {name}" for name, ratio in cell["ratio_to"].items())
         tell(f"{1000 / cell['frames_per_second']:8.2f} ms/frame  {cell['name']}  {ratios}")
     if not found:
-        raise ValueError("nothing could be measured: see the warnings above")
+        raise UserError("nothing could be measured: see the warnings above")
     _write(args, found, f"{describe(args.device)}: {limits}")
 
 

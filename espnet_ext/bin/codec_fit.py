@@ -15,6 +15,7 @@ from tqdm import tqdm
 from espnet_ext.bin import run
 from espnet_ext.data.audio import read_wav
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
+from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import digest
 from espnet_ext.storage.yaml_files import add_pair, read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
@@ -57,7 +58,7 @@ def parse_options(
         The options.
 
     Raises:
-        ValueError: if the yaml file has an unknown option, or a KEY=VALUE has no "="
+        UserError: if the yaml file has an unknown option, or a KEY=VALUE has no "="
     """
     config = parser.parse_known_args(arguments)[0].config
     conf: dict[str, Any] = {}
@@ -66,10 +67,10 @@ def parse_options(
         known = sorted({action.dest for action in parser._actions} - {"config", "help"})
         for key, value in content.items():
             if key not in known:
-                raise ValueError(f"{config} must have options among {known}, got {key!r}")
+                raise UserError(f"{config} must have options among {known}, got {key!r}")
             if key == conf_option:
                 if not isinstance(value, dict):
-                    raise ValueError(f"{conf_option} in {config} must hold names and values, got {value!r}")
+                    raise UserError(f"{conf_option} in {config} must hold names and values, got {value!r}")
                 conf.update(value)
             else:
                 parser.set_defaults(**{key: str(value)})  # argparse converts a default that is a string
@@ -90,17 +91,17 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         The options.
 
     Raises:
-        ValueError: if an option is unknown, missing or impossible
+        UserError: if an option is unknown, missing or impossible
     """
     args = parse_options(get_parser(), arguments, "codec_conf")
     if not args.max_minutes > 0:  # NaN is not
-        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
+        raise UserError(f"max_minutes must be positive, got {args.max_minutes:g}")
     if args.check_rate is not None:
         return args
     if args.out is None:
-        raise ValueError("--out must be given")
+        raise UserError("--out must be given")
     if args.wav_scp is None and codecs[args.codec].learns:
-        raise ValueError(f"--wav_scp must be given: codec {args.codec} learns from audio")
+        raise UserError(f"--wav_scp must be given: codec {args.codec} learns from audio")
     return args
 
 
@@ -158,7 +159,7 @@ def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
         name: of the codec
 
     Raises:
-        ValueError: if it is another
+        UserError: if it is another
     """
     for wav in wavs.values():
         try:
@@ -166,7 +167,7 @@ def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
         except (soundfile.LibsndfileError, OSError):
             continue
         if found != sample_rate_hz:
-            raise ValueError(f"audio for codec {name} must have {sample_rate_hz} Hz, got {found} in {wav} (option fs)")
+            raise UserError(f"audio for codec {name} must have {sample_rate_hz} Hz, got {found} in {wav} (option fs)")
         return
 
 
@@ -180,13 +181,13 @@ def check_codec(name: str, conf: Mapping[str, Any], seed: int, sample_rate_hz: i
         sample_rate_hz: rate of the audio that it is for
 
     Raises:
-        ValueError: if an option is wrong, a package is missing, or the rate is another
+        UserError: if an option is wrong, a package is missing, or the rate is another
         OSError: if weights cannot be read or downloaded
     """
     kind = codecs[name]
     found = kind.sample_rate_hz if kind.learns else create_codec(name, (), seed, conf).spec.sample_rate_hz
     if found != sample_rate_hz:
-        raise ValueError(f"fs must be {found}, the rate of codec {name}, got {sample_rate_hz}")
+        raise UserError(f"fs must be {found}, the rate of codec {name}, got {sample_rate_hz}")
 
 
 def named_files(conf: Mapping[str, Any]) -> list[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.corpus import (
     add_decode_options,
@@ -67,10 +68,10 @@ def check_says_codes(exp: Path, speak: CodecLM) -> None:
         speak: the model.
 
     Raises:
-        ValueError: naming the command that such a model is for.
+        UserError: naming the command that such a model is for.
     """
     if not speak.says_codes:
-        raise ValueError(
+        raise UserError(
             f"exp must be an experiment of a model that says codes, got {exp}, which says semantic units: "
             f"espnet_ext.bin.gpst_inference --mode tts --text_to_semantic {exp} speaks with it"
         )
@@ -85,7 +86,7 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if model, codes and options do not fit each other, or nothing can be spoken.
+        UserError: if model, codes and options do not fit each other, or nothing can be spoken.
     """
     here = check_machine(args)
     # what is wrong with the model is said before any work

@@ -16,6 +16,7 @@ from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.codec_encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.storage.atomic import atomic_path
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if the codes were made by another codec, or there are none
+        UserError: if the codes were made by another codec, or there are none
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if several(main, arguments):
@@ -135,12 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     info = read_codec_info(args.codec_info)
     beside = read_codec_info(args.data_dir / INFO_NAME)
     if beside.fingerprint != info.fingerprint:
-        raise ValueError(
+        raise UserError(
             f"{args.data_dir} must hold codes of codec {info.fingerprint[:12]}…, got {beside.fingerprint[:12]}…"
         )
     pointers = read_scp(args.data_dir / "codes.scp")
     if not pointers:
-        raise ValueError(f"{args.data_dir / 'codes.scp'} must list codes, got an empty file")
+        raise UserError(f"{args.data_dir / 'codes.scp'} must list codes, got an empty file")
     data = digest([args.data_dir / "codes.scp", args.data_dir / "codes.ark"])
     request = {"codec": info.fingerprint, "codes": data, "shuffle_frames": args.shuffle_frames, "noise": args.noise}
     request["out"] = str(args.out)

@@ -22,6 +22,7 @@ from espnet_ext.data.datadir import (
     write_skipped,
 )
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
@@ -55,7 +56,7 @@ def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, 
         workers: who encodes
 
     Raises:
-        ValueError: if no utterance is usable
+        UserError: if no utterance is usable
     """
     wavs, text, utt2spk = read_scp(source / "wav.scp"), read_if_there(source / "text"), read_scp(source / "utt2spk")
     skipped = {utterance: "no transcript" for utterance in wavs if text is not None and utterance not in text}
@@ -73,7 +74,7 @@ def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, 
                     kept.append(utterance)
         write_skipped(out / "skipped", skipped)
         if not kept:
-            raise ValueError(f"{source} must have usable utterances, skipped: {skipped_summary(skipped)}")
+            raise UserError(f"{source} must have usable utterances, skipped: {skipped_summary(skipped)}")
     write_data_dir(out, {utterance: wavs[utterance] for utterance in kept}, text, utt2spk)
     logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
 

@@ -19,6 +19,7 @@ from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.sweep import base_options
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
+from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.corpus import add_fast_options, check_codec, fast_choices
 from espnet_ext.inference.speech_jobs import Model, load_model
@@ -50,7 +51,7 @@ def read_speakers(data_dir: Path | None, codebooks: int) -> dict[str, NDArray[np
         Speaker → codes (T, N).
 
     Raises:
-        ValueError: if one has no codes.
+        UserError: if one has no codes.
     """
     if data_dir is None:
         return {}
@@ -70,7 +71,7 @@ def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, Cod
 
     Raises:
         FileNotFoundError: if a file of a model is missing.
-        ValueError: if a model says no codes, or the codes of the voices are of another codec.
+        UserError: if a model says no codes, or the codes of the voices are of another codec.
     """
     models = {}
     for model in wanted:
@@ -89,12 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if gradio is not installed, or an option is impossible
+        UserError: if gradio is not installed, or an option is impossible
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     if find_spec("gradio") is None:
-        raise ValueError("gradio is not installed: pip install 'espnet_ext[demo]'")
+        raise UserError("gradio is not installed: pip install 'espnet_ext[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     models = load_models([Model(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)

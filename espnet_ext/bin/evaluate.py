@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if an option has an impossible value
+        UserError: if an option has an impossible value
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)

@@ -12,6 +12,7 @@ from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.data.streams import SILENCE_NAME
 from espnet_ext.decoding.options import GPSTDecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.corpus import (
     add_decode_options,
     check_codec,
@@ -81,7 +82,7 @@ def plan_single(args: argparse.Namespace, mode: Mode) -> Plan:
         The plan.
 
     Raises:
-        ValueError: naming the option that is missing.
+        UserError: naming the option that is missing.
     """
     wav = args.output_dir / "wav"
     if mode.samples_units:
@@ -92,7 +93,7 @@ def plan_single(args: argparse.Namespace, mode: Mode) -> Plan:
     given = {option: getattr(args, option)} | ({"prompt_wav": args.prompt_wav} if mode.prompted else {})
     for name, value in given.items():
         if not value or not value.strip():
-            raise ValueError(f"{name} must be given for mode {args.mode} without data_dir, got {value!r}")
+            raise UserError(f"{name} must be given for mode {args.mode} without data_dir, got {value!r}")
     name = "_".join(Path(args.target_wav).stem.split()) if mode.source == "speech" else "text"
     job = GPSTJob(
         wav / f"{name}.wav",
@@ -117,7 +118,7 @@ def plan_data(args: argparse.Namespace, mode: Mode) -> Plan:
 
     Raises:
         FileNotFoundError: if the directory lacks a table.
-        ValueError: if a table is malformed.
+        UserError: if a table is malformed.
     """
     data: Path = args.data_dir
     units, codes = read_scp(data / "semantic.scp"), read_scp(data / "codes.scp")
@@ -176,7 +177,7 @@ def check_tokens(exp: Path, data_dir: Path) -> None:
 
     Raises:
         FileNotFoundError: if it does not tell.
-        ValueError: naming both, if they differ.
+        UserError: naming both, if they differ.
     """
     if not data_dir.is_dir():
         raise FileNotFoundError(f"data_dir not found: {data_dir} (espnet_ext.bin.semantic_tokens writes it)")
@@ -184,7 +185,7 @@ def check_tokens(exp: Path, data_dir: Path) -> None:
     expected, found = (read_semantic_info(path) for path in (exp / SEMANTIC_DIRECTORY, data_dir))
     if expected.fingerprint != found.fingerprint:
         told = [f"{info.fingerprint[:12]}… ({info.spec.codebook_size} units)" for info in (expected, found)]
-        raise ValueError(f"data_dir {data_dir} must hold units of semantic tokenizer {told[0]} as {exp}, got {told[1]}")
+        raise UserError(f"data_dir {data_dir} must hold units of semantic tokenizer {told[0]} as {exp}, got {told[1]}")
 
 
 def readers() -> dict[str, list[str]]:
@@ -203,29 +204,27 @@ def check_options(args: argparse.Namespace) -> Mode:
         The mode.
 
     Raises:
-        ValueError: naming the option.
+        UserError: naming the option.
     """
     kind = modes[args.mode]
     for name, known in readers().items():
         value = getattr(args, name)
         if value is not None and args.mode not in known:
-            raise ValueError(
-                f"{name} must be left out with mode {args.mode}, got {value}: it is for {', '.join(known)}"
-            )
+            raise UserError(f"{name} must be left out with mode {args.mode}, got {value}: it is for {', '.join(known)}")
     seconds = {name: getattr(args, name) for name in ("prompt_sec", "silence_sec")}
     mode = kind(**{name: value for name, value in seconds.items() if value is not None})
     for name in ("prompts", "prompt_wav"):
         if getattr(args, name) is not None and not mode.prompted:
-            raise ValueError(f"{name} must be left out with prompt_sec 0, got {getattr(args, name)}")
+            raise UserError(f"{name} must be left out with prompt_sec 0, got {getattr(args, name)}")
     if args.num_utterances is not None:
         check_number("num_utterances", args.num_utterances, least=1, whole=True)
     if args.data_dir is None:
         if args.prompts is not None:
-            raise ValueError(f"prompts must be given with data_dir, got {args.prompts} without")
+            raise UserError(f"prompts must be given with data_dir, got {args.prompts} without")
         return mode
     for name in ("target_wav", "prompt_wav", "text"):
         if getattr(args, name) is not None:
-            raise ValueError(f"{name} must not be given with data_dir, got {getattr(args, name)!r}")
+            raise UserError(f"{name} must not be given with data_dir, got {getattr(args, name)!r}")
     return mode
 
 

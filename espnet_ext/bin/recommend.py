@@ -19,6 +19,7 @@ import yaml
 
 from espnet_ext.bin import run
 from espnet_ext.bin.results import read_scores
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.tables.advice import TARGETS, Advice, Limit, advise
 
 LIMITS = {  # option → measure
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if nothing keeps to the limits, or a file has nothing to choose from
+        UserError: if nothing keeps to the limits, or a file has nothing to choose from
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     advice = advise(results, args.target, limits)
     print(as_json(advice) if args.json else as_text(advice))  # noqa: T201 (the result is what is asked for)
     if advice.chosen is None:
-        raise ValueError("limits must leave a system to recommend, got none that keeps to them")
+        raise UserError("limits must leave a system to recommend, got none that keeps to them")
 
 
 if __name__ == "__main__":

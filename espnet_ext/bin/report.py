@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if a file is not a scores.json, or a directory that it names is gone
+        UserError: if a file is not a scores.json, or a directory that it names is gone
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)

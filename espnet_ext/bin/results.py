@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.bin import run
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.tables.report import results_page, terminal_summary
 from espnet_ext.storage.atomic import atomic_path
 
@@ -35,16 +36,16 @@ def read_scores(path: Path) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it was not written by espnet_ext.bin.evaluate.
+        UserError: if it was not written by espnet_ext.bin.evaluate.
     """
     if not path.is_file():
         raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.evaluate writes it)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"scores must be JSON: {path}: {error}") from None
+        raise UserError(f"scores must be JSON: {path}: {error}") from None
     if not isinstance(content, dict) or not content.keys() >= REQUIRED:
-        raise ValueError(f"scores must be a file written by espnet_ext.bin.evaluate, got {path}")
+        raise UserError(f"scores must be a file written by espnet_ext.bin.evaluate, got {path}")
     return content
 
 

@@ -16,6 +16,7 @@ from espnet_ext.data.audio import write_wav
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.corpus import add_fast_options, check_codec, decode_options, fast_choices
 from espnet_ext.inference.speech_jobs import Model, load_model
 
@@ -51,17 +52,17 @@ def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArr
         Codes (T, N).
 
     Raises:
-        ValueError: if there is no data directory, or it does not know the speaker or has no codes of theirs.
+        UserError: if there is no data directory, or it does not know the speaker or has no codes of theirs.
     """
     if data_dir is None:
-        raise ValueError(f"data_dir must be given with speaker, got none (speaker is {speaker!r})")
+        raise UserError(f"data_dir must be given with speaker, got none (speaker is {speaker!r})")
     speakers = speaker_to_utterances(read_scp(data_dir / "utt2spk"))
     if speaker not in speakers:
-        raise ValueError(f"speaker must be one of {sorted(speakers)} of {data_dir}, got {speaker!r}")
+        raise UserError(f"speaker must be one of {sorted(speakers)} of {data_dir}, got {speaker!r}")
     codes = read_codes(data_dir / "codes.scp", codebooks)
     spoken = [utterance for utterance in speakers[speaker] if utterance in codes]
     if not spoken:
-        raise ValueError(f"speaker must have an utterance in {data_dir / 'codes.scp'}, got {speaker!r} without any")
+        raise UserError(f"speaker must have an utterance in {data_dir / 'codes.scp'}, got {speaker!r} without any")
     return codes[spoken[0]]
 
 
@@ -75,7 +76,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
-        raise ValueError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
+        raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
     speak = load_model(Model(args.exp, args.model_file, **fast_choices(args)))
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:

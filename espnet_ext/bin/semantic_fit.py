@@ -15,6 +15,7 @@ from espnet_ext.bin import run
 from espnet_ext.bin.codec_fit import choose_utterances, named_files, parse_options
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.data.semantic_encoding import read_converted
+from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import digest
 from espnet_ext.tokenizers.semantic import (
     INFO_NAME,
@@ -57,19 +58,19 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         The options; `deduplicate` is a bool.
 
     Raises:
-        ValueError: if an option is unknown, missing or impossible
+        UserError: if an option is unknown, missing or impossible
     """
     args = parse_options(get_parser(), arguments, "semantic_conf")
     check_semantic_conf(args.semantic, args.semantic_conf)
     if args.out is None and not args.check:
-        raise ValueError("--out must be given")
+        raise UserError("--out must be given")
     if str(args.deduplicate).lower() not in ("true", "false"):
-        raise ValueError(f"deduplicate must be true or false, got {args.deduplicate!r}")
+        raise UserError(f"deduplicate must be true or false, got {args.deduplicate!r}")
     args.deduplicate = str(args.deduplicate).lower() == "true"
     if not args.max_minutes > 0:  # NaN is not
-        raise ValueError(f"max_minutes must be positive, got {args.max_minutes:g}")
+        raise UserError(f"max_minutes must be positive, got {args.max_minutes:g}")
     if args.nj < 1:
-        raise ValueError(f"nj must be at least 1, got {args.nj}")
+        raise UserError(f"nj must be at least 1, got {args.nj}")
     return args
 
 
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wavs: dict[str, str] = {}
     if learns:
         if args.wav_scp is None:
-            raise ValueError(f"--wav_scp must be given: semantic tokenizer {args.semantic} learns units from audio")
+            raise UserError(f"--wav_scp must be given: semantic tokenizer {args.semantic} learns units from audio")
         wavs = read_scp(args.wav_scp)
         origin |= {"max_minutes": args.max_minutes, "audio": digest([args.wav_scp])}
     if is_made(args, origin):

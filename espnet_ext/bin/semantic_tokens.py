@@ -19,6 +19,7 @@ from espnet_ext.data.semantic_encoding import encode_shard, semantic_of
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
 from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
 from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.storage.yaml_files import read_yaml
@@ -64,7 +65,7 @@ def encode_units(
         Utterance → units, of those with both streams.
 
     Raises:
-        ValueError: if no utterance is usable
+        UserError: if no utterance is usable
     """
     semantic, codec = infos
     skipped, kept = dict(codes.lost), {}
@@ -82,7 +83,7 @@ def encode_units(
                 skipped[utterance] = units
         write_skipped(out / "skipped", skipped)
         if not kept.keys() & codes.prompts.keys():
-            raise ValueError(f"{out} must get usable utterances, skipped: {skipped_summary(skipped)}")
+            raise UserError(f"{out} must get usable utterances, skipped: {skipped_summary(skipped)}")
     logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
     return kept
 

@@ -16,6 +16,7 @@ from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.corpus import add_fast_options, fast_choices, model_of, model_state
 from espnet_ext.inference.speech_jobs import Model, TextVoice
 from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
@@ -71,7 +72,7 @@ def base_options(conf_dir: Path, decoding: str) -> DecodeOptions:
         The yaml's, or the defaults.
 
     Raises:
-        ValueError: if the yaml is wrong, or of another strategy.
+        UserError: if the yaml is wrong, or of another strategy.
     """
     path = conf_dir / f"decode_{decoding}.yaml"
     if not path.is_file():
@@ -80,9 +81,9 @@ def base_options(conf_dir: Path, decoding: str) -> DecodeOptions:
     try:
         options = DecodeOptions.from_mapping({"decoding": decoding, **read_yaml(path, "conf_dir")})
     except ValueError as error:
-        raise ValueError(f"{error} (in {path})") from None
+        raise UserError(f"{error} (in {path})") from None
     if options.decoding != decoding:
-        raise ValueError(f"{path} must be for {decoding}, got decoding {options.decoding}")
+        raise UserError(f"{path} must be for {decoding}, got decoding {options.decoding}")
     return options
 
 
@@ -98,7 +99,7 @@ def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, st
 
     Raises:
         FileNotFoundError: if a file of a model is missing.
-        ValueError: if a model is damaged.
+        UserError: if a model is damaged.
     """
     possible, refused = [], {}
     for cell in cells:
@@ -151,7 +152,7 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
         repeat: its number; the first has the seed of the cell.
 
     Raises:
-        ValueError: if nothing can be spoken.
+        UserError: if nothing can be spoken.
     """
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if an option is impossible, no cell is left, or some failed
+        UserError: if an option is impossible, no cell is left, or some failed
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
@@ -253,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bases = [base_options(args.conf_dir, name) for name in decodings]
     cells, refused = served(plan([Checkpoint.read(exp) for exp in args.exp], bases, settings), args.device)
     if not cells:
-        raise ValueError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")
+        raise UserError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")
     failed = decode_all(args, cells)
     with atomic_path(args.output_dir / FAILED_NAME) as temporary:
         temporary.write_text(yaml.safe_dump({"left_out": refused, "failed": failed}, sort_keys=False), encoding="utf-8")
@@ -263,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         evaluate.main(evaluation(args, finished))
     if failed:
-        raise ValueError(f"{len(failed)} of {len(cells)} cells failed, see {args.output_dir / FAILED_NAME}")
+        raise UserError(f"{len(failed)} of {len(cells)} cells failed, see {args.output_dir / FAILED_NAME}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from espnet_ext.bin import run
+from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inputs.batches import read_batches, utterances_by_length
 from espnet_ext.model.core_lm import corelms
@@ -44,7 +45,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, TextN
         Sums by the name of the head.
 
     Raises:
-        ValueError: if a head never had another text to compare with, or the model reads none.
+        UserError: if a head never had another text to compare with, or the model reads none.
     """
     names = utterances_by_length(experiment.args, args.data_dir)
     model = experiment.load_corelm(corelms[experiment.args.corelm]).eval().to(args.device)
@@ -56,7 +57,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, TextN
             found = text_nats(model, moved, model(**moved))
         sums = {name: sums[name].plus(nats) if name in sums else nats for name, nats in found.items()}
     if not any(int(nats.codes.sum()) for nats in sums.values()):
-        raise ValueError(f"data_dir must hold utterances with different texts, got {args.data_dir}")
+        raise UserError(f"data_dir must hold utterances with different texts, got {args.data_dir}")
     return sums
 
 

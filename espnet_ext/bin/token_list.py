@@ -10,6 +10,7 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner, removed
 from espnet_ext.tokenizers.text.g2p import g2ps
@@ -41,7 +42,7 @@ def train_bpe(texts: Sequence[str], model: Path, vocab_size: int, cleaner: str) 
         cleaner: name of the cleaner.
 
     Raises:
-        ValueError: if no model of this size can be made of the texts.
+        UserError: if no model of this size can be made of the texts.
     """
     import sentencepiece
 
@@ -58,7 +59,7 @@ def train_bpe(texts: Sequence[str], model: Path, vocab_size: int, cleaner: str) 
             )
         except RuntimeError as error:
             reason = " ".join(str(error).rpartition("] ")[2].split()) or " ".join(str(error).split())
-            raise ValueError(f"vocab_size must fit the text, got {vocab_size} ({reason})") from None
+            raise UserError(f"vocab_size must fit the text, got {vocab_size} ({reason})") from None
 
 
 def main(cmd: Sequence[str] | None = None) -> None:

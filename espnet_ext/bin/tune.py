@@ -24,6 +24,7 @@ from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.corpus import add_fast_options, check_machine, fast_choices, model_state
 from espnet_ext.inference.speech_jobs import TextVoice
@@ -53,7 +54,7 @@ def numbers(text: str) -> tuple[float, ...]:
     """
     values = [yaml.safe_load(part) for part in text.split(",")]
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        raise ValueError(f"must be numbers separated by commas, got {text!r}")
+        raise UserError(f"must be numbers separated by commas, got {text!r}")
     return tuple(values)
 
 
@@ -192,7 +193,7 @@ def served(args: argparse.Namespace, speak: CodecLM) -> tuple[list[DecodeOptions
         Options to begin with, and strategy → reason.
 
     Raises:
-        ValueError: if a strategy or its yaml is wrong, or none is left.
+        UserError: if a strategy or its yaml is wrong, or none is left.
     """
     possible, refused = [], {}
     # a strategy with the codes of another one follows it
@@ -209,7 +210,7 @@ def served(args: argparse.Namespace, speak: CodecLM) -> tuple[list[DecodeOptions
             continue
         possible.append(base)
     if not possible:
-        raise ValueError(f"--decodings must have one that the model serves, got {args.decodings!r}: {refused}")
+        raise UserError(f"--decodings must have one that the model serves, got {args.decodings!r}: {refused}")
     return possible, refused
 
 
@@ -300,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
-        ValueError: if an option or the development set is not usable.
+        UserError: if an option or the development set is not usable.
     """
     args = get_parser().parse_args(arguments)
     check_number("limit", args.limit, least=0, whole=True)
@@ -351,14 +352,14 @@ def listening(args: argparse.Namespace) -> Choice:
         The recogniser.
 
     Raises:
-        ValueError: if there is none, or it is not installed.
+        UserError: if there is none, or it is not installed.
     """
     chosen = parse_evaluators(args, ["asr"])["asr"]
     if not chosen:
-        raise ValueError("--asr must be a recogniser, whose words are counted, got 'none'")
+        raise UserError("--asr must be a recogniser, whose words are counted, got 'none'")
     reason = chosen[0].unavailable()
     if reason is not None:
-        raise ValueError(f"--asr must be installed, got {chosen[0].name!r}: {reason}")
+        raise UserError(f"--asr must be installed, got {chosen[0].name!r}: {reason}")
     return chosen[0]
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 
@@ -20,7 +21,7 @@ def _backend() -> ModuleType:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise ValueError("codes need kaldiio or omniio: pip install kaldiio")
+    raise UserError("codes need kaldiio or omniio: pip install kaldiio")
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[C
     """Write NAME.ark, NAME.scp and the table of lengths; they appear when the block ends without an error."""
     ark, scp = directory / f"{name}.ark", directory / f"{name}.scp"
     if "," in str(directory) or str(directory) != str(directory).strip():
-        raise ValueError(
+        raise UserError(
             f"directory of {name} must have no comma and no outer space in its name, got {str(directory)!r}"
         )
     lengths: dict[str, int] = {}
@@ -40,7 +41,7 @@ def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[C
 
             def write(utterance: str, rows: np.ndarray) -> None:
                 if lengths and utterance <= next(reversed(lengths)):
-                    raise ValueError(
+                    raise UserError(
                         f"{name} must be written in C-locale order, got {utterance} after {next(reversed(lengths))}"
                     )
                 # a Kaldi archive holds integers as int32 vectors only
@@ -67,13 +68,13 @@ def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]
         A function of an utterance id and its (T, N) integer codes; ids come sorted as in the C locale.
 
     Raises:
-        ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+        UserError: if the path cannot be written in a Kaldi specifier, or ids come out of order
     """
     with _archive_writer(directory, "codes", "utt2num_frames") as archive:
 
         def write(utterance: str, codes: np.ndarray) -> None:
             if codes.ndim != 2 or not codes.size:
-                raise ValueError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
+                raise UserError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
             archive(utterance, codes)
 
         yield write
@@ -90,13 +91,13 @@ def units_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]
         A function of an utterance id and its (T,) integer units; ids come sorted as in the C locale.
 
     Raises:
-        ValueError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+        UserError: if the path cannot be written in a Kaldi specifier, or ids come out of order
     """
     with _archive_writer(directory, "semantic", "utt2num_units") as archive:
 
         def write(utterance: str, units: np.ndarray) -> None:
             if units.ndim != 1 or not units.size:
-                raise ValueError(f"units of {utterance} must be (T,) with T > 0, got shape {units.shape}")
+                raise UserError(f"units of {utterance} must be (T,) with T > 0, got shape {units.shape}")
             archive(utterance, units)
 
         yield write
@@ -115,7 +116,7 @@ def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> n
 
     Raises:
         FileNotFoundError: if the archive is missing
-        ValueError: if there are no codes of N codebooks at that place
+        UserError: if there are no codes of N codebooks at that place
     """
     what = f"codes of {utterance}" if utterance else "codes"
     archive = pointer.rsplit(":", 1)[0]
@@ -125,9 +126,9 @@ def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> n
         flat = _backend().load_mat(pointer)
     except Exception as error:  # the libraries raise many kinds, struct.error and AssertionError among them
         reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
-        raise ValueError(f"{what} must be readable at {pointer}, got a damaged archive ({reason})") from error
+        raise UserError(f"{what} must be readable at {pointer}, got a damaged archive ({reason})") from error
     if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "i" or flat.size % num_codebooks:
-        raise ValueError(f"{what} at {pointer} must be integers of {num_codebooks} codebooks, got another array")
+        raise UserError(f"{what} at {pointer} must be integers of {num_codebooks} codebooks, got another array")
     return flat.reshape(-1, num_codebooks).astype(np.int64)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 
@@ -20,14 +21,14 @@ def read_channels(path: Path | str) -> tuple[np.ndarray, int]:
         Samples, possibly none, and sample rate.
 
     Raises:
-        ValueError: if the file is missing or unreadable; the kind of trouble comes before the first colon
+        UserError: if the file is missing or unreadable; the kind of trouble comes before the first colon
     """
     if not Path(path).is_file():
-        raise ValueError(f"missing wav: {path}")
+        raise UserError(f"missing wav: {path}")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise ValueError(f"unreadable wav: {path} ({' '.join(str(error).split())})") from None
+        raise UserError(f"unreadable wav: {path} ({' '.join(str(error).split())})") from None
     return samples, rate
 
 
@@ -39,12 +40,12 @@ def check_samples(samples: np.ndarray, path: Path | str) -> None:
         path: the file it was read from
 
     Raises:
-        ValueError: if there are no samples or not all are finite; the kind of trouble comes before the first colon
+        UserError: if there are no samples or not all are finite; the kind of trouble comes before the first colon
     """
     if not len(samples):
-        raise ValueError(f"empty wav: {path}")
+        raise UserError(f"empty wav: {path}")
     if not np.isfinite(samples).all():
-        raise ValueError(f"not finite: {path} has NaN or infinite samples")
+        raise UserError(f"not finite: {path} has NaN or infinite samples")
 
 
 def read_wav(path: Path | str, sample_rate_hz: int) -> np.ndarray:
@@ -58,14 +59,14 @@ def read_wav(path: Path | str, sample_rate_hz: int) -> np.ndarray:
         The samples, at least one.
 
     Raises:
-        ValueError: if the file is missing, unreadable, empty, not mono, of another rate, or not finite; the kind
+        UserError: if the file is missing, unreadable, empty, not mono, of another rate, or not finite; the kind
             of trouble comes before the first colon
     """
     samples, rate = read_channels(path)
     if rate != sample_rate_hz:
-        raise ValueError(f"wrong sample rate: {path} must have {sample_rate_hz} Hz, got {rate}")
+        raise UserError(f"wrong sample rate: {path} must have {sample_rate_hz} Hz, got {rate}")
     if samples.shape[1] != 1:
-        raise ValueError(f"not mono: {path} has {samples.shape[1]} channels")
+        raise UserError(f"not mono: {path} has {samples.shape[1]} channels")
     check_samples(samples, path)
     return np.ascontiguousarray(samples[:, 0])
 

@@ -13,6 +13,7 @@ import torch
 
 from espnet_ext.data.ark import load_codes_entry
 from espnet_ext.data.audio import read_wav, write_wav
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
 from espnet_ext.tokenizers.codec.files import load_codec
 
@@ -24,10 +25,10 @@ def check_device(device: str) -> None:
         device: cpu or cuda
 
     Raises:
-        ValueError: naming the option
+        UserError: naming the option
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu where there is no GPU that torch can use, got cuda")
+        raise UserError("device must be cpu where there is no GPU that torch can use, got cuda")
 
 
 @functools.lru_cache(maxsize=1)
@@ -48,7 +49,7 @@ def codec_of(codec_info: Path, device: str = "cpu") -> Codec:
 
     Raises:
         FileNotFoundError: if a file of it is missing
-        ValueError: if the files do not fit each other, or there is no such device
+        UserError: if the files do not fit each other, or there is no such device
     """
     if not codec_info.is_file():
         raise FileNotFoundError(f"codec_info not found: {codec_info}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 LANGUAGES_NAME = "utt2lang"
@@ -13,7 +14,7 @@ LANGUAGES_NAME = "utt2lang"
 def _check_key(key: str, place: str) -> None:
     # keys become file names: a slash would lead into another directory
     if "/" in key:
-        raise ValueError(f"{place}: a key must not contain '/', got {key!r}")
+        raise UserError(f"{place}: a key must not contain '/', got {key!r}")
 
 
 def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
@@ -28,7 +29,7 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming file and line, if a line is not UTF-8, has no key or no value, or its key has a slash, is a
+        UserError: naming file and line, if a line is not UTF-8, has no key or no value, or its key has a slash, is a
             duplicate or out of C-locale order.
     """
     path = Path(path)
@@ -44,15 +45,15 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         try:
             fields = raw.decode("utf-8").split(maxsplit=1)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
+            raise UserError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
         if not fields or (len(fields) == 1 and not allow_empty):
-            raise ValueError(f"{path}:{number}: must be a key and a value, got {raw.decode()!r}")
+            raise UserError(f"{path}:{number}: must be a key and a value, got {raw.decode()!r}")
         key = fields[0]
         _check_key(key, f"{path}:{number}")
         if key in table:
-            raise ValueError(f"{path}:{number}: {key} is a duplicate")
+            raise UserError(f"{path}:{number}: {key} is a duplicate")
         if key < previous:  # code points order like UTF-8 bytes, which is the C locale
-            raise ValueError(
+            raise UserError(
                 f"{path}:{number}: must be sorted as in the C locale (LC_ALL=C sort), got {key} after {previous}"
             )
         table[key] = fields[1].strip() if len(fields) == 2 else ""
@@ -73,16 +74,16 @@ def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
         table: keys without white space and slashes; values without line ends.
 
     Raises:
-        ValueError: if a key or a value would break the format.
+        UserError: if a key or a value would break the format.
     """
     lines = []
     for key in sorted(table):
         value = str(table[key])
         if not key or len(key.split()) != 1 or key != key.strip():
-            raise ValueError(f"{path}: a key must be one word, got {key!r}")
+            raise UserError(f"{path}: a key must be one word, got {key!r}")
         _check_key(key, str(path))
         if "\n" in value or "\r" in value:
-            raise ValueError(f"{path}: the value of {key} must be one line, got {value!r}")
+            raise UserError(f"{path}: the value of {key} must be one line, got {value!r}")
         lines.append(f"{key} {value}".rstrip() + "\n")
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -112,15 +113,15 @@ def write_data_dir(
         utt2spk: utterance → speaker; other keys are dropped.
 
     Raises:
-        ValueError: if an utterance has no speaker, or its id does not start with the speaker's.
+        UserError: if an utterance has no speaker, or its id does not start with the speaker's.
     """
     folder = Path(folder)
     for utterance in wav_scp:
         speaker = utt2spk.get(utterance)
         if speaker is None:
-            raise ValueError(f"{folder}/utt2spk must name the speaker of every utterance, got none for {utterance}")
+            raise UserError(f"{folder}/utt2spk must name the speaker of every utterance, got none for {utterance}")
         if not utterance.startswith(speaker):
-            raise ValueError(f"{folder}: utterance id must start with its speaker {speaker}, got {utterance}")
+            raise UserError(f"{folder}: utterance id must start with its speaker {speaker}, got {utterance}")
     speakers = {utterance: utt2spk[utterance] for utterance in wav_scp}
     if text is None:
         (folder / "text").unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.preprocess import Array, frames_of
 from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement, excerpt, frames_within
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.semantic.units import deduplicate
 
 
@@ -25,12 +26,12 @@ def language_id(name: str, languages: Sequence[str], utterance: str) -> int:
         The number.
 
     Raises:
-        ValueError: if the model knows others.
+        UserError: if the model knows others.
     """
     if not languages or not name:
         return 0
     if name not in languages:
-        raise ValueError(f"language of {utterance} must be one of {list(languages)}, got {name!r}")
+        raise UserError(f"language of {utterance} must be one of {list(languages)}, got {name!r}")
     return list(languages).index(name) + 1
 
 
@@ -78,7 +79,7 @@ class JointPreprocessor:
             int64 arrays.
 
         Raises:
-            ValueError: if ids are out of range, a language is unknown, or units and codes cannot be of the same sound.
+            UserError: if ids are out of range, a language is unknown, or units and codes cannot be of the same sound.
         """
         streams = self._read(data, utt_id, "semantic", "codes")
         if "prompt" in data and np.random.rand() < self.join_prompt:
@@ -91,14 +92,14 @@ class JointPreprocessor:
     def _read(self, data: Mapping[str, str | NDArray[np.integer]], utt_id: str, units: str, codes: str) -> Streams:
         flat_units, flat_codes = data[units], data[codes]
         if isinstance(flat_units, str) or isinstance(flat_codes, str):
-            raise ValueError(f"{units} and {codes} of {utt_id} must be of type kaldi_ark, got text")
+            raise UserError(f"{units} and {codes} of {utt_id} must be of type kaldi_ark, got text")
         streams = Streams(
             frames_of(flat_units, self.semantic, f"{units} of {utt_id}")[:, 0],
             frames_of(flat_codes, self.spec, f"{codes} of {utt_id}"),
         )
         reason = disagreement(len(streams.units), len(streams.codes), self.semantic, self.spec)
         if reason is not None:
-            raise ValueError(f"{units} and {codes} of {utt_id}: {reason}")
+            raise UserError(f"{units} and {codes} of {utt_id}: {reason}")
         return streams
 
     def _join(self, prompt: Streams, streams: Streams) -> Streams:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.semantic.units import deduplicate
 from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
@@ -28,15 +29,15 @@ def frames_of(flat: NDArray[np.integer], spec: CodecSpec, name: str) -> Array:
         The codes.
 
     Raises:
-        ValueError: if the size is not a multiple of N, or an id is outside the codebook.
+        UserError: if the size is not a multiple of N, or an id is outside the codebook.
     """
     if flat.size % spec.num_codebooks:
-        raise ValueError(f"{name} must hold a multiple of num_codebooks = {spec.num_codebooks} codes, got {flat.size}")
+        raise UserError(f"{name} must hold a multiple of num_codebooks = {spec.num_codebooks} codes, got {flat.size}")
     codes = flat.astype(np.int64).reshape(-1, spec.num_codebooks)
     try:
         spec.check(torch.from_numpy(codes))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     return codes
 
 
@@ -68,7 +69,7 @@ class CodecLMPreprocessor:
             int64 arrays; a prompt of 0 frames where none is given.
 
         Raises:
-            ValueError: if the text is empty or codes have the wrong size.
+            UserError: if the text is empty or codes have the wrong size.
         """
         arrays = {}
         for name, value in data.items():
@@ -76,7 +77,7 @@ class CodecLMPreprocessor:
                 try:
                     arrays[name] = np.asarray(self.tokenizer.encode(value), dtype=np.int64)
                 except ValueError as error:
-                    raise ValueError(f"{utt_id}: {error}") from None
+                    raise UserError(f"{utt_id}: {error}") from None
             else:
                 arrays[name] = frames_of(value, self.spec, f"{name} of {utt_id}")
         if self.deduplicates and "codes" in arrays:

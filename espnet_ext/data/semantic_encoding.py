@@ -28,7 +28,7 @@ def read_converted(path: Path | str, found_hz: int, wanted_hz: int) -> np.ndarra
         The samples, at least one.
 
     Raises:
-        ValueError: as `read_wav`
+        UserError: as `read_wav`
     """
     samples = read_wav(path, found_hz)
     if found_hz == wanted_hz:
@@ -55,7 +55,7 @@ def semantic_of(semantic_info: Path, device: str = "cpu") -> SemanticTokenizer:
 
     Raises:
         FileNotFoundError: if a file of it is missing
-        ValueError: if the files do not fit each other, or there is no such device
+        UserError: if the files do not fit each other, or there is no such device
     """
     if not semantic_info.is_file():
         raise FileNotFoundError(f"semantic_info not found: {semantic_info}")

@@ -21,6 +21,7 @@ from espnet_ext.data.datadir import (
     write_scp,
     write_skipped,
 )
+from espnet_ext.errors import UserError
 
 PROMPTS_NAME = "utt2prompt"
 FALLBACK_NAME = "prompt_fallback"
@@ -43,10 +44,10 @@ class PromptRule:
         """Refuse a length that is none.
 
         Raises:
-            ValueError: if `min_sec` is negative or not a number.
+            UserError: if `min_sec` is negative or not a number.
         """
         if not 0 <= self.min_sec < float("inf"):
-            raise ValueError(f"--prompt_min_sec must be at least 0 seconds, got {self.min_sec}")
+            raise UserError(f"--prompt_min_sec must be at least 0 seconds, got {self.min_sec}")
 
 
 def _place(name: str) -> int:
@@ -111,14 +112,14 @@ def choose_prompts(
         Utterance → prompt utterance, and utterance → why its prompt is not what the rule asks for.
 
     Raises:
-        ValueError: if there is only one utterance, or a fixed prompt is the utterance itself or of another speaker.
+        UserError: if there is only one utterance, or a fixed prompt is the utterance itself or of another speaker.
 
     >>> utt2spk = {"a-1": "a", "a-2": "a", "a-3": "a", "b-1": "b"}
     >>> choose_prompts(utt2spk, {"a-1": 4.0, "a-2": 2.0, "a-3": 1.0, "b-1": 5.0}, PromptRule(seed=0, min_sec=3))[0]
     {'a-1': 'a-2', 'a-2': 'a-1', 'a-3': 'a-1', 'b-1': 'a-1'}
     """
     if len(utt2spk) < 2:
-        raise ValueError(f"a speaker prompt needs another utterance: there must be at least 2, got {list(utt2spk)}")
+        raise UserError(f"a speaker prompt needs another utterance: there must be at least 2, got {list(utt2spk)}")
     voices = _voices(utt2spk, seconds, rule)
     ring: _Ring | None = None
     prompts, fallbacks = {}, {}
@@ -161,10 +162,10 @@ def _voices(utt2spk: Mapping[str, str], seconds: Mapping[str, float], rule: Prom
 
 def _check_fixed(utterance: str, prompt: str, utt2spk: Mapping[str, str]) -> None:
     if prompt == utterance:
-        raise ValueError(f"{PROMPTS_NAME}: {utterance} must not be its own prompt")
+        raise UserError(f"{PROMPTS_NAME}: {utterance} must not be its own prompt")
     speaker = utt2spk.get(prompt, utt2spk[utterance])
     if speaker != utt2spk[utterance]:
-        raise ValueError(f"{PROMPTS_NAME}: prompt of {utterance} must be of its speaker, got {prompt} of {speaker}")
+        raise UserError(f"{PROMPTS_NAME}: prompt of {utterance} must be of its speaker, got {prompt} of {speaker}")
 
 
 def read_fixed_prompts(data_dir: Path) -> dict[str, str] | None:
@@ -198,14 +199,14 @@ def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: floa
         frame_rate_hz: of the codec.
 
     Raises:
-        ValueError: if none of the utterances with a fixed prompt is there.
+        UserError: if none of the utterances with a fixed prompt is there.
     """
     pointers, frames = read_scp(out / "codes.scp"), read_scp(out / "utt2num_frames")
     seconds = {utterance: int(count) / frame_rate_hz for utterance, count in frames.items()}
     fixed = read_fixed_prompts(source)
     prompts, fallbacks = choose_prompts(read_scp(out / "utt2spk"), seconds, rule, fixed)
     if not prompts:
-        raise ValueError(f"{source / PROMPTS_NAME} must list usable utterances, found none of them in {out}")
+        raise UserError(f"{source / PROMPTS_NAME} must list usable utterances, found none of them in {out}")
     write_scp(out / PROMPTS_NAME, prompts)
     write_scp(out / "prompt.scp", {utterance: pointers[prompt] for utterance, prompt in prompts.items()})
     write_skipped(out / FALLBACK_NAME, fallbacks)

@@ -20,6 +20,7 @@ from espnet_ext.data.datadir import (
     write_skipped,
 )
 from espnet_ext.data.speaker_prompt import FALLBACK_NAME, PROMPT_ONLY_NAME, PROMPTS_NAME, PromptRule, choose_prompts
+from espnet_ext.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class CodesDir:
 
         Raises:
             FileNotFoundError: if one of them is missing.
-            ValueError: if they do not fit each other.
+            UserError: if they do not fit each other.
         """
         place = read_scp(codes_dir / "codes.scp")
         frames = {utterance: int(count) for utterance, count in read_scp(codes_dir / "utt2num_frames").items()}
@@ -64,7 +65,7 @@ class CodesDir:
         for name, table in (("utt2num_frames", frames), (PROMPTS_NAME, prompts), ("prompt.scp", prompt_place)):
             if table.keys() != place.keys():
                 some = min(table.keys() ^ place.keys())
-                raise ValueError(f"{codes_dir}: {name} must list the utterances of codes.scp, they differ in {some}")
+                raise UserError(f"{codes_dir}: {name} must list the utterances of codes.scp, they differ in {some}")
         for utterance, prompt in prompts.items():
             if prompt not in place:  # it is there to be a prompt alone
                 place[prompt] = prompt_place[utterance]
@@ -109,7 +110,7 @@ def prompts_of(
         Utterance → prompt, and utterance → why it is another one.
 
     Raises:
-        ValueError: if no utterance or only one is left.
+        UserError: if no utterance or only one is left.
     """
     old = {utterance: prompt for utterance, prompt in codes.prompts.items() if utterance in kept}
     lost = {utterance: prompt for utterance, prompt in old.items() if prompt not in kept}

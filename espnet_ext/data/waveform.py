@@ -23,7 +23,7 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         Samples, at least one, and sample rate.
 
     Raises:
-        ValueError: if the file is missing, unreadable, empty or not finite; the kind of trouble comes first.
+        UserError: if the file is missing, unreadable, empty or not finite; the kind of trouble comes first.
     """
     samples, rate = read_channels(path)
     check_samples(samples, path)

@@ -75,7 +75,7 @@ class DecodingStrategy(ABC):
             heads: the model's heads.
 
         Raises:
-            ValueError: if a head is missing, or an option does not fit the model's slots.
+            UserError: if a head is missing, or an option does not fit the model's slots.
         """
         for kind in self.head_types:
             heads.of(kind)
@@ -139,7 +139,7 @@ def build_strategy(name: str, **options: object) -> DecodingStrategy:
         The strategy.
 
     Raises:
-        ValueError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
+        UserError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
     """
     strategies.check_options(name, options)
     return strategies[name](**options)

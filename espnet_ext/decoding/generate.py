@@ -12,6 +12,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.decoding.base import DecodingStrategy, Filled
 from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepConditions, StepModel
 from espnet_ext.model.primary import Ending, with_unconditional
 
@@ -104,7 +105,7 @@ def generate(
         Codes, lengths and costs.
 
     Raises:
-        ValueError: if strategy or sampler do not fit this model, or the generators are not one per row.
+        UserError: if strategy or sampler do not fit this model, or the generators are not one per row.
     """
     *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames)
     return rows.generation()
@@ -132,10 +133,10 @@ def generate_stream(
         The codes so far: frames up to `lengths` are final, and the costs are those until now.
 
     Raises:
-        ValueError: as `generate`; or if the model delays codebooks, so that a step completes frames of earlier ones.
+        UserError: as `generate`; or if the model delays codebooks, so that a step completes frames of earlier ones.
     """
     if model.layout.max_delay:
-        raise ValueError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
+        raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
     for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames):
         yield rows.generation()
 
@@ -155,9 +156,9 @@ def _steps(
     strategy.check(model.heads)
     sampler.options.check(model.spec.num_codebooks)
     if len(sampler.generators) != batch and (sampler.generators or not sampler.options.is_greedy):
-        raise ValueError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
+        raise UserError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
     if int(limit.min()) < min_frames:
-        raise ValueError(f"max_frames must be at least min_frames = {min_frames}, got {int(limit.min())}")
+        raise UserError(f"max_frames must be at least min_frames = {min_frames}, got {int(limit.min())}")
     guided = sampler.options.guided
     if guided:
         if model.conditioning_dropout == 0:

@@ -14,6 +14,7 @@ from torch import Tensor
 from espnet_ext.decoding.base import DecodingStrategy, Filled, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
 from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads, MaskGITLocalTransformer, masked_counts
 from espnet_ext.options import check_choice, check_number
 
@@ -136,15 +137,15 @@ class LocalMaskGIT(DecodingStrategy):
         check_choice("order", self.order, ORDERS)
         check_number("noise", self.noise, least=0)
         if not isinstance(self.fixed_schedule, (list, tuple)):
-            raise ValueError(f"fixed_schedule must be a list of integers, got {self.fixed_schedule!r}")
+            raise UserError(f"fixed_schedule must be a list of integers, got {self.fixed_schedule!r}")
         for count in self.fixed_schedule:
             check_number("fixed_schedule", count, least=1, whole=True)
         if any(later <= earlier for earlier, later in pairwise(self.fixed_schedule)):
-            raise ValueError(f"fixed_schedule must increase, got {list(self.fixed_schedule)}")
+            raise UserError(f"fixed_schedule must increase, got {list(self.fixed_schedule)}")
         if self.noise and self.order == "left_to_right":
-            raise ValueError(f"noise must be 0 with order left_to_right, got {self.noise}")
+            raise UserError(f"noise must be 0 with order left_to_right, got {self.noise}")
         if self.fixed_schedule and len(self.fixed_schedule) != self.n_rounds:
-            raise ValueError(f"n_rounds must be {len(self.fixed_schedule)} as fixed_schedule has, got {self.n_rounds}")
+            raise UserError(f"n_rounds must be {len(self.fixed_schedule)} as fixed_schedule has, got {self.n_rounds}")
 
     def schedule(self, slots: int) -> list[int]:
         """Codes known after each round.
@@ -156,12 +157,12 @@ class LocalMaskGIT(DecodingStrategy):
             The counts.
 
         Raises:
-            ValueError: if a fixed schedule does not end with M.
+            UserError: if a fixed schedule does not end with M.
         """
         if not self.fixed_schedule:
             return unmask_schedule(slots, self.n_rounds, self.order)
         if self.fixed_schedule[-1] != slots:
-            raise ValueError(
+            raise UserError(
                 f"fixed_schedule must end with {slots}, the slots of this model, got {list(self.fixed_schedule)}"
             )
         return list(self.fixed_schedule)

@@ -10,6 +10,7 @@ from torch import Tensor
 from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
 from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads, MaskGITLocalTransformer
 from espnet_ext.options import check_number
 
@@ -44,7 +45,7 @@ class LocalMaskGITAdaptive(DecodingStrategy):
         check_number("max_codes", self.max_codes, least=0, whole=True)
         check_number("n_rounds", self.n_rounds, least=1, whole=True)
         if 0 < self.max_codes < self.min_codes:
-            raise ValueError(f"max_codes must be 0 or at least min_codes = {self.min_codes}, got {self.max_codes}")
+            raise UserError(f"max_codes must be 0 or at least min_codes = {self.min_codes}, got {self.max_codes}")
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         return last_round(self.rounds(heads, hidden, sampler))

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
 from espnet_ext.decoding.sampling import SamplingOptions
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads
 from espnet_ext.options import check_number
 
@@ -43,7 +44,7 @@ class DecodeOptions:
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
-                raise ValueError(f"{name} must be {what}, got {value!r}")
+                raise UserError(f"{name} must be {what}, got {value!r}")
         check_number("seed", self.seed, whole=True)
         check_number("min_frames", self.min_frames, least=1, whole=True)
         check_number("maxlenratio", self.maxlenratio, above=0)
@@ -61,12 +62,12 @@ class DecodeOptions:
             The options.
 
         Raises:
-            ValueError: if a name is unknown.
+            UserError: if a name is unknown.
         """
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(options) - set(known), key=str)
         if unknown:
-            raise ValueError(f"inference_config must have keys among {known}, got {unknown}")
+            raise UserError(f"inference_config must have keys among {known}, got {unknown}")
         return cls(**options)
 
     def sampling_options(self) -> SamplingOptions:
@@ -76,7 +77,7 @@ class DecodeOptions:
             The options.
 
         Raises:
-            ValueError: if a name is unknown or a value out of range.
+            UserError: if a name is unknown or a value out of range.
         """
         return checked_sampling("sampling", self.sampling)
 
@@ -96,7 +97,7 @@ class DecodeOptions:
             The strategy.
 
         Raises:
-            ValueError: naming the head that is missing, or the option that does not fit.
+            UserError: naming the head that is missing, or the option that does not fit.
         """
         possible = [
             name
@@ -106,7 +107,7 @@ class DecodeOptions:
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in strategies[self.decoding].head_types)
             allowed = f"one of {possible} with this model's heads {list(heads)}"
-            raise ValueError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
+            raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
         strategy = build_strategy(self.decoding, **self.decoding_conf)
         strategy.check(heads)
         return strategy
@@ -133,7 +134,7 @@ class GPSTDecodeOptions(DecodeOptions):
         check_number("semantic_maxlenratio", self.semantic_maxlenratio, above=0)
         check_number("max_sec", self.max_sec, above=0)
         if not isinstance(self.semantic_sampling, Mapping):
-            raise ValueError(f"semantic_sampling must be names and values, got {self.semantic_sampling!r}")
+            raise UserError(f"semantic_sampling must be names and values, got {self.semantic_sampling!r}")
         self.semantic_options()
 
     def semantic_options(self) -> SamplingOptions:
@@ -162,10 +163,10 @@ def checked_sampling(name: str, values: Mapping[str, Any]) -> SamplingOptions:
         The options.
 
     Raises:
-        ValueError: if a name is unknown or a value out of range.
+        UserError: if a name is unknown or a value out of range.
     """
     known = list(inspect.signature(SamplingOptions).parameters)
     unknown = sorted(set(values) - set(known), key=str)
     if unknown:
-        raise ValueError(f"{name} must have keys among {known}, got {unknown}")
+        raise UserError(f"{name} must have keys among {known}, got {unknown}")
     return SamplingOptions(**values)

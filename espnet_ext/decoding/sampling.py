@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
 
 
@@ -29,7 +30,7 @@ class SamplingOptions:
             before temperature and truncation.
 
     Raises:
-        ValueError: naming the option, its value and what is allowed.
+        UserError: naming the option, its value and what is allowed.
 
     Reference:
         Guidance: Ho & Salimans 2022, arXiv:2207.12598, in the form of arXiv:2509.19592. Repetition-aware sampling:
@@ -46,7 +47,7 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if isinstance(self.temperature, (list, tuple)):
             if not self.temperature:
-                raise ValueError("temperature must be a number or one for each codebook, got an empty list")
+                raise UserError("temperature must be a number or one for each codebook, got an empty list")
             for place, value in enumerate(self.temperature):
                 check_number(f"temperature[{place}]", value, least=0)
             object.__setattr__(self, "temperature", tuple(self.temperature))  # to be a key, as the rest is
@@ -58,7 +59,7 @@ class SamplingOptions:
         check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
         check_number("top_p", self.top_p, above=0, most=1)
         if self.repetition_window and 0 in self.temperatures:
-            raise ValueError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
+            raise UserError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
 
     @property
     def guided(self) -> bool:
@@ -83,11 +84,11 @@ class SamplingOptions:
             option: what the user calls the temperature.
 
         Raises:
-            ValueError: if there is neither one for all nor one for each.
+            UserError: if there is neither one for all nor one for each.
         """
         if isinstance(self.temperature, tuple) and len(self.temperature) != codebooks:
             told = f"a number or {codebooks} of them, one for each codebook of the model"
-            raise ValueError(f"{option} must be {told}, got {list(self.temperature)}")
+            raise UserError(f"{option} must be {told}, got {list(self.temperature)}")
 
 
 class Draw(NamedTuple):
@@ -303,7 +304,7 @@ class Sampler:
 
     def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         if not self.generators:
-            raise ValueError("generators must be one per row to draw at random, got none")
+            raise UserError("generators must be one per row to draw at random, got none")
         # float32 is 0 once in 2^24 draws, and an arrival at time 0 would win whatever its probability
         rows = [torch.rand((1, *shape), generator=g, device=g.device, dtype=torch.float64) for g in self.generators]
         return (rows[0] if len(rows) == 1 else torch.cat(rows)).to(device)

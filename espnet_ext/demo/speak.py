@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.streaming import SpeechChunk
 from espnet_ext.inference.sweep import options_of
@@ -89,7 +90,7 @@ def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions
         The options.
 
     Raises:
-        ValueError: naming an impossible value.
+        UserError: naming an impossible value.
     """
     base = bases.get(wish.decoding) or DecodeOptions(wish.decoding)
     conf = dict(base.decoding_conf)
@@ -113,10 +114,10 @@ def answers(speak: CodecLM, wish: Wish, bases: Mapping[str, DecodeOptions]) -> I
         An answer for every piece.
 
     Raises:
-        ValueError: if the wish cannot be granted; the message is for the user.
+        UserError: if the wish cannot be granted; the message is for the user.
     """
     if not wish.text.strip():
-        raise ValueError("text must not be empty")
+        raise UserError("text must not be empty")
     options, spec = options_for(wish, bases), speak.codec.spec
     chunk = max(1, round(CHUNK_SECONDS * spec.frame_rate_hz))
     parts: list[NDArray[np.float32]] = []

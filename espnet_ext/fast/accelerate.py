@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.fast.calibrate import Calibration
 from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
@@ -73,10 +74,10 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
         What was done.
 
     Raises:
-        ValueError: if the precision is not possible here, or the model is not in float32.
+        UserError: if the precision is not possible here, or the model is not in float32.
     """
     if next(model.parameters()).dtype != torch.float32:
-        raise ValueError(f"model must be in float32, got {next(model.parameters()).dtype}")
+        raise UserError(f"model must be in float32, got {next(model.parameters()).dtype}")
     slot_transformers = [head for head in model.heads.values() if isinstance(head, SlotTransformer)]
     for head in slot_transformers:
         head.fold()
@@ -116,7 +117,7 @@ def _is_there() -> bool:
 
 def _on_gpu(model: CoreLM, options: FastOptions, transformers: list[Transformer]) -> Acceleration:
     if options.precision in ("fp16", "int8"):
-        raise ValueError(f"precision must be one of ['float32', 'bf16', 'auto'] on a GPU, got {options.precision!r}")
+        raise UserError(f"precision must be one of ['float32', 'bf16', 'auto'] on a GPU, got {options.precision!r}")
     half = options.precision != "float32" and not options.exact
     if half:
         model.to(torch.bfloat16)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.fast.options import CHOICES, PRECISIONS
 from espnet_ext.options import check_choice
 from espnet_ext.registry import Registry
@@ -128,7 +129,7 @@ class FBGEMMFP16(FBGEMM):
         super().__init__(weight, bias)
         largest = float(weight.detach().abs().max())
         if largest > torch.finfo(torch.float16).max:
-            raise ValueError(f"precision must be float32 for weights beyond float16's range, got fp16 and {largest}")
+            raise UserError(f"precision must be float32 for weights beyond float16's range, got fp16 and {largest}")
         self._ops: Any = torch.ops.quantized
         bias = torch.zeros(self.out_features) if bias is None else bias.detach()
         self._packed = self._ops.linear_prepack_fp16(weight.detach().contiguous(), bias)
@@ -196,7 +197,7 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
         The names.
 
     Raises:
-        ValueError: if the precision is unknown, or nothing runs it here.
+        UserError: if the precision is unknown, or nothing runs it here.
     """
     check_choice("precision", precision, CHOICES)
     names = [
@@ -211,7 +212,7 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
         possible = [
             name for name in PRECISIONS if any(kind.precision == name and kind.is_available() for kind in kinds)
         ]
-        raise ValueError(
+        raise UserError(
             f"precision must be one of {possible} on this processor{' with native' * native}, got {precision!r}"
         )
     return names

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from espnet_ext.errors import UserError
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
 from espnet_ext.model.attention import KVCache
 from espnet_ext.model.transformer import Block, Transformer
@@ -126,7 +127,7 @@ class NativeLinear(LinearBackend):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         if self.in_features % CHUNK:
-            raise ValueError(f"native must be false for maps of no multiple of {CHUNK} inputs, got {self.in_features}")
+            raise UserError(f"native must be false for maps of no multiple of {CHUNK} inputs, got {self.in_features}")
         self._scale: Tensor | None = None
         weight = weight.detach()
         if self.precision == "bf16":
@@ -212,7 +213,7 @@ class NativeStack:
             The C structure; it borrows mask, rotation and scratch, which it keeps as attributes.
 
         Raises:
-            ValueError: if the cache is full.
+            UserError: if the cache is full.
         """
         rows = len(x)
         cache.check_room(1)
@@ -254,5 +255,5 @@ def _layer(block: Block) -> _Layer:
     norms = (block.attention_norm, block.feed_forward_norm)
     structs = [part.struct for part in maps if part is not None and isinstance(part, NativeLinear)]
     if len(structs) != len(maps):
-        raise ValueError("native must be false for a model whose linear maps are not all packed for it, got true")
+        raise UserError("native must be false for a model whose linear maps are not all packed for it, got true")
     return _Layer(*(_address(part) for norm in norms for part in (norm.weight, norm.bias)), *structs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_choice
 
 PRECISIONS = ("float32", "fp16", "bf16", "int8")  # of weights; sums and everything else are float32
@@ -22,7 +23,7 @@ class FastOptions:
         graphs: on a GPU, run a whole step as one CUDA graph.
 
     Raises:
-        ValueError: naming the option that is wrong.
+        UserError: naming the option that is wrong.
     """
 
     precision: str = "auto"
@@ -34,6 +35,6 @@ class FastOptions:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, CHOICES)
         if self.exact and self.precision not in ("float32", "auto"):
-            raise ValueError(f"precision must be float32 or auto with exact, got {self.precision!r}")
+            raise UserError(f"precision must be float32 or auto with exact, got {self.precision!r}")
         if self.native and self.compile:
-            raise ValueError("compile must be false with native, got true: the kernel is compiled already")
+            raise UserError("compile must be false with native, got true: the kernel is compiled already")

@@ -16,6 +16,7 @@ from espnet_ext.data.preprocess import collate
 from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
+from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
 from espnet_ext.inference.experiment import Experiment
@@ -58,7 +59,7 @@ class CodecLM:
 
         Raises:
             FileNotFoundError: naming the file that a half-written experiment lacks.
-            ValueError: if config, weights and codec do not fit each other.
+            UserError: if config, weights and codec do not fit each other.
         """
         return cls.of(Experiment.read(directory, model_file), device)
 
@@ -87,7 +88,7 @@ class CodecLM:
             What was done.
 
         Raises:
-            ValueError: if a precision is not possible here.
+            UserError: if a precision is not possible here.
         """
         self._graphs = Graphs() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
@@ -107,10 +108,10 @@ class CodecLM:
         """What makes waveforms of the codes.
 
         Raises:
-            ValueError: if the model says semantic units.
+            UserError: if the model says semantic units.
         """
         if self._codec is None:
-            raise ValueError(
+            raise UserError(
                 "a model that says semantic units makes no waveforms: it is the text_to_semantic of a GPST, see "
                 "espnet_ext.bin.gpst_inference --mode tts"
             )
@@ -148,7 +149,7 @@ class CodecLM:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no audio, empty or not finite.
+            UserError: if it is no audio, empty or not finite.
         """
         samples = read_speech(path, self.codec.spec.sample_rate_hz, "prompt")
         codes, _ = self.codec.encode(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
@@ -173,7 +174,7 @@ class CodecLM:
             One speech per row.
 
         Raises:
-            ValueError: if the model lacks a head the strategy needs, a text is empty, a prompt is of another codec, or
+            UserError: if the model lacks a head the strategy needs, a text is empty, a prompt is of another codec, or
                 the model makes no waveforms.
         """
         codec, start = self.codec, time.perf_counter()
@@ -225,7 +226,7 @@ class CodecLM:
             The conditions.
 
         Raises:
-            ValueError: naming an utterance whose prompt has codes that there are not.
+            UserError: naming an utterance whose prompt has codes that there are not.
         """
         codebooks = self.corelm.spec.num_codebooks
         rows = []
@@ -234,7 +235,7 @@ class CodecLM:
             try:
                 self.corelm.spec.check(torch.from_numpy(prompt))
             except ValueError as error:
-                raise ValueError(f"prompt of {name}: {error}") from None
+                raise UserError(f"prompt of {name}: {error}") from None
             rows.append((name, {"text": np.asarray(self.tokenizer.encode(text)), "prompt": prompt}))
         batch = {name: values.to(self.device) for name, values in collate(rows)[1].items()}
         return self.corelm.conditions(batch["text"], batch["text_lengths"], batch["prompt"], batch["prompt_lengths"])
@@ -260,7 +261,7 @@ class CodecLM:
             The pieces; their codes are those of a call with the same arguments.
 
         Raises:
-            ValueError: as a call; or if the model delays codebooks.
+            UserError: as a call; or if the model delays codebooks.
         """
         codes = self.encode_prompt(prompt) if isinstance(prompt, (str, Path)) else prompt
         request = self._request([name], [text], [codes], options or DecodeOptions())
@@ -273,7 +274,7 @@ class CodecLM:
             options: how to decode.
 
         Raises:
-            ValueError: naming the head that is missing, or the option that does not fit.
+            UserError: naming the head that is missing, or the option that does not fit.
         """
         options.strategy_for(self.corelm.heads)
         options.sampling_options().check(self.corelm.spec.num_codebooks)

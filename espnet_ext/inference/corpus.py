@@ -15,6 +15,7 @@ from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import skipped_summary, write_scp, write_skipped
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.fast.options import CHOICES
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.speech import Timing, total
@@ -89,14 +90,14 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
 
     Raises:
         FileNotFoundError: if there is no such yaml.
-        ValueError: naming the option that is wrong, and the yaml.
+        UserError: naming the option that is wrong, and the yaml.
     """
     path: Path | None = args.inference_config
     content = {} if path is None else read_yaml(path, "inference_config")
     try:
         options = kind.from_mapping(content)
     except ValueError as error:
-        raise ValueError(f"{error} (in {path})") from None
+        raise UserError(f"{error} (in {path})") from None
     if args.decoding is not None and args.decoding != options.decoding:
         # options of another strategy mean nothing to this one
         options = replace(options, decoding=args.decoding, decoding_conf={})
@@ -113,11 +114,11 @@ def check_machine(args: argparse.Namespace) -> Model:
         The model.
 
     Raises:
-        ValueError: naming the option that is wrong.
+        UserError: naming the option that is wrong.
     """
     logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
     if args.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {args.batch_size}")
+        raise UserError(f"batch_size must be at least 1, got {args.batch_size}")
     Workers(args.nj, args.dask_scheduler, args.num_threads)
     model = model_of(args)
     model.fast()
@@ -148,7 +149,7 @@ def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
 
     Raises:
         FileNotFoundError: if there are codes without a codec_info.yaml beside them.
-        ValueError: if the codec_info.yaml of both name different codecs.
+        UserError: if the codec_info.yaml of both name different codecs.
     """
     if not (data_dir / INFO_NAME).is_file():
         if (data_dir / scp).is_file():
@@ -157,7 +158,7 @@ def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
     expected, found = (read_codec_info(path) for path in (exp / CODEC_DIRECTORY, data_dir))
     if expected.fingerprint != found.fingerprint:
         told = [f"{info.fingerprint[:12]}… ({info.spec.num_codebooks} codebooks)" for info in (expected, found)]
-        raise ValueError(f"data_dir {data_dir} must hold codes of codec {told[0]} as {exp}, got {told[1]}")
+        raise UserError(f"data_dir {data_dir} must hold codes of codec {told[0]} as {exp}, got {told[1]}")
 
 
 def speak_corpus(
@@ -186,7 +187,7 @@ def speak_corpus(
         What it cost.
 
     Raises:
-        ValueError: if no utterance can be spoken.
+        UserError: if no utterance can be spoken.
     """
     request = {**_request(args), **facts, **asdict(options)}
     speak: Callable[[Mapping[str, Job]], tuple[dict[str, Spoken | str], Timing]]
@@ -197,7 +198,7 @@ def speak_corpus(
     if not spoken:
         first = next(iter(skipped), "nothing was asked for")
         where = getattr(args, "data_dir", None) or args.output_dir
-        raise ValueError(f"{where} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
+        raise UserError(f"{where} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
     _write_tables(args.output_dir, spoken, skipped)
     machine = {name: getattr(args, name) for name in ("batch_size", "num_threads", "device", *FAST)}
     timing = {**asdict(cost), **cost.rates(), **machine, **facts, **options.complete()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from espnet_ext.errors import UserError
+
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,13 +55,13 @@ class Experiment:
 
         Raises:
             FileNotFoundError: if there is no config.yaml.
-            ValueError: if it is not one that codec_lm_train wrote.
+            UserError: if it is not one that codec_lm_train wrote.
         """
         directory = Path(directory)
         config = directory / "config.yaml"
         content = read_yaml(config, "config.yaml")
         if not isinstance(content.get("codec_info"), dict):
-            raise ValueError(f"{config} must be a config.yaml written by codec_lm_train")
+            raise UserError(f"{config} must be a config.yaml written by codec_lm_train")
         args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
         return cls(directory, args, model_file or averaged_model_file(content))
 
@@ -76,7 +78,7 @@ class Experiment:
 
         Raises:
             FileNotFoundError: if a file of it is missing.
-            ValueError: if it is not the codec of the training.
+            UserError: if it is not the codec of the training.
         """
         directory = self.directory / CODEC_DIRECTORY
         check_fingerprint(directory, "codec", self.args.codec_info, read_codec_info(directory).fingerprint)
@@ -90,11 +92,11 @@ class Experiment:
 
         Raises:
             FileNotFoundError: if it is missing.
-            ValueError: if it is not the tokenizer of the training.
+            UserError: if it is not the tokenizer of the training.
         """
         facts = self.args.codec_info if self.says_units else getattr(self.args, "semantic_info", None)
         if not isinstance(facts, dict):
-            raise ValueError(f"exp must be an experiment with a semantic tokenizer, got {self.directory} without")
+            raise UserError(f"exp must be an experiment with a semantic tokenizer, got {self.directory} without")
         directory = self.directory / SEMANTIC_DIRECTORY
         info = read_semantic_info(directory)
         check_fingerprint(directory, "semantic tokenizer", facts, info.fingerprint)
@@ -112,16 +114,16 @@ class Experiment:
             whose: experiment directory of the model that reads them.
 
         Raises:
-            ValueError: naming both tokenizers, if they differ.
+            UserError: naming both tokenizers, if they differ.
         """
         if not self.says_units:
-            raise ValueError(
+            raise UserError(
                 f"text_to_semantic must be a model that says units, got {self.directory}, which says codes"
             )
         own = self.semantic_info()
         if (own.fingerprint, own.deduplicate) != (info.fingerprint, info.deduplicate):
             told = [f"{one.fingerprint[:12]}… (deduplicate: {str(one.deduplicate).lower()})" for one in (info, own)]
-            raise ValueError(
+            raise UserError(
                 f"text_to_semantic must say units of semantic tokenizer {told[0]} as {whose} reads, "
                 f"got {self.directory} with {told[1]}"
             )
@@ -137,13 +139,13 @@ class Experiment:
 
         Raises:
             FileNotFoundError: if the weights are missing.
-            ValueError: if they are not those of such a model, or it is of another kind.
+            UserError: if they are not those of such a model, or it is of another kind.
         """
         inputs, options = inputs_of(self.args.corelm), ModelOptions.of(self.args).complete()
         corelm = options.build(spec_of(codec_facts(self.args)), inputs.vocabulary(self.args))
         if type(corelm) is not kind:
             wanted = [name for name in corelms if corelms[name] is kind]
-            raise ValueError(
+            raise UserError(
                 f"exp must be an experiment of corelm {wanted[0]}, got {self.directory} of {self.args.corelm}"
             )
         checkpoint = self.directory / self.model_file
@@ -166,10 +168,10 @@ def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], foun
         found: fingerprint of the one in the directory.
 
     Raises:
-        ValueError: naming both fingerprints, if they differ.
+        UserError: naming both fingerprints, if they differ.
     """
     if found != facts["fingerprint"]:
-        raise ValueError(f"{directory} must hold {what} {facts['fingerprint'][:12]}…, got {found[:12]}…")
+        raise UserError(f"{directory} must hold {what} {facts['fingerprint'][:12]}…, got {found[:12]}…")
 
 
 def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
@@ -179,7 +181,7 @@ def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> 
     depth = state.get("corelm.depth")  # weights of a codec_lm have none
     if isinstance(depth, torch.Tensor) and depth.tolist() != [books, frames]:
         found = " codebooks x ".join(f"{number:g}" for number in depth.flatten().tolist())
-        raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {found} frames")
+        raise UserError(f"{wanted} as config.yaml says, got {checkpoint} with {found} frames")
     table = state.get("corelm.embedding.table.weight")
     rows, tables = corelm.spec.vocab_size, corelm.embedding.tables
     if not isinstance(table, torch.Tensor) or len(table) % rows or len(table) == tables * rows:
@@ -187,8 +189,8 @@ def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> 
     held = len(table) // rows
     if {held, tables} == {books, books * frames} and (held == books) == (PREFIX + "embedding.mix.weight" in state):
         kinds = ("tied", "own") if tables == books else ("own", "tied")
-        raise ValueError(f"frame_tables must be {kinds[1]} as {checkpoint} was trained, got {kinds[0]} in config.yaml")
-    raise ValueError(f"{wanted} as config.yaml says, got {checkpoint} with {held} codes a step")
+        raise UserError(f"frame_tables must be {kinds[1]} as {checkpoint} was trained, got {kinds[0]} in config.yaml")
+    raise UserError(f"{wanted} as config.yaml says, got {checkpoint} with {held} codes a step")
 
 
 def _check_residual(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:
@@ -197,4 +199,4 @@ def _check_residual(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) 
         trained = f"{PREFIX}heads.{name}.adds_to_parallel" in state
         if name != "parallel" and trained != head.residual:
             told = [str(kind).lower() for kind in (trained, head.residual)]
-            raise ValueError(f"residual of local {name} must be {told[0]} as {checkpoint} was trained, got {told[1]}")
+            raise UserError(f"residual of local {name} must be {told[0]} as {checkpoint} was trained, got {told[1]}")

@@ -18,6 +18,7 @@ from espnet_ext.data.streams import Streams, disagreement
 from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
 from espnet_ext.decoding.options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
+from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
 from espnet_ext.inference.codec_lm import CodecLM
@@ -94,7 +95,7 @@ class GPSTSpeech:
 
         Raises:
             FileNotFoundError: naming the file that a half-written experiment lacks.
-            ValueError: if config, weights, codec and tokenizers do not fit each other.
+            UserError: if config, weights, codec and tokenizers do not fit each other.
         """
         experiment = Experiment.read(directory, model_file)
         info, codec = experiment.semantic_info(), experiment.load_codec()
@@ -117,7 +118,7 @@ class GPSTSpeech:
             What was done.
 
         Raises:
-            ValueError: if a precision is not possible here.
+            UserError: if a precision is not possible here.
         """
         self._graphs = Graphs() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
@@ -157,7 +158,7 @@ class GPSTSpeech:
             The speech.
 
         Raises:
-            ValueError: if the model cannot use what is given; the message names it.
+            UserError: if the model cannot use what is given; the message names it.
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         options = options or GPSTDecodeOptions()
@@ -180,7 +181,7 @@ class GPSTSpeech:
             One speech per row.
 
         Raises:
-            ValueError: naming the utterance whose prompt, units, codes or language the model cannot use.
+            UserError: naming the utterance whose prompt, units, codes or language the model cannot use.
         """
         strategy = self.check(options, mode)
         for name, request in zip(names, requests, strict=True):
@@ -229,17 +230,17 @@ class GPSTSpeech:
             The strategy.
 
         Raises:
-            ValueError: naming the head or the model that is missing, or the option that does not fit.
+            UserError: naming the head or the model that is missing, or the option that does not fit.
         """
         if mode.source == "text" and self.text_to_units is None:
-            raise ValueError(
+            raise UserError(
                 "text_to_semantic must be the experiment directory of a text-to-semantic model for mode tts, got none"
             )
         options.sampling_options().check(self.corelm.spec.num_codebooks)
         units = options.semantic_options()
         units.check(1, "temperature of semantic_sampling")
         if mode.samples_units and units.guided:
-            raise ValueError(
+            raise UserError(
                 "cfg_scale of semantic_sampling must be 1 where units are sampled without a text, as there is nothing "
                 f"to be guided by, got {units.cfg_scale}"
             )
@@ -252,12 +253,12 @@ class GPSTSpeech:
             language: its name; empty for one that is not told.
 
         Raises:
-            ValueError: naming those there are.
+            UserError: naming those there are.
         """
         known = self.corelm.languages
         if language and language not in known:
             allowed = f"one of {list(known)}" if known else "left out with a model that is told no language"
-            raise ValueError(f"language must be {allowed}, got {language!r}")
+            raise UserError(f"language must be {allowed}, got {language!r}")
 
     def _check_streams(self, what: str, streams: Streams) -> None:
         spec, semantic = self.corelm.spec, self.corelm.semantic
@@ -265,10 +266,10 @@ class GPSTSpeech:
             try:
                 facts.check(torch.from_numpy(ids))
             except ValueError as error:
-                raise ValueError(f"{kind} of {what}: {error}") from None
+                raise UserError(f"{kind} of {what}: {error}") from None
         reason = disagreement(len(streams.units), len(streams.codes), semantic, spec)
         if reason is not None:
-            raise ValueError(f"units and codes of {what}: {reason}")
+            raise UserError(f"units and codes of {what}: {reason}")
 
     def _languages(self, names: Sequence[str], requests: Sequence[Request]) -> Tensor | None:
         known = self.corelm.languages
@@ -291,7 +292,7 @@ class GPSTSpeech:
         room = self.corelm.room(conditions)
         for name, start, frames in zip(names, starts, room.tolist(), strict=True):
             if frames < options.min_frames:
-                raise ValueError(
+                raise UserError(
                     f"{len(start.prompt)} prompt frames and {len(start.units)} units of {name} must leave room for "
                     f"min_frames = {options.min_frames} frames of the model's context, got {max(frames, 0)}"
                 )

@@ -50,7 +50,7 @@ class Recording:
             The streams.
 
         Raises:
-            ValueError: if they are damaged, or of another codec.
+            UserError: if they are damaged, or of another codec.
             OSError: if they cannot be read.
         """
         if self.wav:

@@ -42,7 +42,7 @@ class Listener:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is no audio, empty or not finite.
+            UserError: if it is no audio, empty or not finite.
         """
         rates = self.codec.spec.sample_rate_hz, self.semantic.sample_rate_hz
         samples = (torch.from_numpy(read_speech(path, rate, what)) for rate in rates)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.streams import PAUSE_SEC, Streams, excerpt, frames_within, units_within
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
 from espnet_ext.registry import Registry
 from espnet_ext.tokenizers.semantic.units import deduplicate
@@ -132,7 +133,7 @@ class Mode:
         least_prompt_sec: smallest allowed `prompt_sec`.
 
     Raises:
-        ValueError: if an option is out of range.
+        UserError: if an option is out of range.
     """
 
     prompt_sec: float = 3.0
@@ -183,7 +184,7 @@ class Mode:
             Units and prompt.
 
         Raises:
-            ValueError: naming the utterance, if there is no usable prompt.
+            UserError: naming the utterance, if there is no usable prompt.
         """
         units = clock.reduced(units)
         return Start(units, len(units), np.zeros((0, clock.spec.num_codebooks), dtype=np.int64))
@@ -227,7 +228,7 @@ class Continuation(Mode):
         # the speech goes on with a step of its own
         frames = max(clock.frames(self.prompt_sec) // clock.stacking, 1) * clock.stacking
         if len(codes) <= frames:
-            raise ValueError(
+            raise UserError(
                 f"{name} must last longer than its first prompt_sec = {self.prompt_sec:g} s, "
                 f"got {clock.seconds(codes):.2f} s"
             )
@@ -248,7 +249,7 @@ class _Prompted(Mode):
         if not self.prompted:
             return super().start(name, request, units, clock)
         if request.prompt is None:
-            raise ValueError(f"{name} must have a prompt, got none")
+            raise UserError(f"{name} must have a prompt, got none")
         _check_prompt(name, request.prompt.codes, clock)
         prompt = clock.head(request.prompt, clock.frames(self.prompt_sec))
         frames = clock.frames(self.silence_sec)
@@ -278,7 +279,7 @@ class TextToSpeech(_Prompted):
     def __post_init__(self) -> None:
         super().__post_init__()
         if 0 < self.prompt_sec < MIN_PROMPT_SEC:
-            raise ValueError(f"prompt_sec must be 0 or at least {MIN_PROMPT_SEC}, got {self.prompt_sec}")
+            raise UserError(f"prompt_sec must be 0 or at least {MIN_PROMPT_SEC}, got {self.prompt_sec}")
 
     def spell(  # noqa: D102 (inherited)
         self, speller: Speller, names: Sequence[str], requests: Sequence[Request]
@@ -288,10 +289,10 @@ class TextToSpeech(_Prompted):
 
 def _check_prompt(name: str, codes: Ids, clock: Clock) -> None:
     if clock.seconds(codes) < MIN_PROMPT_SEC:
-        raise ValueError(f"prompt of {name} must last at least {MIN_PROMPT_SEC:g} s, got {clock.seconds(codes):.2f} s")
+        raise UserError(f"prompt of {name} must last at least {MIN_PROMPT_SEC:g} s, got {clock.seconds(codes):.2f} s")
 
 
 def _speech(name: str, request: Request) -> Streams:
     if request.speech is None:
-        raise ValueError(f"{name} must have a recording, got none")
+        raise UserError(f"{name} must have a recording, got none")
     return request.speech

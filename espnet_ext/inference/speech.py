@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.decoding import Generation
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
 
 
@@ -145,7 +146,7 @@ def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no audio, empty or not finite.
+        UserError: if it is no audio, empty or not finite.
     """
     from espnet_ext.data.waveform import read_resampled  # resampling is not needed where everything is codes
 
@@ -154,7 +155,7 @@ def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.
     try:
         mono = read_resampled(Path(path), sample_rate_hz)
     except ValueError as error:
-        raise ValueError(f"{what} must be an audio file, got {error}") from None
+        raise UserError(f"{what} must be an audio file, got {error}") from None
     if not len(mono):
-        raise ValueError(f"{what} must last at least one sample at {sample_rate_hz} Hz, got {path}")
+        raise UserError(f"{what} must last at least one sample at {sample_rate_hz} Hz, got {path}")
     return mono

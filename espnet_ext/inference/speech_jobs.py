@@ -18,6 +18,7 @@ from espnet_ext.data.ark import load_codes_entry
 from espnet_ext.data.audio import write_wav
 from espnet_ext.data.codec_encoding import check_device
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.speech import Speech, Timing
@@ -78,7 +79,7 @@ class Voice(ABC, Generic[Model_co, Job, Given]):
 
         Raises:
             FileNotFoundError: if a file of it is missing.
-            ValueError: if the files do not fit each other, or there is no such device.
+            UserError: if the files do not fit each other, or there is no such device.
         """
 
     @abstractmethod
@@ -93,7 +94,7 @@ class Voice(ABC, Generic[Model_co, Job, Given]):
             Arrays and text.
 
         Raises:
-            ValueError: if something is not usable.
+            UserError: if something is not usable.
             OSError: if something cannot be read.
         """
 
@@ -108,7 +109,7 @@ class Voice(ABC, Generic[Model_co, Job, Given]):
             As many.
 
         Raises:
-            ValueError: if one of them is impossible.
+            UserError: if one of them is impossible.
         """
 
     @abstractmethod
@@ -145,12 +146,12 @@ class Model:
             The options.
 
         Raises:
-            ValueError: naming the option that is wrong.
+            UserError: naming the option that is wrong.
         """
         if self.precision is None:
             if self.native or self.compile:
                 name = "native" if self.native else "compile"
-                raise ValueError(f"{name} must be false without precision, got true: name one, float32 is exact")
+                raise UserError(f"{name} must be false without precision, got true: name one, float32 is exact")
             return None
         return FastOptions(self.precision, native=self.native, compile=self.compile)
 
@@ -196,7 +197,7 @@ def load_model(model: Model) -> CodecLM:
 
     Raises:
         FileNotFoundError: if a file of it is missing.
-        ValueError: if an option is wrong, the files do not fit each other, or there is no such device.
+        UserError: if an option is wrong, the files do not fit each other, or there is no such device.
     """
     model.fast()  # a wrong option is refused before anything is loaded
     check_device(model.device)

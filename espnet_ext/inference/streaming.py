@@ -53,7 +53,7 @@ def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames:
         The pieces.
 
     Raises:
-        ValueError: if `chunk_frames` is below 1.
+        UserError: if `chunk_frames` is below 1.
     """
     check_number("chunk_frames", chunk_frames, least=1, whole=True)
     return _pieces(codec, generations, chunk_frames)

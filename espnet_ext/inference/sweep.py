@@ -13,6 +13,7 @@ import yaml
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import SamplingOptions
+from espnet_ext.errors import UserError
 from espnet_ext.storage.yaml_files import read_yaml
 
 Settings = Mapping[str, Sequence[Any]]  # name of an option → its values
@@ -43,11 +44,11 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: if it has no config.yaml.
-            ValueError: if that is not one of a codec language model.
+            UserError: if that is not one of a codec language model.
         """
         stacking = read_yaml(exp / "config.yaml", "config.yaml").get("frame_stacking_factor")
         if not isinstance(stacking, int):
-            raise ValueError(f"exp must be an experiment of codec_lm_train, got {exp}")
+            raise UserError(f"exp must be an experiment of codec_lm_train, got {exp}")
         return cls(exp, stacking)
 
 
@@ -76,7 +77,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
         Name → values.
 
     Raises:
-        ValueError: if one has no "=" or no value, or is given twice.
+        UserError: if one has no "=" or no value, or is given twice.
 
     >>> parse_settings(["n_rounds=1,3", "order=purity"])
     {'n_rounds': [1, 3], 'order': ['purity']}
@@ -85,9 +86,9 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
     for pair in pairs:
         name, _, values = pair.partition("=")
         if not name or not values:
-            raise ValueError(f"--set must be NAME=VALUE,VALUE,…, got {pair!r}")
+            raise UserError(f"--set must be NAME=VALUE,VALUE,…, got {pair!r}")
         if name in settings:
-            raise ValueError(f"--set must name every option once, got {name!r} twice")
+            raise UserError(f"--set must name every option once, got {name!r} twice")
         settings[name] = [yaml.safe_load(value) for value in values.split(",")]
     return settings
 
@@ -112,12 +113,12 @@ def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
         decodings: the strategies.
 
     Raises:
-        ValueError: naming the options that there are.
+        UserError: naming the options that there are.
     """
     known = {*SAMPLING, *(name for strategy in decodings for name in options_of(strategy))}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"--set must name options of {list(decodings)} or of the sampler, {sorted(known)}, got {unknown}"
         )
 
@@ -133,7 +134,7 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
         What was varied, as the end of a name, and the options.
 
     Raises:
-        ValueError: if a value is impossible.
+        UserError: if a value is impossible.
 
     >>> [name for name, _ in vary(DecodeOptions("local_maskgit"), {"n_rounds": [1, 3], "threshold": [0.5]})]
     ['_n_rounds-1', '_n_rounds-3']
@@ -162,7 +163,7 @@ def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[DecodeOptions], sett
         The cells, with different names: where two models have the same S, that of the experiment is part of them.
 
     Raises:
-        ValueError: if a value is impossible, or two models have the same name.
+        UserError: if a value is impossible, or two models have the same name.
     """
     counts = [one.stacking for one in checkpoints]
     cells = []
@@ -174,5 +175,5 @@ def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[DecodeOptions], sett
     names = [cell.name for cell in cells]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"--exp must be directories of different names, got {twice[0]!r} twice")
+        raise UserError(f"--exp must be directories of different names, got {twice[0]!r} twice")
     return cells

@@ -13,6 +13,7 @@ from torch import Tensor
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.preprocess import collate
+from espnet_ext.errors import UserError
 from espnet_ext.inputs.checks import check_maker
 from espnet_ext.inputs.kinds import inputs_of
 
@@ -50,7 +51,7 @@ def read_batches(
 
     Raises:
         FileNotFoundError: if the directory lacks what the model reads.
-        ValueError: if another tokenizer made the codes than that of the training, or an utterance is not all there.
+        UserError: if another tokenizer made the codes than that of the training, or an utterance is not all there.
     """
     inputs = inputs_of(args.corelm)
     preprocess, fingerprints = inputs.preprocessor(args, train=False), inputs.fingerprints(args)
@@ -67,7 +68,7 @@ def read_batches(
         for utterance in names[first : first + batch_size]:
             lacking = [name for name in inputs.required if utterance not in tables[name]]
             if lacking:
-                raise ValueError(
+                raise UserError(
                     f"data_dir must hold {lacking[0]} of every utterance, got {data_dir} without {utterance}"
                 )
             found = {name: table[utterance] for name, table in tables.items() if utterance in table}

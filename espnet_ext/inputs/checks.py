@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
@@ -30,7 +31,7 @@ def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callabl
         build: makes the model of this run.
 
     Raises:
-        ValueError: if a checkpoint is there and something differs.
+        UserError: if a checkpoint is there and something differs.
     """
     checkpoint = output_dir / "checkpoint.pth"
     if not checkpoint.is_file():
@@ -39,7 +40,7 @@ def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callabl
     for name, now in facts.items():
         before = earlier.get(name)
         if before != now:
-            raise ValueError(f"{name} must be {_short(before)} to continue {output_dir}, got {_short(now)}")
+            raise UserError(f"{name} must be {_short(before)} to continue {output_dir}, got {_short(now)}")
     state = read_weights(checkpoint, "checkpoint", weights_only=False)
     check_weights(build(), state.get("model", {}), checkpoint)
 
@@ -58,12 +59,12 @@ def check_names(data: list[tuple[str, str, str]], required: Iterable[str], part:
         part: "train" or "valid".
 
     Raises:
-        ValueError: naming the first that is missing.
+        UserError: naming the first that is missing.
     """
     names = [name for _, name, _ in data]
     for name in required:
         if names and name not in names:
-            raise ValueError(f"{part}_data_path_and_name_and_type must name {list(required)}, got {names}")
+            raise UserError(f"{part}_data_path_and_name_and_type must name {list(required)}, got {names}")
 
 
 def check_gain_criteria(criteria: Iterable[Sequence[str]], heads: Sequence[str], stacking: int, rows: int) -> None:
@@ -76,7 +77,7 @@ def check_gain_criteria(criteria: Iterable[Sequence[str]], heads: Sequence[str],
         rows: most utterances of a batch of validation.
 
     Raises:
-        ValueError: naming the criterion.
+        UserError: naming the criterion.
     """
     known = [f"gain_{head}" for head in heads]
     if stacking > 1:
@@ -86,11 +87,11 @@ def check_gain_criteria(criteria: Iterable[Sequence[str]], heads: Sequence[str],
             continue
         phase, statistic, mode = criterion
         if phase != "valid" or statistic not in known or mode != "max":
-            raise ValueError(
+            raise UserError(
                 f"best_model_criterion with a gain must be valid, one of {known}, max, got {phase}, {statistic}, {mode}"
             )
         if rows < 2:
-            raise ValueError(f"valid_batch_size must be at least 2 to choose epochs by {statistic}, got {rows}")
+            raise UserError(f"valid_batch_size must be at least 2 to choose epochs by {statistic}, got {rows}")
 
 
 def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerprints: Mapping[str, str]) -> None:
@@ -103,14 +104,14 @@ def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerp
 
     Raises:
         FileNotFoundError: naming an archive or a codec_info.yaml that is missing.
-        ValueError: naming the file and the first utterance.
+        UserError: naming the file and the first utterance.
     """
     wanted = set(read_scp(shape_files[0])) if shape_files else set()
     for path, name, kind in data:
         table = read_scp(path, allow_empty=True)
         lacking = sorted(wanted - set(table))
         if lacking:
-            raise ValueError(
+            raise UserError(
                 f"{path} must hold every utterance of {shape_files[0]}: no {lacking[0]} ({len(lacking)} such)"
             )
         if name in fingerprints:
@@ -129,7 +130,7 @@ def check_maker(path: str, fingerprint: str) -> None:
 
     Raises:
         FileNotFoundError: if neither is there.
-        ValueError: naming both fingerprints, if they differ.
+        UserError: naming both fingerprints, if they differ.
     """
     folder, has_units = Path(path).parent, Path(path).name in UNITS
     if (folder / SEMANTIC_INFO_NAME).is_file() and (has_units or not (folder / INFO_NAME).is_file()):
@@ -137,7 +138,7 @@ def check_maker(path: str, fingerprint: str) -> None:
     else:
         kind, found = "codes of codec", read_codec_info(folder).fingerprint
     if fingerprint != found:
-        raise ValueError(f"{path} must hold tokens of {fingerprint[:12]}…, got {kind} {found[:12]}…")
+        raise UserError(f"{path} must hold tokens of {fingerprint[:12]}…, got {kind} {found[:12]}…")
 
 
 def check_archives(scp: str, table: Mapping[str, str]) -> None:
@@ -149,7 +150,7 @@ def check_archives(scp: str, table: Mapping[str, str]) -> None:
 
     Raises:
         FileNotFoundError: if an archive is missing.
-        ValueError: if an archive ends before its last entry.
+        UserError: if an archive ends before its last entry.
     """
     last: dict[str, tuple[int, str]] = {}
     for utterance, pointer in table.items():
@@ -159,7 +160,7 @@ def check_archives(scp: str, table: Mapping[str, str]) -> None:
         if not Path(archive).is_file():
             raise FileNotFoundError(f"archive not found: {archive} (named by {scp})")
         if Path(archive).stat().st_size <= offset:
-            raise ValueError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
+            raise UserError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
 
 
 def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) -> None:
@@ -170,7 +171,7 @@ def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) ->
         tokenizer: of the text.
 
     Raises:
-        ValueError: naming file and utterance, if a text is empty.
+        UserError: naming file and utterance, if a text is empty.
     """
     for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
         if name != "text":
@@ -180,6 +181,6 @@ def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) ->
             try:
                 tokenizer.encode(text)
             except ValueError as error:
-                raise ValueError(f"{path}, {utterance}: {error}") from None
+                raise UserError(f"{path}, {utterance}: {error}") from None
         if tokenizer.unknown:
             logging.warning("tokens of %s outside of the token list: %s", path, tokenizer.describe_unknown())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
 from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO_NAME
 from espnet_ext.tokenizers.semantic import read_semantic_info
@@ -25,10 +26,10 @@ def codec_facts(args: argparse.Namespace) -> Facts:
         The facts.
 
     Raises:
-        ValueError: if there is no codec.
+        UserError: if there is no codec.
     """
     if args.codec_info is None:
-        raise ValueError("codec_info must be the codec_info.yaml of the codes, got none")
+        raise UserError("codec_info must be the codec_info.yaml of the codes, got none")
     if not isinstance(args.codec_info, str):
         return dict(args.codec_info)
     if makes_units(args.codec_info):
@@ -47,10 +48,10 @@ def semantic_facts(args: argparse.Namespace) -> Facts:
         The facts.
 
     Raises:
-        ValueError: if there is no semantic tokenizer.
+        UserError: if there is no semantic tokenizer.
     """
     if args.semantic_info is None:
-        raise ValueError(
+        raise UserError(
             f"semantic_info must be the semantic_info.yaml of the units with corelm {args.corelm}, got none"
         )
     return _semantic_facts(args.semantic_info) if isinstance(args.semantic_info, str) else dict(args.semantic_info)

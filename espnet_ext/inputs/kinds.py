@@ -11,6 +11,7 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.data.joint_preprocess import JointPreprocessor
 from espnet_ext.data.preprocess import CodecLMPreprocessor
 from espnet_ext.data.streams import frames_within, read_silence
+from espnet_ext.errors import UserError
 from espnet_ext.inputs.checks import report_unknown_tokens
 from espnet_ext.inputs.facts import codec_facts, makes_units, semantic_facts, spec_of
 from espnet_ext.model.core_lm import corelms
@@ -90,7 +91,7 @@ class TextInputs:
     def check(self, args: argparse.Namespace) -> None:  # noqa: D102
         for name, value in (("semantic_info", None), ("crop_sec", 0.0), ("join_prompt", 0.0)):
             if getattr(args, name) != value:
-                raise ValueError(f"{name} must be left out with corelm {args.corelm}, got {getattr(args, name)}")
+                raise UserError(f"{name} must be left out with corelm {args.corelm}, got {getattr(args, name)}")
         prompt_frames(args, spec_of(codec_facts(args)))
         check_bpe(args)
 
@@ -146,7 +147,7 @@ class SemanticInputs:
 
     def check(self, args: argparse.Namespace) -> None:  # noqa: D102
         if args.token_list is not None:
-            raise ValueError(f"token_list must be left out with corelm {args.corelm}, got {args.token_list}")
+            raise UserError(f"token_list must be left out with corelm {args.corelm}, got {args.token_list}")
         check_number("crop_sec", args.crop_sec, least=0)
         check_number("prompt_sec", args.prompt_sec, least=0)
         check_number("join_prompt", args.join_prompt, least=0, most=1)
@@ -157,14 +158,14 @@ class SemanticInputs:
             if needed and not frames_within(seconds, spec):
                 reason = f" with join_prompt {args.join_prompt:g}," if name == "prompt_sec" else ""
                 least = f"one codec frame, {1 / spec.frame_rate_hz:g} s,"
-                raise ValueError(f"{name} must be at least {least}{reason} got {seconds}")
+                raise UserError(f"{name} must be at least {least}{reason} got {seconds}")
         names = {name for _, name, _ in args.train_data_path_and_name_and_type}
         lacking = sorted({"prompt", "prompt_semantic"} - names)
         if args.join_prompt > 0 and names and lacking:
-            raise ValueError(f"join_prompt must be 0 without data named {lacking}, got {args.join_prompt}")
+            raise UserError(f"join_prompt must be 0 without data named {lacking}, got {args.join_prompt}")
         languages = args.corelm_conf.get("languages")
         if languages and names and "language" not in names:
-            raise ValueError(f"corelm_conf languages must be left out without data named language, got {languages}")
+            raise UserError(f"corelm_conf languages must be left out without data named language, got {languages}")
 
     def fingerprints(self, args: argparse.Namespace) -> dict[str, str]:  # noqa: D102
         codes, units = codec_facts(args)["fingerprint"], semantic_facts(args)["fingerprint"]
@@ -203,10 +204,10 @@ def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
         The tokenizer.
 
     Raises:
-        ValueError: if there is no token list.
+        UserError: if there is no token list.
     """
     if args.token_list is None:
-        raise ValueError("token_list must be a file of text tokens, got none")
+        raise UserError("token_list must be a file of text tokens, got none")
     tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
     bpemodel = Path(args.bpemodel) if args.bpemodel else None
     g2p = getattr(args, "g2p", "none")  # the config.yaml of the first version has none
@@ -216,5 +217,5 @@ def build_tokenizer(args: argparse.Namespace) -> TextTokenizer:
 def prompt_frames(args: argparse.Namespace, spec: CodecSpec) -> int:
     """Longest speaker prompt in codec frames."""
     if args.prompt_sec < 0:
-        raise ValueError(f"prompt_sec must be at least 0, got {args.prompt_sec}")
+        raise UserError(f"prompt_sec must be at least 0, got {args.prompt_sec}")
     return round(args.prompt_sec * spec.frame_rate_hz)

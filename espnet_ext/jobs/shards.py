@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from espnet_ext import __version__
+from espnet_ext.errors import UserError
 from espnet_ext.jobs.workers import Workers
 from espnet_ext.storage.atomic import atomic_path
 
@@ -127,7 +128,7 @@ class Shard(Generic[Item, Result]):
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:  # a machine that lost power, for example: the name was on the disk before the content
-            raise ValueError(f"shard is damaged: {self.path}")
+            raise UserError(f"shard is damaged: {self.path}")
         return header, content
 
 
@@ -185,7 +186,7 @@ def run_shards(
         For every shard its ids and its result.
 
     Raises:
-        ValueError: what the function raised.
+        UserError: what the function raised.
         OSError: likewise; or if a worker is lost again and again, or cannot see the files.
     """
     return ((ids, result) for _, ids, result in run_groups(work, {directory: items}, workers))
@@ -207,7 +208,7 @@ def run_groups(
         For every shard the directory of its group, its ids and its result.
 
     Raises:
-        ValueError: what the function raised.
+        UserError: what the function raised.
         OSError: likewise; or if a worker is lost again and again, or cannot see the files.
     """
     shards = {directory: cut(work, items, directory) for directory, items in groups.items()}

@@ -24,6 +24,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from espnet_ext import __version__
+from espnet_ext.errors import UserError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -101,7 +102,7 @@ def _make_elsewhere(task: Task, directory: str, version: str, num_threads: int) 
     """
     host = socket.gethostname()
     if version != __version__:
-        raise ValueError(f"worker on {host} must have espnet_ext {version}, got {__version__}")
+        raise UserError(f"worker on {host} must have espnet_ext {version}, got {__version__}")
     _keep_freed_memory()
     with _turn:
         before = os.getcwd()
@@ -142,10 +143,10 @@ class Workers:
 
     def __post_init__(self) -> None:
         if self.scheduler and not re.fullmatch(r"(tcp|tls)://\S+:\d+", self.scheduler):
-            raise ValueError(f"dask_scheduler must be tcp://HOST:PORT, got {self.scheduler!r}")
+            raise UserError(f"dask_scheduler must be tcp://HOST:PORT, got {self.scheduler!r}")
         for name in ("nj", "num_threads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     def run(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> None:
         """Make all tasks; returns when the last one is made.
@@ -155,7 +156,7 @@ class Workers:
             done: called after each.
 
         Raises:
-            ValueError: what a task raised.
+            UserError: what a task raised.
             OSError: likewise; or the cluster is out of reach, or a task killed its worker again and again.
         """
         rest = list(tasks) if self.scheduler else self._run_here(tasks, done)
@@ -293,7 +294,7 @@ def _check(future: Future[Any], task: Task, scheduler: str) -> None:
             f"{task} killed its worker {error.allowed_failures + 1} times, for lack of memory perhaps"
         ) from None
     if scheduler and isinstance(error, ImportError):
-        raise ValueError(
+        raise UserError(
             f"the workers of {scheduler} must have what this command uses, espnet_ext {__version__} included: {error}"
         ) from None
     raise error

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
+
 SHORT = 64  # keys up to which attention on a CPU is faster as plain matrix products
 SHORT_IN_TRAINING = 512  # likewise with gradients: the fused kernel's backward pass is several times slower
 
@@ -48,10 +50,10 @@ class KVCache:
             count: positions.
 
         Raises:
-            ValueError: if they do not.
+            UserError: if they do not.
         """
         if self.length + count > self.capacity:
-            raise ValueError(f"cache capacity must be at least {self.length + count}, got {self.capacity}")
+            raise UserError(f"cache capacity must be at least {self.length + count}, got {self.capacity}")
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer up to and including the new positions, which start at `length`.
@@ -65,7 +67,7 @@ class KVCache:
             Two tensors (B, heads, length + new, D / heads) in the type of the new ones: views where the cache has it.
 
         Raises:
-            ValueError: if the new positions do not fit.
+            UserError: if the new positions do not fit.
         """
         start, new = self.length, keys.shape[2]
         self.check_room(new)
@@ -111,10 +113,10 @@ class KVCache:
             length: positions to keep.
 
         Raises:
-            ValueError: if more positions should be kept than there are.
+            UserError: if more positions should be kept than there are.
         """
         if not 0 <= length <= self.length:
-            raise ValueError(f"length must be in [0, {self.length}], got {length}")
+            raise UserError(f"length must be in [0, {self.length}], got {length}")
         self.length = length
 
     def keep(self, rows: Tensor) -> None:
@@ -153,7 +155,7 @@ class RotaryEmbedding(nn.Module):
     def __init__(self, head_width: int, base: float = 10000.0) -> None:
         super().__init__()
         if head_width % 2:
-            raise ValueError(f"width / heads must be even for rope, got {head_width}")
+            raise UserError(f"width / heads must be even for rope, got {head_width}")
         self._head_width, self._base = head_width, base
         self.register_buffer("inverse_period", self._exact(), persistent=False)
         self._table: Tensor | None = None
@@ -242,7 +244,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width must be a multiple of heads = {heads}, got {width}")
+            raise UserError(f"width must be a multiple of heads = {heads}, got {width}")
         self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import CoreLM, corelms, local_options
 from espnet_ext.model.heads import local_transformers
 from espnet_ext.model.primary import attention_priors, primaries
@@ -48,7 +49,7 @@ class ModelOptions:
             The options.
 
         Raises:
-            ValueError: if a name or an option is unknown.
+            UserError: if a name or an option is unknown.
         """
         return replace(
             self,
@@ -68,7 +69,7 @@ class ModelOptions:
             The model.
 
         Raises:
-            ValueError: naming the option that is unknown or out of range.
+            UserError: naming the option that is unknown or out of range.
         """
         corelms.check_options(self.corelm, self.corelm_conf)
         try:
@@ -84,7 +85,7 @@ class ModelOptions:
             )
         except TypeError as error:  # a value of the wrong kind, found where it is used
             given = {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
-            raise ValueError(f"{error} in one of {given}") from None
+            raise UserError(f"{error} in one of {given}") from None
 
 
 def complete_local_conf(local: str | Sequence[str], conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import length_mask, num_steps
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import CoreLM, CoreLMOutput, HeadScores
 from espnet_ext.model.loss import code_nats
 
@@ -57,10 +58,10 @@ def text_nats(model: CoreLM, batch: Mapping[str, Tensor], right: CoreLMOutput) -
         Sums by the name of the head; no heads if the model reads no text.
 
     Raises:
-        ValueError: if the model is in training mode.
+        UserError: if the model is in training mode.
     """
     if model.training:
-        raise ValueError("model must be in eval mode to compare texts, got one in training mode")
+        raise UserError("model must be in eval mode to compare texts, got one in training mode")
     if model.reads not in batch:
         return {}
     text, lengths = batch[model.reads], batch[f"{model.reads}_lengths"]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.model.attention import CrossAttention, KVCache, Memory, RotaryEmbedding, SelfAttention
 from espnet_ext.options import check_number
 
@@ -45,7 +46,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, dropout: float, kernel_size: int = 1) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+            raise UserError(f"kernel_size must be odd, got {kernel_size}")
         inner = 4 * width
         self.conv = nn.Conv1d(width, inner, kernel_size, padding=kernel_size // 2) if kernel_size > 1 else None
         self.up = nn.Linear(width, inner) if kernel_size == 1 else None
@@ -108,7 +109,7 @@ class Transformer(nn.Module):
         check_number("width", width, least=1, whole=True)
         check_number("dropout", dropout, least=0, most=1)
         if position not in POSITIONS:
-            raise ValueError(f"position must be one of {list(POSITIONS)}, got {position!r}")
+            raise UserError(f"position must be one of {list(POSITIONS)}, got {position!r}")
         self.heads, self.width = heads, width
         self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.system import System
 
 SAME_CODES = {"local_speculative": "local_ar"}  # a strategy and the one whose codes it should repeat
@@ -22,13 +23,13 @@ def pairs_to_compare(systems: Sequence[System], wanted: Sequence[tuple[str, str]
         The pairs.
 
     Raises:
-        ValueError: if a pair names a system that there is not.
+        UserError: if a pair names a system that there is not.
     """
     if wanted:
         names = [system.name for system in systems]
         for name in (name for pair in wanted for name in pair):
             if name not in names:
-                raise ValueError(f"compare must name systems among {names}, got {name!r}")
+                raise UserError(f"compare must name systems among {names}, got {name!r}")
         return list(wanted)
     pairs = []
     for task in dict.fromkeys(_task(system) for system in systems if system.experiment is not None):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.evaluators.mos import mos_predictors
@@ -142,16 +143,16 @@ def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[
         Name → directory, in the given order.
 
     Raises:
-        ValueError: if one has no "=", or a name occurs twice.
+        UserError: if one has no "=", or a name occurs twice.
     """
     systems: dict[str, Path] = {}
     taken = set(taken)
     for pair in pairs:
         name, _, directory = pair.partition("=")
         if not name or not directory:
-            raise ValueError(f"--{option} must be NAME=DIR, got {pair!r}")
+            raise UserError(f"--{option} must be NAME=DIR, got {pair!r}")
         if name in systems or name in taken:
-            raise ValueError(f"--{option} must have different names, got {name!r} twice")
+            raise UserError(f"--{option} must have different names, got {name!r} twice")
         systems[name] = Path(directory)
     return systems
 
@@ -167,15 +168,15 @@ def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str
         Name → directories, in the given order.
 
     Raises:
-        ValueError: if one has no "=", or names no system.
+        UserError: if one has no "=", or names no system.
     """
     repeats: dict[str, list[Path]] = {}
     for pair in pairs:
         name, _, directory = pair.partition("=")
         if not name or not directory:
-            raise ValueError(f"--repeat must be NAME=DIR, got {pair!r}")
+            raise UserError(f"--repeat must be NAME=DIR, got {pair!r}")
         if name not in systems:
-            raise ValueError(f"--repeat must name one of the systems {list(systems)}, got {name!r}")
+            raise UserError(f"--repeat must name one of the systems {list(systems)}, got {name!r}")
         repeats.setdefault(name, []).append(Path(directory))
     return repeats
 
@@ -191,7 +192,7 @@ def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS)
         Option → evaluators, none where it says none.
 
     Raises:
-        ValueError: if there is no such evaluator, or it has no such option.
+        UserError: if there is no such evaluator, or it has no such option.
     """
     chosen: dict[str, tuple[Choice, ...]] = {}
     for option in options:
@@ -201,9 +202,9 @@ def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS)
         names = [name for name in getattr(args, option).split() if name != "none"]
         if len(names) > 1 and (conf or option != "mos"):
             what = f"one of them with --{option}_conf" if option == "mos" else "one name"
-            raise ValueError(f"--{option} must be {what}, got {getattr(args, option)!r}")
+            raise UserError(f"--{option} must be {what}, got {getattr(args, option)!r}")
         if conf and not names:
-            raise ValueError(f"--{option}_conf must be left out with --{option} none, got {conf}")
+            raise UserError(f"--{option}_conf must be left out with --{option} none, got {conf}")
         chosen[option] = tuple(Choice(option, name, conf) for name in names)
         for choice in chosen[option]:
             choice.check()
@@ -220,14 +221,14 @@ def check_options(args: argparse.Namespace) -> Named:
         Names and directories.
 
     Raises:
-        ValueError: if an option has an impossible value.
+        UserError: if an option has an impossible value.
     """
     Workers(args.nj, args.dask_scheduler)
     for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0), ("mos_utterances", 0)):
         if getattr(args, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
+            raise UserError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     systems = parse_systems(args.system)
     if not systems:
-        raise ValueError("--system must be given at least once")
+        raise UserError("--system must be given at least once")
     untranscribed = parse_systems(args.untranscribed, "untranscribed", systems)
     return Named(systems, parse_repeats(args.repeat, systems), untranscribed)

@@ -10,6 +10,7 @@ from typing import Any
 
 from espnet_ext.data.datadir import read_scp, read_skipped
 from espnet_ext.data.waveform import read_mono
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.condition import conditions
 
 WHOLE_NAME = "whole/wav.scp"
@@ -165,14 +166,14 @@ def load_reference(directory: Path) -> Reference:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is malformed, there is no utterance, or one has no speaker.
+        UserError: if a file is malformed, there is no utterance, or one has no speaker.
     """
     transcripts, utt2spk = read_scp(directory / "text"), read_scp(directory / "utt2spk")
     if not transcripts:
-        raise ValueError(f"reference must have utterances, got none in {directory / 'text'}")
+        raise UserError(f"reference must have utterances, got none in {directory / 'text'}")
     strangers = [utterance for utterance in transcripts if utterance not in utt2spk]
     if strangers:
-        raise ValueError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
+        raise UserError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
     prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
     found = _readable(read_scp(directory / "wav.scp"), transcripts)
@@ -195,7 +196,7 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
 
     Raises:
         FileNotFoundError: if wav.scp is missing.
-        ValueError: if a file is malformed.
+        UserError: if a file is malformed.
     """
     try:
         wav_scp = read_scp(directory / "wav.scp")
@@ -212,7 +213,7 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"system {name!r}: {timing} must be JSON: {error}") from None
+        raise UserError(f"system {name!r}: {timing} must be JSON: {error}") from None
     return System(
         name,
         directory,
@@ -238,9 +239,9 @@ def _repeats_of(name: str, costs: Mapping[str, Any] | None, repeats: Sequence[Sy
         for key in ("decoding", "decoding_conf", "sampling"):
             if other.get(key) != first.get(key):
                 told = f"{key} {first.get(key)!r} as its first output"
-                raise ValueError(f"repeat of {name!r} must have {told}, got {other.get(key)!r} in {repeat.directory}")
+                raise UserError(f"repeat of {name!r} must have {told}, got {other.get(key)!r} in {repeat.directory}")
         if repeat.seed in seeds:
-            raise ValueError(f"repeat of {name!r} must have another seed than {seeds}, got {repeat.directory}")
+            raise UserError(f"repeat of {name!r} must have another seed than {seeds}, got {repeat.directory}")
         seeds.append(repeat.seed)
     return tuple(repeats)
 
@@ -257,7 +258,7 @@ def load_untranscribed(name: str, directory: Path) -> System:
 
     Raises:
         FileNotFoundError: if wav.scp is missing.
-        ValueError: if a file is malformed.
+        UserError: if a file is malformed.
     """
     tables = [read_scp(directory / table) for table in ("wav.scp", "status") if (directory / table).is_file()]
     return load_system(name, directory, sorted({utterance for table in tables for utterance in table}))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 
@@ -57,7 +58,7 @@ def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool 
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read or holds no mapping.
+        UserError: if it cannot be read or holds no mapping.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
@@ -65,9 +66,9 @@ def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool 
         content = torch.load(checkpoint, map_location="cpu", weights_only=weights_only)
     except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {reason}") from None
+        raise UserError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {reason}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
+        raise UserError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
     return content
 
 
@@ -81,13 +82,13 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
         The file's name.
 
     Raises:
-        ValueError: if the criterion is not a phase, a statistic and a direction.
+        UserError: if the criterion is not a phase, a statistic and a direction.
     """
     criterion = config.get("best_model_criterion")
     try:
         phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
     except (TypeError, IndexError, KeyError, ValueError):
-        raise ValueError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
+        raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
     return f"{phase}.{statistic}.ave.pth"
 
 
@@ -100,7 +101,7 @@ def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) ->
         checkpoint: file they come from.
 
     Raises:
-        ValueError: if keys or shapes differ; the message names the first.
+        UserError: if keys or shapes differ; the message names the first.
     """
     own = module.state_dict()
     problems = [f"{key} is missing" for key in own.keys() - state.keys()]
@@ -111,7 +112,7 @@ def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) ->
         if own[key].shape != state[key].shape
     ]
     if problems:
-        raise ValueError(f"{checkpoint} must hold weights of this model: {sorted(problems)[0]} ({len(problems)} such)")
+        raise UserError(f"{checkpoint} must hold weights of this model: {sorted(problems)[0]} ({len(problems)} such)")
 
 
 def load_strictly(module: nn.Module, checkpoint: Path) -> None:
@@ -122,7 +123,7 @@ def load_strictly(module: nn.Module, checkpoint: Path) -> None:
         checkpoint: file of its state dict.
 
     Raises:
-        ValueError: if the file cannot be read, or keys or shapes differ.
+        UserError: if the file cannot be read, or keys or shapes differ.
     """
     state = read_weights(checkpoint)
     check_weights(module, state, checkpoint)

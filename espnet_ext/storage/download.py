@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_dir
 
 BLOCK_BYTES = 1 << 20
@@ -87,7 +88,7 @@ def download(source: Source, target: Path) -> Path:
         The target; a file of that name is complete and was checked.
 
     Raises:
-        ValueError: if the archive cannot be fetched, or arrives damaged; what is damaged is removed, so that the next
+        UserError: if the archive cannot be fetched, or arrives damaged; what is damaged is removed, so that the next
             run starts anew.
     """
     if target.exists():
@@ -100,14 +101,14 @@ def download(source: Source, target: Path) -> Path:
     except urllib.error.HTTPError as error:
         # nothing is left to fetch: everything arrived, and the run ended before the check
         if error.code != 416:
-            raise ValueError(f"cannot download {source.url} ({error}); try again{source.advice}") from error
+            raise UserError(f"cannot download {source.url} ({error}); try again{source.advice}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise ValueError(f"cannot download {source.url} ({reason}); run again to continue{source.advice}") from error
+        raise UserError(f"cannot download {source.url} ({reason}); run again to continue{source.advice}") from error
     damage = _damage(part, source.checksum)
     if damage:
         part.unlink()
-        raise ValueError(f"{source.url} arrived damaged and was removed ({damage}); run again{source.advice}")
+        raise UserError(f"{source.url} arrived damaged and was removed ({damage}); run again{source.advice}")
     part.replace(target)
     return target
 
@@ -124,7 +125,7 @@ def extract(archive: Path, inner: str, out: Path) -> int:
         Number of files.
 
     Raises:
-        ValueError: if the archive is damaged, holds a member that leads out of the folder, or lacks the folder.
+        UserError: if the archive is damaged, holds a member that leads out of the folder, or lacks the folder.
     """
     prefix = PurePosixPath(inner).parts
     count = 0
@@ -138,9 +139,9 @@ def extract(archive: Path, inner: str, out: Path) -> int:
                     stream.extract(inside, folder, filter="data")
                     count += 1
             if not count:
-                raise ValueError(f"{archive} must hold {inner}, found nothing there")
+                raise UserError(f"{archive} must hold {inner}, found nothing there")
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(
+        raise UserError(
             f"{archive} must be a complete tar archive without odd members, got {' '.join(str(error).split())}"
         ) from error
     return count

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from espnet_ext.errors import UserError
+
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
     """The mapping in a yaml file; an empty file is an empty mapping.
@@ -20,16 +22,16 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not yaml, or not a mapping.
+        UserError: if it is not yaml, or not a mapping.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{name} not found: {path}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} must be a yaml file, got {path} ({' '.join(str(error).split())})") from None
+        raise UserError(f"{name} must be a yaml file, got {path} ({' '.join(str(error).split())})") from None
     if not isinstance(content or {}, dict):
-        raise ValueError(f"{name} must hold names and values, got {path} with {type(content).__name__}")
+        raise UserError(f"{name} must hold names and values, got {path} with {type(content).__name__}")
     return content or {}
 
 
@@ -42,17 +44,17 @@ def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
         option: of the command line, for errors.
 
     Raises:
-        ValueError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant.
+        UserError: if there is no "=", the value is not yaml, or part of an option that is no mapping is meant.
     """
     name, equals, value = pair.partition("=")
     if not equals:
-        raise ValueError(f"{option} must be KEY=VALUE, got {pair!r}")
+        raise UserError(f"{option} must be KEY=VALUE, got {pair!r}")
     *outer, last = name.split(".")
     for key in outer:
         conf = conf.setdefault(key, {})
         if not isinstance(conf, dict):
-            raise ValueError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
+            raise UserError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
     try:
         conf[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ValueError(f"{option} {name} must be a yaml value, got {value!r}") from None
+        raise UserError(f"{option} {name} must be a yaml value, got {value!r}") from None

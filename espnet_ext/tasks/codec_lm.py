@@ -16,6 +16,7 @@ from typeguard import typechecked
 
 from espnet_ext.data.joint_preprocess import JointPreprocessor
 from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.errors import UserError
 from espnet_ext.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
 from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.inputs.kinds import inputs_of
@@ -60,12 +61,12 @@ def check_model_conf(conf: dict[str, object]) -> LossWeights:
         The weights.
 
     Raises:
-        ValueError: if a part is unknown.
+        UserError: if a part is unknown.
     """
     known = [field.name for field in fields(LossWeights)]
     unknown = sorted(set(conf) - set(known))
     if unknown:
-        raise ValueError(f"model_conf must be among {known}, got {unknown}")
+        raise UserError(f"model_conf must be among {known}, got {unknown}")
     return LossWeights(**conf)  # type: ignore[arg-type]  # yaml values, checked by use
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.joint_preprocess import JointPreprocessor
 from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.errors import UserError
 from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tasks.cost import Step, count_parameters, measure_step, padded_positions
@@ -76,11 +77,11 @@ def random_batch(shape: str, preprocess: CodecLMPreprocessor | JointPreprocessor
         The batch.
 
     Raises:
-        ValueError: if the shape is not three or four positive numbers.
+        UserError: if the shape is not three or four positive numbers.
     """
     words = shape.split(",")
     if len(words) not in (3, 4) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise ValueError(f"dry_run_shape must be {SHAPE}, positive whole numbers, got {shape!r}")
+        raise UserError(f"dry_run_shape must be {SHAPE}, positive whole numbers, got {shape!r}")
     utterances, frames, tokens, *batches = map(int, words)
     rows, spec = min(utterances, most or utterances), preprocess.spec
     # name → ids there are, and shape
@@ -128,10 +129,10 @@ def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
         The batch; of `--dry_run_utterances` its longest utterances.
 
     Raises:
-        ValueError: if there are no data.
+        UserError: if there are no data.
     """
     if not args.train_shape_file or args.multiple_iterator:
-        raise ValueError(
+        raise UserError(
             f"dry_run must have train_shape_file, without multiple_iterator, or dry_run_shape {SHAPE}, "
             f"got {args.train_shape_file} and multiple_iterator {args.multiple_iterator}"
         )
@@ -264,9 +265,9 @@ def dry_run(task: type[AbsTask], args: argparse.Namespace) -> dict[str, Any]:
         Content of the file.
     """
     if args.dry_run_utterances is not None and args.dry_run_utterances < 1:
-        raise ValueError(f"dry_run_utterances must be at least 1, got {args.dry_run_utterances}")
+        raise UserError(f"dry_run_utterances must be at least 1, got {args.dry_run_utterances}")
     if not args.dry_run_tflops > 0:
-        raise ValueError(f"dry_run_tflops must be positive, got {args.dry_run_tflops:g}")
+        raise UserError(f"dry_run_tflops must be positive, got {args.dry_run_tflops:g}")
     set_all_random_seed(args.seed)
     # in the largest batch every utterance stands behind its prompt; the given shape is that of whole utterances
     args.join_prompt = float(args.join_prompt > 0 and args.dry_run_shape is None)

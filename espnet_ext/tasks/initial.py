@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
 
@@ -30,17 +31,17 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
 
     Raises:
         FileNotFoundError: if the experiment has no weights.
-        ValueError: if it is of another codec, text or core LM, or `init_param` is given as well.
+        UserError: if it is of another codec, text or core LM, or `init_param` is given as well.
     """
     source, output = Path(args.init_from), Path(args.output_dir)
     if args.resume and (output / "checkpoint.pth").is_file():
         return
     if args.init_param:
-        raise ValueError(f"init_param must be left out with init_from, got {args.init_param}")
+        raise UserError(f"init_param must be left out with init_from, got {args.init_param}")
     config = {"g2p": "none", **read_yaml(source / "config.yaml", "init_from")}  # the first version had no g2p
     for name, now in facts.items():
         if config.get(name) != now:
-            raise ValueError(f"init_from must be an experiment with the same {name}, got {source}")
+            raise UserError(f"init_from must be an experiment with the same {name}, got {source}")
     weights = read_weights(source / averaged_model_file(config), "init_from")
     torch.manual_seed(args.seed)  # what is not taken over may be written as well
     taken = fit_weights(build(), weights, facts["codec_info"]["spec"]["num_codebooks"])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import yaml
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class InfoKind:
 
         Raises:
             FileNotFoundError: if the file is missing
-            ValueError: if it is not complete
+            UserError: if it is not complete
         """
         path = Path(path)
         if path.is_dir():
@@ -132,7 +133,7 @@ class InfoKind:
             return build(Content(content[self.key], checkpoint, options, spec, content["fingerprint"], origin, content))
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ValueError(f"{self.info} must be a file written by {self.command}, got {path} ({reason})") from None
+            raise UserError(f"{self.info} must be a file written by {self.command}, got {path} ({reason})") from None
 
     def write(self, info: Described, name: str, path: Path, further: Mapping[str, object]) -> None:
         """Write a description that names the weights file relative to itself: both can be moved together.
@@ -166,13 +167,13 @@ class InfoKind:
 
         Raises:
             FileNotFoundError: if the weights file is missing
-            ValueError: if it is another
+            UserError: if it is another
         """
         if not info.checkpoint.is_file():
             raise FileNotFoundError(f"{self.noun} file not found: {info.checkpoint} (named by {described_by})")
         if not _fits(info):
             found = fingerprint_of(info.checkpoint, info.options)
-            raise ValueError(
+            raise UserError(
                 f"fingerprint of {self.noun} file {info.checkpoint} must be {info.fingerprint[:12]}… as in "
                 f"{described_by}, got {found[:12]}…: it is another {self.noun}, or the file is damaged"
             )
@@ -190,14 +191,14 @@ class InfoKind:
 
         Raises:
             FileNotFoundError: if the weights file is missing
-            ValueError: if the weights do not fit their fingerprint, or the directory holds another model
+            UserError: if the weights do not fit their fingerprint, or the directory holds another model
         """
         self.check_weights(info, path)
         directory = weights.parent
         if (directory / f"{self.info}.yaml").exists():
             existing = self.read(directory, lambda content: content)
             if existing.fingerprint != info.fingerprint:
-                raise ValueError(
+                raise UserError(
                     f"{directory} must hold the {self.noun} of {path} ({info.fingerprint[:12]}…), "
                     f"got {existing.name} {existing.fingerprint[:12]}…: use another directory"
                 )

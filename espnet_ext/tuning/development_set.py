@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from espnet_ext.data.datadir import read_if_there, read_scp, speaker_to_utterances, write_scp
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.system import Reference
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
 from espnet_ext.tokenizers.codec.files import write_codec_info
@@ -65,11 +66,11 @@ def read_tuning_set(data_dir: Path, place: Path, limit: int, not_these: Iterable
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if there is no text, or an utterance of `not_these`.
+        UserError: if there is no text, or an utterance of `not_these`.
     """
     tables = {name: read_if_there(data_dir / name, allow_empty=name == "text") for name in TABLES}
     if not any(text.strip() for text in (tables["text"] or {}).values()):
-        raise ValueError(f"data_dir must have texts, whose words can be counted, got none in {data_dir / 'text'}")
+        raise UserError(f"data_dir must have texts, whose words can be counted, got none in {data_dir / 'text'}")
     texts = {utt: text for utt, text in (tables["text"] or {}).items() if text.strip()}
     for name in ("utt2spk", "codes.scp"):
         if tables[name] is None:
@@ -77,7 +78,7 @@ def read_tuning_set(data_dir: Path, place: Path, limit: int, not_these: Iterable
     speakers, codes = tables["utt2spk"] or {}, tables["codes.scp"] or {}
     usable = {utt: speakers[utt] for utt in texts if utt in codes and utt in speakers}
     if not usable:
-        raise ValueError(f"data_dir must have utterances in text, utt2spk and codes.scp alike, got none in {data_dir}")
+        raise UserError(f"data_dir must have utterances in text, utt2spk and codes.scp alike, got none in {data_dir}")
     _refuse_others(data_dir, codes, not_these)
     chosen = some(usable, limit)
     for name, table in tables.items():
@@ -95,7 +96,7 @@ def _refuse_others(data_dir: Path, codes: Mapping[str, str], not_these: Iterable
         shared = sorted(codes.keys() & read_scp(other / "codes.scp").keys())
         if shared:
             told = f"{len(shared)} of {len(codes)} utterances ({shared[0]} …)"
-            raise ValueError(
+            raise UserError(
                 f"data_dir must share no utterance with {other}, got {data_dir} with {told}: what is chosen on the "
                 "sentences of a test, or of the training, says nothing about others"
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
+from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.core_lm.local_drop import local_drop
 from espnet_ext.model.heads import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
@@ -118,7 +119,7 @@ class CoreLM(nn.Module, ABC):
         heads: by name.
 
     Raises:
-        ValueError: if an option is out of range.
+        UserError: if an option is out of range.
     """
 
     reads: ClassVar[str]
@@ -251,12 +252,12 @@ class CoreLM(nn.Module, ABC):
             build: makes one of its class and its options.
 
         Raises:
-            ValueError: if a name or an option is unknown, or a residual one has nothing to add to.
+            UserError: if a name or an option is unknown, or a residual one has nothing to add to.
         """
         for name, own in local_options(local, conf).items():
             head = self.heads[name] = build(local_transformers[name], own)
             if head.residual and "parallel" not in self.heads:
-                raise ValueError(f"residual must be false with parallel_heads false, got true for local {name}")
+                raise UserError(f"residual must be false with parallel_heads false, got true for local {name}")
 
     def draw_given(self, rows: int, device: torch.device) -> Tensor:
         """Rows that are trained with their conditions: (B,) bool."""
@@ -281,7 +282,7 @@ def slots_of(spec: CodecSpec, layout: StepLayout, frame_tables: str) -> Slots:
         The slots.
 
     Raises:
-        ValueError: if the choice is unknown.
+        UserError: if the choice is unknown.
     """
     check_choice("frame_tables", frame_tables, FRAME_TABLES)
     return Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
@@ -298,29 +299,29 @@ def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dic
         The options.
 
     Raises:
-        ValueError: if a name or an option is unknown, or a name comes twice.
+        UserError: if a name or an option is unknown, or a name comes twice.
 
     >>> local_options(["ar", "maskgit"], {"ar": {"layers": 2}})
     {'ar': {'layers': 2}, 'maskgit': {}}
     """
     if local == "none":
         if conf:
-            raise ValueError(f"local_conf must be empty with local none, got {sorted(conf)}")
+            raise UserError(f"local_conf must be empty with local none, got {sorted(conf)}")
         return {}
     names = [local] if isinstance(local, str) else list(local) if isinstance(local, (list, tuple)) else []
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"local must be one or several of {list(local_transformers)}, each once, got {local!r}")
+        raise UserError(f"local must be one or several of {list(local_transformers)}, each once, got {local!r}")
     if not isinstance(conf, Mapping):
-        raise ValueError(f"local_conf must be names and values, got {conf!r}")
+        raise UserError(f"local_conf must be names and values, got {conf!r}")
     by_name = not isinstance(local, str) or isinstance(conf.get(local), Mapping)
     options: dict[str, Mapping[str, object]] = {}
     for name in names:
         own = conf.get(name, {}) if by_name else conf
         if not isinstance(own, Mapping):
-            raise ValueError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
+            raise UserError(f"local_conf must hold options by name for local {names}, got {name}: {own!r}")
         local_transformers.check_options(name, own)
         options[name] = own
     strangers = sorted(set(conf) - set(names), key=str) if by_name else []
     if strangers:
-        raise ValueError(f"local_conf must have keys among {names}, got {strangers}")
+        raise UserError(f"local_conf must have keys among {names}, got {strangers}")
     return options

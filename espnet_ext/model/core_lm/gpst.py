@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, slots_of
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import Heads, LocalInput, ParallelHeads, SlotEmbedding
@@ -68,7 +69,7 @@ class GPST(CoreLM):
         depth: (2,) float, N and S, so that weights tell them.
 
     Raises:
-        ValueError: if a name is unknown or an option is out of range.
+        UserError: if a name is unknown or an option is out of range.
 
     Reference:
         Zhu et al. 2024, arXiv:2406.00976. Stacking, parallel heads, corruption, guidance and rotary positions are
@@ -108,7 +109,7 @@ class GPST(CoreLM):
         primaries.check_options(primary, primary_conf)
         self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
         if units_per_frame and self.primary.position is not None:
-            raise ValueError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
+            raise UserError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
         width = self.primary.width
         slots = slots_of(spec, layout, frame_tables)
         self.embedding = SlotEmbedding(slots, width, reduction="sum")
@@ -189,10 +190,10 @@ class GPST(CoreLM):
             The conditions.
 
         Raises:
-            ValueError: if a prompt does not fill its last step.
+            UserError: if a prompt does not fill its last step.
         """
         if bool((prompt_lengths % self.stacking).any()):
-            raise ValueError(f"prompts must have a multiple of {self.stacking} frames, got {prompt_lengths.tolist()}")
+            raise UserError(f"prompts must have a multiple of {self.stacking} frames, got {prompt_lengths.tolist()}")
         steps = stack_frames(prompt, self.stacking, self.spec.eos_id)
         language = torch.zeros_like(semantic_lengths) if language is None else language
         given = torch.ones_like(semantic_lengths, dtype=torch.bool)
@@ -258,10 +259,10 @@ class GPST(CoreLM):
 
 def _check(primary: str, local: str | Sequence[str], parallel_heads: bool, languages: Sequence[str]) -> None:
     if primary != "prefix":
-        raise ValueError(f"primary must be prefix with corelm gpst, got {primary!r}")
+        raise UserError(f"primary must be prefix with corelm gpst, got {primary!r}")
     if local == "none" and not parallel_heads:
-        raise ValueError("parallel_heads must be true with local none, got false: nothing could predict a code")
+        raise UserError("parallel_heads must be true with local none, got false: nothing could predict a code")
     if isinstance(languages, str) or not all(isinstance(name, str) and name for name in languages):
-        raise ValueError(f"languages must be a list of names, got {languages!r}")
+        raise UserError(f"languages must be a list of names, got {languages!r}")
     if len(set(languages)) != len(languages):
-        raise ValueError(f"languages must differ from each other, got {list(languages)}")
+        raise UserError(f"languages must differ from each other, got {list(languages)}")

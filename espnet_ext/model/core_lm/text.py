@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, corelms, slots_of
 from espnet_ext.model.heads import (
     Heads,
@@ -41,7 +42,7 @@ class TextCoreLM(CoreLM):
             data; "own": every slot has its own, as published. The same at S = 1.
 
     Raises:
-        ValueError: if a name is unknown or an option is out of range.
+        UserError: if a name is unknown or an option is out of range.
 
     Reference:
         arXiv:2509.19592; special ids and the mean over slots are decisions stated in `codes` and
@@ -67,7 +68,7 @@ class TextCoreLM(CoreLM):
         frame_tables: str = "own",
     ) -> None:
         if not isinstance(delays, Sequence) or isinstance(delays, str):
-            raise ValueError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
+            raise UserError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
         super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
         primary_conf = primary_conf or {}
@@ -78,7 +79,7 @@ class TextCoreLM(CoreLM):
         self.heads = Heads({"parallel": ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames)})
         self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
         if self.layout.max_delay and any(isinstance(head, MaskGITLocalTransformer) for head in self.heads.values()):
-            raise ValueError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
+            raise UserError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
 
     def forward(
         self,

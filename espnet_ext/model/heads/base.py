@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.registry import Registry
 
 
@@ -191,12 +192,12 @@ class Heads(nn.ModuleDict):
             The head.
 
         Raises:
-            ValueError: if the model has none; the message lists those it has.
+            UserError: if the model has none; the message lists those it has.
         """
         for head in self.values():
             if isinstance(head, kind):
                 return head
-        raise ValueError(f"this model has no {kind.__name__}; its heads are {list(self)}")
+        raise UserError(f"this model has no {kind.__name__}; its heads are {list(self)}")
 
     def inputs(self, head: LocalTransformer, hidden: Tensor) -> LocalInput:
         """What a head is given of steps.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.primary.attention_prior import AttentionPrior, Reading, attention_priors
 from espnet_ext.model.primary.base import EndGuard, Ending
@@ -60,14 +61,14 @@ class InferenceRules:
             The rules.
 
         Raises:
-            ValueError: if a rule is unknown or has a value that is not allowed.
+            UserError: if a rule is unknown or has a value that is not allowed.
         """
         if conf is not None and not isinstance(conf, Mapping):
-            raise ValueError(f"rules must be names and values, got {conf!r}")
+            raise UserError(f"rules must be names and values, got {conf!r}")
         known, given = [field.name for field in fields(cls)], dict(conf or {})
         unknown = sorted(set(given) - set(known), key=str)
         if unknown:
-            raise ValueError(f"rules of annealed must be among {known}, got {unknown}")
+            raise UserError(f"rules of annealed must be among {known}, got {unknown}")
         return cls(**given)
 
 
@@ -93,7 +94,7 @@ class AnnealedPrior(AttentionPrior):
         rules: `InferenceRules`.
 
     Raises:
-        ValueError: if an option is out of range.
+        UserError: if an option is out of range.
 
     Reference:
         Base model of arXiv:2509.19592. Its published implementation has the prior and the forward-sum loss at S = 1

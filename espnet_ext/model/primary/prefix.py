@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
+from espnet_ext.errors import UserError
 from espnet_ext.model.attention import KVCache
 from espnet_ext.model.primary.base import (
     Conditions,
@@ -67,7 +68,7 @@ class PrefixPrimary(Primary):
     def _check_lengths(self, mask: Tensor, steps: Tensor) -> None:
         longest = int((mask.sum(dim=1) + steps).max())
         if self.position is not None and longest > self.position.num_embeddings:
-            raise ValueError(
+            raise UserError(
                 f"max_positions must be at least {longest} for prompt, text and speech of this length, "
                 f"got {self.position.num_embeddings}"
             )
@@ -103,7 +104,7 @@ class PrefixPrimary(Primary):
             The hidden vectors.
 
         Raises:
-            ValueError: if learned positions do not suffice.
+            UserError: if learned positions do not suffice.
         """
         self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
@@ -126,7 +127,7 @@ class PrefixPrimary(Primary):
             The state.
 
         Raises:
-            ValueError: if learned positions do not suffice.
+            UserError: if learned positions do not suffice.
         """
         batch, width, _ = prefix.shape
         self._check_lengths(mask, max_steps)

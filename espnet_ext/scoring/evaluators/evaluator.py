@@ -58,7 +58,7 @@ class Evaluator(ABC):
             The value.
 
         Raises:
-            ValueError: if the file cannot be judged.
+            UserError: if the file cannot be judged.
         """
 
 
@@ -102,7 +102,7 @@ class Choice:
         """Refuse a name or an option that there is not.
 
         Raises:
-            ValueError: naming those that there are.
+            UserError: naming those that there are.
         """
         registry_of(self.kind).check_options(self.name, self.conf)
 

@@ -28,6 +28,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ, read_resampled
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.scoring.measures.condition import is_silent
 from espnet_ext.scoring.measures.same_audio import content_of
@@ -109,7 +110,7 @@ def _features(path: Path, modified_ns: int) -> Features | None:
 def _read(path: Path, what: str) -> Features:
     found = _features(path, path.stat().st_mtime_ns)
     if found is None:
-        raise ValueError(f"{what} is silent")
+        raise UserError(f"{what} is silent")
     return found
 
 
@@ -124,14 +125,14 @@ def compare(recorded: Features, spoken: Features) -> dict[str, float | None]:
         "mcd" in decibels, "log_f0_rmse" in natural logarithms, None without a pair of voiced frames.
 
     Raises:
-        ValueError: if the two are not of similar length.
+        UserError: if the two are not of similar length.
     """
     from librosa.sequence import dtw
 
     lengths = sorted(len(one.log_f0) for one in (recorded, spoken))
     if lengths[1] > LONGEST_RATIO * lengths[0]:
         seconds = " and ".join(f"{length * PERIOD_MS / 1000:.2f} s" for length in lengths)
-        raise ValueError(f"lengths differ by more than a factor of {LONGEST_RATIO:g}: {seconds}")
+        raise UserError(f"lengths differ by more than a factor of {LONGEST_RATIO:g}: {seconds}")
     _, path = dtw(recorded.cepstrum.T, spoken.cepstrum.T, metric="euclidean")
     first, second = path[:, 0], path[:, 1]
     squares = np.square(recorded.cepstrum[first] - spoken.cepstrum[second]).sum(axis=1)
@@ -154,7 +155,7 @@ def distortion(recording: Path, spoken: Path) -> dict[str, float | None]:
         The distances.
 
     Raises:
-        ValueError: if one is silent, unreadable, or they do not align.
+        UserError: if one is silent, unreadable, or they do not align.
     """
     return compare(_read(recording, "the recording"), _read(spoken, "the speech"))
 

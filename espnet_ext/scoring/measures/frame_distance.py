@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.ark import read_codes
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.bootstrap import Resamples, corrected
 from espnet_ext.scoring.measures.frame_codes import Codes
 from espnet_ext.scoring.measures.frechet import FrameStatistics, distance_draws, frame_statistics, frechet_distance
@@ -44,7 +45,7 @@ def _frame_vectors(
         try:
             found = table[utterance]
             if isinstance(found, str):
-                raise ValueError(found)
+                raise UserError(found)
             codes = torch.from_numpy(np.array(found))
             codec.spec.check(codes)
             vectors.append(codec.dequantise(codes).detach().double().numpy())
@@ -60,7 +61,7 @@ def _frame_vectors(
 def _origin(vectors: Vectors, directory: Path) -> Array:
     present = [one for one in vectors if one is not None]
     if sum(len(one) for one in present) < 2:
-        raise ValueError(f"codes to measure a distance to must have two frames, got fewer in {directory / 'codes.scp'}")
+        raise UserError(f"codes to measure a distance to must have two frames, got fewer in {directory / 'codes.scp'}")
     mean: Array = np.concatenate(present).mean(axis=0)
     return mean
 
@@ -86,7 +87,7 @@ def distance_to_reference(
 
     Raises:
         FileNotFoundError: if the reference's codes.scp is missing.
-        ValueError: if there are no frames to measure a distance to.
+        UserError: if there are no frames to measure a distance to.
     """
     directory, codebooks = other or reference.directory, codec.spec.num_codebooks
     table = read_codes(directory / "codes.scp", codebooks)
@@ -121,7 +122,7 @@ def frame_distances(
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
-        ValueError: if there are no frames to measure a distance to.
+        UserError: if there are no frames to measure a distance to.
     """
     utterances, codebooks = list(reference.transcripts), codec.spec.num_codebooks
     originals, _ = _frame_vectors(codec, read_codes(reference.directory / "codes.scp", codebooks), utterances)

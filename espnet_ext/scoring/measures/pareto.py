@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from espnet_ext.errors import UserError
+
 
 def pareto_front(points: Mapping[str, tuple[float, float]], better: tuple[str, str]) -> list[str]:
     """Names of the points that no other point dominates, in the given order; equal points are on it together.
@@ -18,14 +20,14 @@ def pareto_front(points: Mapping[str, tuple[float, float]], better: tuple[str, s
         The names.
 
     Raises:
-        ValueError: if a direction is neither.
+        UserError: if a direction is neither.
 
     >>> pareto_front({"a": (10.0, 0.5), "b": (20.0, 0.2), "c": (20.0, 0.6)}, ("lower", "lower"))
     ['a', 'b']
     """
     for direction in better:
         if direction not in ("lower", "higher"):
-            raise ValueError(f"better must be lower or higher, got {direction!r}")
+            raise UserError(f"better must be lower or higher, got {direction!r}")
     signs = [1.0 if direction == "lower" else -1.0 for direction in better]
     costs = {name: (signs[0] * first, signs[1] * second) for name, (first, second) in points.items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
@@ -58,14 +59,14 @@ def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
         The recogniser.
 
     Raises:
-        ValueError: if it knows none of the words.
+        UserError: if it knows none of the words.
     """
     recogniser = recognisers[choice.name]
     if not recogniser.hears_given_words:
         return choice
     known = Vocabulary.of(recogniser, texts).known
     if not known:
-        raise ValueError("the texts must have a word of the recogniser's dictionary, got none")
+        raise UserError("the texts must have a word of the recogniser's dictionary, got none")
     return replace(choice, conf={"words": known, **choice.conf})
 
 

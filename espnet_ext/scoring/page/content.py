@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.page.media import audio_uri, picture_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import Plot, plot
 from espnet_ext.scoring.tables.figures import choose_utterances
@@ -72,7 +73,7 @@ def _wavs(directory: Path) -> dict[str, str]:
     try:
         return read_scp(directory / "wav.scp")
     except FileNotFoundError:
-        raise ValueError(f"scores must be of directories that are there, got {directory} without wav.scp") from None
+        raise UserError(f"scores must be of directories that are there, got {directory} without wav.scp") from None
 
 
 def _clip(wavs: Mapping[str, str], utterance: str, heard: str | None) -> Values:
@@ -96,7 +97,7 @@ def sentences(result: Result, count: int) -> Values:
         "utterances" (id and text) and "rows" (name and one clip each) for the template.
 
     Raises:
-        ValueError: if the directory of a system is gone.
+        UserError: if the directory of a system is gone.
     """
     systems, texts = result["systems"], result["reference"]["transcripts"]
     wavs = {name: _wavs(Path(scores["directory"])) for name, scores in systems.items()}
@@ -186,7 +187,7 @@ def section(result: Result, num_sentences: int) -> Values:
         Values for the template.
 
     Raises:
-        ValueError: if the directory of a system is gone.
+        UserError: if the directory of a system is gone.
     """
     plots: list[Plot] = [found for key in PLOTTED if (found := plot(result["systems"], key)) is not None]
     front = list(dict.fromkeys(name for one in plots[:1] for name in one.front))

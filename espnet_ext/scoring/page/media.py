@@ -43,7 +43,7 @@ def audio_uri(path: Path) -> str:
         The address.
 
     Raises:
-        ValueError: if it cannot be read.
+        UserError: if it cannot be read.
     """
     samples, rate = read_mono(path)
     stream = io.BytesIO()
@@ -61,7 +61,7 @@ def spectrogram_uri(path: Path) -> str:
         The address.
 
     Raises:
-        ValueError: if it cannot be read.
+        UserError: if it cannot be read.
     """
     levels = spectrogram(read_resampled(path))[::-1]
     colours = (mpl.colormaps[COLOURS](levels)[..., :3] * 255).astype(np.uint8)

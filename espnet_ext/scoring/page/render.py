@@ -28,7 +28,7 @@ def render(results: Sequence[Result], title: str, command: str, num_sentences: i
         The page.
 
     Raises:
-        ValueError: if the directory of a system is gone.
+        UserError: if the directory of a system is gone.
     """
     loader = jinja2.FileSystemLoader(FOLDER)
     # names and texts come from files of users: everything is escaped but what is ours

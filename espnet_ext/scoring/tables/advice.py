@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.pareto import pareto_front
 from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, value_of
 
@@ -91,7 +92,7 @@ def candidates(results: Sequence[Result]) -> list[Candidate]:
         The candidates.
 
     Raises:
-        ValueError: if there is none.
+        UserError: if there is none.
     """
     common = [name for name in results[0]["systems"] if all(name in result["systems"] for result in results)]
     found = []
@@ -110,7 +111,7 @@ def candidates(results: Sequence[Result]) -> list[Candidate]:
                     intervals[key] = worst[1]
         found.append(Candidate(name, values, intervals, rows[0].get("decoding") or {}, timing.get("batch_size")))
     if not found:
-        raise ValueError("scores must have systems that a language model made, got none")
+        raise UserError("scores must have systems that a language model made, got none")
     return found
 
 
@@ -239,10 +240,10 @@ def advise(results: Sequence[Result], target: str, limits: Sequence[Limit] = ())
         The advice.
 
     Raises:
-        ValueError: if the target is unknown, or the files have no systems to choose from.
+        UserError: if the target is unknown, or the files have no systems to choose from.
     """
     if target not in TARGETS:
-        raise ValueError(f"target must be one of {list(TARGETS)}, got {target!r}")
+        raise UserError(f"target must be one of {list(TARGETS)}, got {target!r}")
     choice = candidates(results)
     admissible, excluded = _judge(choice, limits)
     first = ORDERS[target][0]

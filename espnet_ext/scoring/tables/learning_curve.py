@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy._core.multiarray import scalar  # what numpy pickles its numbers with
 
+from espnet_ext.errors import UserError
+
 Curves = dict[str, dict[str, dict[int, float]]]  # part (train, valid) → statistic → epoch → value
 
 _RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
@@ -69,7 +71,7 @@ def read_learning_curves(train_dir: Path) -> Curves:
 
     Raises:
         FileNotFoundError: if neither file is there.
-        ValueError: if no epoch is in them.
+        UserError: if no epoch is in them.
     """
     checkpoint, log = train_dir / "checkpoint.pth", train_dir / "train.log"
     curves: Curves = {}
@@ -83,5 +85,5 @@ def read_learning_curves(train_dir: Path) -> Curves:
     if not curves and not checkpoint.is_file() and not log.is_file():
         raise FileNotFoundError(f"train_dir must hold checkpoint.pth or train.log, got {train_dir}")
     if not curves:
-        raise ValueError(f"train_dir must hold a training with a finished epoch, got {train_dir}")
+        raise UserError(f"train_dir must hold a training with a finished epoch, got {train_dir}")
     return curves

@@ -165,7 +165,7 @@ class Codec(ABC):
             Waveforms and their lengths.
 
         Raises:
-            ValueError: if a code is not one of this codec's (special ids included).
+            UserError: if a code is not one of this codec's (special ids included).
         """
         samples = lengths * self.hop_samples
         wavs = torch.zeros(len(codes), int(samples.max()), device=codes.device)

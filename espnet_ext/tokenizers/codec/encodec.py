@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tokenizers.codec.base import register_codec
@@ -31,7 +32,7 @@ def _import_encodec() -> ModuleType:
         import_torchaudio()
         return importlib.import_module("encodec")
     except ModuleNotFoundError as error:
-        raise ValueError(f"codec encodec needs the encodec package: pip install encodec ({error})") from None
+        raise UserError(f"codec encodec needs the encodec package: pip install encodec ({error})") from None
 
 
 def _layer(layer: Any) -> Layer:
@@ -86,12 +87,12 @@ class EncodecCodec(NeuralCodec):
             The codec.
 
         Raises:
-            ValueError: if an option has an impossible value or the file is not EnCodec's
+            UserError: if an option has an impossible value or the file is not EnCodec's
             FileNotFoundError: if the file is missing
             OSError: if the download fails
         """
         if not isinstance(bandwidth_kbps, int | float) or bandwidth_kbps not in _CODEBOOKS_OF_BANDWIDTH:
-            raise ValueError(f"bandwidth_kbps must be one of {list(_CODEBOOKS_OF_BANDWIDTH)}, got {bandwidth_kbps!r}")
+            raise UserError(f"bandwidth_kbps must be one of {list(_CODEBOOKS_OF_BANDWIDTH)}, got {bandwidth_kbps!r}")
         check_flag("pretrained", pretrained)
         if checkpoint is not None:
             codec = cls.load(Path(str(checkpoint)))

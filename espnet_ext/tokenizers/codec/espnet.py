@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.storage.yaml_files import read_yaml
@@ -34,7 +35,7 @@ def _codec_classes() -> dict[str, Any]:
         from espnet2.gan_codec.funcodec.funcodec import FunCodec
         from espnet2.gan_codec.soundstream.soundstream import SoundStream
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"codec espnet needs the espnet and einops packages: pip install espnet einops ({error})"
         ) from None
     return {"dac": DAC, "encodec": Encodec, "funcodec": FunCodec, "soundstream": SoundStream}
@@ -44,11 +45,11 @@ def _build(name: object, conf: Mapping[str, Any], described_by: str) -> tuple[An
     """A codec's generator, and the samples of a frame."""
     classes = _codec_classes()
     if name not in classes:
-        raise ValueError(f"codec in {described_by} must be one of {list(classes)}, got {name!r}")
+        raise UserError(f"codec in {described_by} must be one of {list(classes)}, got {name!r}")
     try:
         codec = classes[str(name)](**copy.deepcopy(dict(conf)))  # ESPnet adds the sample rate to what it is given
     except Exception as error:  # typeguard, torch and plain Python each refuse in their own way
-        raise ValueError(f"codec_conf in {described_by} must be options of {name}, got {one_line(error)}") from None
+        raise UserError(f"codec_conf in {described_by} must be options of {name}, got {one_line(error)}") from None
     if name == "funcodec":  # ESPnet's own number is a tuple here
         hop = codec.generator.domain_conf.get("hop_length", 160) * codec.generator.encoder.hop_length
         return codec.generator, int(hop)
@@ -117,12 +118,12 @@ class EspnetCodec(NeuralCodec):
             The codec.
 
         Raises:
-            ValueError: if an option has an impossible value, a package is missing, or the checkpoint does not fit
+            UserError: if an option has an impossible value, a package is missing, or the checkpoint does not fit
             FileNotFoundError: if a file is missing
         """
         check_flag("pretrained", pretrained)
         if checkpoint is None and (pretrained or config is None):
-            raise ValueError(
+            raise UserError(
                 "checkpoint must be given: --codec_conf checkpoint=PATH, and --codec_conf config=PATH "
                 "unless config.yaml lies beside it"
             )
@@ -150,7 +151,7 @@ class EspnetCodec(NeuralCodec):
         """The codec stored in a file written by `save`."""
         state, config = read_weights(checkpoint)
         if config is None:
-            raise ValueError(f"codec file must hold a configuration: {checkpoint}")
+            raise UserError(f"codec file must hold a configuration: {checkpoint}")
         generator, hop = _build(config["codec"], config["codec_conf"], str(checkpoint))
         load_strictly(generator, state, str(config["codec"]), checkpoint)
         return cls(generator, hop, config)

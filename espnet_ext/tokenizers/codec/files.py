@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.codec.base import Codec, codecs
 from espnet_ext.tokenizers.description import InfoKind, fingerprint_of
@@ -50,7 +51,7 @@ def read_codec_info(path: Path | str) -> CodecInfo:
 
     Raises:
         FileNotFoundError: if the file is missing
-        ValueError: if it is not a complete codec_info.yaml
+        UserError: if it is not a complete codec_info.yaml
     """
     return KIND.read(path, lambda content: CodecInfo(*content[:6]))
 
@@ -78,14 +79,14 @@ def check_codec_conf(name: str, conf: Mapping[str, object]) -> None:
         conf: options for `Codec.create` and `Codec.configure`
 
     Raises:
-        ValueError: if the codec or an option is unknown
+        UserError: if the codec or an option is unknown
     """
     kind = codecs[name]
     known = [key for key in inspect.signature(kind.create).parameters if key not in ("waveforms", "seed")]
     known += _choices(kind)
     for key in conf:
         if key not in known:
-            raise ValueError(f"codec_conf of {name} must be among {known}, got {key!r}")
+            raise UserError(f"codec_conf of {name} must be among {known}, got {key!r}")
 
 
 def create_codec(name: str, waveforms: Iterable[np.ndarray], seed: int, conf: Mapping[str, object]) -> Codec:
@@ -140,7 +141,7 @@ def load_codec(path: Path | str) -> Codec:
 
     Raises:
         FileNotFoundError: if codec_info.yaml or the weights file is missing
-        ValueError: if the codec is unknown or the weights are not those that the fingerprint vouches for
+        UserError: if the codec is unknown or the weights are not those that the fingerprint vouches for
     """
     info = read_codec_info(path)
     kind = codecs[info.codec]
@@ -148,10 +149,10 @@ def load_codec(path: Path | str) -> Codec:
     codec = kind.load(info.checkpoint)
     for key in info.options:
         if key not in _choices(kind):
-            raise ValueError(f"codec_conf in {path} must be among {_choices(kind)}, got {key!r}")
+            raise UserError(f"codec_conf in {path} must be among {_choices(kind)}, got {key!r}")
     codec.configure(**info.options)
     if codec.spec != info.spec:
-        raise ValueError(f"spec in {path} must be that of {info.checkpoint} ({codec.spec}), got {info.spec}")
+        raise UserError(f"spec in {path} must be that of {info.checkpoint} ({codec.spec}), got {info.spec}")
     return codec
 
 
@@ -167,7 +168,7 @@ def copy_codec(path: Path | str, directory: Path) -> Path:
 
     Raises:
         FileNotFoundError: if codec_info.yaml or the weights file is missing
-        ValueError: if the weights do not fit their fingerprint, or the directory holds another codec
+        UserError: if the weights do not fit their fingerprint, or the directory holds another codec
     """
     info = read_codec_info(path)
     weights = directory / codecs[info.codec].weights_name

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tokenizers.codec.weights import one_line
 
@@ -39,14 +40,14 @@ class HubModel:
             Both.
 
         Raises:
-            ValueError: if the package is not installed, or has another version
+            UserError: if the package is not installed, or has another version
         """
         try:
             import_torchaudio()  # transformers imports it too, and PyPI's may need the shim
             package = importlib.import_module("transformers")
             return getattr(package, f"{self.class_prefix}Model"), getattr(package, f"{self.class_prefix}Config")
         except (ModuleNotFoundError, AttributeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.user} needs the transformers package: pip install 'transformers>=5.23,<6' ({error})"
             ) from None
 
@@ -60,16 +61,16 @@ class HubModel:
             The configuration.
 
         Raises:
-            ValueError: if a field is unknown or has an impossible value
+            UserError: if a field is unknown or has an impossible value
         """
         config_class = self.classes()[1]
         unknown = sorted(set(fields or {}) - set(config_class().to_dict()), key=str)  # the class would keep them
         try:
             if unknown:
-                raise ValueError(f"unknown: {unknown}")
+                raise UserError(f"unknown: {unknown}")
             return config_class(**(fields or {}))
         except Exception as error:  # each field of each configuration is checked in its own way
-            raise ValueError(
+            raise UserError(
                 f"config must be fields of {config_class.__name__}, got {fields!r} ({one_line(error)})"
             ) from None
 
@@ -85,7 +86,7 @@ class HubModel:
             The model.
 
         Raises:
-            ValueError: if the checkpoint is of another architecture
+            UserError: if the checkpoint is of another architecture
             OSError: if it is missing or cannot be downloaded
         """
         model_class, config_class = self.classes()
@@ -99,7 +100,7 @@ class HubModel:
         try:
             found, _ = package.PreTrainedConfig.get_config_dict(checkpoint)
             if found.get("model_type") != self.model_type:
-                raise ValueError(
+                raise UserError(
                     f"checkpoint of {self.user} must be of model_type {self.model_type}, "
                     f"got {checkpoint} of {found.get('model_type')}"
                 )
@@ -118,7 +119,7 @@ class HubModel:
             if names and not (changes and kind == "unexpected_keys")
         }
         if wrong:
-            raise ValueError(f"checkpoint must hold the weights of {model_class.__name__}, got {checkpoint} ({wrong})")
+            raise UserError(f"checkpoint must hold the weights of {model_class.__name__}, got {checkpoint} ({wrong})")
         return model
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag
 from espnet_ext.tokenizers.codec.base import register_codec
 from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
@@ -63,7 +64,7 @@ class TransformersCodec(NeuralCodec):
             The parts, which share its weights.
 
         Raises:
-            ValueError: if it is not a mono codec
+            UserError: if it is not a mono codec
         """
 
     @staticmethod
@@ -105,13 +106,13 @@ class TransformersCodec(NeuralCodec):
             The codec.
 
         Raises:
-            ValueError: if an option has an impossible value, the package is missing or the checkpoint is of
+            UserError: if an option has an impossible value, the package is missing or the checkpoint is of
                 another architecture
             OSError: if the checkpoint is missing or cannot be downloaded
         """
         check_flag("pretrained", pretrained)
         if config is not None and (pretrained or checkpoint is not None or not isinstance(config, Mapping)):
-            raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
+            raise UserError(f"config must be fields of a network with pretrained=false, got {config!r}")
         hub = cls._hub()
         if pretrained or checkpoint is not None:
             return cls(hub.pretrained(str(checkpoint or cls.hub_name)))
@@ -127,7 +128,7 @@ class TransformersCodec(NeuralCodec):
         state, config = read_weights(checkpoint)
         model_class, config_class = cls._hub().classes()
         if config is None:
-            raise ValueError(f"codec file must hold a configuration: {checkpoint}")
+            raise UserError(f"codec file must hold a configuration: {checkpoint}")
         model = model_class(config_class.from_dict(config))
         load_strictly(model, state, model_class.__name__, checkpoint)
         return cls(model)
@@ -227,7 +228,7 @@ class EncodecHfCodec(TransformersCodec):
         """One branch; the 48 kHz model is stereo and rescales every second, so it is refused."""
         config = model.config
         if config.audio_channels != 1 or config.normalize or config.chunk_length_s is not None:
-            raise ValueError(
+            raise UserError(
                 "checkpoint of codec encodec_hf must be mono without normalisation like facebook/encodec_24khz, "
                 f"got {config.audio_channels} channels, normalize {config.normalize}"
             )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_ext.errors import UserError
+
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -41,16 +43,16 @@ class Merge:
             The option.
 
         Raises:
-            ValueError: if something is missing or impossible
+            UserError: if something is missing or impossible
         """
         if not isinstance(value, Mapping) or set(value) != {"rate", "codebooks"}:
-            raise ValueError(f"merge must have rate and codebooks, got {value!r}")
+            raise UserError(f"merge must have rate and codebooks, got {value!r}")
         rate, wanted = value["rate"], value["codebooks"]
         codebooks = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
         if not _whole(rate) or rate < 1:
-            raise ValueError(f"merge.rate must be a whole number of at least 1, got {rate!r}")
+            raise UserError(f"merge.rate must be a whole number of at least 1, got {rate!r}")
         if not codebooks or not all(_whole(index) and 0 <= index < num_codebooks for index in codebooks):
-            raise ValueError(f"merge.codebooks must be whole numbers in [0, {num_codebooks}), got {wanted!r}")
+            raise UserError(f"merge.codebooks must be whole numbers in [0, {num_codebooks}), got {wanted!r}")
         return cls(rate, tuple(sorted(set(codebooks))))
 
     def plain(self) -> dict[str, object]:
@@ -99,7 +101,7 @@ def thin(codes: Tensor, merge: Merge) -> tuple[Tensor, Tensor]:
         (ceil(T / rate), K) codes of the K merged codebooks and (T, N - K) codes of the others.
 
     Raises:
-        ValueError: if the codes are not merged this way.
+        UserError: if the codes are not merged this way.
 
     >>> slow, fast = thin(torch.tensor([[4, 1], [4, 2], [5, 3]]), Merge(rate=2, codebooks=(0,)))
     >>> slow.tolist(), fast.tolist()
@@ -108,7 +110,7 @@ def thin(codes: Tensor, merge: Merge) -> tuple[Tensor, Tensor]:
     merged = codes[:, list(merge.codebooks)]
     slow = merged[:: merge.rate]
     if not torch.equal(hold(slow.T, merge.rate, len(codes)).T, merged):
-        raise ValueError(
+        raise UserError(
             f"codes must be constant over groups of {merge.rate} frames in codebooks {list(merge.codebooks)}"
         )
     others = [index for index in range(codes.shape[1]) if index not in merge.codebooks]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
 from espnet_ext.tokenizers.codec.merge import Merge
 from espnet_ext.tokenizers.codec.residual import Branch, dequantise, draw_codebooks, quantise
@@ -100,7 +101,7 @@ class NeuralCodec(Codec):
         spec: rates and codebook size; its number of codebooks is that in use
 
     Raises:
-        ValueError: if the network does not make one frame of so many samples
+        UserError: if the network does not make one frame of so many samples
     """
 
     # Seconds of sound on both sides of a chunk that the network is shown besides, in order that it makes of the
@@ -123,9 +124,9 @@ class NeuralCodec(Codec):
             latent = self.parts.encoder(torch.zeros(1, 1, samples))
             found = self.parts.decoder(latent).shape
         except Exception as error:  # a network that was put together badly fails in its own way
-            raise ValueError(f"codec must code {samples} samples of silence, got {one_line(error)}") from None
+            raise UserError(f"codec must code {samples} samples of silence, got {one_line(error)}") from None
         if latent.shape[-1] != 4 or found[:-1] != (1, 1) or not samples - self.hop_samples < found[-1]:
-            raise ValueError(f"codec must make 4 frames of {samples} samples, got {latent.shape[-1]} and {found[-1]}")
+            raise UserError(f"codec must make 4 frames of {samples} samples, got {latent.shape[-1]} and {found[-1]}")
 
     def configure(
         self,
@@ -141,20 +142,20 @@ class NeuralCodec(Codec):
             chunk_sec: longest part of an utterance, in seconds, that the network is given at once
 
         Raises:
-            ValueError: if a value is impossible
+            UserError: if a value is impossible
         """
         available = self.parts.num_codebooks
         if num_codebooks is not None:
             whole = isinstance(num_codebooks, int) and not isinstance(num_codebooks, bool)
             if not whole or not 1 <= num_codebooks <= available:
-                raise ValueError(f"num_codebooks must be in [1, {available}], got {num_codebooks!r}")
+                raise UserError(f"num_codebooks must be in [1, {available}], got {num_codebooks!r}")
             self.spec = replace(self.spec, num_codebooks=num_codebooks)
         if merge is not None:
             self.merge = Merge.parse(merge, self.spec.num_codebooks)
         if chunk_sec is not None:
             number = isinstance(chunk_sec, int | float) and not isinstance(chunk_sec, bool)
             if not number or not 1 <= chunk_sec < math.inf:
-                raise ValueError(f"chunk_sec must be a number of at least 1, got {chunk_sec!r}")
+                raise UserError(f"chunk_sec must be a number of at least 1, got {chunk_sec!r}")
             self.chunk_sec = float(chunk_sec)
 
     @property

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_ext.errors import UserError
+
 _CONFIG = "config"  # no name of a weight: those have a dot
 
 
@@ -40,7 +42,7 @@ def read_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
 
     Raises:
         FileNotFoundError: if the file is missing
-        ValueError: if it cannot be read
+        UserError: if it cannot be read
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"codec file not found: {checkpoint}")
@@ -53,7 +55,7 @@ def read_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
         return state, config
     except Exception as error:  # torch and numpy raise a dozen kinds for damaged files, all of them mean the same
         reason = one_line(error)
-        raise ValueError(f"codec file cannot be read: {checkpoint} ({type(error).__name__}: {reason})") from None
+        raise UserError(f"codec file cannot be read: {checkpoint} ({type(error).__name__}: {reason})") from None
 
 
 def load_strictly(network: torch.nn.Module, state: Mapping[str, Tensor], kind: str, checkpoint: Path | str) -> None:
@@ -66,12 +68,12 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, Tensor], kind: s
         checkpoint: the file that the state is from
 
     Raises:
-        ValueError: if it is not the state dict of such a network
+        UserError: if it is not the state dict of such a network
     """
     try:
         network.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError) as error:  # the latter where the file holds no mapping of tensors
-        raise ValueError(f"codec file must hold the weights of {kind}, got {checkpoint} ({one_line(error)})") from None
+        raise UserError(f"codec file must hold the weights of {kind}, got {checkpoint} ({one_line(error)})") from None
 
 
 def one_line(error: BaseException) -> str:

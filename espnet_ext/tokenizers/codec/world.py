@@ -7,6 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
+from espnet_ext.errors import UserError
+
 SAMPLE_RATE_HZ = 16000
 SUB_FRAMES = 4  # analysis frames of 10 ms in one codec frame
 SUB_HOP = 160  # samples
@@ -31,12 +33,12 @@ def import_pyworld() -> ModuleType:
         The module.
 
     Raises:
-        ValueError: if it is not installed, with the command that installs it
+        UserError: if it is not installed, with the command that installs it
     """
     try:
         return importlib.import_module("pyworld")
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"codec world_vq needs pyworld: pip install pyworld-prebuilt 'setuptools<82' ({error})"
         ) from None
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import world
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 
@@ -87,17 +88,17 @@ class WorldVQCodec(Codec):
             The codec.
 
         Raises:
-            ValueError: if the band widths are impossible or the corpus has fewer frames than a codebook
+            UserError: if the band widths are impossible or the corpus has fewer frames than a codebook
         """
         if not isinstance(codebook_size, int) or codebook_size < 2:
-            raise ValueError(f"codebook_size must be an integer of at least 2, got {codebook_size!r}")
+            raise UserError(f"codebook_size must be an integer of at least 2, got {codebook_size!r}")
         widths = list(band_widths) if isinstance(band_widths, list | tuple) else []
         if not all(isinstance(width, int) and width > 0 for width in widths) or sum(widths) != world.CEPSTRUM_DIM:
-            raise ValueError(f"band_widths must be positive and sum to {world.CEPSTRUM_DIM}, got {band_widths!r}")
+            raise UserError(f"band_widths must be positive and sum to {world.CEPSTRUM_DIM}, got {band_widths!r}")
         parts = [world.analyse(wav) for wav in waveforms if len(wav)]
         features = np.concatenate(parts) if parts else np.zeros((0, world.SUB_FRAMES, world.FEATURE_DIM), np.float32)
         if not 2 <= codebook_size <= len(features):
-            raise ValueError(
+            raise UserError(
                 f"codebook_size must be in [2, {len(features)}] (frames to learn from), got {codebook_size}"
             )
         if len(features) > _MAX_FIT_FRAMES:

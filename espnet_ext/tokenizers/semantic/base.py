@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.registry import Registry
 from espnet_ext.tokenizers.semantic.kmeans import nearest
 
@@ -127,12 +128,12 @@ class SemanticTokenizer(ABC):
             The units.
 
         Raises:
-            ValueError: if `wav` has another shape, holds nothing, or is not finite
+            UserError: if `wav` has another shape, holds nothing, or is not finite
         """
         if wav.ndim != 1 or not len(wav):
-            raise ValueError(f"wav must be (samples,) with at least one sample, got shape {tuple(wav.shape)}")
+            raise UserError(f"wav must be (samples,) with at least one sample, got shape {tuple(wav.shape)}")
         if not torch.isfinite(wav).all():
-            raise ValueError("wav must be finite, got NaN or infinite samples")
+            raise UserError("wav must be finite, got NaN or infinite samples")
         return nearest(self.features(wav.float().cpu()), self.centroids)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.description import Content, InfoKind, fingerprint_of
@@ -60,7 +61,7 @@ def read_semantic_info(path: Path | str) -> SemanticInfo:
 
     Raises:
         FileNotFoundError: if the file is missing
-        ValueError: if it is not a complete semantic_info.yaml
+        UserError: if it is not a complete semantic_info.yaml
     """
     return KIND.read(path, _built)
 
@@ -98,12 +99,12 @@ def check_semantic_conf(name: str, conf: Mapping[str, object]) -> None:
         conf: options of the tokenizer and of k-means
 
     Raises:
-        ValueError: if the tokenizer or an option is unknown, or k-means cannot do what is asked for
+        UserError: if the tokenizer or an option is unknown, or k-means cannot do what is asked for
     """
     known = [*_create_options(name), *KMEANS_OPTIONS]
     for key in conf:
         if key not in known:
-            raise ValueError(f"semantic_conf of {name} must be among {known}, got {key!r}")
+            raise UserError(f"semantic_conf of {name} must be among {known}, got {key!r}")
     for key, least in KMEANS_OPTIONS.items():
         check_number(key, conf.get(key, least), least=least, whole=True)
 
@@ -146,7 +147,7 @@ def unlearned_semantic(name: str, seed: int, conf: Mapping[str, object]) -> Sema
         The tokenizer.
 
     Raises:
-        ValueError: if an option is unknown or has an impossible value, or a package is missing
+        UserError: if an option is unknown or has an impossible value, or a package is missing
         OSError: if weights cannot be read or downloaded
     """
     check_semantic_conf(name, conf)
@@ -155,7 +156,7 @@ def unlearned_semantic(name: str, seed: int, conf: Mapping[str, object]) -> Sema
     )
     found = len(tokenizer.centroids)
     if found and conf.get("num_units", found) != found:
-        raise ValueError(f"num_units must be {found} as in codebook, got {conf['num_units']}")
+        raise UserError(f"num_units must be {found} as in codebook, got {conf['num_units']}")
     return tokenizer
 
 
@@ -181,7 +182,7 @@ def create_semantic(
         The tokenizer, not saved yet.
 
     Raises:
-        ValueError: if an option is unknown or has an impossible value, or the corpus is too small
+        UserError: if an option is unknown or has an impossible value, or the corpus is too small
     """
     tokenizer = unlearned_semantic(name, seed, conf).to(device)
     if len(tokenizer.centroids):
@@ -245,14 +246,14 @@ def load_semantic(path: Path | str) -> SemanticTokenizer:
 
     Raises:
         FileNotFoundError: if semantic_info.yaml or the weights file is missing
-        ValueError: if the tokenizer is unknown or the weights are not those that the fingerprint vouches for
+        UserError: if the tokenizer is unknown or the weights are not those that the fingerprint vouches for
     """
     info = read_semantic_info(path)
     kind = semantic_tokenizers[info.tokenizer]
     KIND.check_weights(info, path)
     tokenizer = kind.load(info.checkpoint)
     if tokenizer.spec != info.spec:
-        raise ValueError(f"spec in {path} must be that of {info.checkpoint} ({tokenizer.spec}), got {info.spec}")
+        raise UserError(f"spec in {path} must be that of {info.checkpoint} ({tokenizer.spec}), got {info.spec}")
     return tokenizer
 
 
@@ -268,12 +269,12 @@ def copy_semantic(path: Path | str, directory: Path) -> Path:
 
     Raises:
         FileNotFoundError: if semantic_info.yaml or the weights file is missing
-        ValueError: if the weights do not fit their fingerprint, or the directory holds another tokenizer
+        UserError: if the weights do not fit their fingerprint, or the directory holds another tokenizer
     """
     info = read_semantic_info(path)
     weights, target = directory / semantic_tokenizers[info.tokenizer].weights_name, directory / INFO_NAME
     if target.exists() and read_semantic_info(target).deduplicate != info.deduplicate:
-        raise ValueError(f"{directory} must have deduplicate {info.deduplicate} as {path}: use another directory")
+        raise UserError(f"{directory} must have deduplicate {info.deduplicate} as {path}: use another directory")
     if KIND.copy_weights(info, path, weights):
         write_semantic_info(replace(info, checkpoint=weights), target)
     return target

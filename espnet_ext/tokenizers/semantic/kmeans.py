@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.errors import UserError
+
 Features = NDArray[np.float32]
 
 BATCH_FRAMES = 4096
@@ -65,13 +67,13 @@ def learn_centroids(
         The centroids; the same features, options and seed give the same bits.
 
     Raises:
-        ValueError: if there are fewer frames than units, or the buffer has.
+        UserError: if there are fewer frames than units, or the buffer has.
     """
     from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
     from threadpoolctl import threadpool_limits
 
     if buffer_frames < num_units:
-        raise ValueError(f"buffer_frames must be at least num_units, {num_units}, got {buffer_frames}")
+        raise UserError(f"buffer_frames must be at least num_units, {num_units}, got {buffer_frames}")
     rng = np.random.default_rng(seed)
     model: MiniBatchKMeans | None = None
     seen = 0
@@ -82,7 +84,7 @@ def learn_centroids(
             seen += len(buffer)
             if model is None:
                 if len(buffer) < num_units:
-                    raise ValueError(
+                    raise UserError(
                         f"num_units must be at most {len(buffer)}, the frames to learn from, got {num_units}"
                     )
                 some = rng.permutation(len(buffer))[: INIT_FRAMES_PER_UNIT * num_units]
@@ -94,7 +96,7 @@ def learn_centroids(
                     model.partial_fit(buffer[order[start : start + BATCH_FRAMES]])
             logging.info("k-means: %d frames, mean squared distance %.3f", seen, -model.score(buffer) / len(buffer))
     if model is None:
-        raise ValueError(f"num_units must be at most 0, the frames to learn from, got {num_units}")
+        raise UserError(f"num_units must be at most 0, the frames to learn from, got {num_units}")
     return np.ascontiguousarray(model.cluster_centers_, dtype=np.float32)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
 from espnet_ext.tokenizers.codec.neural import build_seeded, exactly, spans
@@ -99,12 +100,12 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
             The tokenizer.
 
         Raises:
-            ValueError: if an option has an impossible value, the package is missing, or a file is another
+            UserError: if an option has an impossible value, the package is missing, or a file is another
             OSError: if a file is missing or cannot be downloaded
         """
         check_flag("pretrained", pretrained)
         if config is not None and (pretrained or model_name_or_path is not None or not isinstance(config, Mapping)):
-            raise ValueError(f"config must be fields of a network with pretrained=false, got {config!r}")
+            raise UserError(f"config must be fields of a network with pretrained=false, got {config!r}")
         check_number("chunk_sec", chunk_sec, least=1)
         hub, layer = cls._hub(), cls.default_layer if layer is None else layer
         check_number("layer", layer, least=1, whole=True)
@@ -155,7 +156,7 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
         state, config = read_weights(checkpoint)
         model_class, config_class = cls._hub().classes()
         if config is None or _CENTROIDS not in state:
-            raise ValueError(f"semantic tokenizer file must hold a configuration and centroids: {checkpoint}")
+            raise UserError(f"semantic tokenizer file must hold a configuration and centroids: {checkpoint}")
         centroids, chunk_sec = state.pop(_CENTROIDS), config.pop("chunk_sec")
         tokenizer = cls(model_class(config_class.from_dict(config)), chunk_sec)
         load_strictly(tokenizer.network, state, model_class.__name__, checkpoint)
@@ -170,10 +171,10 @@ def _published(path: Path, width: int) -> Tensor:
     try:
         table = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"codebook must be an npy file, got {path} ({' '.join(str(error).split())})") from None
+        raise UserError(f"codebook must be an npy file, got {path} ({' '.join(str(error).split())})") from None
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != width or table.dtype.kind != "f":
         found = getattr(table, "shape", "an archive"), getattr(table, "dtype", "")
-        raise ValueError(f"codebook must hold float centroids (K, {width}), got {found[0]} {found[1]} in {path}")
+        raise UserError(f"codebook must hold float centroids (K, {width}), got {found[0]} {found[1]} in {path}")
     return torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
 
 

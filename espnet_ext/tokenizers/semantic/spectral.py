@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_ext.errors import UserError
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, register_semantic
 
@@ -54,7 +55,7 @@ class SpectralOptions:
     def __post_init__(self) -> None:
         check_number("frame_rate_hz", self.frame_rate_hz, above=0, most=100)
         if not float(100 / self.frame_rate_hz).is_integer():
-            raise ValueError(f"frame_rate_hz must be 100 divided by a whole number, got {self.frame_rate_hz}")
+            raise UserError(f"frame_rate_hz must be 100 divided by a whole number, got {self.frame_rate_hz}")
         check_number("dimensions", self.dimensions, least=2, most=NUM_MEL, whole=True)
         check_number("deltas", self.deltas, least=0, most=2, whole=True)
         check_choice("normalise", self.normalise, NORMALISATIONS)
@@ -160,7 +161,7 @@ class SpectralTokenizer(SemanticTokenizer):
             The tokenizer.
 
         Raises:
-            ValueError: if an option has an impossible value
+            UserError: if an option has an impossible value
         """
         if dimensions is None:
             dimensions = cls.default_dimensions

@@ -7,6 +7,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from espnet_ext.errors import UserError
+
 MAX_FRAMES_APART = 2
 Integer = TypeVar("Integer", bound=np.integer)
 
@@ -21,13 +23,13 @@ def deduplicate(units: NDArray[Integer]) -> NDArray[Integer]:
         What is left.
 
     Raises:
-        ValueError: if there is more than one axis.
+        UserError: if there is more than one axis.
 
     >>> deduplicate(np.array([3, 3, 1, 1, 1, 3])).tolist()
     [3, 1, 3]
     """
     if units.ndim != 1:
-        raise ValueError(f"units must be (T,), got shape {units.shape}")
+        raise UserError(f"units must be (T,), got shape {units.shape}")
     return units[np.diff(units, prepend=units[:1] - 1) != 0] if len(units) else units
 
 

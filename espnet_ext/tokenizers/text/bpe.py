@@ -6,6 +6,7 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 BPE_NAME = "bpe.model"
@@ -18,11 +19,11 @@ def check_bpe(args: Namespace) -> None:
         args: parsed options.
 
     Raises:
-        ValueError: if it does.
+        UserError: if it does.
     """
     target = Path(args.output_dir) / BPE_NAME
     if args.token_type == "bpe" and target.is_file() and target.read_bytes() != Path(args.bpemodel).read_bytes():
-        raise ValueError(f"bpemodel must be the same as {target}, got {args.bpemodel}: use another output_dir")
+        raise UserError(f"bpemodel must be the same as {target}, got {args.bpemodel}: use another output_dir")
 
 
 def copy_bpe(args: Namespace) -> None:

@@ -7,6 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
+from espnet_ext.errors import UserError
+
 # as they are read aloud; "st." is a saint far more often than a street in read books
 ABBREVIATIONS = {
     "mr": "mister",
@@ -117,8 +119,8 @@ def find_cleaner(name: str) -> Callable[[str], str]:
         The function.
 
     Raises:
-        ValueError: if there is none.
+        UserError: if there is none.
     """
     if name not in CLEANERS:
-        raise ValueError(f"cleaner must be one of {list(CLEANERS)}, got {name!r}")
+        raise UserError(f"cleaner must be one of {list(CLEANERS)}, got {name!r}")
     return CLEANERS[name]

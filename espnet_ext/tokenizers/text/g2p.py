@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
+from espnet_ext.errors import UserError
 from espnet_ext.registry import Registry
 from espnet_ext.tokenizers.text.cmudict import dictionary, phones
 
@@ -49,14 +50,14 @@ class DictionaryG2P:
     A word that the dictionary lacks stays a word, which no token list has: it becomes <unk>, and is reported.
 
     Raises:
-        ValueError: if pocketsphinx, which brings the dictionary, is not installed.
+        UserError: if pocketsphinx, which brings the dictionary, is not installed.
     """
 
     def __init__(self) -> None:
         try:
             dictionary()
         except ModuleNotFoundError as error:
-            raise ValueError(
+            raise UserError(
                 f"g2p cmudict needs a package that is not there ({error}): pip install pocketsphinx"
             ) from None
 
@@ -73,7 +74,7 @@ class EnglishG2P:
     The package g2p_en and its data are optional and loaded here for the first time, without any download.
 
     Raises:
-        ValueError: if the package or its data are not installed; the message has the command that installs them.
+        UserError: if the package or its data are not installed; the message has the command that installs them.
     """
 
     def __init__(self) -> None:
@@ -104,7 +105,7 @@ def _load_g2p_en() -> Callable[[str], list[str]]:
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     except LookupError:  # NLTK's message fills a page
-        raise ValueError(f"g2p g2p_en needs data that are not there: {DOWNLOAD}") from None
+        raise UserError(f"g2p g2p_en needs data that are not there: {DOWNLOAD}") from None
     finally:
         nltk.download = download
     return convert
@@ -115,5 +116,5 @@ def _refuse_download(*args: object, **options: object) -> None:
     raise LookupError
 
 
-def _not_installed(error: ModuleNotFoundError) -> ValueError:
-    return ValueError(f"g2p g2p_en needs packages that are not there ({error}): pip install 'espnet_ext[phones]'")
+def _not_installed(error: ModuleNotFoundError) -> UserError:
+    return UserError(f"g2p g2p_en needs packages that are not there ({error}): pip install 'espnet_ext[phones]'")

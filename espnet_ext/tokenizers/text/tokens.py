@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.text.cleaners import find_cleaner
 from espnet_ext.tokenizers.text.g2p import WORD_BOUNDARY, g2ps
 
@@ -26,7 +27,7 @@ def _split_words(text: str) -> list[str]:
 
 def _bpe_splitter(model: Path | None) -> Split:
     if model is None:
-        raise ValueError("bpemodel must be given with token_type bpe, got none")
+        raise UserError("bpemodel must be given with token_type bpe, got none")
     if not model.is_file():
         raise FileNotFoundError(f"bpemodel not found: {model}")
     import sentencepiece
@@ -34,7 +35,7 @@ def _bpe_splitter(model: Path | None) -> Split:
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
     except (RuntimeError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"bpemodel must be a SentencePiece model, got {model} ({' '.join(str(error).split())})"
         ) from None
     return lambda text: list(processor.encode(text, out_type=str))
@@ -46,12 +47,12 @@ TOKEN_TYPES = ("char", "bpe", "phn", "word")
 
 def _splitter(token_type: str, bpemodel: Path | None, g2p: str) -> Split:
     if token_type not in TOKEN_TYPES:
-        raise ValueError(f"token_type must be one of {list(TOKEN_TYPES)}, got {token_type!r}")
+        raise UserError(f"token_type must be one of {list(TOKEN_TYPES)}, got {token_type!r}")
     kind = g2ps[g2p]
     if token_type == "phn":
         return kind()
     if g2p != "none":
-        raise ValueError(f"g2p must be none with token_type {token_type}, got {g2p!r}, which makes phones (phn)")
+        raise UserError(f"g2p must be none with token_type {token_type}, got {g2p!r}, which makes phones (phn)")
     if token_type == "bpe":
         return _bpe_splitter(bpemodel)
     return _split_char if token_type == "char" else _split_words
@@ -67,7 +68,7 @@ class TextSplitter:
         g2p: what makes phones of the text, for phn only; "none" for a text that is phones already.
 
     Raises:
-        ValueError: if a name is unknown, or the options do not fit each other.
+        UserError: if a name is unknown, or the options do not fit each other.
 
     >>> TextSplitter("word")(" Two  Dogs")
     ['two', 'dogs']
@@ -101,7 +102,7 @@ class TextTokenizer:
     def __init__(self, splitter: TextSplitter, tokens: Sequence[str]) -> None:
         missing = [token for token in (UNKNOWN, END) if token not in tokens]
         if missing:
-            raise ValueError(f"token_list must contain {UNKNOWN} and {END}, missing {missing}")
+            raise UserError(f"token_list must contain {UNKNOWN} and {END}, missing {missing}")
         self.splitter, self.tokens = splitter, list(tokens)
         self.ids = {token: index for index, token in enumerate(tokens)}
         self.unknown: Counter[str] = Counter()
@@ -116,11 +117,11 @@ class TextTokenizer:
             The ids.
 
         Raises:
-            ValueError: if nothing is left of the text after cleaning.
+            UserError: if nothing is left of the text after cleaning.
         """
         pieces = self.splitter(text)
         if not pieces:
-            raise ValueError(f"text must not be empty, got {text!r}")
+            raise UserError(f"text must not be empty, got {text!r}")
         self.unknown.update(piece for piece in pieces if piece not in self.ids)
         return [self.ids.get(piece, self.ids[UNKNOWN]) for piece in pieces] + [self.ids[END]]
 
@@ -150,14 +151,14 @@ def make_token_list(texts: Iterable[str], splitter: TextSplitter, min_count: int
         The token list; the rare tokens with their counts.
 
     Raises:
-        ValueError: if no token is left.
+        UserError: if no token is left.
     """
     if min_count < 1:
-        raise ValueError(f"min_count must be at least 1, got {min_count}")
+        raise UserError(f"min_count must be at least 1, got {min_count}")
     seen = Counter(token for text in texts for token in splitter(text))
     kept = {token for token, count in seen.items() if count >= min_count} - {UNKNOWN, END}
     if not kept:
-        raise ValueError(f"text must contain a token at least {min_count} times (min_count), got none")
+        raise UserError(f"text must contain a token at least {min_count} times (min_count), got none")
     return [UNKNOWN, *sorted(kept), END], Counter({token: n for token, n in seen.items() if n < min_count})
 
 
@@ -172,7 +173,7 @@ def read_token_list(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or names a token twice.
+        UserError: if it is empty or names a token twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"token_list not found: {path}")
@@ -180,5 +181,5 @@ def read_token_list(path: Path) -> list[str]:
     tokens = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
     if tokens == [""] or repeated:
-        raise ValueError(f"token_list must name tokens once each, got {repeated[:3] or 'an empty file'} in {path}")
+        raise UserError(f"token_list must name tokens once each, got {repeated[:3] or 'an empty file'} in {path}")
     return tokens

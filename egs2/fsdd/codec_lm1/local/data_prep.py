@@ -17,6 +17,7 @@ from tqdm import tqdm
 from espnet_ext.bin import run
 from espnet_ext.data.audio import write_wav
 from espnet_ext.data.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_dir
 
 
@@ -79,13 +80,13 @@ def plan_split(
         Strings of all speakers.
 
     Raises:
-        ValueError: if a speaker lacks recordings of this split.
+        UserError: if a speaker lacks recordings of this split.
     """
     members = [item for item in recordings if item.take in split.takes and item.speaker in speakers]
     absent = sorted(set(speakers) - {item.speaker for item in members})
     if absent:
         takes = f"{split.takes.start}-{split.takes.stop - 1}"
-        raise ValueError(f"--fsdd must hold takes {takes} of every speaker, got none of {', '.join(absent)}")
+        raise UserError(f"--fsdd must hold takes {takes} of every speaker, got none of {', '.join(absent)}")
     return plan_strings(members, split.name, split.tiny_strings if size == "tiny" else split.strings, seed)
 
 

@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from espnet_ext.errors import UserError
 from espnet_ext.storage.download import Source, download
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
@@ -58,7 +59,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if stream is not None:
                     yield PurePosixPath(member.name).name, stream.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"--fsdd {path} must be a complete tar archive or a folder, got {error}") from error
+        raise UserError(f"--fsdd {path} must be a complete tar archive or a folder, got {error}") from error
 
 
 def _decode(name: str, content: bytes) -> tuple[NDArray[np.float64], str]:
@@ -85,7 +86,7 @@ def read_recordings(path: Path) -> tuple[list[Recording], dict[str, str]]:
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
-        ValueError: if it is no archive, or holds no recording.
+        UserError: if it is no archive, or holds no recording.
     """
     if not path.exists():
         raise FileNotFoundError(f"--fsdd {path} must be the recordings folder or its .tar.gz, found nothing there")
@@ -105,7 +106,7 @@ def read_recordings(path: Path) -> tuple[list[Recording], dict[str, str]]:
         else:
             found[key] = Recording(key[1], key[0], key[2], samples)
     if not found:
-        raise ValueError(f"--fsdd {path} must hold recordings named DIGIT_SPEAKER_TAKE.wav, found none")
+        raise UserError(f"--fsdd {path} must hold recordings named DIGIT_SPEAKER_TAKE.wav, found none")
     return [found[key] for key in sorted(found)], skipped
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from espnet_ext.bin import run
 from espnet_ext.data.audio import write_wav
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_dir
 
 Row = dict[str, str]
@@ -41,7 +42,7 @@ def verify_checksums(corpus: Path) -> str:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file differs from its checksum.
+        UserError: if a file differs from its checksum.
     """
     sums = corpus / "SHA256SUMS"
     if not sums.is_file():
@@ -52,7 +53,7 @@ def verify_checksums(corpus: Path) -> str:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; get the repository's copy again (git checkout -- {name})")
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise ValueError(
+            raise UserError(
                 f"{path} must match SHA256SUMS, but does not; get the repository's copy again (git checkout -- {name})"
             )
     return hashlib.sha256(sums.read_bytes()).hexdigest()

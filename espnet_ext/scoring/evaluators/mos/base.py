@@ -36,7 +36,7 @@ class OpinionPredictor(Evaluator):
             Name → number.
 
         Raises:
-            ValueError: if the audio is too short, say.
+            UserError: if the audio is too short, say.
         """
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators.mos.base import OpinionPredictor, register_mos
 
 
@@ -30,7 +31,7 @@ class Versa(OpinionPredictor):
         config = [{"name": one} if isinstance(one, str) else dict(one) for one in names]
         self._modules: Any = load_score_modules(config, use_gt=False, use_gt_text=False, use_gpu=use_gpu)
         if not self._modules:
-            raise ValueError(f"metrics must be some that VERSA has without reference, got {metrics!r}")
+            raise UserError(f"metrics must be some that VERSA has without reference, got {metrics!r}")
 
     def predict(self, samples: NDArray[np.float32]) -> dict[str, float]:  # noqa: D102 (inherited)
         from versa.scorer_shared import use_score_modules

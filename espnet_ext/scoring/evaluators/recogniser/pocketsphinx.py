@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators.recogniser.base import Recogniser, register_recogniser
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 
@@ -54,7 +55,7 @@ def _decoder(words: Iterable[str]) -> pocketsphinx.Decoder:
 
     known = pronunciations(words)
     if not known:
-        raise ValueError("words must have a word of the pronouncing dictionary, got none")
+        raise UserError("words must have a word of the pronouncing dictionary, got none")
     with tempfile.TemporaryDirectory(prefix="words") as name:  # the decoder reads them once
         folder = Path(name)
         (folder / "dict").write_text("".join(line for lines in known.values() for line in lines), encoding="utf-8")

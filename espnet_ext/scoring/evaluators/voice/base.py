@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import read_resampled
+from espnet_ext.errors import UserError
 from espnet_ext.registry import Registry
 from espnet_ext.scoring.evaluators.evaluator import Evaluator
 from espnet_ext.scoring.measures.condition import is_silent
@@ -28,7 +29,7 @@ class SpeakerEncoder(Evaluator):
         vector = np.asarray(self.embed(samples), dtype=np.float32).reshape(-1)
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length == 0:
-            raise ValueError("the speaker encoder found no voice")
+            raise UserError("the speaker encoder found no voice")
         return vector / length
 
     @abstractmethod
@@ -42,7 +43,7 @@ class SpeakerEncoder(Evaluator):
             (E,) or (1, E).
 
         Raises:
-            ValueError: if the audio is too short, say.
+            UserError: if the audio is too short, say.
         """
 
 

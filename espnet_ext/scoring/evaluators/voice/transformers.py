@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators.voice.base import SpeakerEncoder, register_speaker_encoder
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 
@@ -36,6 +37,6 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
     @torch.no_grad()
     def embed(self, samples: NDArray[np.float32]) -> NDArray[np.floating]:  # noqa: D102 (inherited)
         if len(samples) < SHORTEST_SECONDS * EVALUATION_RATE_HZ:
-            raise ValueError(f"audio must last at least {SHORTEST_SECONDS} s for this speaker encoder")
+            raise UserError(f"audio must last at least {SHORTEST_SECONDS} s for this speaker encoder")
         given = self._extractor(samples, sampling_rate=EVALUATION_RATE_HZ, return_tensors="pt").to(self._model.device)
         return self._model(**given).embeddings[0].cpu().numpy()
