@@ -96,7 +96,6 @@ MOVED = {
     "text_gain": "model.text_gain",
     "torchaudio_shim": "storage.torchaudio_shim",
     "transformer": "model.transformer",
-    "tuning": "tuning.candidates",
     "tuning_set": "tuning.development_set",
 }
 
