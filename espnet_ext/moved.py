@@ -155,4 +155,4 @@ class MovedModules:
         sys.modules[module.__name__] = importlib.import_module(name)
 
 
-sys.meta_path.insert(0, MovedModules)  # type: ignore[arg-type]
+sys.meta_path.insert(0, MovedModules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -72,10 +72,11 @@ class ModelOptions:
             UserError: naming the option that is unknown or out of range.
         """
         corelms.check_options(self.corelm, self.corelm_conf)
+        corelm: Callable[..., CoreLM] = corelms[self.corelm]
         try:
-            return corelms[self.corelm](
+            return corelm(
                 spec,
-                vocabulary,  # type: ignore[arg-type]  # what this core LM reads
+                vocabulary,
                 primary=self.primary,
                 primary_conf=self.primary_conf,
                 local=self.local,
