@@ -14,6 +14,7 @@ from fabricated import one_error
 
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "egs2" / "mini_libritts"
@@ -61,7 +62,7 @@ def raise_in_worker(error: Exception) -> None:
     wrapped.reraise()
 
 
-@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError])
+@pytest.mark.parametrize("kind", [UserError, FileNotFoundError])
 def test_an_error_of_a_worker_process_is_shortened_to_its_message(kind) -> None:
     with pytest.raises(SystemExit) as caught:
         run(lambda: raise_in_worker(kind("codes of s-1 must be readable at codes.ark:4")))
@@ -70,8 +71,13 @@ def test_an_error_of_a_worker_process_is_shortened_to_its_message(kind) -> None:
 
 def test_the_traceback_of_a_shortened_error_can_be_had(caplog) -> None:
     with caplog.at_level("DEBUG"), pytest.raises(SystemExit):
-        run(lambda: raise_in_worker(ValueError("x")))
+        run(lambda: raise_in_worker(UserError("x")))
     assert "Traceback" in caplog.text and "raise_in_worker" in caplog.text
+
+
+def test_a_defect_is_not_shortened() -> None:
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        run(lambda: [one for one, two in [(1, 2, 3)]])
 
 
 def test_an_interrupted_command_exits_as_the_shell_expects() -> None:
