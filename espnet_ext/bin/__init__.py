@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ def one_line(error: Exception) -> str:
     """
     text = str(error).rstrip()
     if text.startswith("Caught ") and "DataLoader worker process" in text.partition("\n")[0]:
-        text = text.rpartition("\n")[2].removeprefix(f"{type(error).__name__}: ")
+        text = re.sub(rf"^[\w.]*{type(error).__name__}: ", "", text.rpartition("\n")[2])
     return " ".join(text.split()) or type(error).__name__
 
 
