@@ -103,7 +103,9 @@ class StepModel(ABC):
 class CoreLM(nn.Module, StepModel):
     """p(codes | conditions) with N codebooks per frame and S frames per step.
 
-    It scores and steps; the loss is in `loss`, the loop over time in `decoding.generate`.
+    It scores and steps; the loss is in `loss`, the loop over time in `decoding.generate`. `model.build` hands the
+    constructor of one the codec's facts, ids of the text or the facts of the units, and by their names `primary`,
+    `primary_conf`, `local`, `local_conf` and `frame_stacking_factor`; its keyword-only parameters are `corelm_conf`.
 
     Args:
         spec: the codec's facts.

@@ -131,7 +131,7 @@ class PrimaryState:
 
 
 class Primary(nn.Module, ABC):
-    """The big transformer over steps.
+    """The big transformer over steps; its constructor takes the ids of the text and S, and its options by keyword.
 
     Attributes:
         width: D.
