@@ -73,3 +73,12 @@ def test_a_package_that_does_not_import_is_named(tmp_path, monkeypatch):
     for _ in range(2):  # it is not forgotten
         with pytest.raises(RuntimeError, match="plug-in toy = toy of espnet_ext.corelm does not load: No module named"):
             list(registry)
+
+
+def test_former_names_of_heads_are_the_heads():
+    from espnet_ext import local_transformer
+    from espnet_ext.model.heads import Head, Heads, ParallelHeads, SlotClassifiers
+
+    assert (local_transformer.LocalTransformer, local_transformer.SlotHeads) == (Head, SlotClassifiers)
+    assert (local_transformer.Heads, local_transformer.ParallelHeads) == (Heads, ParallelHeads)
+    assert "ar" in local_transformer.local_transformers and issubclass(ParallelHeads, Head)
