@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.preprocess import collate
-from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
+from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream, plain_step
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
@@ -42,7 +42,7 @@ class CodecLM:
         self.tokenizer = build_tokenizer(args)
         self.prompt_frames = prompt_frames(args, corelm.spec)
         self.timing = Timing()
-        self._graphs: Graphs | None = None
+        self._step: Step = plain_step
 
     @classmethod
     def from_experiment(cls, directory: Path | str, model_file: str | None = None, device: str = "cpu") -> CodecLM:
@@ -90,13 +90,14 @@ class CodecLM:
         Raises:
             UserError: if a precision is not possible here.
         """
-        self._graphs = Graphs() if options.graphs else None
-        return accelerate(self.corelm, options, batch_size)
+        done = accelerate(self.corelm, options, batch_size)
+        self._step = done.step
+        return done
 
     def free_graphs(self) -> None:
         """Let go of the GPU's memory that serves later requests."""
-        if self._graphs is not None:
-            self._graphs.clear()
+        if isinstance(self._step, Graphs):
+            self._step.clear()
 
     @property
     def says_codes(self) -> bool:
@@ -203,14 +204,13 @@ class CodecLM:
         texts: Sequence[str],
         prompts: Sequence[NDArray[np.int64] | None],
         options: DecodeOptions,
-    ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int]:
+    ) -> tuple[TextCoreLM, Conditions, DecodingStrategy, Sampler, Tensor, int, Step]:
         """What `generate` is given."""
         strategy = options.strategy_for(self.corelm.heads)
-        strategy = self._graphs.of(strategy, self.device) if self._graphs else strategy
         conditions = self.conditions(names, texts, prompts)
         limit = (conditions.text_lengths * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
         sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
-        return self.corelm, conditions, strategy, sampler, limit, options.min_frames
+        return self.corelm, conditions, strategy, sampler, limit, options.min_frames, self._step
 
     def conditions(
         self, names: Sequence[str], texts: Sequence[str], prompts: Sequence[NDArray[np.int64] | None]

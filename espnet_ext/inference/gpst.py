@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet_ext.data.joint_preprocess import language_id
 from espnet_ext.data.preprocess import collate
 from espnet_ext.data.streams import Streams, disagreement
-from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate
+from espnet_ext.decoding import DecodingStrategy, Generation, Step, build_strategy, generate, plain_step
 from espnet_ext.decoding.options import UNIT_DECODING, DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
@@ -68,7 +68,7 @@ class GPSTSpeech:
         self.corelm, self.listener, self.device = corelm.eval().to(device), listener, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
-        self._graphs: Graphs | None = None
+        self.step: Step = plain_step
         self.timing = Timing()
         self.clock = Clock(
             corelm.spec, corelm.semantic, corelm.stacking, deduplicates, lambda: self.silence or listener.silence
@@ -120,13 +120,14 @@ class GPSTSpeech:
         Raises:
             UserError: if a precision is not possible here.
         """
-        self._graphs = Graphs() if options.graphs else None
-        return accelerate(self.corelm, options, batch_size)
+        done = accelerate(self.corelm, options, batch_size)
+        self.step = done.step
+        return done
 
     def free_graphs(self) -> None:
         """Let go of the GPU's memory that serves later requests."""
-        if self._graphs is not None:
-            self._graphs.clear()
+        if isinstance(self.step, Graphs):
+            self.step.clear()
 
     @property
     def codec(self) -> Codec:
@@ -198,8 +199,7 @@ class GPSTSpeech:
         conditions = self._conditions(starts, self._languages(names, requests))
         limit = self._limit(names, starts, conditions, options)
         sampler = Sampler(options.sampling_options(), row_generators(options.seed, names, self.device))
-        strategy = self.made_fast(strategy)
-        generation = generate(self.corelm, conditions, strategy, sampler, limit, options.min_frames)
+        generation = generate(self.corelm, conditions, strategy, sampler, limit, options.min_frames, self.step)
         generated = time.perf_counter()
         generation = replace(
             generation, has_eos=generation.has_eos.cpu() & torch.tensor([spelling.has_eos for spelling in spellings])
@@ -214,10 +214,6 @@ class GPSTSpeech:
         self.timing.seconds_lm += generated - spelt
         self.timing.seconds_codec += time.perf_counter() - generated
         return speeches
-
-    def made_fast(self, strategy: DecodingStrategy) -> DecodingStrategy:
-        """The strategy as `accelerate` wants it run."""
-        return self._graphs.of(strategy, self.device) if self._graphs else strategy
 
     def check(self, options: GPSTDecodeOptions, mode: Mode) -> DecodingStrategy:
         """The strategy, if this model can run it and serve the mode.
@@ -324,9 +320,10 @@ class _Speller(Speller):
         room = steps - 1 - -(-self.options.min_frames // model.stacking)
         most = max(int(self.options.max_sec * model.semantic.frame_rate_hz), 1)
         sampler = Sampler(self.options.semantic_options(), self._generators(names))
-        strategy, stage = self.speech.made_fast(build_strategy(UNIT_DECODING)), model.units
+        strategy, stage = build_strategy(UNIT_DECODING), model.units
         conditions = stage.conditions(nothing, none, languages)
-        return self._spellings(generate(stage, conditions, strategy, sampler, room.clamp(1, most)))
+        limit = room.clamp(1, most)
+        return self._spellings(generate(stage, conditions, strategy, sampler, limit, step=self.speech.step))
 
     def units_of_texts(self, names: Sequence[str], requests: Sequence[Request]) -> list[Spelling]:  # noqa: D102
         texts = [request.text for request in requests]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -58,6 +58,10 @@ class ModelOptions:
             local_conf=complete_local_conf(self.local, self.local_conf),
         )
 
+    def confs(self) -> dict[str, Mapping[str, Any]]:
+        """What the user may say of each part, by the name of the command's option."""
+        return {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
+
     def build(self, spec: CodecSpec, vocabulary: int | CodecSpec) -> CoreLM:
         """The model, with the weights that a training begins with.
 
@@ -72,9 +76,9 @@ class ModelOptions:
             UserError: naming the option that is unknown or out of range.
         """
         corelms.check_options(self.corelm, self.corelm_conf)
-        corelm: Callable[..., CoreLM] = corelms[self.corelm]
+        kind: Any = corelms[self.corelm]
         try:
-            return corelm(
+            return kind(
                 spec,
                 vocabulary,
                 primary=self.primary,
@@ -85,8 +89,7 @@ class ModelOptions:
                 **self.corelm_conf,
             )
         except TypeError as error:  # a value of the wrong kind, found where it is used
-            given = {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
-            raise UserError(f"{error} in one of {given}") from None
+            raise UserError(f"{error} in one of {self.confs()}") from None
 
 
 def complete_local_conf(local: str | Sequence[str], conf: Mapping[str, Any]) -> dict[str, Any]:
