@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.bin.results import read_scores
 from espnet_ext.options import check_number
+from espnet_ext.scoring.scores import read_scores
 from espnet_ext.storage.atomic import atomic_path
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.scoring.evaluators import KINDS
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.evaluators.mos import mos_predictors
-from espnet_ext.scoring.evaluators.recogniser import recognisers
-from espnet_ext.scoring.evaluators.voice import speaker_encoders
 from espnet_ext.storage.yaml_files import add_pair
-
-OPTIONS = ("asr", "speaker", "mos")  # that name evaluators
 
 
 @dataclass(frozen=True)
@@ -98,12 +94,9 @@ def add_evaluator_option(parser: argparse.ArgumentParser, option: str) -> None:
         parser: of the command.
         option: asr, speaker or mos.
     """
-    default, what = {
-        "asr": ("pocketsphinx", f"recogniser: one of {list(recognisers)}"),
-        "speaker": ("resemblyzer", f"speaker encoder: one of {list(speaker_encoders)}"),
-        "mos": ("dnsmos", f"predictors of opinion scores, separated by spaces: of {list(mos_predictors)}"),
-    }[option]
-    parser.add_argument(f"--{option}", default=default, help=f"{what}, or none")
+    kind = KINDS[option]
+    help_text = f"{kind.what} of {list(kind.registry)}, or none"
+    parser.add_argument(f"--{option}", default=kind.default, help=help_text)
     parser.add_argument(f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable")
 
 
@@ -120,7 +113,7 @@ def add_vocabulary_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
-    for option in OPTIONS:
+    for option in KINDS:
         add_evaluator_option(parser, option)
     parser.add_argument(
         "--mos_utterances", type=int, default=0, help="ask them about so many utterances of each output alone; 0: all"
@@ -131,7 +124,15 @@ def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[str] = ()) -> dict[str, Path]:
+def _pairs(pairs: Iterable[str], option: str) -> Iterator[tuple[str, Path]]:
+    for pair in pairs:
+        name, _, directory = pair.partition("=")
+        if not name or not directory:
+            raise UserError(f"--{option} must be NAME=DIR, got {pair!r}")
+        yield name, Path(directory)
+
+
+def parse_systems(pairs: Iterable[str], option: str = "system", taken: Container[str] = ()) -> dict[str, Path]:
     """Directories of the systems by name.
 
     Args:
@@ -146,42 +147,24 @@ def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[
         UserError: if one has no "=", or a name occurs twice.
     """
     systems: dict[str, Path] = {}
-    taken = set(taken)
-    for pair in pairs:
-        name, _, directory = pair.partition("=")
-        if not name or not directory:
-            raise UserError(f"--{option} must be NAME=DIR, got {pair!r}")
+    for name, directory in _pairs(pairs, option):
         if name in systems or name in taken:
             raise UserError(f"--{option} must have different names, got {name!r} twice")
-        systems[name] = Path(directory)
+        systems[name] = directory
     return systems
 
 
 def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Further outputs of systems by name.
-
-    Args:
-        pairs: NAME=DIR each.
-        systems: name → directory of the first output.
-
-    Returns:
-        Name → directories, in the given order.
-
-    Raises:
-        UserError: if one has no "=", or names no system.
-    """
+    """Further outputs of systems: name → directories, in the given order; a name of no system is a UserError."""
     repeats: dict[str, list[Path]] = {}
-    for pair in pairs:
-        name, _, directory = pair.partition("=")
-        if not name or not directory:
-            raise UserError(f"--repeat must be NAME=DIR, got {pair!r}")
+    for name, directory in _pairs(pairs, "repeat"):
         if name not in systems:
             raise UserError(f"--repeat must name one of the systems {list(systems)}, got {name!r}")
-        repeats.setdefault(name, []).append(Path(directory))
+        repeats.setdefault(name, []).append(directory)
     return repeats
 
 
-def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS) -> dict[str, tuple[Choice, ...]]:
+def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = tuple(KINDS)) -> dict[str, tuple[Choice, ...]]:
     """The evaluators that the options name, checked.
 
     Args:

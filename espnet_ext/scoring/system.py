@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.data.datadir import read_scp, read_skipped
+from espnet_ext.data.datadir import read_if_there, read_scp, read_skipped
 from espnet_ext.data.waveform import read_mono
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.condition import conditions
+from espnet_ext.scoring.scores import Timed
 
 WHOLE_NAME = "whole/wav.scp"
 
@@ -42,7 +43,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class System:
+class System(Timed):
     """One system's speech for the utterances of a test set.
 
     Attributes:
@@ -79,11 +80,6 @@ class System:
         return (self, *self.repeats)
 
     @property
-    def generates(self) -> bool:
-        """Whether a language model took part."""
-        return self.timing is not None and self.timing.get("steps", 0) > 0
-
-    @property
     def says_codes(self) -> bool:
         """Whether codes.scp holds what the system says, not what a codec made of somebody else's speech."""
         return self.has_own_codes and (self.timing is None or self.generates)
@@ -91,27 +87,17 @@ class System:
     @property
     def seed(self) -> int | None:
         """Seed of its draws; None where nobody wrote it down."""
-        return None if self.timing is None else self.timing.get("seed")
+        return self.cost("seed")
 
     @property
     def sampling(self) -> dict[str, Any]:
         """Options of its sampler, as far as they are written down."""
-        return {} if self.timing is None else self.timing.get("sampling") or {}
+        return self.cost("sampling") or {}
 
     @property
     def experiment(self) -> Path | None:
         """Directory of the model, two above ``<model>/<decoding>/<set>``; None for systems that generate nothing."""
         return self.directory.parent.parent if self.generates else None
-
-    @property
-    def decoding(self) -> str | None:
-        """Name of the strategy; None where nobody wrote it down."""
-        return None if self.timing is None else self.timing.get("decoding")
-
-    @property
-    def mode(self) -> str | None:
-        """Name of the inference mode; None for systems that have but one."""
-        return None if self.timing is None else self.timing.get("mode")
 
     def targets(self, reference: Reference) -> dict[str, str]:
         """Utterance → speaker whose voice it should have.
@@ -174,7 +160,7 @@ def load_reference(directory: Path) -> Reference:
     strangers = [utterance for utterance in transcripts if utterance not in utt2spk]
     if strangers:
         raise UserError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
-    prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
+    prompts = read_if_there(directory / "utt2prompt") or {}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
     found = _readable(read_scp(directory / "wav.scp"), transcripts)
     skipped = read_skipped(directory / "skipped")
@@ -206,10 +192,11 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
     found = whole = _readable(wav_scp, utterances)
     reasons = read_skipped(directory / "skipped")
     missing = {one: reasons.get(one, reason) for one, reason in found.missing.items()}
-    if (directory / WHOLE_NAME).is_file():
-        whole = _readable(read_scp(directory / WHOLE_NAME), utterances)
+    whole_scp = read_if_there(directory / WHOLE_NAME)
+    if whole_scp is not None:
+        whole = _readable(whole_scp, utterances)
         missing = {**whole.missing, **missing}
-    status, timing, prompts = directory / "status", directory / "timing.json", directory / "utt2prompt"
+    timing = directory / "timing.json"
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -222,9 +209,9 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
         whole.seconds,
         missing,
         (directory / "codes.scp").is_file(),
-        read_scp(status) if status.is_file() else None,
+        read_if_there(directory / "status"),
         costs,
-        read_scp(prompts) if prompts.is_file() else None,
+        read_if_there(directory / "utt2prompt"),
         found.conditions,
         _repeats_of(name, costs, [load_system(name, path, utterances) for path in repeats]),
     )
@@ -260,5 +247,5 @@ def load_untranscribed(name: str, directory: Path) -> System:
         FileNotFoundError: if wav.scp is missing.
         UserError: if a file is malformed.
     """
-    tables = [read_scp(directory / table) for table in ("wav.scp", "status") if (directory / table).is_file()]
+    tables = [read_if_there(directory / table) or {} for table in ("wav.scp", "status")]
     return load_system(name, directory, sorted({utterance for table in tables for utterance in table}))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +13,24 @@ from numpy.typing import NDArray
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.codec_encoding import codec_of
 from espnet_ext.data.waveform import read_resampled
-from espnet_ext.jobs import Work, Workers, run_groups
-from espnet_ext.scoring.measures.same_audio import content_of
+from espnet_ext.jobs import Work, Workers
+from espnet_ext.scoring.measures.same_audio import Unheard, content_of, judge_each, judge_once
 from espnet_ext.scoring.system import Reference, System
 
 Codes = NDArray[np.int32]
 SHARD_SIZE = 16
 
 
-def encode_shard(codec_info: Path, wavs: Mapping[str, Path]) -> dict[str, Codes | str]:
-    """Codes of audio files of any sample rate, or the reason why there are none.
-
-    Args:
-        codec_info: codec_info.yaml.
-        wavs: utterance → audio file.
-
-    Returns:
-        Utterance → (T, N), or one line.
-    """
+def _encoder(codec_info: Path) -> Callable[[Path], Codes]:
+    """What makes codes (T, N) of an audio file of any sample rate."""
     codec = codec_of(codec_info)
-    results: dict[str, Codes | str] = {}
-    for utterance, path in wavs.items():
-        try:
-            samples = torch.from_numpy(read_resampled(path, codec.spec.sample_rate_hz))
-            codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
-            results[utterance] = codes[0].numpy().astype(np.int32)
-        except ValueError as error:
-            results[utterance] = str(error)
-    return results
+
+    def encode(path: Path) -> Codes:
+        samples = torch.from_numpy(read_resampled(path, codec.spec.sample_rate_hz))
+        codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
+        return codes[0].numpy().astype(np.int32)
+
+    return encode
 
 
 def is_original(system: System, reference: Reference) -> bool:
@@ -70,7 +59,7 @@ def said_codes(run: System, reference: Reference, codebooks: int) -> Mapping[str
 
 def heard_codes(
     codec_info: Path | None, systems: Iterable[System], reference: Reference, workers: Workers, folder: Path | None
-) -> dict[str, list[Mapping[str, Codes | str]]] | None:
+) -> dict[str, list[Mapping[str, Codes | Unheard]]] | None:
     """The codes that the codec makes of everybody's audio.
 
     Args:
@@ -85,28 +74,15 @@ def heard_codes(
     """
     if codec_info is None:
         return None
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="codes") as name:
-            return heard_codes(codec_info, systems, reference, workers, Path(name))
     request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
-    work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
+    load = functools.partial(_encoder, codec_info)
+    work = Work(functools.partial(judge_each, load), request, "codes of audio", SHARD_SIZE, lambda path: [path])
     codebooks = codec_of(codec_info).spec.num_codebooks
-    places = {folder / f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
-    first: dict[str, tuple[Path, str]] = {}  # content → place and utterance of the file that is encoded
-    items: dict[Path, dict[str, Path]] = {}
-    for place, run in places.items():
-        if not is_original(run, reference):
-            owners = {one: first.setdefault(content_of(path), (place, one)) for one, path in run.wavs.items()}
-            items[place] = {one: run.wavs[one] for one, owner in owners.items() if owner == (place, one)}
-    found: dict[tuple[Path, str], Codes | str] = {}
-    for place, _, results in run_groups(work, items, workers):
-        found.update({(place, one): codes for one, codes in results.items()})
-    heard: dict[str, list[Mapping[str, Codes | str]]] = {}
-    for place, run in places.items():
-        table: Mapping[str, Codes | str]
-        if is_original(run, reference):
-            table = read_codes(run.directory / "codes.scp", codebooks)
-        else:
-            table = {one: found[first[content_of(path)]] for one, path in run.wavs.items()}
-        heard.setdefault(place.name.rpartition("#")[0], []).append(table)
+    outputs = {f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
+    wavs = {name: run.wavs for name, run in outputs.items() if not is_original(run, reference)}
+    found: dict[str, Mapping[str, Codes | Unheard]] = dict(judge_once(work, wavs, workers, folder, content_of))
+    heard: dict[str, list[Mapping[str, Codes | Unheard]]] = {}
+    for name, run in outputs.items():
+        table = found[name] if name in found else read_codes(run.directory / "codes.scp", codebooks)
+        heard.setdefault(name.rpartition("#")[0], []).append(table)
     return heard

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from espnet_ext.errors import UserError
+from espnet_ext.scoring.evaluators import Recogniser, recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
 from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
+from espnet_ext.scoring.scores import ErrorRate
 
-Result = dict[str, Any]
 Counts = Mapping[str, ErrorCounts]  # utterance → counts
 
 
@@ -99,7 +98,7 @@ def errors_of(transcripts: Mapping[str, str], heard: Sequence[Mapping[str, str]]
     )
 
 
-def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]:
+def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[ErrorRate, Array]:
     """Counts of all repeats together, their rate with its interval, and the rate in every resample.
 
     Args:
@@ -107,7 +106,7 @@ def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]
         resamples: draws of utterances and repeats.
 
     Returns:
-        Plain values, and (resamples,) rates.
+        The rate, and (resamples,) rates.
     """
     everything = [one for run in counts for one in run.values()]
     pooled = total(everything)
@@ -116,8 +115,8 @@ def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]
         np.array([[one.reference for one in run.values()] for run in counts], dtype=np.float64),
     )
     wrong = sum(one.errors > 0 for one in everything)
-    values = {**asdict(pooled), "reference": pooled.reference, "rate": rate_of(pooled)}
-    return {"sentences": len(everything), "wrong_sentences": wrong, **values, "interval": percentiles(draws)}, draws
+    counted = {"sentences": len(everything), "wrong_sentences": wrong, **asdict(pooled), "reference": pooled.reference}
+    return ErrorRate(**counted, rate=rate_of(pooled), interval=percentiles(draws)), draws
 
 
 def rate_of(counts: ErrorCounts) -> float | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.errors import UserError
-from espnet_ext.scoring.evaluators.recogniser.base import Recogniser, register_recogniser
+from espnet_ext.scoring.evaluators.base import Recogniser, register_recogniser
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 
 if TYPE_CHECKING:
