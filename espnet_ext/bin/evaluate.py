@@ -83,17 +83,7 @@ def is_up_to_date(scores: Path, request: Mapping[str, Any], inputs: Iterable[Pat
 def draw_figures(
     args: argparse.Namespace, reference: Reference, systems: Sequence[System], result: Scores
 ) -> dict[str, str]:
-    """Write all figures; a training without a curve is a warning, because scores are right without it.
-
-    Args:
-        args: the options.
-        reference: the test set.
-        systems: the systems.
-        result: from `evaluate`.
-
-    Returns:
-        Caption → path.
-    """
+    """Write all figures, caption → path; a training without a curve is a warning: scores are right without it."""
     from espnet_ext.scoring.tables import figures
     from espnet_ext.scoring.tables.learning_curve import read_learning_curves
 
@@ -122,16 +112,7 @@ def draw_figures(
 
 
 def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple[Choice, ...]]) -> Scores:
-    """Evaluate, draw, and write the page.
-
-    Args:
-        args: the options.
-        named: what is evaluated.
-        evaluators: from `parse_evaluators`.
-
-    Returns:
-        The scores, without the request.
-    """
+    """Evaluate and draw; the scores are complete but for the request."""
     # here, not above: they take seconds to import, which workers do not need
     from espnet_ext.scoring.evaluate import evaluate
     from espnet_ext.scoring.settings import Settings

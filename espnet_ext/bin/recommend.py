@@ -52,14 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def decode_yaml(advice: Advice) -> str:
-    """The decode yaml of the system that was chosen.
-
-    Args:
-        advice: with a chosen system.
-
-    Returns:
-        Contents of the file; empty where nobody wrote down how the system was decoded.
-    """
+    """The decode yaml of the system that was chosen; empty where nobody wrote down how it was decoded."""
     decoding = None if advice.chosen is None else advice.chosen.decoding
     if decoding is None:
         return ""
@@ -99,14 +92,7 @@ def as_text(advice: Advice) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the advice.
-
-    Args:
-        arguments: command line without the program name; None takes it from the process
-
-    Raises:
-        UserError: if nothing keeps to the limits, or a file has nothing to choose from
-    """
+    """Print the advice; a UserError if nothing keeps to the limits, or a file has nothing to choose from."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     results = [read_scores(path) for path in args.scores]

@@ -22,11 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page and log a summary.
-
-    Args:
-        arguments: command line without the program name; None takes it from the process
-    """
+    """Write the page and log a summary."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     results = [read_scores(path) for path in args.scores]

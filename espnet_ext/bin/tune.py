@@ -136,7 +136,7 @@ class Bench:
         distances, _ = frame_distances(self.speak.codec, reference, tables, None, fewer)
         tried = []
         for options, words in zip(several, heard, strict=True):
-            wer, draws = rate(errors_of(texts, [words]).words, self.resamples)
+            wer, draws = rate(errors_of(texts, [words]), self.resamples)
             tried.append(Tried(options, wer, draws, distances[str(self.place(options))]))
         return tried
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from espnet_ext.scoring.compared import pairs_to_compare, same_codes
 from espnet_ext.scoring.evaluators import recognisers
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, corrected
-from espnet_ext.scoring.measures.error_rate import total
+from espnet_ext.scoring.measures.error_rate import character_errors, total
 from espnet_ext.scoring.measures.fluency import is_repeated, is_truncated
 from espnet_ext.scoring.measures.frame_codes import heard_codes, said_codes
 from espnet_ext.scoring.measures.frame_distance import Dequantiser, distance_to_reference, frame_distances
@@ -18,7 +19,7 @@ from espnet_ext.scoring.measures.heard import Heard, Output, hear
 from espnet_ext.scoring.measures.quality import mean, means, summarise
 from espnet_ext.scoring.measures.speaker import speaker_scores
 from espnet_ext.scoring.measures.untranscribed import untranscribed_scores
-from espnet_ext.scoring.measures.words import Errors, Vocabulary, errors_of, rate, rate_of
+from espnet_ext.scoring.measures.words import Counts, Vocabulary, errors_of, rate, rate_of
 from espnet_ext.scoring.scores import (
     Comparison,
     Decoding,
@@ -27,7 +28,6 @@ from espnet_ext.scoring.scores import (
     OutputScores,
     ReferenceFacts,
     Scores,
-    SpeakerScores,
     SystemScores,
 )
 from espnet_ext.scoring.settings import Settings
@@ -131,21 +131,21 @@ def _other_speakers(reference: Reference, targets: Mapping[str, str]) -> int:
 
 
 def _repeats(
-    system: System,
-    outputs: Sequence[Output],
-    errors: Errors | None,
-    frechet: FrameDistance,
-    voices: SpeakerScores | None,
+    system: System, outputs: Sequence[Output], errors: Mapping[str, Sequence[Counts]], scores: SystemScores
 ) -> list[OutputScores]:
     """The figures of each output alone."""
+
+    def error_rate(key: str, number: int) -> float | None:
+        return rate_of(total(errors[key][number].values())) if key in errors else None
+
     return [
         OutputScores(
             directory=str(run.directory),
             seed=run.seed,
-            wer=None if errors is None else rate_of(total(errors.words[number].values())),
-            cer=None if errors is None else rate_of(total(errors.letters[number].values())),
-            frechet=frechet.repeats[number],
-            speaker=None if voices is None else voices.repeats[number],
+            wer=error_rate("wer", number),
+            cer=error_rate("cer", number),
+            frechet=scores.frechet.repeats[number],
+            speaker=None if scores.speaker is None else scores.speaker.repeats[number],
             rtf=run.cost("rtf"),
             measures=means(output.numbers),
         )
@@ -163,16 +163,17 @@ def _scores(
 ) -> tuple[SystemScores, Array | None]:
     """Measures of one system, and its word error rate in every resample."""
     outputs, runs = heard.outputs[system.name], system.runs
-    errors, wer, cer, draws, voices = None, None, None, None, None
+    texts, words = reference.transcripts, [output.words for output in outputs]
+    wer, cer, draws, voices = None, None, None, None
+    errors = {}
     if heard.has("wer"):
-        errors = errors_of(reference.transcripts, [output.words for output in outputs])
-        (wer, draws), (cer, _) = rate(errors.words, resamples), rate(errors.letters, resamples)
+        errors = {"wer": errors_of(texts, words), "cer": errors_of(texts, words, character_errors)}
+        (wer, draws), (cer, _) = (rate(counts, resamples) for counts in errors.values())
     if heard.has("speaker"):
         voices = speaker_scores(system, reference, [one.voices for one in outputs], heard.originals, resamples)
     recorded = reference.seconds
     ratios = [length / recorded[one] for run in runs for one, length in run.seconds.items() if one in recorded]
     costs = _costs(system)
-    first = outputs[0].words
     scores = SystemScores(
         directory=str(system.directory),
         utterances=sum(len(run.wavs) for run in runs),
@@ -188,14 +189,13 @@ def _scores(
         frechet=distances[0],
         frechet_heard=distances[1],
         speaker=voices,
-        measures=summarise(list(reference.transcripts), [one.numbers for one in outputs], resamples),
+        measures=summarise(list(texts), [one.numbers for one in outputs], resamples),
         problems=_problems(system, reference, outputs),
         unheard=_of_all(system, [one.unheard for one in outputs]),
-        hypotheses={one: first.get(one, "") for one in reference.transcripts} if heard.has("wer") else {},
-        repeats=_repeats(system, outputs, errors, distances[0], voices),
+        hypotheses={one: words[0].get(one, "") for one in texts} if heard.has("wer") else {},
         same_codes_as=same,
     )
-    return scores, draws
+    return replace(scores, repeats=_repeats(system, outputs, errors, scores)), draws
 
 
 def evaluate(
@@ -222,7 +222,7 @@ def evaluate(
     resamples = Resamples.draw(groups, settings.resamples, settings.seed)
     codebooks = codec.spec.num_codebooks
     said = {system.name: [said_codes(run, reference, codebooks) for run in system.runs] for system in systems}
-    spoken = heard_codes(settings.codec_info, systems, reference, settings.workers, settings.part("codes"))
+    spoken = heard_codes(systems, reference, settings)
     frechet, frechet_draws = frame_distances(codec, reference, said, settings.frechet_reference, resamples)
     again: dict[str, FrameDistance] = {}
     if spoken is not None:

@@ -161,13 +161,25 @@ class OutputScores:
 
 
 @dataclass(frozen=True)
-class SystemScores(Timed):
-    """All measures of a system, over its outputs.
+class Spoken(Timed):
+    """The speech of a system.
 
     Attributes:
         directory: of its first output.
         utterances: readable ones.
         missing: utterance → why there is no audio.
+    """
+
+    directory: str = ""
+    utterances: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SystemScores(Spoken):
+    """All measures of a system, over its outputs.
+
+    Attributes:
         duration_ratio: length over that of the recordings.
         eos_rate: share of utterances that ended; None for a system that generates nothing.
         rtf: seconds of work per second of speech.
@@ -183,9 +195,6 @@ class SystemScores(Timed):
         same_codes_as: name of a system with the very same codes.
     """
 
-    directory: str = ""
-    utterances: int = 0
-    missing: dict[str, str] = field(default_factory=dict)
     duration_ratio: float | None = None
     eos_rate: float | None = None
     rtf: float | None = None
@@ -206,7 +215,7 @@ class SystemScores(Timed):
 
 
 @dataclass(frozen=True)
-class UntranscribedScores(Timed):
+class UntranscribedScores(Spoken):
     """What can be said of a system that was not told what to say; what is not explained here is as in `SystemScores`.
 
     Attributes:
@@ -217,9 +226,6 @@ class UntranscribedScores(Timed):
         measures: means of opinion scores by name.
     """
 
-    directory: str = ""
-    utterances: int = 0
-    missing: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     words: int | None = None
     words_per_second: float | None = None
@@ -329,18 +335,7 @@ def _typed(kind: Any, value: Any) -> Any:
 
 
 def read_scores(path: Path) -> Scores:
-    """Contents of a scores.json.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The scores.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        UserError: if it was not written by espnet_ext.bin.evaluate.
-    """
+    """Contents of a scores.json; a UserError if the file was not written by espnet_ext.bin.evaluate."""
     if not path.is_file():
         raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.evaluate writes it)")
     try:
@@ -357,12 +352,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def write_scores(scores: Scores, path: Path) -> None:
-    """Write scores.json, in one piece.
-
-    Args:
-        scores: its contents.
-        path: the file.
-    """
+    """Write a scores.json, in one piece."""
     with atomic_path(path) as temporary:
         content = json.dumps(asdict(scores), indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(content + "\n", encoding="utf-8")

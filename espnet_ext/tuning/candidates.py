@@ -12,6 +12,7 @@ from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.options import check_number
 from espnet_ext.scoring.measures.bootstrap import Array, percentiles
 from espnet_ext.scoring.scores import ErrorRate, FrameDistance
+from espnet_ext.scoring.tables.markdown import interval, percent
 
 LABELS = {"temperature": "temperature", "top_k": "top-k", "cfg_scale": "guidance"}  # what is tuned, in words
 PER_CODEBOOK = "temperature of codebook 0"  # the last stage, where it is asked for
@@ -224,10 +225,9 @@ def reason(choice: Choice, tried: Sequence[Tried]) -> str:
 
 
 def _percent(one: Tried) -> str:
-    ends = one.wer.interval
-    return f"{100 * one.rate:.1f} %" + ("" if ends is None else f" ({100 * ends[0]:.1f} … {100 * ends[1]:.1f})")
+    return f"{percent(one.rate)} %" + ("" if one.wer.interval is None else f" ({interval(one.wer.interval, 1, 100)})")
 
 
 def _distance(one: Tried) -> str:
     ends = one.frechet.interval
-    return f"{one.distance:.3f}" + ("" if ends is None else f" ({ends[0]:.3f} … {ends[1]:.3f})")
+    return f"{one.distance:.3f}" + ("" if ends is None else f" ({interval(ends, 3)})")

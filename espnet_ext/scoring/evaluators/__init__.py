@@ -28,26 +28,8 @@ from espnet_ext.scoring.evaluators.versa import Versa
 from espnet_ext.scoring.evaluators.whisper import Whisper
 
 __all__ = [
-    "DNSMOS",
-    "KINDS",
-    "UTMOS",
-    "ESPnetRecogniser",
-    "ESPnetSpeakerEncoder",
-    "Embedding",
-    "Evaluator",
-    "OpinionPredictor",
-    "PocketSphinx",
-    "Recogniser",
-    "Resemblyzer",
-    "SpeakerEncoder",
-    "TransformersRecogniser",
-    "TransformersSpeakerEncoder",
-    "Versa",
-    "Whisper",
-    "mos_predictors",
-    "recognisers",
-    "register_mos",
-    "register_recogniser",
-    "register_speaker_encoder",
-    "speaker_encoders",
-]
+    "DNSMOS", "KINDS", "UTMOS", "ESPnetRecogniser", "ESPnetSpeakerEncoder", "Embedding", "Evaluator",
+    "OpinionPredictor", "PocketSphinx", "Recogniser", "Resemblyzer", "SpeakerEncoder", "TransformersRecogniser",
+    "TransformersSpeakerEncoder", "Versa", "Whisper", "mos_predictors", "recognisers", "register_mos",
+    "register_recogniser", "register_speaker_encoder", "speaker_encoders",
+]  # fmt: skip

@@ -36,14 +36,7 @@ DECODER_OPTIONS = {
 
 
 def flat_unigram_arpa(words: Iterable[str]) -> str:
-    """A language model in ARPA format in which every word, and the end, is equally likely.
-
-    Args:
-        words: the vocabulary.
-
-    Returns:
-        Contents of the file.
-    """
+    """A language model in ARPA format in which every word, and the end, is equally likely."""
     words = sorted(words)
     logprob = -math.log10(len(words) + 1)
     lines = ["\\data\\", f"ngram 1={len(words) + 2}", "", "\\1-grams:", "-99 <s>", f"{logprob:.4f} </s>"]

@@ -66,15 +66,7 @@ def unavailable() -> str | None:
 
 
 def mel_cepstrum(power: Array, rate_hz: int) -> Array:
-    """Coefficients (T, 1 + M) of power spectra, c_0 first.
-
-    Args:
-        power: (T, bins) from 0 to half the sample rate.
-        rate_hz: sample rate.
-
-    Returns:
-        The mel-cepstrum.
-    """
+    """Coefficients (T, 1 + M), c_0 first, of power spectra (T, bins) from 0 to half the sample rate."""
     top = 1127.0 * np.log1p(rate_hz / 2 / 700.0)
     mels = (np.arange(BANDS) + 0.5) / BANDS * top  # where a cosine transform of type 2 samples
     bins = 700.0 * np.expm1(mels / 1127.0) / (rate_hz / 2) * (power.shape[1] - 1)
@@ -144,18 +136,7 @@ def compare(recorded: Features, spoken: Features) -> dict[str, float | None]:
 
 
 def distortion(recording: Path, spoken: Path) -> dict[str, float | None]:
-    """Distances of a file to the recording of the same sentence; see `compare`.
-
-    Args:
-        recording: audio file.
-        spoken: audio file.
-
-    Returns:
-        The distances.
-
-    Raises:
-        UserError: if one is silent, unreadable, or they do not align.
-    """
+    """What `compare` says of two files; a UserError if one is silent, unreadable, or they do not align."""
     return compare(_read(recording, "the recording"), _read(spoken, "the speech"))
 
 
@@ -170,15 +151,6 @@ def _files(pair: Pair) -> Iterable[Path]:
 def distortions(
     groups: Mapping[str, Mapping[str, Pair]], workers: Workers, folder: Path | None
 ) -> dict[str, dict[str, Any]]:
-    """Distances of the speech of several systems.
-
-    Args:
-        groups: name → utterance → recording and speech.
-        workers: who measures.
-        folder: where finished work is kept for a run that continues, all workers must see it; None for a temporary one.
-
-    Returns:
-        Name → utterance → distances; `Unheard` where there are none.
-    """
+    """Name → utterance → distances of recording and speech, `Unheard` where there are none; see `judge_once`."""
     work = Work(functools.partial(judge_each, _of_pairs), REQUEST, "alignment", SHARD_SIZE, _files)
     return judge_once(work, groups, workers, folder, lambda pair: (pair[0], content_of(pair[1])))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.codec_encoding import codec_of
 from espnet_ext.data.waveform import read_resampled
-from espnet_ext.jobs import Work, Workers
+from espnet_ext.jobs import Work
 from espnet_ext.scoring.measures.same_audio import Unheard, content_of, judge_each, judge_once
+from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import Reference, System
 
 Codes = NDArray[np.int32]
@@ -39,39 +40,26 @@ def is_original(system: System, reference: Reference) -> bool:
 
 
 def said_codes(run: System, reference: Reference, codebooks: int) -> Mapping[str, Codes] | None:
-    """The codes that an output consists of; None where it has audio alone.
-
-    Args:
-        run: the output.
-        reference: the test set.
-        codebooks: N.
-
-    Returns:
-        Utterance → (T, N).
-
-    Raises:
-        FileNotFoundError: if a codes.scp is missing.
-    """
+    """The codes that an output consists of, utterance → (T, N); None where it has audio alone."""
     if run.says_codes or is_original(run, reference):
         return read_codes(run.directory / "codes.scp", codebooks)
     return None
 
 
 def heard_codes(
-    codec_info: Path | None, systems: Iterable[System], reference: Reference, workers: Workers, folder: Path | None
+    systems: Iterable[System], reference: Reference, settings: Settings
 ) -> dict[str, list[Mapping[str, Codes | Unheard]]] | None:
-    """The codes that the codec makes of everybody's audio.
+    """The codes that the codec makes of everybody's audio; the test set's own was encoded before.
 
     Args:
-        codec_info: codec_info.yaml; None: nobody can make codes.
         systems: the systems.
-        reference: the test set; its own audio was encoded before.
-        workers: who encodes.
-        folder: where finished work is kept for a run that continues; None for a temporary one.
+        reference: the test set.
+        settings: how to evaluate; of them the codec, who encodes, and where finished work is kept.
 
     Returns:
         System → for every repeat, utterance → (T, N), or the reason why there are none; None without a codec.
     """
+    codec_info = settings.codec_info
     if codec_info is None:
         return None
     request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
@@ -80,7 +68,9 @@ def heard_codes(
     codebooks = codec_of(codec_info).spec.num_codebooks
     outputs = {f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
     wavs = {name: run.wavs for name, run in outputs.items() if not is_original(run, reference)}
-    found: dict[str, Mapping[str, Codes | Unheard]] = dict(judge_once(work, wavs, workers, folder, content_of))
+    found: dict[str, Mapping[str, Codes | Unheard]] = dict(
+        judge_once(work, wavs, settings.workers, settings.part("codes"), content_of)
+    )
     heard: dict[str, list[Mapping[str, Codes | Unheard]]] = {}
     for name, run in outputs.items():
         table = found[name] if name in found else read_codes(run.directory / "codes.scp", codebooks)

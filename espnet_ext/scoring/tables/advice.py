@@ -82,17 +82,7 @@ class Advice:
 
 
 def candidates(results: Sequence[Scores]) -> list[Candidate]:
-    """Systems that generate and that every test set has.
-
-    Args:
-        results: of several test sets.
-
-    Returns:
-        The candidates.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Systems that generate and that every test set has; a UserError if there is none."""
     common = [name for name in results[0].systems if all(name in result.systems for result in results)]
     found = []
     for name in common:
@@ -120,13 +110,7 @@ def _signed(key: str, value: float) -> float:
 def tells_apart(one: Candidate, other: Candidate, key: str) -> bool:
     """Whether a measure says that two systems differ: their intervals do not overlap, or speeds differ by 5 %.
 
-    Args:
-        one: a system.
-        other: another one.
-        key: the measure.
-
-    Returns:
-        The answer; without intervals any difference counts.
+    Without intervals any difference counts.
     """
     first, second = one.values[key], other.values[key]
     if key in SPEEDS:

@@ -37,16 +37,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Container[str]], most: int) -> list[str]:
-    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order.
-
-    Args:
-        utt2spk: utterance → speaker, in C-locale order.
-        present: for every system, its utterances.
-        most: how many to choose.
-
-    Returns:
-        Utterances.
-    """
+    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order."""
     seen: dict[str, int] = {}
     rank = {}
     for utterance, speaker in utt2spk.items():
@@ -57,14 +48,7 @@ def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Container[st
 
 
 def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Levels (bins, frames) in 0 to 1, the highest 60 dB of the audio, low frequencies first.
-
-    Args:
-        samples: (samples,) at the evaluation rate.
-
-    Returns:
-        The levels.
-    """
+    """Levels (bins, frames) in 0 to 1, the highest 60 dB of audio at the evaluation rate, low frequencies first."""
     if len(samples) < WINDOW:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
     _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
@@ -128,13 +112,7 @@ def spectrograms(
 
 
 def error_bars(systems: Systems, title: str, path: Path) -> None:
-    """Word error rate of every system with its interval.
-
-    Args:
-        systems: those without an error rate have no bar.
-        title: of the picture.
-        path: PNG to write.
-    """
+    """Write a PNG of the word error rate of every system that has one, with its interval."""
     words = {name: one.wer for name, one in systems.items() if one.wer is not None and one.wer.rate is not None}
     rates = np.array([100 * (counts.rate or 0) for counts in words.values()])
     ends = np.array([100 * np.array(counts.interval or [counts.rate] * 2) for counts in words.values()])
@@ -197,13 +175,7 @@ def _gain_panel(axes: Axes, curves: Curves) -> int:
 
 
 def learning_curves(curves: Curves, title: str, path: Path) -> None:
-    """Losses, accuracies and wrong-text gain of each head over the epochs, and the validation loss of each codebook.
-
-    Args:
-        curves: from `read_learning_curves`.
-        title: of the picture.
-        path: PNG to write.
-    """
+    """Write a PNG of losses, accuracies, wrong-text gain of each head and validation loss of each codebook by epoch."""
     names = [name for part in curves.values() for name in part]
     labels = ["loss (dashed: training)"]
     if any(name.startswith("acc") for name in names):
