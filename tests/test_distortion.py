@@ -61,8 +61,8 @@ def test_what_does_not_align_has_a_reason(tmp_path: Path) -> None:
     pairs = {name: (wavs["short"], wavs[name]) for name in ("long", "silent", "good")}
     found = distortions({"x": pairs, "y": {}}, Workers(), tmp_path / "work")
     assert found["y"] == {}
-    assert found["x"]["long"].startswith("lengths differ by more than a factor of 3: ")
-    assert found["x"]["silent"] == "the speech is silent"
+    assert found["x"]["long"].reason.startswith("lengths differ by more than a factor of 3: ")
+    assert found["x"]["silent"].reason == "the speech is silent"
     assert found["x"]["good"]["log_f0_rmse"] == pytest.approx(np.log(130 / 120), abs=0.02)
     assert distortions({"x": pairs}, Workers(), None)["x"] == found["x"]
 

@@ -17,10 +17,8 @@ import soundfile
 from test_scoring import buzz, corpus_clips
 
 from espnet_ext.jobs import Workers
+from espnet_ext.scoring.evaluators import Recogniser, mos_predictors, recognisers, speaker_encoders
 from espnet_ext.scoring.evaluators.evaluator import Choice, Evaluator, Unheard, evaluate_files, registry_of
-from espnet_ext.scoring.evaluators.mos import mos_predictors
-from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
-from espnet_ext.scoring.evaluators.voice import speaker_encoders
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 
 KINDS = ("asr", "speaker", "mos")
@@ -32,6 +30,10 @@ def wavs(tmp_path: Path) -> dict[str, Path]:
     for name, samples in sounds.items():
         soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
     return {name: tmp_path / f"{name}.wav" for name in sounds}
+
+
+def said_of(choice: Choice, *paths: Path) -> list[Any]:
+    return list(evaluate_files(choice, {"all": {str(path): path for path in paths}}, Workers(), None)["all"].values())
 
 
 def test_every_option_has_its_evaluators() -> None:
@@ -77,23 +79,22 @@ def test_a_file_is_heard_once_and_what_cannot_be_judged_has_a_reason(
             return "Two  RED dogs!"
 
     monkeypatch.setitem(recognisers._classes, "picky", Picky)
-    groups = {"first": [wavs["voice"], wavs["voice"]], "second": [wavs["voice"], wavs["short"]]}
+    groups = {"first": {"a": wavs["voice"], "b": wavs["voice"]}, "second": {"a": wavs["voice"], "b": wavs["short"]}}
     said = evaluate_files(Choice("asr", "picky"), groups, Workers(), tmp_path / "work")
-    assert said == {wavs["voice"]: "two red dogs", wavs["short"]: Unheard("too short for me")}
+    assert said["first"] == {"a": "two red dogs", "b": "two red dogs"}
+    assert said["second"] == {"a": "two red dogs", "b": Unheard("too short for me")}
     assert len(heard) == 2
-    evaluate_files(Choice("asr", "picky"), {**groups, "third": [wavs["high"]]}, Workers(), tmp_path / "work")
+    evaluate_files(Choice("asr", "picky"), {**groups, "third": {"a": wavs["high"]}}, Workers(), tmp_path / "work")
     assert len(heard) == 3, "a longer list costs only what is new"
 
 
 def test_silence_has_no_voice_and_no_opinion(wavs: dict[str, Path]) -> None:
     for choice in (Choice("speaker", "resemblyzer"), Choice("mos", "dnsmos")):
-        said = evaluate_files(choice, {"all": [wavs["silence"]]}, Workers(), None)
-        assert said == {wavs["silence"]: None}
+        assert said_of(choice, wavs["silence"]) == [None]
 
 
 def test_voices_are_unit_vectors_and_tell_pitches_apart(wavs: dict[str, Path]) -> None:
-    said = evaluate_files(Choice("speaker", "resemblyzer"), {"all": [wavs["voice"], wavs["high"]]}, Workers(), None)
-    one, other = said[wavs["voice"]], said[wavs["high"]]
+    one, other = said_of(Choice("speaker", "resemblyzer"), wavs["voice"], wavs["high"])
     assert np.linalg.norm(one) == pytest.approx(1.0, abs=1e-5)
     assert float(one @ other) < 0.99
 
@@ -105,22 +106,20 @@ def test_dnsmos_prefers_clean_speech_to_noisy_and_short_audio_costs_one_window(t
     samples, rate = soundfile.read(path)
     noisy = tmp_path / "noisy.wav"
     soundfile.write(noisy, samples + np.random.default_rng(0).normal(0, 0.05, len(samples)), rate)
-    said = evaluate_files(Choice("mos", "dnsmos"), {"all": [path, noisy]}, Workers(), None)
-    assert set(said[path]) == {"dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak"}
-    assert said[path]["dnsmos_ovrl"] > said[noisy]["dnsmos_ovrl"] + 0.5
+    clean, damaged = said_of(Choice("mos", "dnsmos"), path, noisy)
+    assert set(clean) == {"dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak"}
+    assert clean["dnsmos_ovrl"] > damaged["dnsmos_ovrl"] + 0.5
     from espnet_ext.data.waveform import read_resampled
 
     published = dnsmos.run(read_resampled(path), 16000, return_df=False)
-    assert said[path]["dnsmos_ovrl"] == pytest.approx(published["ovrl_mos"], abs=0.05), utterance
+    assert clean["dnsmos_ovrl"] == pytest.approx(published["ovrl_mos"], abs=0.05), utterance
 
 
 @pytest.mark.parametrize("kind", ["ctc", "seq2seq"])
 def test_recogniser_of_transformers_hears_something(kind: str, wavs: dict[str, Path], tmp_path: Path) -> None:
     folder = tiny_recogniser(kind, tmp_path / kind)
-    said = evaluate_files(
-        Choice("asr", "transformers", {"model": str(folder)}), {"all": [wavs["voice"]]}, Workers(), None
-    )
-    assert isinstance(said[wavs["voice"]], str)
+    (said,) = said_of(Choice("asr", "transformers", {"model": str(folder)}), wavs["voice"])
+    assert isinstance(said, str)
 
 
 def transformers_here() -> Any:
@@ -166,9 +165,9 @@ def test_speaker_encoder_of_transformers_gives_a_unit_vector(wavs: dict[str, Pat
     hf.WavLMForXVector(hf.WavLMConfig(**small)).save_pretrained(tmp_path)
     hf.Wav2Vec2FeatureExtractor(1, 16000, 0.0).save_pretrained(tmp_path)
     choice = Choice("speaker", "transformers", {"model": str(tmp_path)})
-    said = evaluate_files(choice, {"all": [wavs["voice"], wavs["short"]]}, Workers(), None)
-    assert said[wavs["voice"]].shape == (12,) and np.linalg.norm(said[wavs["voice"]]) == pytest.approx(1.0, abs=1e-5)
-    assert said[wavs["short"]] == Unheard("audio must last at least 0.5 s for this speaker encoder")
+    voice, short = said_of(choice, wavs["voice"], wavs["short"])
+    assert voice.shape == (12,) and np.linalg.norm(voice) == pytest.approx(1.0, abs=1e-5)
+    assert short == Unheard("audio must last at least 0.5 s for this speaker encoder")
 
 
 # Packages without wheels, or with weights on a hub: stand-ins with their interface as it is published.

@@ -104,8 +104,8 @@ def test_distance_of_codes_on_disk_is_that_of_their_frames(tmp_path: Path, monke
     systems = {"original": [tables[0]], "both": tables[1:], "silent": [None]}
     found, draws = frame_distances(ToyCodec(), load_reference(Path("reference")), systems, None, resamples)
     expected = [theirs(frames[0], other) for other in frames[1:]]
-    assert found["both"]["repeats"] == pytest.approx(expected, rel=1e-4)
-    assert found["both"]["distance"] == pytest.approx(np.mean(expected), rel=1e-4)
-    assert found["original"]["distance"] == pytest.approx(0.0, abs=1e-9)
-    assert found["silent"]["distance"] is None and np.isnan(draws["silent"]).all()
-    assert (found["both"]["frames"], found["silent"]["frames"]) == (400, 0)
+    assert found["both"].repeats == pytest.approx(expected, rel=1e-4)
+    assert found["both"].distance == pytest.approx(np.mean(expected), rel=1e-4)
+    assert found["original"].distance == pytest.approx(0.0, abs=1e-9)
+    assert found["silent"].distance is None and np.isnan(draws["silent"]).all()
+    assert (found["both"].frames, found["silent"].frames) == (400, 0)

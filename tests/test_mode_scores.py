@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from espnet_ext.bin import evaluate as score
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import write_scp, write_skipped
 from espnet_ext.scoring.evaluate import evaluate
+from espnet_ext.scoring.scores import Scores, SystemScores
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import load_reference, load_system, load_untranscribed
 from espnet_ext.scoring.tables.mode_table import mode_table
@@ -62,15 +63,15 @@ def reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def scores_of(folders: dict[str, str], free: dict[str, str] | None = None) -> dict[str, Any]:
+def scores_of(folders: dict[str, str], free: dict[str, str] | None = None) -> Scores:
     reference = load_reference(Path("reference"))
     systems = [load_system(name, Path(folder), reference.transcripts) for name, folder in folders.items()]
     untranscribed = [load_untranscribed(name, Path(folder)) for name, folder in (free or {}).items()]
     return evaluate(reference, systems, ToyCodec(), Settings(resamples=20, mos=()), untranscribed)
 
 
-def page_of(result: dict[str, Any]) -> str:
-    return results_page([{"title": "set", "environment": {"date": "2026"}, "figures": {}, **result}], Path())
+def page_of(result: Scores) -> str:
+    return results_page([replace(result, environment={"date": "2026"})], Path())
 
 
 def test_converted_speech_is_compared_with_the_speaker_of_its_prompt(reference: Path) -> None:
@@ -79,15 +80,15 @@ def test_converted_speech_is_compared_with_the_speaker_of_its_prompt(reference: 
     write_costs(folder, "speaker_transfer", **dict.fromkeys(UTTERANCES, "ok"))
     write_scp(folder / "utt2prompt", {one: f"{OTHER[one[0]]}-1" for one in UTTERANCES})
     result = scores_of({"s1_speaker_conversion": str(folder)})
-    voices = result["systems"]["s1_speaker_conversion"]["speaker"]
-    assert voices["own"] > 0.99 > voices["other"]
-    assert voices["nearest"] == 1.0
-    assert voices["source"] < voices["own"]
+    voices = result.systems["s1_speaker_conversion"].speaker
+    assert voices.own > 0.99 > voices.other
+    assert voices.nearest == 1.0
+    assert voices.source < voices.own
     page = page_of(result)
     assert "- prompts of another speaker than the recording's: s1_speaker_conversion (6)" in page
     (folder / "utt2prompt").unlink()
-    without = scores_of({"s1_speaker_conversion": str(folder)})["systems"]["s1_speaker_conversion"]["speaker"]
-    assert without["own"] < voices["own"] and without["source"] is None, "no prompt: the recording's speaker"
+    without = scores_of({"s1_speaker_conversion": str(folder)}).systems["s1_speaker_conversion"].speaker
+    assert without.own < voices.own and without.source is None, "no prompt: the recording's speaker"
 
 
 def test_words_and_length_are_those_of_the_whole_and_the_voice_is_that_of_the_continuation(
@@ -96,16 +97,16 @@ def test_words_and_length_are_those_of_the_whole_and_the_voice_is_that_of_the_co
     folder = Path("exp/decode_continuation_local_ar/set")
     write_speech(folder, {one: voice(one[0]) for one in UTTERANCES})
     write_costs(folder, "continuation", **dict.fromkeys(UTTERANCES, "ok"))
-    alone = scores_of({"s1_continuation": str(folder)})["systems"]["s1_continuation"]
+    alone = scores_of({"s1_continuation": str(folder)}).systems["s1_continuation"]
     spoken, rate = soundfile.read(next(iter(corpus_clips(tmp_path, 1, 1)[0].values())))  # words, which a buzz has not
     whole = np.resize(soxr.resample(spoken, rate, 16000), 3 * 16000)
     write_speech(folder / "whole", dict.fromkeys(UTTERANCES, whole))
-    whole = scores_of({"s1_continuation": str(folder)})["systems"]["s1_continuation"]
-    assert whole["duration_ratio"] == pytest.approx(3 * alone["duration_ratio"])
-    assert whole["speaker"] == alone["speaker"]
-    assert whole["hypotheses"] != alone["hypotheses"]
+    whole = scores_of({"s1_continuation": str(folder)}).systems["s1_continuation"]
+    assert whole.duration_ratio == pytest.approx(3 * alone.duration_ratio)
+    assert whole.speaker == alone.speaker
+    assert whole.hypotheses != alone.hypotheses
     Path(folder / "whole" / "wav" / "a-1.wav").unlink()
-    assert list(scores_of({"s1_continuation": str(folder)})["systems"]["s1_continuation"]["missing"]) == ["a-1"]
+    assert list(scores_of({"s1_continuation": str(folder)}).systems["s1_continuation"].missing) == ["a-1"]
 
 
 def test_speech_without_a_text_is_counted_and_has_no_error_rate(reference: Path) -> None:
@@ -114,21 +115,20 @@ def test_speech_without_a_text_is_counted_and_has_no_error_rate(reference: Path)
     write_costs(folder, "unconditional", **{"u-0": "ok", "u-1": "no_eos", "u-2": "no_eos", "u-3": "skipped"})
     write_skipped(folder / "skipped", {"u-3": "cannot be spoken: no room"})
     result = scores_of({"original": "reference"}, {"s1_unconditional": str(folder)})
-    assert list(result["systems"]) == ["original"]
-    scores = result["untranscribed"]["s1_unconditional"]
-    assert (scores["utterances"], scores["silent"], scores["eos_failures"]) == (3, 1, 3)
-    assert scores["seconds"] == pytest.approx(4.0)
-    assert scores["missing"] == {"u-3": "cannot be spoken: no room"}
-    assert 0.8 < scores["nearest_voice"] < 1
-    assert scores["frechet"]["distance"] > 0
-    assert scores["wordless"] >= 1
+    assert list(result.systems) == ["original"]
+    scores = result.untranscribed["s1_unconditional"]
+    assert (scores.utterances, scores.silent, scores.eos_failures) == (3, 1, 3)
+    assert scores.seconds == pytest.approx(4.0)
+    assert scores.missing == {"u-3": "cannot be spoken: no room"}
+    assert 0.8 < scores.nearest_voice < 1
+    assert scores.frechet.distance > 0
+    assert scores.wordless >= 1
     page = page_of(result)
     assert "|unconditional|local_ar|1|–|–|–|–|–|–|" in page
     assert "### Speech without a text" in page
     assert "- no text, so no error rate and no prompt's speaker: s1_unconditional" in page
     assert "- s1_unconditional, no audio: 1 × cannot be spoken (u-3)" in page
-    about = {"title": "set", **result}
-    assert "s1_unconditional  no text" in terminal_summary([about])
+    assert "s1_unconditional  no text" in terminal_summary([replace(result, title="set")])
 
 
 def test_modes_have_a_table_of_their_own_and_are_not_compared_with_each_other(reference: Path) -> None:
@@ -140,19 +140,19 @@ def test_modes_have_a_table_of_their_own_and_are_not_compared_with_each_other(re
             write_costs(folder, "speaker_transfer", strategy, **dict.fromkeys(UTTERANCES[:4], "ok"))
             folders[f"s2_{mode}_{strategy}"] = str(folder)
     result = scores_of(folders)
-    assert [(pair["first"], pair["second"]) for pair in result["comparisons"]] == [
+    assert [(pair.first, pair.second) for pair in result.comparisons] == [
         ("s2_speaker_transfer_local_ar", "s2_speaker_transfer_parallel"),
         ("s2_speaker_conversion_local_ar", "s2_speaker_conversion_parallel"),
     ]
-    assert strategy_table(result["systems"], {}) == ""
-    rows = [row.split("|")[1:4] for row in mode_table(result["systems"], {}).splitlines()[2:]]
+    assert strategy_table(result.systems, {}) == ""
+    rows = [row.split("|")[1:4] for row in mode_table(result.systems, {}).splitlines()[2:]]
     assert rows == [
         [mode, strategy, "2"]
         for mode in ("speaker_transfer", "speaker_conversion")
         for strategy in ("parallel", "local_ar")
     ]
-    assert "|2 of 6|0.500|" in mode_table(result["systems"], {})
-    assert mode_table({"s1_parallel": {"timing": None}}, {}) == ""
+    assert "|2 of 6|0.500|" in mode_table(result.systems, {})
+    assert mode_table({"s1_parallel": SystemScores()}, {}) == ""
 
 
 def test_what_a_system_or_the_test_set_left_out_is_named_with_the_reason(reference: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from espnet_ext.bin import recommend
+from espnet_ext.scoring.scores import Decoding, ErrorRate, FrameDistance, Scores, SystemScores, write_scores
 from espnet_ext.scoring.tables.advice import Limit, advise
 
 # name: WER, half of its interval, FD, RTF, frames/s
@@ -21,22 +22,19 @@ TABLE = {
 }
 
 
-def system(wer: float | None, half: float, frechet: float, rtf: float, speed: float, name: str) -> dict[str, Any]:
-    decoding = {"name": name[3:], "conf": {"n_rounds": 3}, "sampling": {"temperature": 0.7}, "stacking": int(name[1])}
-    words = None if wer is None else {"rate": wer, "interval": [wer - half, wer + half]}
-    timing = {"steps": 9, "decoding": name[3:], "frames_per_second": speed, "batch_size": 16}
-    return {
-        "wer": words, "cer": None, "speaker": None, "measures": {}, "frechet": {"distance": frechet, "interval": None},
-        "rtf": rtf, "timing": timing, "decoding": decoding, "duration_ratio": 1.0,
-    }  # fmt: skip
+def system(wer: float | None, half: float, frechet: float, rtf: float, speed: float, name: str) -> SystemScores:
+    return SystemScores(
+        wer=None if wer is None else ErrorRate(rate=wer, interval=(wer - half, wer + half)),
+        frechet=FrameDistance(frechet),
+        rtf=rtf,
+        timing={"steps": 9, "decoding": name[3:], "frames_per_second": speed, "batch_size": 16},
+        decoding=Decoding(name[3:], {"n_rounds": 3}, {"temperature": 0.7}, int(name[1])),
+    )
 
 
-def scores(**changes: tuple[Any, ...]) -> dict[str, Any]:
-    table = {**TABLE, **changes}
-    systems = {name: system(*values, name) for name, values in table.items()}
-    original = {"wer": {"rate": 0.0, "interval": [0, 0]}, "timing": None, "measures": {}}
-    about = {"title": "set", "environment": {}, "reference": {}, "figures": {}, "unavailable": {}}
-    return {**about, "systems": {"original": original, **systems}}
+def scores(**changes: tuple[Any, ...]) -> Scores:
+    systems = {name: system(*values, name) for name, values in {**TABLE, **changes}.items()}
+    return Scores(systems={"original": SystemScores(wer=ErrorRate(rate=0.0, interval=(0, 0))), **systems})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_impossible_limits_say_who_comes_nearest() -> None:
 
 
 def test_files_without_systems_and_unknown_targets_are_refused() -> None:
-    empty = {**scores(), "systems": {}}
+    empty = Scores()
     with pytest.raises(ValueError, match="scores must have systems that a language model made, got none"):
         advise([empty], "latency")
     with pytest.raises(ValueError, match=r"target must be one of \['latency', 'throughput', 'quality'\], got 'beauty'"):
@@ -110,7 +108,7 @@ def test_files_without_systems_and_unknown_targets_are_refused() -> None:
 
 def test_command_prints_sentences_a_yaml_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "scores.json"
-    path.write_text(json.dumps(scores()))
+    write_scores(scores(), path)
     recommend.main([str(path), "--target", "latency", "--max_wer", "23"])
     text = capsys.readouterr().out
     assert text.startswith("Use s1_local_maskgit_n_rounds-3: S = 1, local_maskgit_n_rounds-3.")

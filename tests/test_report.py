@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture)
@@ -13,26 +13,27 @@ from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture
 from espnet_ext.bin import report
 from espnet_ext.scoring.page.media import audio_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import plot
+from espnet_ext.scoring.scores import ErrorRate, SystemScores, write_scores
 
 EVIL = 'two <script>alert("red")</script> & dogs'
 ENVIRONMENT = {"date": "2026-11-27T12:00:00+00:00", "python version": "3.11", "Git hash": "abc"}
 
 
-def write_scores(**changes: Any) -> Path:
+def evil_scores() -> Path:
     """scores.json of three strategies, with a text that would like to be a program."""
     Path("learning.png").write_bytes(b"\x89PNG")
     figures = {"learning curves of exp": "learning.png", "learning curves of lost": "lost.png"}
-    result = {"title": "set & match", "environment": ENVIRONMENT, "figures": figures, **three_strategies(), **changes}
-    result["reference"]["transcripts"] = dict.fromkeys(result["reference"]["transcripts"], EVIL)
-    result["unavailable"]["utmos"] = "utmos_pytorch is not installed: pip install utmos-pytorch"
+    result = replace(three_strategies(), title="set & match", environment=ENVIRONMENT, figures=figures)
+    result.reference.transcripts.update(dict.fromkeys(result.reference.transcripts, EVIL))
+    result.unavailable["utmos"] = "utmos_pytorch is not installed: pip install utmos-pytorch"
     path = Path("scores.json")
-    path.write_text(json.dumps(result))
+    write_scores(result, path)
     return path
 
 
 @pytest.fixture
 def html(test_set: Path) -> str:  # noqa: F811
-    report.main([str(write_scores()), "--out", "report.html", "--num_sentences", "2"])
+    report.main([str(evil_scores()), "--out", "report.html", "--num_sentences", "2"])
     return Path("report.html").read_text(encoding="utf-8")
 
 
@@ -78,11 +79,9 @@ def test_page_of_fifteen_systems_and_three_sentences_stays_small(test_set: Path)
 
 def test_plot_says_its_front_in_words_and_takes_the_colour_of_the_page() -> None:
     systems = {
-        f"s1_{name}": {
-            "wer": {"rate": wer, "interval": [wer, wer]},
-            "rtf": rtf,
-            "timing": {"steps": 1, "decoding": name},
-        }
+        f"s1_{name}": SystemScores(
+            wer=ErrorRate(rate=wer, interval=(wer, wer)), rtf=rtf, timing={"steps": 1, "decoding": name}
+        )
         for name, wer, rtf in (("parallel", 0.3, 0.1), ("local_ar", 0.2, 0.2), ("local_<maskgit>", 0.4, 0.3))
     }
     drawn = plot(systems, "wer")
@@ -95,7 +94,7 @@ def test_plot_says_its_front_in_words_and_takes_the_colour_of_the_page() -> None
 
 
 def test_a_directory_that_is_gone_is_named(test_set: Path) -> None:  # noqa: F811
-    path = write_scores()
+    path = evil_scores()
     content = json.loads(path.read_text())
     content["systems"]["s2_parallel"]["directory"] = "moved/away"
     path.write_text(json.dumps(content))

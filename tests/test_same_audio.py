@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_score_stage import HearingCodec, ToyCodec, test_set  # noqa: F401 (a fixture)
 
 from espnet_ext.scoring.evaluate import evaluate
-from espnet_ext.scoring.evaluators import evaluator
-from espnet_ext.scoring.measures import distortion, frame_codes
+from espnet_ext.scoring.measures import same_audio
+from espnet_ext.scoring.scores import Scores
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import load_reference, load_system
 from espnet_ext.scoring.tables.report import results_page
 
 
-def scored(names: dict[str, str]) -> dict[str, Any]:
+def scored(names: dict[str, str]) -> Scores:
     reference = load_reference(Path("reference"))
     systems = [load_system(name, Path(folder), reference.transcripts) for name, folder in names.items()]
     return evaluate(reference, systems, ToyCodec(), Settings(resamples=20, mos=(), codec_info=Path("codec_info.yaml")))
@@ -35,22 +35,21 @@ def test_copy_of_a_system_costs_nothing_has_its_scores_and_is_remarked_upon(
         costs = {"rtf": 0.25, "steps": 40, "decoding": strategy}
         Path(f"exp/decode_{name}/set/timing.json").write_text(json.dumps(costs))
     asked: list[int] = []
-    for module in (evaluator, frame_codes, distortion):
-        real = module.run_groups
+    real = same_audio.run_groups
 
-        def counting(work, groups, workers, real=real):
-            asked.append(sum(map(len, groups.values())))
-            return real(work, groups, workers)
+    def counting(work, groups, workers):
+        asked.append(sum(map(len, groups.values())))
+        return real(work, groups, workers)
 
-        monkeypatch.setattr(module, "run_groups", counting)
+    monkeypatch.setattr(same_audio, "run_groups", counting)
     alone = scored({"x": "exp/decode_x/set"})
     before = list(asked)
     asked.clear()
     result = scored({"x": "exp/decode_x/set", "z": "exp/decode_z/set"})
     assert asked == before == [4, 4, 4, 4], "codes, words, voices, which are the recordings', and alignments"
     left_out = ("directory", "timing", "decoding", "repeats", "same_codes_as")
-    x, z = ({key: value for key, value in result["systems"][one].items() if key not in left_out} for one in "xz")
-    assert x == z == {key: value for key, value in alone["systems"]["x"].items() if key not in left_out}
-    assert [result["systems"][one]["same_codes_as"] for one in "xz"] == [None, "x"]
-    page = results_page([{"title": "set", "environment": {"date": "2026"}, "figures": {}, **result}], Path())
+    x, z = ({key: value for key, value in vars(result.systems[one]).items() if key not in left_out} for one in "xz")
+    assert x == z == {key: value for key, value in vars(alone.systems["x"]).items() if key not in left_out}
+    assert [result.systems[one].same_codes_as for one in "xz"] == [None, "x"]
+    page = results_page([replace(result, environment={"date": "2026"})], Path())
     assert "- z has the very codes of x: its audio was measured with that one's\n" in page

@@ -6,8 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import write_scp
 from espnet_ext.scoring.evaluate import evaluate
+from espnet_ext.scoring.scores import ErrorRate, Scores, SystemScores, read_scores, write_scores
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import load_reference, load_system
 from espnet_ext.scoring.tables.figures import choose_utterances, error_bars, learning_curves, spectrograms
@@ -81,7 +82,7 @@ def test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def evaluated() -> dict[str, Any]:
+def evaluated() -> Scores:
     reference = load_reference(Path("reference"))
     names = {"original": "reference", "x": "exp/decode_x/set", "y": "exp/decode_y/set"}
     systems = [load_system(name, Path(folder), reference.transcripts) for name, folder in names.items()]
@@ -90,23 +91,23 @@ def evaluated() -> dict[str, Any]:
 
 def test_absent_and_unreadable_utterances_are_named_and_their_words_count_as_deleted(test_set: Path) -> None:
     result = evaluated()
-    y = result["systems"]["y"]
-    assert y["missing"] == {"a-1": "not in wav.scp", "a-2": y["missing"]["a-2"]}
-    assert y["missing"]["a-2"].startswith("unreadable wav: ")
-    assert (y["wer"]["sentences"], y["wer"]["reference"]) == (4, 16)
-    assert y["wer"]["deletions"] >= 8
-    assert y["hypotheses"]["a-1"] == ""
-    assert y["eos_rate"] == 0.75
-    assert y["duration_ratio"] == pytest.approx(1.0)
-    assert result["systems"]["original"]["frechet"]["distance"] == pytest.approx(0.0, abs=1e-9)
-    assert result["systems"]["original"]["eos_rate"] is None
-    assert result["reference"]["unknown_words"] == {"zyxxyz": 4}
-    assert [(pair["first"], pair["second"]) for pair in result["comparisons"]] == [("y", "x")]
+    y = result.systems["y"]
+    assert y.missing == {"a-1": "not in wav.scp", "a-2": y.missing["a-2"]}
+    assert y.missing["a-2"].startswith("unreadable wav: ")
+    assert (y.wer.sentences, y.wer.reference) == (4, 16)
+    assert y.wer.deletions >= 8
+    assert y.hypotheses["a-1"] == ""
+    assert y.eos_rate == 0.75
+    assert y.duration_ratio == pytest.approx(1.0)
+    assert result.systems["original"].frechet.distance == pytest.approx(0.0, abs=1e-9)
+    assert result.systems["original"].eos_rate is None
+    assert result.reference.unknown_words == {"zyxxyz": 4}
+    assert [(pair.first, pair.second) for pair in result.comparisons] == [("y", "x")]
 
 
 def test_results_page_has_the_tables_of_espnet_and_says_what_is_absent(test_set: Path) -> None:
-    about = {"title": "set", "environment": {"date": "2026", "python version": "3"}, "figures": {}}
-    page = results_page([{**about, **evaluated()}], Path())
+    environment = {"date": "2026", "python version": "3"}
+    page = results_page([replace(evaluated(), title="set", environment=environment)], Path())
     for line in ("# RESULTS", "## Environments", "- python version: `3`", "## set", "### WER"):
         assert line in page.splitlines()
     assert "|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|" in page
@@ -117,7 +118,7 @@ def test_results_page_has_the_tables_of_espnet_and_says_what_is_absent(test_set:
     assert row[-3:-1] == ["1.00", "0.250"]
 
 
-def three_strategies() -> dict[str, Any]:
+def three_strategies() -> Scores:
     """Results of x as local_ar, a copy of it as local_speculative, and y as parallel, at S = 2."""
     costs = {"rtf": 0.25, "steps": 40, "batch_size": 16, "num_threads": 1}
     costs |= {"frames_per_second": 400.4, "local_passes_per_frame": 0.5, "codes_per_pass": 4.0}
@@ -134,17 +135,16 @@ def three_strategies() -> dict[str, Any]:
 
 def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_repeat(test_set: Path) -> None:
     result = three_strategies()
-    pairs = [(pair["first"], pair["second"]) for pair in result["comparisons"]]
+    pairs = [(pair.first, pair.second) for pair in result.comparisons]
     assert pairs == [
         ("s2_local_ar", "s2_parallel"),
         ("s2_local_speculative", "s2_parallel"),
         ("s2_local_speculative", "s2_local_ar"),
     ]
-    same = result["comparisons"][2]
-    assert (same["frechet"]["difference"], same["frechet"]["interval"]) == (0.0, (0.0, 0.0))
-    assert same["wer"]["difference"] == 0.0
-    about = {"title": "set", "environment": {"date": "2026"}, "figures": {}}
-    page = results_page([{**about, **result}], Path())
+    same = result.comparisons[2]
+    assert (same.frechet.difference, same.frechet.interval) == (0.0, (0.0, 0.0))
+    assert same.wer.difference == 0.0
+    page = results_page([replace(result, environment={"date": "2026"})], Path())
     rows = [line for line in page.partition("### Strategies")[2].splitlines() if line.startswith("|")][:5]
     assert [row.split("|")[1:3] for row in rows[2:]] == [
         ["local_ar", "2"],
@@ -156,7 +156,7 @@ def test_strategies_are_compared_with_the_parallel_one_and_with_the_one_they_rep
 
 
 def test_a_timing_file_of_an_earlier_version_leaves_dashes_in_the_table(test_set: Path) -> None:
-    scores = {f"s{factor}_parallel": evaluated()["systems"]["x"] for factor in (10, 2)}
+    scores = {f"s{factor}_parallel": evaluated().systems["x"] for factor in (10, 2)}
     rows = strategy_table({**scores, "original": scores["s2_parallel"]}, {}).splitlines()[2:]
     assert [row.split("|")[2] for row in rows] == ["2", "10"]
     assert all(row.endswith("|–|–|–|0.250|WER, FD|") for row in rows)
@@ -164,7 +164,7 @@ def test_a_timing_file_of_an_earlier_version_leaves_dashes_in_the_table(test_set
 
 
 def test_scores_are_the_same_in_every_run(test_set: Path) -> None:
-    assert json.dumps(evaluated()) == json.dumps(evaluated())
+    assert json.dumps(asdict(evaluated())) == json.dumps(asdict(evaluated()))
 
 
 def test_score_command_writes_everything_and_a_second_run_has_nothing_to_do(
@@ -239,9 +239,25 @@ def test_results_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: scores not found: nowhere.json (espnet_ext.bin.evaluate writes it)\n"
-    (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(ValueError, match="scores must be a file written by espnet_ext.bin.evaluate"):
-        results.read_scores(tmp_path / "bad.json")
+    table = dict.fromkeys(("title", "environment", "systems", "reference", "figures", "unavailable"), {})
+    for content in ([], {}, {**table, "systems": ["x"]}, {**table, "systems": {"x": 1}}):
+        (tmp_path / "bad.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="scores must be a file written by espnet_ext.bin.evaluate"):
+            read_scores(tmp_path / "bad.json")
+
+
+def test_scores_are_written_as_they_were_read_and_what_an_older_file_lacks_has_its_default(test_set: Path) -> None:
+    made = replace(evaluated(), title="set", environment={"date": "2026"}, request={"seed": 0})
+    write_scores(made, Path("scores.json"))
+    assert read_scores(Path("scores.json")) == made
+    write_scores(read_scores(Path("scores.json")), Path("again.json"))
+    assert Path("again.json").read_bytes() == Path("scores.json").read_bytes()
+    content = json.loads(Path("scores.json").read_text())
+    for system in content["systems"].values():
+        del system["same_codes_as"]
+    older = {key: value for key, value in content.items() if key != "untranscribed"}
+    Path("scores.json").write_text(json.dumps({**older, "unknown": 1}))
+    assert read_scores(Path("scores.json")) == made
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -257,7 +273,7 @@ def test_pictures_are_drawn_even_of_very_little(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(5), 8000)
     wavs = {"one": {"a": tmp_path / "short.wav"}, "none": {}}
     spectrograms(wavs, {"one": {"a": ""}, "none": {}}, {"a": "two dogs"}, tmp_path / "s.png")
-    error_bars({"one": {"wer": {"rate": 0.0, "interval": None}}}, "title", tmp_path / "e.png")
+    error_bars({"one": SystemScores(wer=ErrorRate(rate=0.0))}, "title", tmp_path / "e.png")
     curves = {"valid": {"loss": {1: 2.0}, "loss_cb0_ar": {1: 1.0}, "acc_ar": {1: 0.5}}}
     learning_curves(curves, "title", tmp_path / "l.png")
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in "sel")

@@ -16,7 +16,7 @@ import torch
 
 from espnet_ext.jobs import Workers
 from espnet_ext.scoring.evaluators.evaluator import Choice, evaluate_files
-from espnet_ext.scoring.evaluators.recogniser.pocketsphinx import PocketSphinx, flat_unigram_arpa
+from espnet_ext.scoring.evaluators.pocketsphinx import PocketSphinx, flat_unigram_arpa
 from espnet_ext.scoring.measures.bootstrap import Resamples, corrected, percentiles, resample_weights
 from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
 from espnet_ext.scoring.measures.frechet import distance_draws, frame_statistics, frechet_distance, square_root
@@ -84,8 +84,7 @@ def test_language_model_gives_every_word_the_same_probability() -> None:
 def heard_in(wavs: dict[str, Path], texts: Iterable[str], workers: Workers | None = None) -> dict[str, str]:
     """What PocketSphinx hears with the words of texts."""
     choice = words_to_hear(Choice("asr", "pocketsphinx"), texts)
-    heard = evaluate_files(choice, {"all": wavs.values()}, workers or Workers(), None)
-    return {name: heard[path] for name, path in wavs.items()}
+    return evaluate_files(choice, {"all": wavs}, workers or Workers(), None)["all"]
 
 
 def test_noise_silence_and_a_click_of_audio_are_recognised_without_failing(tmp_path: Path) -> None:

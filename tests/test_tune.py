@@ -15,7 +15,8 @@ from fabricated import one_error
 
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
+from espnet_ext.scoring.evaluators import Recogniser, recognisers
+from espnet_ext.scoring.scores import ErrorRate, FrameDistance
 from espnet_ext.tuning.candidates import Grid, Tried, choose, name_of, reason, search
 from espnet_ext.tuning.development_set import read_tuning_set, some
 
@@ -25,8 +26,9 @@ BASE = DecodeOptions("local_ar", sampling={"temperature": 0.7, "top_k": 80, "cfg
 def tried(rate: float, distance: float | None, spread: float = 0.02, **sampling: Any) -> Tried:
     """A setting whose word error rate moves with that of the others from resample to resample."""
     shift = np.linspace(-spread, spread, 200)
-    wer = {"rate": rate, "interval": (rate - spread, rate + spread)}
-    frechet = {"corrected": distance, "interval": None if distance is None else (distance - 1, distance + 1)}
+    wer = ErrorRate(rate=rate, interval=(rate - spread, rate + spread))
+    interval = None if distance is None else (distance - 1, distance + 1)
+    frechet = FrameDistance(corrected=distance, interval=interval)
     return Tried(DecodeOptions("local_ar", sampling=sampling), wer, rate + shift, frechet)
 
 
@@ -73,7 +75,7 @@ class Scripted:
 
     def _scores(self, options: DecodeOptions) -> tuple[Any, Any, Any]:
         rate = self.rule(options.sampling_options())
-        return {"rate": rate, "interval": None}, np.full(9, rate), {"corrected": 1.0, "interval": None}
+        return ErrorRate(rate=rate), np.full(9, rate), FrameDistance(corrected=1.0)
 
     def values(self, name: str) -> list[list[Any]]:
         return [[one.get(name) for one in stage] for stage in self.asked]

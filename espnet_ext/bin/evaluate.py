@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from espnet_ext.jobs import Workers
 from espnet_ext.scoring.environment import environment
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.options import Named, add_options, check_options, parse_evaluators
+from espnet_ext.scoring.scores import Scores, write_scores
 from espnet_ext.scoring.system import (
     WHOLE_NAME,
     Reference,
@@ -79,31 +81,21 @@ def is_up_to_date(scores: Path, request: Mapping[str, Any], inputs: Iterable[Pat
 
 
 def draw_figures(
-    args: argparse.Namespace, reference: Reference, systems: Sequence[System], result: Mapping[str, Any]
+    args: argparse.Namespace, reference: Reference, systems: Sequence[System], result: Scores
 ) -> dict[str, str]:
-    """Write all figures; a training without a curve is a warning, because scores are right without it.
-
-    Args:
-        args: the options.
-        reference: the test set.
-        systems: the systems.
-        result: from `evaluate`.
-
-    Returns:
-        Caption → path.
-    """
+    """Write all figures, caption → path; a training without a curve is a warning: scores are right without it."""
     from espnet_ext.scoring.tables import figures
     from espnet_ext.scoring.tables.learning_curve import read_learning_curves
 
     paths: dict[str, Path] = {}
-    if "wer" not in result["unavailable"]:
+    if "wer" not in result.unavailable:
         paths["word error rate"] = args.output_dir / "figures" / "wer.png"
-        figures.error_bars(result["systems"], args.title, paths["word error rate"])
+        figures.error_bars(result.systems, args.title, paths["word error rate"])
     utt2spk = {utterance: reference.utt2spk[utterance] for utterance in reference.transcripts}
     chosen = figures.choose_utterances(utt2spk, [system.whole for system in systems], args.num_spectrograms)
     if chosen:
         paths["spectrograms"] = args.output_dir / "figures" / "spectrograms.png"
-        heard = {name: scores["hypotheses"] for name, scores in result["systems"].items()}
+        heard = {name: scores.hypotheses for name, scores in result.systems.items()}
         wavs = {system.name: system.whole for system in systems}
         shown = {utterance: reference.transcripts[utterance] for utterance in chosen}
         figures.spectrograms(wavs, heard, shown, paths["spectrograms"])
@@ -119,17 +111,8 @@ def draw_figures(
     return {caption: str(path) for caption, path in paths.items()}
 
 
-def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple[Choice, ...]]) -> dict[str, Any]:
-    """Evaluate, draw, and write the page.
-
-    Args:
-        args: the options.
-        named: what is evaluated.
-        evaluators: from `parse_evaluators`.
-
-    Returns:
-        Contents of scores.json.
-    """
+def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple[Choice, ...]]) -> Scores:
+    """Evaluate and draw; the scores are complete but for the request."""
     # here, not above: they take seconds to import, which workers do not need
     from espnet_ext.scoring.evaluate import evaluate
     from espnet_ext.scoring.settings import Settings
@@ -158,10 +141,9 @@ def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple
     )
     result = evaluate(reference, systems, codec, settings, free)
     listeners = [choice for choices in evaluators.values() for choice in choices if choice.unavailable() is None]
-    result = {"title": args.title, "environment": environment(listeners), **result}
-    result["figures"] = draw_figures(args, reference, systems, result)
-    result["seconds"] = round(time.perf_counter() - started, 1)
-    return result
+    paths = draw_figures(args, reference, systems, result)
+    seconds = round(time.perf_counter() - started, 1)
+    return replace(result, title=args.title, environment=environment(listeners), figures=paths, seconds=seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -188,14 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from espnet_ext.scoring.tables.report import results_page
 
-    result = {**score(args, named, evaluators), "request": request}
+    result = replace(score(args, named, evaluators), request=request)
     with atomic_path(args.output_dir / PAGE_NAME) as temporary:
         temporary.write_text(results_page([result], args.output_dir), encoding="utf-8")
-    with atomic_path(scores) as temporary:  # last: it says that everything else is there
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_scores(result, scores)  # last: it says that everything else is there
     if not args.keep_work:
         shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
-    logging.info("scored in %.0f s: %s", result["seconds"], args.output_dir / PAGE_NAME)
+    logging.info("scored in %.0f s: %s", result.seconds, args.output_dir / PAGE_NAME)
 
 
 if __name__ == "__main__":

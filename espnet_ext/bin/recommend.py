@@ -12,14 +12,15 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from espnet_ext.bin import run
-from espnet_ext.bin.results import read_scores
 from espnet_ext.errors import UserError
+from espnet_ext.scoring.scores import read_scores
 from espnet_ext.scoring.tables.advice import TARGETS, Advice, Limit, advise
 
 LIMITS = {  # option → measure
@@ -51,29 +52,21 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def decode_yaml(advice: Advice) -> str:
-    """The decode yaml of the system that was chosen.
-
-    Args:
-        advice: with a chosen system.
-
-    Returns:
-        Contents of the file; empty where nobody wrote down how the system was decoded.
-    """
-    decoding = {} if advice.chosen is None else advice.chosen.decoding
-    if not decoding:
+    """The decode yaml of the system that was chosen; empty where nobody wrote down how it was decoded."""
+    decoding = None if advice.chosen is None else advice.chosen.decoding
+    if decoding is None:
         return ""
-    content: dict[str, Any] = {"decoding": decoding["name"], "decoding_conf": dict(decoding["conf"])}
-    content["sampling"] = dict(decoding["sampling"])
+    content = {"decoding": decoding.name, "decoding_conf": decoding.conf, "sampling": decoding.sampling}
     return yaml.safe_dump(content, sort_keys=False)
 
 
 def as_json(advice: Advice) -> str:
     """The advice for programs."""
     chosen = advice.chosen
-    found = {
+    found: dict[str, Any] = {
         "chosen": None if chosen is None else chosen.name,
         "values": {} if chosen is None else dict(chosen.values),
-        "decoding": None if chosen is None else dict(chosen.decoding),
+        "decoding": None if chosen is None else {} if chosen.decoding is None else asdict(chosen.decoding),
         "reasons": advice.reasons,
         "excluded": advice.excluded,
     }
@@ -85,9 +78,8 @@ def as_text(advice: Advice) -> str:
     if advice.chosen is None:
         return "\n".join(["Nothing keeps to all limits.", *(f"- {line}" for line in advice.reasons)])
     decoding = advice.chosen.decoding
-    lines = [
-        f"Use {advice.chosen.name}" + (f": S = {decoding['stacking']}, {decoding['name']}" if decoding else "") + "."
-    ]
+    how = f": S = {decoding.stacking}, {decoding.name}" if decoding else ""
+    lines = [f"Use {advice.chosen.name}{how}."]
     lines += [f"- {line}" for line in advice.reasons]
     by_reason: dict[str, list[str]] = {}
     for name, reason in advice.excluded.items():
@@ -100,14 +92,7 @@ def as_text(advice: Advice) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the advice.
-
-    Args:
-        arguments: command line without the program name; None takes it from the process
-
-    Raises:
-        UserError: if nothing keeps to the limits, or a file has nothing to choose from
-    """
+    """Print the advice; a UserError if nothing keeps to the limits, or a file has nothing to choose from."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     results = [read_scores(path) for path in args.scores]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.bin.results import read_scores
 from espnet_ext.options import check_number
+from espnet_ext.scoring.scores import read_scores
 from espnet_ext.storage.atomic import atomic_path
 
 
@@ -26,14 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page.
-
-    Args:
-        arguments: command line without the program name; None takes it from the process
-
-    Raises:
-        UserError: if a file is not a scores.json, or a directory that it names is gone
-    """
+    """Write the page; a UserError if a file is not a scores.json, or a directory that it names is gone."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     check_number("num_sentences", args.num_sentences, least=0, whole=True)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from espnet_ext.bin import run
-from espnet_ext.errors import UserError
+from espnet_ext.scoring.scores import read_scores
 from espnet_ext.scoring.tables.report import results_page, terminal_summary
 from espnet_ext.storage.atomic import atomic_path
-
-REQUIRED = {"title", "environment", "systems", "reference", "figures", "unavailable"}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,36 +21,8 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_scores(path: Path) -> Mapping[str, Any]:
-    """Contents of a scores.json.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The contents.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        UserError: if it was not written by espnet_ext.bin.evaluate.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.evaluate writes it)")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"scores must be JSON: {path}: {error}") from None
-    if not isinstance(content, dict) or not content.keys() >= REQUIRED:
-        raise UserError(f"scores must be a file written by espnet_ext.bin.evaluate, got {path}")
-    return content
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page and log a summary.
-
-    Args:
-        arguments: command line without the program name; None takes it from the process
-    """
+    """Write the page and log a summary."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     results = [read_scores(path) for path in args.scores]

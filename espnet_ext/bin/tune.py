@@ -136,7 +136,7 @@ class Bench:
         distances, _ = frame_distances(self.speak.codec, reference, tables, None, fewer)
         tried = []
         for options, words in zip(several, heard, strict=True):
-            wer, draws = rate(errors_of(texts, [words]).words, self.resamples)
+            wer, draws = rate(errors_of(texts, [words]), self.resamples)
             tried.append(Tried(options, wer, draws, distances[str(self.place(options))]))
         return tried
 
@@ -167,9 +167,9 @@ class Bench:
         wavs = {utterance: Path(path) for utterance, path in read_scp(place / "wav.scp").items()}
         workers = Workers(self.args.nj, self.args.dask_scheduler)
         folder = place / "work" if self.args.dask_scheduler else None  # a place that all workers see
-        said = evaluate_files(self.listener, {"speech": wavs.values()}, workers, folder)
+        said = evaluate_files(self.listener, {"speech": wavs}, workers, folder)["speech"]
         shutil.rmtree(place / "work", ignore_errors=True)
-        return {one: "" if isinstance(said[path], Unheard) else said[path] for one, path in wavs.items()}
+        return {one: "" if isinstance(text, Unheard) else text for one, text in said.items()}
 
     def _inference_args(self, place: Path) -> argparse.Namespace:
         args, data_dir = self.args, self.data.reference.directory
@@ -233,9 +233,9 @@ def tune(base: DecodeOptions, grid: Grid, bench: Bench) -> tuple[DecodeOptions, 
         cells[name_of(one.options)] = {
             "sampling": one.options.complete()["sampling"],
             "sampling_in_words": in_words(one.options),
-            "wer": one.wer,
+            "wer": asdict(one.wer),
             "difference": ends,
-            "frechet": {name: one.frechet[name] for name in ("distance", "corrected", "interval")},
+            "frechet": {name: getattr(one.frechet, name) for name in ("distance", "corrected", "interval")},
         }
     chosen = choice.chosen.options
     return chosen, {"cells": cells, "chosen": name_of(chosen), "why": reason(choice, tried)}

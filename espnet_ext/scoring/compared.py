@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.errors import UserError
+from espnet_ext.jobs.finished import digest
 from espnet_ext.scoring.system import System
 
 SAME_CODES = {"local_speculative": "local_ar"}  # a strategy and the one whose codes it should repeat
@@ -34,19 +35,33 @@ def pairs_to_compare(systems: Sequence[System], wanted: Sequence[tuple[str, str]
     pairs = []
     for task in dict.fromkeys(_task(system) for system in systems if system.experiment is not None):
         models = [system for system in systems if system.experiment is not None and _task(system) == task]
-        baseline = next((system for system in models if system.decoding == "parallel"), models[0])
+        baseline = next((system for system in models if system.strategy == "parallel"), models[0])
         pairs += [(system.name, baseline.name) for system in models if system is not baseline]
         for system in models:
-            same = SAME_CODES.get(system.decoding or "")
+            same = SAME_CODES.get(system.strategy or "")
             pairs += [
                 (system.name, other.name)
                 for other in models
-                if same is not None and other.decoding == same and other.sampling == system.sampling
+                if same is not None and other.strategy == same and other.sampling == system.sampling
             ]
     return list(dict.fromkeys(pairs))
 
 
 def _task(system: System) -> tuple[Path | None, str | None]:
     """What only the strategy may differ in where systems are compared: the model, and what it was asked for."""
-    asked = None if system.mode is None else system.directory.parent.name.replace(str(system.decoding), "")
+    asked = None if system.mode is None else system.directory.parent.name.replace(str(system.strategy), "")
     return system.experiment, asked
+
+
+def same_codes(systems: Sequence[System]) -> dict[str, str]:
+    """Systems whose outputs have the very codes of another one: name → name of the first one that has the same."""
+    first: dict[tuple[str, ...], str] = {}
+    found = {}
+    for system in systems:
+        if not all(run.generates and run.says_codes for run in system.runs):
+            continue
+        codes = tuple(digest([run.directory / "codes.ark"]) for run in system.runs)
+        other = first.setdefault(codes, system.name)
+        if other != system.name:
+            found[system.name] = other
+    return found

@@ -8,9 +8,8 @@ import platform
 import subprocess
 from collections.abc import Iterable
 
+from espnet_ext.scoring.evaluators import KINDS
 from espnet_ext.scoring.evaluators.evaluator import Choice
-
-EVALUATORS = {"asr": "recogniser", "speaker": "speaker encoder", "mos": "opinion scores"}
 
 
 def _version(package: str) -> str:
@@ -39,7 +38,7 @@ def environment(evaluators: Iterable[Choice] = ()) -> dict[str, str]:
     """
     versions: dict[str, str] = {}
     for choice in evaluators:
-        name = EVALUATORS[choice.kind]
+        name = KINDS[choice.kind].label
         versions[name] = ", ".join(filter(None, [versions.get(name), choice.label()]))
     commit = _git("rev-parse", "HEAD")
     changed = ", with uncommitted changes" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""

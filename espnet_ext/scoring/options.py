@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.scoring.evaluators import KINDS
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.evaluators.mos import mos_predictors
-from espnet_ext.scoring.evaluators.recogniser import recognisers
-from espnet_ext.scoring.evaluators.voice import speaker_encoders
 from espnet_ext.storage.yaml_files import add_pair
-
-OPTIONS = ("asr", "speaker", "mos")  # that name evaluators
 
 
 @dataclass(frozen=True)
@@ -41,30 +37,17 @@ class Named:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add all options.
-
-    Args:
-        parser: of the command.
-    """
+    """Add all options of the command."""
     parser.add_argument("--codec_info", type=Path, required=True, help="codec_info.yaml of the codes")
     parser.add_argument(
         "--reference", type=Path, required=True, help="directory of the test set's codes and data files"
     )
-    parser.add_argument(
-        "--system",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="row name and directory with wav.scp; repeatable",
-    )
-    parser.add_argument(
-        "--repeat", action="append", default=[], metavar="NAME=DIR",
-        help="a further output of the system, with another seed; repeatable",
-    )  # fmt: skip
-    parser.add_argument(
-        "--untranscribed", action="append", default=[], metavar="NAME=DIR",
-        help="the same of speech that has no text, and therefore no error rate; repeatable",
-    )  # fmt: skip
+    for option, text in {
+        "system": "row name and directory with wav.scp",
+        "repeat": "a further output of the system, with another seed",
+        "untranscribed": "the same of speech that has no text, and therefore no error rate",
+    }.items():
+        parser.add_argument(f"--{option}", action="append", default=[], metavar="NAME=DIR", help=f"{text}; repeatable")
     parser.add_argument(
         "--train_dir", action="append", default=[], type=Path, help="training to draw learning curves of; repeatable"
     )
@@ -72,10 +55,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--compare", nargs=2, action="append", default=[], metavar=("NAME", "NAME"),
         help="difference between two systems; repeatable; without it those to the parallel one of each experiment",
     )  # fmt: skip
-    parser.add_argument(
-        "--frechet_reference", type=Path, help="measure the distance to these codes, not the test set's"
-    )
-    _add_evaluator_options(parser)
+    text = "measure the distance to these codes, not the test set's"
+    parser.add_argument("--frechet_reference", type=Path, help=text)
+    for option in KINDS:
+        add_evaluator_option(parser, option)
+    text = "ask them about so many utterances of each output alone; 0: all"
+    parser.add_argument("--mos_utterances", type=int, default=0, help=text)
+    text = "align speech with its recording for mel-cepstral distortion and log F0"
+    parser.add_argument("--distortion", default="true", choices=["true", "false"], help=text)
     add_vocabulary_option(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="for scores.json, RESULTS.md and figures")
     parser.add_argument("--title", help="heading in the results; default: name of the reference directory")
@@ -84,116 +71,56 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--num_spectrograms", type=int, default=3, help="sentences shown")
     parser.add_argument("--force", action="store_true", help="score again even if nothing changed")
-    parser.add_argument(
-        "--keep_work",
-        action="store_true",
-        help="keep what evaluators said, so that further systems cost only themselves",
-    )
+    text = "keep what evaluators said, so that further systems cost only themselves"
+    parser.add_argument("--keep_work", action="store_true", help=text)
 
 
 def add_evaluator_option(parser: argparse.ArgumentParser, option: str) -> None:
-    """Add the choice of an evaluator, and its options.
-
-    Args:
-        parser: of the command.
-        option: asr, speaker or mos.
-    """
-    default, what = {
-        "asr": ("pocketsphinx", f"recogniser: one of {list(recognisers)}"),
-        "speaker": ("resemblyzer", f"speaker encoder: one of {list(speaker_encoders)}"),
-        "mos": ("dnsmos", f"predictors of opinion scores, separated by spaces: of {list(mos_predictors)}"),
-    }[option]
-    parser.add_argument(f"--{option}", default=default, help=f"{what}, or none")
+    """Add the choice of an evaluator, asr, speaker or mos, and its options."""
+    kind = KINDS[option]
+    help_text = f"{kind.what} of {list(kind.registry)}, or none"
+    parser.add_argument(f"--{option}", default=kind.default, help=help_text)
     parser.add_argument(f"--{option}_conf", action="append", default=[], metavar="K=V", help="option of it; repeatable")
 
 
 def add_vocabulary_option(parser: argparse.ArgumentParser) -> None:
-    """Add --vocabulary_text.
-
-    Args:
-        parser: of the command.
-    """
+    """Add --vocabulary_text."""
     parser.add_argument(
         "--vocabulary_text", action="append", default=[], type=Path,
         help="texts whose words the recogniser may hear, too, such as the training set's; repeatable",
     )  # fmt: skip
 
 
-def _add_evaluator_options(parser: argparse.ArgumentParser) -> None:
-    for option in OPTIONS:
-        add_evaluator_option(parser, option)
-    parser.add_argument(
-        "--mos_utterances", type=int, default=0, help="ask them about so many utterances of each output alone; 0: all"
-    )
-    parser.add_argument(
-        "--distortion", default="true", choices=["true", "false"],
-        help="align speech with its recording for mel-cepstral distortion and log F0",
-    )  # fmt: skip
-
-
-def parse_systems(pairs: Iterable[str], option: str = "system", taken: Iterable[str] = ()) -> dict[str, Path]:
-    """Directories of the systems by name.
-
-    Args:
-        pairs: NAME=DIR each.
-        option: where they come from.
-        taken: names that others have.
-
-    Returns:
-        Name → directory, in the given order.
-
-    Raises:
-        UserError: if one has no "=", or a name occurs twice.
-    """
-    systems: dict[str, Path] = {}
-    taken = set(taken)
+def _pairs(pairs: Iterable[str], option: str) -> Iterator[tuple[str, Path]]:
     for pair in pairs:
         name, _, directory = pair.partition("=")
         if not name or not directory:
             raise UserError(f"--{option} must be NAME=DIR, got {pair!r}")
+        yield name, Path(directory)
+
+
+def parse_systems(pairs: Iterable[str], option: str = "system", taken: Container[str] = ()) -> dict[str, Path]:
+    """Directories of systems by name; a pair without "=", or a name that occurs twice or is taken, is a UserError."""
+    systems: dict[str, Path] = {}
+    for name, directory in _pairs(pairs, option):
         if name in systems or name in taken:
             raise UserError(f"--{option} must have different names, got {name!r} twice")
-        systems[name] = Path(directory)
+        systems[name] = directory
     return systems
 
 
 def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """Further outputs of systems by name.
-
-    Args:
-        pairs: NAME=DIR each.
-        systems: name → directory of the first output.
-
-    Returns:
-        Name → directories, in the given order.
-
-    Raises:
-        UserError: if one has no "=", or names no system.
-    """
+    """Further outputs of systems: name → directories, in the given order; a name of no system is a UserError."""
     repeats: dict[str, list[Path]] = {}
-    for pair in pairs:
-        name, _, directory = pair.partition("=")
-        if not name or not directory:
-            raise UserError(f"--repeat must be NAME=DIR, got {pair!r}")
+    for name, directory in _pairs(pairs, "repeat"):
         if name not in systems:
             raise UserError(f"--repeat must name one of the systems {list(systems)}, got {name!r}")
-        repeats.setdefault(name, []).append(Path(directory))
+        repeats.setdefault(name, []).append(directory)
     return repeats
 
 
-def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS) -> dict[str, tuple[Choice, ...]]:
-    """The evaluators that the options name, checked.
-
-    Args:
-        args: the options.
-        options: those of evaluators among them.
-
-    Returns:
-        Option → evaluators, none where it says none.
-
-    Raises:
-        UserError: if there is no such evaluator, or it has no such option.
-    """
+def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = tuple(KINDS)) -> dict[str, tuple[Choice, ...]]:
+    """The evaluators that options name, none where they say none; an unknown evaluator or option is a UserError."""
     chosen: dict[str, tuple[Choice, ...]] = {}
     for option in options:
         conf: dict[str, Any] = {}
@@ -212,17 +139,7 @@ def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = OPTIONS)
 
 
 def check_options(args: argparse.Namespace) -> Named:
-    """What is to be evaluated, if the options are possible.
-
-    Args:
-        args: the options.
-
-    Returns:
-        Names and directories.
-
-    Raises:
-        UserError: if an option has an impossible value.
-    """
+    """What is to be evaluated; an impossible value of an option is a UserError."""
     Workers(args.nj, args.dask_scheduler)
     for name, least in (("num_bootstrap", 1), ("num_spectrograms", 0), ("mos_utterances", 0)):
         if getattr(args, name) < least:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.data.datadir import read_scp, read_skipped
+from espnet_ext.data.datadir import read_if_there, read_scp, read_skipped
 from espnet_ext.data.waveform import read_mono
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.condition import conditions
+from espnet_ext.scoring.scores import Timed
 
 WHOLE_NAME = "whole/wav.scp"
 
 
 @dataclass(frozen=True)
-class Reference:
+class Audio:
+    """The audio that a directory has for the utterances of a test set.
+
+    Attributes:
+        wavs: utterance → readable audio.
+        seconds: utterance → duration of it.
+        missing: utterance → why there is no readable audio.
+        conditions: utterance → what is wrong with its audio, "silent" or "clipped".
+    """
+
+    wavs: dict[str, Path] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    conditions: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference(Audio):
     """A test set as it should sound.
 
     Attributes:
@@ -25,9 +43,6 @@ class Reference:
         transcripts: utterance → text; its keys are the test set.
         utt2spk: utterance → speaker of the recording.
         targets: utterance → speaker of the prompt that systems were given.
-        wavs: utterance → readable recording.
-        seconds: utterance → duration of it.
-        missing: utterance → why it has no readable recording.
         skipped: utterance that was left out of the test set → why.
     """
 
@@ -35,53 +50,36 @@ class Reference:
     transcripts: dict[str, str]
     utt2spk: dict[str, str]
     targets: dict[str, str]
-    wavs: dict[str, Path]
-    seconds: dict[str, float]
-    missing: dict[str, str]
-    skipped: dict[str, str]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class System:
-    """One system's speech for the utterances of a test set.
+@dataclass(frozen=True, kw_only=True)
+class System(Audio, Timed):
+    """One system's speech for the utterances of a test set: `wavs` is spoken by it, `seconds` is of the whole.
 
     Attributes:
         name: row label.
         directory: its output.
-        wavs: utterance → readable audio, all of it spoken by the system.
         whole: utterance → readable audio of all words, with what was given of the recording; without that the same.
-        seconds: utterance → duration of the whole.
-        missing: utterance of the test set → why there is no readable audio.
         has_own_codes: whether the directory has a codes.scp.
         status: utterance → "ok" or what went wrong; None if the system reports none.
-        timing: contents of timing.json; None if the system reports none.
         prompts: utterance → the utterance whose voice it was given; None if the system reports none.
-        conditions: utterance → what is wrong with its audio, "silent" or "clipped".
         repeats: further outputs of the same system, with other seeds.
     """
 
     name: str
     directory: Path
-    wavs: dict[str, Path]
     whole: dict[str, Path]
-    seconds: dict[str, float]
-    missing: dict[str, str]
     has_own_codes: bool
     status: dict[str, str] | None
     timing: dict[str, Any] | None
     prompts: dict[str, str] | None
-    conditions: dict[str, list[str]]
     repeats: tuple[System, ...] = ()
 
     @property
     def runs(self) -> tuple[System, ...]:
         """Its outputs, one for each seed; this one is the first."""
         return (self, *self.repeats)
-
-    @property
-    def generates(self) -> bool:
-        """Whether a language model took part."""
-        return self.timing is not None and self.timing.get("steps", 0) > 0
 
     @property
     def says_codes(self) -> bool:
@@ -91,53 +89,31 @@ class System:
     @property
     def seed(self) -> int | None:
         """Seed of its draws; None where nobody wrote it down."""
-        return None if self.timing is None else self.timing.get("seed")
+        return self.cost("seed")
 
     @property
     def sampling(self) -> dict[str, Any]:
         """Options of its sampler, as far as they are written down."""
-        return {} if self.timing is None else self.timing.get("sampling") or {}
+        return self.cost("sampling") or {}
 
     @property
     def experiment(self) -> Path | None:
         """Directory of the model, two above ``<model>/<decoding>/<set>``; None for systems that generate nothing."""
         return self.directory.parent.parent if self.generates else None
 
-    @property
-    def decoding(self) -> str | None:
-        """Name of the strategy; None where nobody wrote it down."""
-        return None if self.timing is None else self.timing.get("decoding")
-
-    @property
-    def mode(self) -> str | None:
-        """Name of the inference mode; None for systems that have but one."""
-        return None if self.timing is None else self.timing.get("mode")
-
     def targets(self, reference: Reference) -> dict[str, str]:
-        """Utterance → speaker whose voice it should have.
+        """Utterance → speaker whose voice it should have, that of the prompt.
 
-        Args:
-            reference: the test set.
-
-        Returns:
-            The speaker of the prompt. A system that has modes says itself what its prompts were; where it says
-            nothing it had none, and the speaker is that of the recording.
+        A system that has modes says itself what its prompts were; where it says nothing it had none, and the speaker
+        is that of the recording.
         """
         if self.prompts is None:
             return reference.utt2spk if self.mode is not None else reference.targets
         return {one: reference.utt2spk.get(self.prompts.get(one, one), own) for one, own in reference.utt2spk.items()}
 
 
-@dataclass(frozen=True)
-class _Readable:
-    wavs: dict[str, Path]
-    seconds: dict[str, float]
-    missing: dict[str, str]
-    conditions: dict[str, list[str]]
-
-
-def _readable(wav_scp: Mapping[str, str], utterances: Iterable[str]) -> _Readable:
-    found = _Readable({}, {}, {}, {})
+def _audio(wav_scp: Mapping[str, str], utterances: Iterable[str]) -> Audio:
+    found = Audio()
     for utterance in utterances:
         if utterance not in wav_scp:
             found.missing[utterance] = "not in wav.scp"
@@ -174,11 +150,17 @@ def load_reference(directory: Path) -> Reference:
     strangers = [utterance for utterance in transcripts if utterance not in utt2spk]
     if strangers:
         raise UserError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
-    prompts = read_scp(directory / "utt2prompt") if (directory / "utt2prompt").is_file() else {}
+    prompts = read_if_there(directory / "utt2prompt") or {}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
-    found = _readable(read_scp(directory / "wav.scp"), transcripts)
-    skipped = read_skipped(directory / "skipped")
-    return Reference(directory, transcripts, utt2spk, targets, found.wavs, found.seconds, found.missing, skipped)
+    found = _audio(read_scp(directory / "wav.scp"), transcripts)
+    return Reference(
+        **vars(found),
+        directory=directory,
+        transcripts=transcripts,
+        utt2spk=utt2spk,
+        targets=targets,
+        skipped=read_skipped(directory / "skipped"),
+    )
 
 
 def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: Iterable[Path] = ()) -> System:
@@ -203,30 +185,31 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
     except FileNotFoundError:
         raise FileNotFoundError(f"system {name!r}: {directory / 'wav.scp'} is missing") from None
     utterances = list(utterances)
-    found = whole = _readable(wav_scp, utterances)
+    found = whole = _audio(wav_scp, utterances)
     reasons = read_skipped(directory / "skipped")
     missing = {one: reasons.get(one, reason) for one, reason in found.missing.items()}
-    if (directory / WHOLE_NAME).is_file():
-        whole = _readable(read_scp(directory / WHOLE_NAME), utterances)
+    whole_scp = read_if_there(directory / WHOLE_NAME)
+    if whole_scp is not None:
+        whole = _audio(whole_scp, utterances)
         missing = {**whole.missing, **missing}
-    status, timing, prompts = directory / "status", directory / "timing.json", directory / "utt2prompt"
+    timing = directory / "timing.json"
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"system {name!r}: {timing} must be JSON: {error}") from None
     return System(
-        name,
-        directory,
-        found.wavs,
-        whole.wavs,
-        whole.seconds,
-        missing,
-        (directory / "codes.scp").is_file(),
-        read_scp(status) if status.is_file() else None,
-        costs,
-        read_scp(prompts) if prompts.is_file() else None,
-        found.conditions,
-        _repeats_of(name, costs, [load_system(name, path, utterances) for path in repeats]),
+        name=name,
+        directory=directory,
+        wavs=found.wavs,
+        whole=whole.wavs,
+        seconds=whole.seconds,
+        missing=missing,
+        has_own_codes=(directory / "codes.scp").is_file(),
+        status=read_if_there(directory / "status"),
+        timing=costs,
+        prompts=read_if_there(directory / "utt2prompt"),
+        conditions=found.conditions,
+        repeats=_repeats_of(name, costs, [load_system(name, path, utterances) for path in repeats]),
     )
 
 
@@ -235,11 +218,10 @@ def _repeats_of(name: str, costs: Mapping[str, Any] | None, repeats: Sequence[Sy
     first = costs or {}
     seeds = [first.get("seed")]
     for repeat in repeats:
-        other = repeat.timing or {}
         for key in ("decoding", "decoding_conf", "sampling"):
-            if other.get(key) != first.get(key):
-                told = f"{key} {first.get(key)!r} as its first output"
-                raise UserError(f"repeat of {name!r} must have {told}, got {other.get(key)!r} in {repeat.directory}")
+            if repeat.cost(key) != first.get(key):
+                told = f"{key} {first.get(key)!r} as its first output, got {repeat.cost(key)!r} in {repeat.directory}"
+                raise UserError(f"repeat of {name!r} must have {told}")
         if repeat.seed in seeds:
             raise UserError(f"repeat of {name!r} must have another seed than {seeds}, got {repeat.directory}")
         seeds.append(repeat.seed)
@@ -247,18 +229,6 @@ def _repeats_of(name: str, costs: Mapping[str, Any] | None, repeats: Sequence[Sy
 
 
 def load_untranscribed(name: str, directory: Path) -> System:
-    """The output directory of a system that speaks without being told what to say.
-
-    Args:
-        name: row label.
-        directory: as for `load_system`.
-
-    Returns:
-        The system, with all utterances that it lists.
-
-    Raises:
-        FileNotFoundError: if wav.scp is missing.
-        UserError: if a file is malformed.
-    """
-    tables = [read_scp(directory / table) for table in ("wav.scp", "status") if (directory / table).is_file()]
+    """A system that speaks without being told what to say, as `load_system` loads it, with all utterances it lists."""
+    tables = [read_if_there(directory / table) or {} for table in ("wav.scp", "status")]
     return load_system(name, directory, sorted({utterance for table in tables for utterance in table}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from typing import Any
@@ -11,6 +11,8 @@ from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.options import check_number
 from espnet_ext.scoring.measures.bootstrap import Array, percentiles
+from espnet_ext.scoring.scores import ErrorRate, FrameDistance
+from espnet_ext.scoring.tables.markdown import interval, percent
 
 LABELS = {"temperature": "temperature", "top_k": "top-k", "cfg_scale": "guidance"}  # what is tuned, in words
 PER_CODEBOOK = "temperature of codebook 0"  # the last stage, where it is asked for
@@ -53,26 +55,25 @@ class Tried:
 
     Attributes:
         options: how the development set was decoded.
-        wer: plain values, of them "rate" and "interval".
+        wer: word error rate.
         draws: (resamples,) word error rates, on the same resamples for all settings.
-        frechet: plain values, of them "corrected" and "interval", None where there are too few frames.
+        frechet: of its codes.
     """
 
     options: DecodeOptions
-    wer: Mapping[str, Any]
+    wer: ErrorRate
     draws: Array
-    frechet: Mapping[str, Any]
+    frechet: FrameDistance
 
     @property
     def rate(self) -> float:
         """Its word error rate."""
-        return float(self.wer["rate"])
+        return float("nan") if self.wer.rate is None else self.wer.rate
 
     @property
     def distance(self) -> float:
         """Its Fréchet distance without bias; infinite where there is none."""
-        corrected = self.frechet["corrected"]
-        return float("inf") if corrected is None else float(corrected)
+        return float("inf") if self.frechet.corrected is None else self.frechet.corrected
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,9 @@ def reason(choice: Choice, tried: Sequence[Tried]) -> str:
 
 
 def _percent(one: Tried) -> str:
-    ends = one.wer["interval"]
-    return f"{100 * one.rate:.1f} %" + ("" if ends is None else f" ({100 * ends[0]:.1f} … {100 * ends[1]:.1f})")
+    return f"{percent(one.rate)} %" + ("" if one.wer.interval is None else f" ({interval(one.wer.interval, 1, 100)})")
 
 
 def _distance(one: Tried) -> str:
-    ends = one.frechet["interval"]
-    return f"{one.distance:.3f}" + ("" if ends is None else f" ({ends[0]:.3f} … {ends[1]:.3f})")
+    ends = one.frechet.interval
+    return f"{one.distance:.3f}" + ("" if ends is None else f" ({interval(ends, 3)})")

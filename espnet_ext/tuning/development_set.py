@@ -87,7 +87,8 @@ def read_tuning_set(data_dir: Path, place: Path, limit: int, not_these: Iterable
     if (data_dir / INFO_NAME).is_file():
         write_codec_info(read_codec_info(data_dir / INFO_NAME), place / INFO_NAME)
     speakers = {utt: speakers[utt] for utt in chosen}
-    reference = Reference(place, {utt: texts[utt] for utt in chosen}, speakers, speakers, {}, {}, {}, {})
+    transcripts = {utt: texts[utt] for utt in chosen}
+    reference = Reference(directory=place, transcripts=transcripts, utt2spk=speakers, targets=speakers)
     return TuningSet(reference, tuple(_remarks(data_dir, codes, chosen, exp)))
 
 

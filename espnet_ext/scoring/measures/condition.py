@@ -12,25 +12,12 @@ CLIP_SHARE = 1e-3  # of all samples; a few clipped peaks are not heard
 
 
 def is_silent(samples: NDArray[np.floating]) -> bool:
-    """Whether there is nothing to hear.
-
-    Args:
-        samples: (samples,) at full scale 1, at least one.
-
-    Returns:
-        The answer.
-    """
+    """Whether there is nothing to hear in samples (samples,) at full scale 1, at least one."""
     return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) < SILENCE
 
 
 def clipped_share(samples: NDArray[np.floating]) -> float:
-    """Share of the samples that lie in a run at full scale.
-
-    Args:
-        samples: (samples,) at full scale 1, at least one.
-
-    Returns:
-        0 to 1.
+    """Share, 0 to 1, of the samples that lie in a run at full scale.
 
     >>> clipped_share(np.array([0.0, 1.0, 1.0, 1.0, 0.5, 1.0, -1.0, 0.2]))
     0.375
@@ -43,13 +30,6 @@ def clipped_share(samples: NDArray[np.floating]) -> float:
 
 
 def conditions(samples: NDArray[np.floating]) -> list[str]:
-    """What is wrong with the audio: "silent", "clipped", both or nothing.
-
-    Args:
-        samples: (samples,) at full scale 1, at least one.
-
-    Returns:
-        Names.
-    """
+    """What is wrong with audio at full scale 1: "silent", "clipped", both or nothing."""
     found = {"silent": is_silent(samples), "clipped": clipped_share(samples) > CLIP_SHARE}
     return [name for name, wrong in found.items() if wrong]

@@ -17,11 +17,10 @@ compiler cannot install; pyworld and librosa, which do the work here, are wheels
 from __future__ import annotations
 
 import functools
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
@@ -29,9 +28,9 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ, read_resampled
 from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, run_groups
+from espnet_ext.jobs import Work, Workers
 from espnet_ext.scoring.measures.condition import is_silent
-from espnet_ext.scoring.measures.same_audio import content_of
+from espnet_ext.scoring.measures.same_audio import content_of, judge_each, judge_once
 
 Array = NDArray[np.float64]
 Pair = tuple[Path, Path]
@@ -67,15 +66,7 @@ def unavailable() -> str | None:
 
 
 def mel_cepstrum(power: Array, rate_hz: int) -> Array:
-    """Coefficients (T, 1 + M) of power spectra, c_0 first.
-
-    Args:
-        power: (T, bins) from 0 to half the sample rate.
-        rate_hz: sample rate.
-
-    Returns:
-        The mel-cepstrum.
-    """
+    """Coefficients (T, 1 + M), c_0 first, of power spectra (T, bins) from 0 to half the sample rate."""
     top = 1127.0 * np.log1p(rate_hz / 2 / 700.0)
     mels = (np.arange(BANDS) + 0.5) / BANDS * top  # where a cosine transform of type 2 samples
     bins = 700.0 * np.expm1(mels / 1127.0) / (rate_hz / 2) * (power.shape[1] - 1)
@@ -145,37 +136,12 @@ def compare(recorded: Features, spoken: Features) -> dict[str, float | None]:
 
 
 def distortion(recording: Path, spoken: Path) -> dict[str, float | None]:
-    """Distances of a file to the recording of the same sentence; see `compare`.
-
-    Args:
-        recording: audio file.
-        spoken: audio file.
-
-    Returns:
-        The distances.
-
-    Raises:
-        UserError: if one is silent, unreadable, or they do not align.
-    """
+    """What `compare` says of two files; a UserError if one is silent, unreadable, or they do not align."""
     return compare(_read(recording, "the recording"), _read(spoken, "the speech"))
 
 
-def distortion_shard(pairs: Mapping[str, Pair]) -> dict[str, dict[str, float | None] | str]:
-    """Distances of several pairs, or the reasons why there are none.
-
-    Args:
-        pairs: utterance → recording and speech.
-
-    Returns:
-        Utterance → distances, or one line.
-    """
-    results: dict[str, dict[str, float | None] | str] = {}
-    for utterance, (recording, spoken) in pairs.items():
-        try:
-            results[utterance] = distortion(recording, spoken)
-        except ValueError as error:
-            results[utterance] = str(error)
-    return results
+def _of_pairs() -> Callable[[Pair], dict[str, float | None]]:
+    return lambda pair: distortion(*pair)
 
 
 def _files(pair: Pair) -> Iterable[Path]:
@@ -184,33 +150,7 @@ def _files(pair: Pair) -> Iterable[Path]:
 
 def distortions(
     groups: Mapping[str, Mapping[str, Pair]], workers: Workers, folder: Path | None
-) -> dict[str, dict[str, dict[str, float | None] | str]]:
-    """Distances of the speech of several systems.
-
-    Args:
-        groups: name → utterance → recording and speech.
-        workers: who measures.
-        folder: where finished work is kept for a run that continues, all workers must see it; None for a temporary one.
-
-    Returns:
-        Name → utterance → distances, or the reason why there are none.
-    """
-    if folder is None:
-        with tempfile.TemporaryDirectory(prefix="distortion") as name:
-            return distortions(groups, workers, Path(name))
-    work = Work(distortion_shard, REQUEST, "alignment", SHARD_SIZE, _files)
-    # recording and content of the speech → place and utterance of the pair that is aligned
-    first: dict[tuple[Path, str], tuple[Path, str]] = {}
-    items: dict[Path, dict[str, Pair]] = {}
-    for name, pairs in groups.items():
-        place = folder / name
-        owners = {one: first.setdefault(_content(pair), (place, one)) for one, pair in pairs.items()}
-        items[place] = {one: pairs[one] for one, owner in owners.items() if owner == (place, one)}
-    found: dict[tuple[Path, str], dict[str, float | None] | str] = {}
-    for place, _, results in run_groups(work, items, workers):
-        found.update({(place, one): numbers for one, numbers in results.items()})
-    return {name: {one: found[first[_content(pair)]] for one, pair in pairs.items()} for name, pairs in groups.items()}
-
-
-def _content(pair: Pair) -> tuple[Path, str]:
-    return pair[0], content_of(pair[1])
+) -> dict[str, dict[str, Any]]:
+    """Name → utterance → distances of recording and speech, `Unheard` where there are none; see `judge_once`."""
+    work = Work(functools.partial(judge_each, _of_pairs), REQUEST, "alignment", SHARD_SIZE, _files)
+    return judge_once(work, groups, workers, folder, lambda pair: (pair[0], content_of(pair[1])))

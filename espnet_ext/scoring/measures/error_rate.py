@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import jiwer
 
@@ -42,22 +43,11 @@ class ErrorCounts:
         return self.errors / self.reference if self.reference else float("nan")
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
-        return ErrorCounts(
-            self.correct + other.correct,
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-        )
+        return ErrorCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def normalise(text: str) -> str:
-    """Text as the recogniser writes it: lower case, no accents, no punctuation but apostrophes within words.
-
-    Args:
-        text: a transcript.
-
-    Returns:
-        Words separated by single spaces.
+    """Text as a recogniser writes it: lower case, no accents, no punctuation but apostrophes within words.
 
     >>> normalise("  “Stop,” said Zoë's well-known friend. ")
     "stop said zoe's well known friend"
@@ -68,14 +58,7 @@ def normalise(text: str) -> str:
 
 
 def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Counts over words of normalised texts.
-
-    Args:
-        reference: the transcript.
-        hypothesis: what was heard; may be empty.
-
-    Returns:
-        The counts.
+    """Counts over words of normalised texts: of the transcript, and of what was heard, which may be nothing.
 
     >>> word_errors("Two red dogs.", "two bad dogs now")
     ErrorCounts(correct=2, substitutions=1, deletions=0, insertions=1)
@@ -85,24 +68,18 @@ def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
     reference, hypothesis = normalise(reference), normalise(hypothesis)
     if not reference:  # jiwer refuses it
         return ErrorCounts(insertions=len(hypothesis.split()))
-    found = jiwer.process_words(reference, hypothesis)
-    return ErrorCounts(found.hits, found.substitutions, found.deletions, found.insertions)
+    return _counts(jiwer.process_words(reference, hypothesis))
 
 
 def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Counts over characters of normalised texts; a space between words is a character.
-
-    Args:
-        reference: the transcript.
-        hypothesis: what was heard; may be empty.
-
-    Returns:
-        The counts.
-    """
+    """Counts over characters, likewise; a space between words is a character."""
     reference, hypothesis = normalise(reference), normalise(hypothesis)
     if not reference:
         return ErrorCounts(insertions=len(hypothesis))
-    found = jiwer.process_characters(reference, hypothesis)
+    return _counts(jiwer.process_characters(reference, hypothesis))
+
+
+def _counts(found: Any) -> ErrorCounts:
     return ErrorCounts(found.hits, found.substitutions, found.deletions, found.insertions)
 
 

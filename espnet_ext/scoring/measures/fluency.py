@@ -27,13 +27,6 @@ def is_repeated(transcript: str, heard: str) -> bool:
     A single word counts when it is heard three times in a row, a stretch of words when it is heard twice, so that one
     word which the recogniser inserts is no repetition.
 
-    Args:
-        transcript: what was to be said.
-        heard: what a recogniser heard.
-
-    Returns:
-        The answer.
-
     >>> is_repeated("call three five now", "call three call three five now")
     True
     >>> is_repeated("call three three five", "call three three five five")
@@ -43,14 +36,7 @@ def is_repeated(transcript: str, heard: str) -> bool:
 
 
 def is_truncated(transcript: str, heard: str) -> bool:
-    """Whether the end of the text is missing.
-
-    Args:
-        transcript: what was to be said.
-        heard: what a recogniser heard.
-
-    Returns:
-        The answer.
+    """Whether the end of what was to be said is missing in what a recogniser heard.
 
     >>> is_truncated("open the blue door behind the church", "open the blue door")
     True

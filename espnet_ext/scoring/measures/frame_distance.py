@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.bootstrap import Resamples, corrected
 from espnet_ext.scoring.measures.frame_codes import Codes
 from espnet_ext.scoring.measures.frechet import FrameStatistics, distance_draws, frame_statistics, frechet_distance
+from espnet_ext.scoring.measures.same_audio import Unheard
+from espnet_ext.scoring.scores import Distance, FrameDistance
 from espnet_ext.scoring.system import Reference, System
 
 Array = NDArray[np.float64]
-ENOUGH_FRAMES_PER_DIMENSION = (
-    200  # `make bench-frechet`: with fewer, two sets of recordings are as far apart as systems
-)
+# `make bench-frechet`: with fewer, two sets of recordings are as far apart as systems
+ENOUGH_FRAMES_PER_DIMENSION = 200
 Vectors = list[NDArray[np.float64] | None]
 
 
@@ -37,15 +38,15 @@ class Dequantiser(Protocol):
 
 
 def _frame_vectors(
-    codec: Dequantiser, table: Mapping[str, Codes | str], utterances: Iterable[str]
+    codec: Dequantiser, table: Mapping[str, Codes | Unheard], utterances: Iterable[str]
 ) -> tuple[Vectors, dict[str, str]]:
     vectors: Vectors = []
     missing: dict[str, str] = {}
     for utterance in utterances:
         try:
             found = table[utterance]
-            if isinstance(found, str):
-                raise UserError(found)
+            if isinstance(found, Unheard):
+                raise UserError(found.reason)
             codes = torch.from_numpy(np.array(found))
             codec.spec.check(codes)
             vectors.append(codec.dequantise(codes).detach().double().numpy())
@@ -58,12 +59,18 @@ def _frame_vectors(
     return vectors, missing
 
 
-def _origin(vectors: Vectors, directory: Path) -> Array:
+def _recorded(
+    codec: Dequantiser, directory: Path, utterances: Iterable[str] | None, origin: Array | None = None
+) -> tuple[FrameStatistics, Array]:
+    """Statistics of the codes of a directory, of all utterances where none are named, and the origin they are about."""
+    table = read_codes(directory / "codes.scp", codec.spec.num_codebooks)
+    vectors, _ = _frame_vectors(codec, table, table if utterances is None else utterances)
     present = [one for one in vectors if one is not None]
     if sum(len(one) for one in present) < 2:
         raise UserError(f"codes to measure a distance to must have two frames, got fewer in {directory / 'codes.scp'}")
-    mean: Array = np.concatenate(present).mean(axis=0)
-    return mean
+    if origin is None:
+        origin = np.concatenate(present).mean(axis=0)
+    return frame_statistics(vectors, origin), origin
 
 
 def _distance(target: FrameStatistics, system: FrameStatistics) -> float | None:
@@ -71,9 +78,7 @@ def _distance(target: FrameStatistics, system: FrameStatistics) -> float | None:
     return None if first is None or second is None else frechet_distance(first, second)
 
 
-def distance_to_reference(
-    codec: Dequantiser, reference: Reference, system: System, other: Path | None
-) -> dict[str, Any]:
+def distance_to_reference(codec: Dequantiser, reference: Reference, system: System, other: Path | None) -> Distance:
     """Distance of the frames of a system that has other utterances than the reference; it cannot be resampled.
 
     Args:
@@ -83,29 +88,25 @@ def distance_to_reference(
         other: directory of other codes to measure the distance to; None: the reference's.
 
     Returns:
-        "distance", None without two frames of either; "missing", utterance → why it has no codes.
+        The distance.
 
     Raises:
         FileNotFoundError: if the reference's codes.scp is missing.
         UserError: if there are no frames to measure a distance to.
     """
-    directory, codebooks = other or reference.directory, codec.spec.num_codebooks
-    table = read_codes(directory / "codes.scp", codebooks)
-    originals, _ = _frame_vectors(codec, table, reference.transcripts if other is None else table)
-    origin = _origin(originals, directory)
-    own = read_codes(system.directory / "codes.scp", codebooks) if system.has_own_codes else {}
+    target, origin = _recorded(codec, other or reference.directory, reference.transcripts if other is None else None)
+    own = read_codes(system.directory / "codes.scp", codec.spec.num_codebooks) if system.has_own_codes else {}
     vectors, missing = _frame_vectors(codec, own, own)
-    target, spoken = (frame_statistics(several, origin) for several in (originals, vectors))
-    return {"distance": _distance(target, spoken), "missing": missing}
+    return Distance(_distance(target, frame_statistics(vectors, origin)), missing)
 
 
 def frame_distances(
     codec: Dequantiser,
     reference: Reference,
-    tables: Mapping[str, Sequence[Mapping[str, Codes | str] | None]],
+    tables: Mapping[str, Sequence[Mapping[str, Codes | Unheard] | None]],
     other: Path | None,
     resamples: Resamples,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:
+) -> tuple[dict[str, FrameDistance], dict[str, Array]]:
     """Distance of the frames of every system to those of the reference, mean over its repeats, and resampled values.
 
     Args:
@@ -117,22 +118,16 @@ def frame_distances(
         resamples: draws of utterances and repeats.
 
     Returns:
-        Name → "distance", "corrected", "interval", None where there is none, "missing" (of the first output), "frames",
-        "dimensions" and "repeats" (one distance each); and name → (resamples,) distances.
+        Name → distances; and name → (resamples,) distances.
 
     Raises:
         FileNotFoundError: if a codes.scp is missing.
         UserError: if there are no frames to measure a distance to.
     """
-    utterances, codebooks = list(reference.transcripts), codec.spec.num_codebooks
-    originals, _ = _frame_vectors(codec, read_codes(reference.directory / "codes.scp", codebooks), utterances)
-    origin = _origin(originals, reference.directory)
-    target = frame_statistics(originals, origin)
+    utterances = list(reference.transcripts)
+    target, origin = _recorded(codec, reference.directory, utterances)
     if other is not None:
-        table = read_codes(other / "codes.scp", codebooks)
-        vectors, _ = _frame_vectors(codec, table, table)
-        _origin(vectors, other)
-        target = frame_statistics(vectors, origin)
+        target, _ = _recorded(codec, other, None, origin)
     statistics, missing = {}, {}
     for name, runs in tqdm(tables.items(), desc="codec frames", unit="system"):
         for number, found in enumerate(runs):
@@ -144,18 +139,10 @@ def frame_distances(
     for name, runs in tables.items():
         keys = [f"{name}#{number}" for number in range(len(runs))]
         pooled[name] = resamples.pool([draws[key] for key in keys])
-        distances = [_distance(target, statistics[key]) for key in keys]
+        repeats = [_distance(target, statistics[key]) for key in keys]
+        known = [one for one in repeats if one is not None]
+        distance = float(np.mean(known)) if len(known) == len(repeats) else None
+        value, ends = (None if distance is None else corrected(distance, pooled[name])) or (None, None)
         frames = int(sum(statistics[key].frames.sum() for key in keys))
-        summary = _summary(distances, pooled[name])
-        size = {"frames": frames, "dimensions": len(origin)}
-        results[name] = {**summary, "missing": missing[name, 0], **size, "repeats": distances}
+        results[name] = FrameDistance(distance, value, ends, missing[name, 0], frames, len(origin), repeats)
     return results, pooled
-
-
-def _summary(distances: Sequence[float | None], draws: Array) -> dict[str, Any]:
-    known = [one for one in distances if one is not None]
-    if len(known) < len(distances):
-        return {"distance": None, "corrected": None, "interval": None}
-    distance = float(np.mean(known))
-    value, ends = corrected(distance, draws) or (None, None)
-    return {"distance": distance, "corrected": value, "interval": ends}

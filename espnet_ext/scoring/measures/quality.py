@@ -1,19 +1,32 @@
-"""Numbers of every utterance, MOS predictions and distances to its recording, as means with intervals."""
+"""Means of the numbers that utterances have, such as opinion scores and distances to their recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from espnet_ext.scoring.measures.bootstrap import Resamples, percentiles
+from espnet_ext.scoring.scores import Mean
 
-Result = dict[str, Any]
 Numbers = Mapping[str, float | None]  # measure → value of one utterance
 
 
-def summarise(utterances: Sequence[str], runs: Sequence[Mapping[str, Numbers]], resamples: Resamples) -> Result:
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of those values that there are; None without any."""
+    finite = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+def means(run: Mapping[str, Numbers]) -> dict[str, float | None]:
+    """Mean of every measure over the utterances of one output."""
+    names = dict.fromkeys(name for numbers in run.values() for name in numbers)
+    return {name: mean(numbers.get(name) for numbers in run.values()) for name in names}
+
+
+def summarise(
+    utterances: Sequence[str], runs: Sequence[Mapping[str, Numbers]], resamples: Resamples
+) -> dict[str, Mean]:
     """Mean and interval of every measure.
 
     Args:
@@ -22,24 +35,12 @@ def summarise(utterances: Sequence[str], runs: Sequence[Mapping[str, Numbers]], 
         resamples: draws of utterances and repeats.
 
     Returns:
-        Measure → "value", "interval", and "utterances", how many numbers the mean is of.
+        Measure → mean.
     """
-    names = dict.fromkeys(name for run in runs for numbers in run.values() for name in numbers)
     found = {}
-    for name in names:
+    for name in dict.fromkeys(name for run in runs for numbers in run.values() for name in numbers):
         rows = [[run.get(one, {}).get(name) for one in utterances] for run in runs]
         values = np.array(rows, dtype=np.float64)  # None becomes NaN
         value, draws = resamples.mean(values)
-        count = int(np.isfinite(values).sum())
-        found[name] = {"value": value, "interval": percentiles(draws), "utterances": count}
+        found[name] = Mean(value, percentiles(draws), int(np.isfinite(values).sum()))
     return found
-
-
-def means(run: Mapping[str, Numbers]) -> dict[str, float | None]:
-    """Mean of every measure over the utterances of one output."""
-    names = dict.fromkeys(name for numbers in run.values() for name in numbers)
-    result: dict[str, float | None] = {}
-    for name in names:
-        values = [value for numbers in run.values() if (value := numbers.get(name)) is not None]
-        result[name] = float(np.mean(values)) if values else None
-    return result

@@ -1,14 +1,30 @@
-"""Outputs with the same content, as strategies with the same codes make them: once is enough to hear them."""
+"""Work on the audio of many outputs: files of the same content, as strategies with the same codes make, cost once."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from espnet_ext.jobs.finished import digest
-from espnet_ext.scoring.system import System
+from espnet_ext.jobs import Work, Workers, run_groups
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """What is said of a file that cannot be judged.
+
+    Attributes:
+        reason: one line.
+    """
+
+    reason: str
 
 
 @functools.lru_cache(maxsize=65536)
@@ -17,14 +33,7 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
 
 
 def content_of(path: Path) -> str:
-    """What is equal for files of equal content; of a file that cannot be read its name.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A digest, or the name.
-    """
+    """What is equal for files of equal content: a digest; of a file that cannot be read its name."""
     try:
         status = path.stat()
         return _digest(path, status.st_size, status.st_mtime_ns)
@@ -32,22 +41,56 @@ def content_of(path: Path) -> str:
         return str(path)
 
 
-def same_codes(systems: Sequence[System]) -> dict[str, str]:
-    """Systems whose outputs have the very codes of another one.
+def judge_each(load: Callable[[], Callable[[Item], Result]], items: Mapping[str, Item]) -> dict[str, Result | Unheard]:
+    """What a function says of items one by one: the work of a shard.
 
     Args:
-        systems: all of them.
+        load: makes the function, once for all items.
+        items: any key → what the function gets.
 
     Returns:
-        Name → name of the first one that has the same.
+        Key → value; `Unheard` where the function raised a ValueError.
     """
-    first: dict[tuple[str, ...], str] = {}
-    found = {}
-    for system in systems:
-        if not all(run.generates and run.says_codes for run in system.runs):
-            continue
-        codes = tuple(digest([run.directory / "codes.ark"]) for run in system.runs)
-        other = first.setdefault(codes, system.name)
-        if other != system.name:
-            found[system.name] = other
-    return found
+    function = load()
+    results: dict[str, Result | Unheard] = {}
+    for key, item in items.items():
+        try:
+            results[key] = function(item)
+        except ValueError as error:
+            results[key] = Unheard(" ".join(str(error).split()))
+    return results
+
+
+def judge_once(
+    work: Work[Item, dict[str, Any]],
+    groups: Mapping[str, Mapping[str, Item]],
+    workers: Workers,
+    folder: Path | None,
+    content: Callable[[Item], Hashable],
+) -> dict[str, dict[str, Any]]:
+    """Do the work of several outputs; of items with the same content only the first one's is done.
+
+    Args:
+        work: what is to be done.
+        groups: name of an output → key → item.
+        workers: who does it.
+        folder: where finished work is kept for a run that continues, all workers must see it; None for a temporary one.
+        content: of an item, what is equal for equal results.
+
+    Returns:
+        Name → key → result.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="scoring") as name:
+            return judge_once(work, groups, workers, Path(name), content)
+    first: dict[Hashable, tuple[Path, str]] = {}  # content → place and key of the item whose work is done
+    owners = {
+        name: {key: first.setdefault(content(item), (folder / name, key)) for key, item in items.items()}
+        for name, items in groups.items()
+    }
+    own = {
+        folder / name: {key: item for key, item in items.items() if owners[name][key] == (folder / name, key)}
+        for name, items in groups.items()
+    }
+    done = {(place, key): value for place, _, part in run_groups(work, own, workers) for key, value in part.items()}
+    return {name: {key: done[owner] for key, owner in found.items()} for name, found in owners.items()}

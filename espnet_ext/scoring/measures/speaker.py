@@ -1,13 +1,17 @@
-"""Whose voice it is: similarity of speech to its target speaker and to the other speakers of the test set."""
+"""Whose voice it is: similarity of speech to its target speaker and to the others of the test set, and means of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from espnet_ext.scoring.evaluators.voice import Embedding
+from espnet_ext.scoring.evaluators import Embedding
+from espnet_ext.scoring.measures.bootstrap import Resamples, percentiles
+from espnet_ext.scoring.measures.quality import mean
+from espnet_ext.scoring.scores import SpeakerMean, SpeakerScores
+from espnet_ext.scoring.system import Reference, System
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,47 @@ def similarities(
         other = float(np.mean(list(close.values()))) if close else float("nan")
         result[utterance] = Similarity(own, other, all(own > value for value in close.values()))
     return result
+
+
+def _mean(chosen: Sequence[Similarity]) -> SpeakerMean:
+    nearest = mean(float(one.nearest) for one in chosen if np.isfinite(one.other))
+    return SpeakerMean(len(chosen), mean(one.own for one in chosen), mean(one.other for one in chosen), nearest)
+
+
+def speaker_scores(
+    system: System,
+    reference: Reference,
+    voices: Sequence[Mapping[str, Embedding]],
+    originals: Mapping[str, Embedding],
+    resamples: Resamples,
+) -> SpeakerScores:
+    """Similarity to the speakers of the prompts, and to others.
+
+    Args:
+        system: the system.
+        reference: the test set.
+        voices: for every repeat, utterance → embedding.
+        originals: utterance → embedding of its recording.
+        resamples: draws of utterances and repeats.
+
+    Returns:
+        Means over utterances, speakers and repeats.
+    """
+    runs: list[dict[str, Similarity]] = []
+    changed = []
+    by_speaker: dict[str, list[Similarity]] = {}
+    for run, vectors in zip(system.runs, voices, strict=True):
+        targets = run.targets(reference)
+        runs.append(similarities(vectors, originals, reference.utt2spk, targets))
+        source = similarities(vectors, originals, reference.utt2spk, reference.utt2spk)
+        changed += [value.own for one, value in source.items() if targets[one] != reference.utt2spk[one]]
+        for one, value in runs[-1].items():
+            by_speaker.setdefault(targets[one], []).append(value)
+    own = np.array([[run[one].own if one in run else np.nan for one in reference.transcripts] for run in runs])
+    return SpeakerScores(
+        **vars(_mean([value for run in runs for value in run.values()])),
+        interval=percentiles(resamples.mean(own)[1]),
+        by_speaker={name: _mean(by_speaker[name]) for name in sorted(by_speaker)},
+        source=mean(changed),
+        repeats=[mean(value.own for value in run.values()) for run in runs],
+    )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from espnet_ext.errors import UserError
+from espnet_ext.scoring.evaluators import Recogniser, recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.evaluators.recogniser import Recogniser, recognisers
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
-from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, total, word_errors
+from espnet_ext.scoring.measures.error_rate import ErrorCounts, normalise, total, word_errors
+from espnet_ext.scoring.scores import ErrorRate
 
-Result = dict[str, Any]
 Counts = Mapping[str, ErrorCounts]  # utterance → counts
+CountErrors = Callable[[str, str], ErrorCounts]  # of a transcript and of what was heard
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, recogniser: type[Recogniser], texts: Iterable[str]) -> Vocabulary:
-        """Sort the words of texts.
-
-        Args:
-            recogniser: who is to hear them.
-            texts: in any spelling.
-
-        Returns:
-            The vocabulary.
-        """
+        """Sort the words of texts, in any spelling, by whether the recogniser can hear them."""
         counts = Counter(word for text in texts for word in normalise(text).split())
         known = recogniser.known_words(counts)
         unknown = sorted(counts.keys() - known, key=lambda word: (-counts[word], word))
@@ -49,18 +41,7 @@ class Vocabulary:
 
 
 def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
-    """The recogniser with the words of texts, if it is one that hears given words.
-
-    Args:
-        choice: a recogniser.
-        texts: in any spelling.
-
-    Returns:
-        The recogniser.
-
-    Raises:
-        UserError: if it knows none of the words.
-    """
+    """The recogniser with the words of texts, if it hears given words; a UserError if it knows none of them."""
     recogniser = recognisers[choice.name]
     if not recogniser.hears_given_words:
         return choice
@@ -70,45 +51,24 @@ def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
     return replace(choice, conf={"words": known, **choice.conf})
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Error counts of a system.
-
-    Attributes:
-        words: for every repeat, utterance → counts over words.
-        letters: the same over characters.
-    """
-
-    words: tuple[Counts, ...]
-    letters: tuple[Counts, ...]
-
-
-def errors_of(transcripts: Mapping[str, str], heard: Sequence[Mapping[str, str]]) -> Errors:
+def errors_of(
+    transcripts: Mapping[str, str], heard: Iterable[Mapping[str, str]], count: CountErrors = word_errors
+) -> list[Counts]:
     """Counts for all utterances; one without audio was heard as nothing, so that its words count as deletions.
 
     Args:
         transcripts: utterance → text.
         heard: for every repeat, utterance → words.
+        count: `word_errors` or `character_errors`.
 
     Returns:
-        The counts.
+        For every repeat, utterance → counts.
     """
-    return Errors(
-        tuple({one: word_errors(text, run.get(one, "")) for one, text in transcripts.items()} for run in heard),
-        tuple({one: character_errors(text, run.get(one, "")) for one, text in transcripts.items()} for run in heard),
-    )
+    return [{one: count(text, run.get(one, "")) for one, text in transcripts.items()} for run in heard]
 
 
-def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]:
-    """Counts of all repeats together, their rate with its interval, and the rate in every resample.
-
-    Args:
-        counts: for every repeat, utterance → counts.
-        resamples: draws of utterances and repeats.
-
-    Returns:
-        Plain values, and (resamples,) rates.
-    """
+def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[ErrorRate, Array]:
+    """Counts of all repeats together, their rate with its interval, and (resamples,) rates."""
     everything = [one for run in counts for one in run.values()]
     pooled = total(everything)
     draws = resamples.ratio(
@@ -116,8 +76,8 @@ def rate(counts: Sequence[Counts], resamples: Resamples) -> tuple[Result, Array]
         np.array([[one.reference for one in run.values()] for run in counts], dtype=np.float64),
     )
     wrong = sum(one.errors > 0 for one in everything)
-    values = {**asdict(pooled), "reference": pooled.reference, "rate": rate_of(pooled)}
-    return {"sentences": len(everything), "wrong_sentences": wrong, **values, "interval": percentiles(draws)}, draws
+    counted = {"sentences": len(everything), "wrong_sentences": wrong, **asdict(pooled), "reference": pooled.reference}
+    return ErrorRate(**counted, rate=rate_of(pooled), interval=percentiles(draws)), draws
 
 
 def rate_of(counts: ErrorCounts) -> float | None:

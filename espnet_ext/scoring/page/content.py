@@ -10,62 +10,49 @@ from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.page.media import audio_uri, picture_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import Plot, plot
+from espnet_ext.scoring.scores import Scores
 from espnet_ext.scoring.tables.figures import choose_utterances
-from espnet_ext.scoring.tables.markdown import interval
-from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, value_of
-from espnet_ext.scoring.tables.measure_tables import PROBLEMS, cell
-from espnet_ext.scoring.tables.report import remarks
+from espnet_ext.scoring.tables.measure import MEASURES, Systems, cells, measure, value_of
+from espnet_ext.scoring.tables.measure_tables import PROBLEMS
+from espnet_ext.scoring.tables.report import differences, remarks
 from espnet_ext.tokenizers.codec.files import read_codec_info
 
-Result = Mapping[str, Any]
 Values = dict[str, Any]
 PLOTTED = ("wer", "cer", "frechet", "frechet_heard", "speaker", "dnsmos_ovrl", "utmos", "mcd")
 
 
-def _columns(systems: Mapping[str, Result]) -> list[str]:
+def _columns(systems: Systems) -> list[str]:
     """Measures that some system has, in the order of `MEASURES`, then those of other evaluators."""
-    keys = dict.fromkeys([*MEASURES, *(key for scores in systems.values() for key in scores["measures"])])
+    keys = dict.fromkeys([*MEASURES, *(key for scores in systems.values() for key in scores.measures)])
     return [key for key in keys if any(value_of(scores, key) is not None for scores in systems.values())]
 
 
-def _best(systems: Mapping[str, Result], key: str) -> float | None:
+def _best(systems: Systems, key: str) -> float | None:
     """The best value of those systems that generate: recordings and controls do not compete."""
-    values = [
-        value
-        for scores in systems.values()
-        if (scores["timing"] or {}).get("steps") and (value := value_of(scores, key)) is not None
-    ]
+    found = [value_of(scores, key) for scores in systems.values() if scores.generates]
+    values = [value for value in found if value is not None]
     better = measure(key).better
     if not values or not better:
         return None
     return min(values, key=lambda one: {"lower": one, "higher": -one, "one": abs(one - 1)}[better])
 
 
-def table(result: Result, front: Sequence[str]) -> Values:
-    """Rows and columns of all measures.
-
-    Args:
-        result: contents of a scores.json.
-        front: systems on a Pareto front.
-
-    Returns:
-        "columns" and "rows" for the template.
-    """
-    systems, unavailable = result["systems"], result["unavailable"]
+def table(result: Scores, front: Sequence[str]) -> Values:
+    """Columns and rows of all measures; rows of systems on a Pareto front are marked."""
+    systems = result.systems
     keys = _columns(systems)
     keys += [key for key in ("wer", "speaker", "dnsmos_ovrl", "mcd") if key not in keys]
     best = {key: _best(systems, key) for key in keys}
     columns = [{"label": measure(key).label, "what": measure(key).what, "better": measure(key).better} for key in keys]
     rows = []
     for name, scores in systems.items():
-        cells = []
+        row = []
         for key in keys:
-            value, found = value_of(scores, key), measure(key)
-            ends = "" if key == "frechet" else interval(interval_of(scores, key), found.digits, found.factor)
-            text = cell(scores, key, unavailable)
-            is_best = value is not None and value == best[key] and bool((scores["timing"] or {}).get("steps"))
-            cells.append({"text": text, "value": value, "interval": ends.strip("–"), "best": is_best})
-        rows.append({"name": name, "cells": cells, "front": name in front})
+            value, (text, ends) = value_of(scores, key), cells(scores, key, result.unavailable)
+            is_best = value is not None and value == best[key] and scores.generates
+            ends = "" if key == "frechet" else ends.strip("–")  # that of a distance is of another value
+            row.append({"text": text, "value": value, "interval": ends, "best": is_best})
+        rows.append({"name": name, "cells": row, "front": name in front})
     return {"columns": columns, "rows": rows}
 
 
@@ -86,11 +73,11 @@ def _clip(wavs: Mapping[str, str], utterance: str, heard: str | None) -> Values:
         return {"missing": str(error).partition(":")[0]}
 
 
-def sentences(result: Result, count: int) -> Values:
+def sentences(result: Scores, count: int) -> Values:
     """The same sentences by all systems.
 
     Args:
-        result: contents of a scores.json.
+        result: of one test set.
         count: how many sentences.
 
     Returns:
@@ -99,57 +86,40 @@ def sentences(result: Result, count: int) -> Values:
     Raises:
         UserError: if the directory of a system is gone.
     """
-    systems, texts = result["systems"], result["reference"]["transcripts"]
-    wavs = {name: _wavs(Path(scores["directory"])) for name, scores in systems.items()}
-    utt2spk = read_scp(Path(result["reference"]["directory"]) / "utt2spk")
+    texts = result.reference.transcripts
+    wavs = {name: _wavs(Path(scores.directory)) for name, scores in result.systems.items()}
+    utt2spk = read_scp(Path(result.reference.directory) / "utt2spk")
     chosen = choose_utterances({one: utt2spk.get(one, "") for one in texts}, list(wavs.values()), count)
     rows = [
         {
             "name": name,
-            "clips": [
-                _clip(wavs[name], one, scores["hypotheses"].get(one) if scores["wer"] else None) for one in chosen
-            ],
+            "clips": [_clip(wavs[name], one, scores.hypotheses.get(one) if scores.wer else None) for one in chosen],
         }
-        for name, scores in systems.items()
+        for name, scores in result.systems.items()
     ]
     return {"utterances": [{"id": one, "text": texts[one]} for one in chosen], "rows": rows}
 
 
-def problems(result: Result) -> list[Values]:
-    """What went wrong, system by system, with names.
-
-    Args:
-        result: contents of a scores.json.
-
-    Returns:
-        Rows for the template: "system", "what", "names".
-    """
+def problems(result: Scores) -> list[Values]:
+    """What went wrong: "system", "what" and "names" of each row."""
     rows = []
-    for name, scores in result["systems"].items():
-        found = {label: scores["problems"][key] for key, label in PROBLEMS.items()}
-        found["no audio"] = [f"{one} ({reason.partition(':')[0]})" for one, reason in scores["missing"].items()]
-        found["evaluator failed"] = [f"{one} ({reason})" for one, reason in scores["unheard"].items()]
+    for name, scores in result.systems.items():
+        found = {label: scores.problems[key] for key, label in PROBLEMS.items()}
+        found["no audio"] = [f"{one} ({reason.partition(':')[0]})" for one, reason in scores.missing.items()]
+        found["evaluator failed"] = [f"{one} ({reason})" for one, reason in scores.unheard.items()]
         rows += [{"system": name, "what": what, "names": names} for what, names in found.items() if names]
     return rows
 
 
-def facts(result: Result) -> dict[str, str]:
-    """Of the corpus and the codec.
-
-    Args:
-        result: contents of a scores.json.
-
-    Returns:
-        Name → value.
-    """
-    reference = result["reference"]
-    size = (reference["utterances"], round(reference["seconds"]), reference["speakers"])
+def facts(result: Scores) -> dict[str, str]:
+    """Of the corpus and the codec: name → value."""
+    reference = result.reference
     found = {
-        "test set": "{} utterances, {} s, {} voices".format(*size),
-        "left out of it": str(len(reference.get("skipped", {}))),
-        "without a recording": str(len(reference["missing"])),
+        "test set": f"{reference.utterances} utterances, {round(reference.seconds)} s, {reference.speakers} voices",
+        "left out of it": str(len(reference.skipped)),
+        "without a recording": str(len(reference.missing)),
     }
-    path = Path(result.get("request", {}).get("codec_info", ""))
+    path = Path(result.request.get("codec_info", ""))
     if path.is_file():
         info = read_codec_info(path)
         spec = info.spec
@@ -160,27 +130,20 @@ def facts(result: Result) -> dict[str, str]:
     return found
 
 
-def curves(result: Result) -> list[Values]:
-    """Pictures of the trainings.
-
-    Args:
-        result: contents of a scores.json.
-
-    Returns:
-        "caption" and "picture" of each; "picture" is None where the file is gone.
-    """
+def curves(result: Scores) -> list[Values]:
+    """Caption and picture of every training; the picture is None where the file is gone."""
     found = []
-    for caption, path in result["figures"].items():
+    for caption, path in result.figures.items():
         if caption.startswith("learning curves"):
             found.append({"caption": caption, "picture": picture_uri(Path(path)) if Path(path).is_file() else None})
     return found
 
 
-def section(result: Result, num_sentences: int) -> Values:
+def section(result: Scores, num_sentences: int) -> Values:
     """Everything of one test set.
 
     Args:
-        result: contents of a scores.json.
+        result: of the test set.
         num_sentences: sentences to listen to.
 
     Returns:
@@ -189,37 +152,20 @@ def section(result: Result, num_sentences: int) -> Values:
     Raises:
         UserError: if the directory of a system is gone.
     """
-    plots: list[Plot] = [found for key in PLOTTED if (found := plot(result["systems"], key)) is not None]
+    plots: list[Plot] = [found for key in PLOTTED if (found := plot(result.systems, key)) is not None]
     front = list(dict.fromkeys(name for one in plots[:1] for name in one.front))
     return {
-        "title": result["title"],
+        "title": result.title,
         "plots": plots,
         "table": table(result, front),
         "sentences": sentences(result, num_sentences),
         "curves": curves(result),
         "facts": facts(result),
         "problems": problems(result),
-        "unavailable": [
-            {"label": measure(key).label, "reason": reason} for key, reason in result["unavailable"].items()
+        "unavailable": [{"label": measure(key).label, "reason": reason} for key, reason in result.unavailable.items()],
+        "comparisons": [
+            {"names": names, "label": label, "difference": difference, "interval": ends, "is_clear": is_clear}
+            for (names, label, difference, _, ends), is_clear in differences(result.comparisons)
         ],
-        "comparisons": _comparisons(result),
         "remarks": [line.removeprefix("- ") for line in remarks(result)],
     }
-
-
-def _comparisons(result: Result) -> list[Values]:
-    rows = []
-    for pair in result["comparisons"]:
-        for key, digits, factor in (("frechet", 4, 1.0), ("wer", 1, 100.0)):
-            if pair[key] is not None:
-                low, high = pair[key]["interval"]
-                rows.append(
-                    {
-                        "names": f"{pair['first']} − {pair['second']}",
-                        "label": "codec FD" if key == "frechet" else "WER, points",
-                        "difference": f"{factor * pair[key]['difference']:.{digits}f}",
-                        "interval": interval((low, high), digits, factor),
-                        "is_clear": low > 0 or high < 0,
-                    }
-                )
-    return rows

@@ -18,14 +18,7 @@ PICTURE = (260, 96)  # pixels of a spectrogram
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that holds them.
-
-    Args:
-        content: the bytes.
-        kind: MIME type.
-
-    Returns:
-        The address.
+    """Bytes of a MIME type as an address that holds them.
 
     >>> data_uri(b"abc", "text/plain")
     'data:text/plain;base64,YWJj'
@@ -34,17 +27,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def audio_uri(path: Path) -> str:
-    """A file as MP3, which every browser plays; about 6 kB for a second of speech.
-
-    Args:
-        path: audio file of any rate.
-
-    Returns:
-        The address.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """An audio file as MP3, which every browser plays; about 6 kB for a second of speech."""
     samples, rate = read_mono(path)
     stream = io.BytesIO()
     soundfile.write(stream, np.clip(samples, -1.0, 1.0), rate, format="MP3", subtype="MPEG_LAYER_III")
@@ -52,17 +35,7 @@ def audio_uri(path: Path) -> str:
 
 
 def spectrogram_uri(path: Path) -> str:
-    """The spectrogram of a file as a small picture.
-
-    Args:
-        path: audio file of any rate.
-
-    Returns:
-        The address.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """The spectrogram of an audio file as a small picture."""
     levels = spectrogram(read_resampled(path))[::-1]
     colours = (mpl.colormaps[COLOURS](levels)[..., :3] * 255).astype(np.uint8)
     stream = io.BytesIO()
@@ -72,12 +45,5 @@ def spectrogram_uri(path: Path) -> str:
 
 
 def picture_uri(path: Path) -> str:
-    """A PNG file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The address.
-    """
+    """A PNG file."""
     return data_uri(path.read_bytes(), "image/png")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from espnet_ext.scoring.measures.pareto import pareto_front
-from espnet_ext.scoring.tables.measure import interval_of, measure, value_of
+from espnet_ext.scoring.tables.measure import Systems, interval_of, measure, speed_points
 
-Result = Mapping[str, Any]
 INK = "#010203"  # stands for the page's text colour
 # Okabe and Ito's colours, which the colour-blind can tell apart, without black, which is not seen on black
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#f0e442")
@@ -46,38 +43,31 @@ class Plain(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _style(names: list[str], systems: Mapping[str, Result]) -> dict[str, tuple[str, str]]:
+def _style(names: list[str], systems: Systems) -> dict[str, tuple[str, str]]:
     """Colour by strategy, shape by stacking factor."""
     found: dict[str, tuple[str, str]] = {}
     strategies: dict[str, str] = {}
     factors: dict[str, str] = {}
     for name in names:
-        timing = systems[name].get("timing") or {}
         factor = name.partition("_")[0]
-        strategy = timing.get("decoding") or name.partition("_")[2]
+        strategy = systems[name].strategy or name.partition("_")[2]
         colour = strategies.setdefault(strategy, PALETTE[len(strategies) % len(PALETTE)])
         found[name] = (colour, factors.setdefault(factor, MARKERS[len(factors) % len(MARKERS)]))
     return found
 
 
-def plot(systems: Mapping[str, Result], key: str) -> Plot | None:
+def plot(systems: Systems, key: str) -> Plot | None:
     """Quality over real-time factor, both better to the lower left (higher is better: upper left).
 
     Args:
-        systems: name → measures.
+        systems: those that generate have a point.
         key: measure of quality.
 
     Returns:
         The plot; None where fewer than two systems have both.
     """
     found = measure(key)
-    points = {
-        name: (found.factor * quality, cost)
-        for name, scores in systems.items()
-        if (scores.get("timing") or {}).get("steps")
-        and (quality := value_of(scores, key)) is not None
-        and (cost := value_of(scores, "rtf")) is not None
-    }
+    points = {name: (found.factor * quality, cost) for name, (quality, cost) in speed_points(systems, key).items()}
     if len(points) < 2:
         return None
     front = sorted(pareto_front(points, (found.better, "lower")), key=lambda name: points[name][1])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.pareto import pareto_front
-from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, value_of
+from espnet_ext.scoring.scores import Decoding, Interval, Scores
+from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, shown, value_of
 
-Result = Mapping[str, Any]
 TARGETS = ("latency", "throughput", "quality")
 # what decides for a target, in this order: a later one where the earlier do not tell two systems apart
 ORDERS = {
@@ -56,14 +55,14 @@ class Candidate:
         name: of the system.
         values: measure → worst value over the test sets, absent where one could not be measured.
         intervals: measure → interval of that value, where there is one.
-        decoding: strategy, its options, stacking factor, sampling; as scores.json has them.
+        decoding: how it was decoded, as far as that was written down.
         batch_size: that speeds were measured with.
     """
 
     name: str
     values: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    decoding: Mapping[str, Any]
+    intervals: Mapping[str, Interval]
+    decoding: Decoding | None
     batch_size: int | None
 
 
@@ -82,24 +81,13 @@ class Advice:
     excluded: dict[str, str]
 
 
-def candidates(results: Sequence[Result]) -> list[Candidate]:
-    """Systems that generate and that every test set has.
-
-    Args:
-        results: contents of scores.json files.
-
-    Returns:
-        The candidates.
-
-    Raises:
-        UserError: if there is none.
-    """
-    common = [name for name in results[0]["systems"] if all(name in result["systems"] for result in results)]
+def candidates(results: Sequence[Scores]) -> list[Candidate]:
+    """Systems that generate and that every test set has; a UserError if there is none."""
+    common = [name for name in results[0].systems if all(name in result.systems for result in results)]
     found = []
     for name in common:
-        rows = [result["systems"][name] for result in results]
-        timing = rows[0].get("timing") or {}
-        if not timing.get("steps") or timing.get("mode"):
+        rows = [result.systems[name] for result in results]
+        if not rows[0].generates or rows[0].mode:
             continue
         values, intervals = {}, {}
         for key in MEASURES:
@@ -109,7 +97,7 @@ def candidates(results: Sequence[Result]) -> list[Candidate]:
                 values[key] = worst[0]
                 if worst[1] is not None and key != "frechet":  # that of a distance belongs to another value
                     intervals[key] = worst[1]
-        found.append(Candidate(name, values, intervals, rows[0].get("decoding") or {}, timing.get("batch_size")))
+        found.append(Candidate(name, values, intervals, rows[0].decoding, rows[0].cost("batch_size")))
     if not found:
         raise UserError("scores must have systems that a language model made, got none")
     return found
@@ -122,13 +110,7 @@ def _signed(key: str, value: float) -> float:
 def tells_apart(one: Candidate, other: Candidate, key: str) -> bool:
     """Whether a measure says that two systems differ: their intervals do not overlap, or speeds differ by 5 %.
 
-    Args:
-        one: a system.
-        other: another one.
-        key: the measure.
-
-    Returns:
-        The answer; without intervals any difference counts.
+    Without intervals any difference counts.
     """
     first, second = one.values[key], other.values[key]
     if key in SPEEDS:
@@ -159,7 +141,7 @@ def _judge(choice: Sequence[Candidate], limits: Sequence[Limit]) -> tuple[list[C
             if limit.key not in one.values:
                 excluded[one.name] = f"{limit} cannot be judged: it was not measured"
             elif limit.excess(one.values[limit.key]) > 0:
-                excluded[one.name] = f"{limit} is not met: {shown(one, limit.key)}"
+                excluded[one.name] = f"{limit} is not met: {_shown(one, limit.key)}"
             if one.name in excluded:
                 break
         else:
@@ -167,10 +149,8 @@ def _judge(choice: Sequence[Candidate], limits: Sequence[Limit]) -> tuple[list[C
     return admissible, excluded
 
 
-def shown(one: Candidate, key: str) -> str:
-    """A value as tables show it."""
-    found = measure(key)
-    return f"{found.factor * one.values[key]:.{found.digits}f}"
+def _shown(one: Candidate, key: str) -> str:
+    return shown(key, one.values[key])
 
 
 def _nearest_miss(choice: Sequence[Candidate], limits: Sequence[Limit]) -> list[str]:
@@ -184,7 +164,7 @@ def _nearest_miss(choice: Sequence[Candidate], limits: Sequence[Limit]) -> list[
         nearest = min(known, key=lambda one: limit.excess(one.values[limit.key]))
         met = sum(limit.excess(one.values[limit.key]) == 0 for one in known)
         sentences.append(
-            f"{limit}: met by {met} of {len(choice)}; the nearest is {nearest.name} with {shown(nearest, limit.key)}."
+            f"{limit}: met by {met} of {len(choice)}; the nearest is {nearest.name} with {_shown(nearest, limit.key)}."
         )
     return sentences
 
@@ -197,7 +177,7 @@ def _against(chosen: Candidate, other: Candidate, keys: Sequence[str], what: str
             if key not in SPEEDS and not differ and key not in chosen.intervals:
                 differ = ", without an interval"
             label = measure(key).label
-            parts.append(f"{label} {shown(chosen, key)} against {shown(other, key)}{differ}")
+            parts.append(f"{label} {_shown(chosen, key)} against {_shown(other, key)}{differ}")
     return f"{what} {other.name}: {'; '.join(parts)}."
 
 
@@ -210,29 +190,25 @@ def _front_neighbours(chosen: Candidate, choice: Sequence[Candidate], quality: s
     front = sorted(pareto_front(points, ("lower", "lower")), key=lambda name: points[name][1])
     by_name: dict[str, Candidate] = {one.name: one for one in choice}
     sentences = []
-    own = points[chosen.name]
+    own, label = points[chosen.name], measure(quality).label
     better = [name for name in front if points[name][0] < own[0]]
     faster = [name for name in front if points[name][1] < own[1]]
-    label = measure(quality).label
-    if better:
-        name = min(better, key=lambda one: points[one][1])
-        cost = points[name][1] / own[1]
-        sentences.append(
-            f"The next better {label} is {shown(by_name[name], quality)} ({name}), at {cost:.2f} times the RTF."
-        )
-    if faster:
-        name = max(faster, key=lambda one: points[one][1])
-        cost = points[name][1] / own[1]
-        value = shown(by_name[name], quality)
-        sentences.append(f"The next faster one is {name}: {cost:.2f} times the RTF, {label} {value}.")
+    for names, choose in ((better, min), (faster, max)):
+        if names:
+            name = choose(names, key=lambda one: points[one][1])
+            value, cost = _shown(by_name[name], quality), f"{points[name][1] / own[1]:.2f} times the RTF"
+            told = f"faster one is {name}: {cost}, {label} {value}"
+            if names is better:
+                told = f"better {label} is {value} ({name}), at {cost}"
+            sentences.append(f"The next {told}.")
     return sentences
 
 
-def advise(results: Sequence[Result], target: str, limits: Sequence[Limit] = ()) -> Advice:
+def advise(results: Sequence[Scores], target: str, limits: Sequence[Limit] = ()) -> Advice:
     """What to use for a target within constraints.
 
     Args:
-        results: contents of scores.json files; with several test sets the worst value of each system counts.
+        results: with several test sets the worst value of each system counts.
         target: one of `TARGETS`.
         limits: constraints.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ, read_resampled
 from espnet_ext.scoring.tables.learning_curve import Curves
+from espnet_ext.scoring.tables.measure import Systems
 from espnet_ext.storage.atomic import atomic_path
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True}
@@ -35,17 +36,8 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DPI)
 
 
-def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str, Any]], most: int) -> list[str]:
-    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order.
-
-    Args:
-        utt2spk: utterance → speaker, in C-locale order.
-        present: for every system, a mapping whose keys are its utterances.
-        most: how many to choose.
-
-    Returns:
-        Utterances.
-    """
+def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Container[str]], most: int) -> list[str]:
+    """Utterances for the spectrograms: those that most systems have, then new speakers first, then in order."""
     seen: dict[str, int] = {}
     rank = {}
     for utterance, speaker in utt2spk.items():
@@ -56,14 +48,7 @@ def choose_utterances(utt2spk: Mapping[str, str], present: Sequence[Mapping[str,
 
 
 def spectrogram(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Levels (bins, frames) in 0 to 1, the highest 60 dB of the audio, low frequencies first.
-
-    Args:
-        samples: (samples,) at the evaluation rate.
-
-    Returns:
-        The levels.
-    """
+    """Levels (bins, frames) in 0 to 1, the highest 60 dB of audio at the evaluation rate, low frequencies first."""
     if len(samples) < WINDOW:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
     _, _, power = scipy.signal.spectrogram(samples, EVALUATION_RATE_HZ, "hann", WINDOW, WINDOW - HOP, mode="psd")
@@ -126,17 +111,11 @@ def spectrograms(
         _save(figure, path)
 
 
-def error_bars(systems: Mapping[str, Mapping[str, Any]], title: str, path: Path) -> None:
-    """Word error rate of every system with its interval.
-
-    Args:
-        systems: name → measures.
-        title: of the picture.
-        path: PNG to write.
-    """
-    words = {name: scores["wer"] for name, scores in systems.items() if scores["wer"]["rate"] is not None}
-    rates = np.array([100 * counts["rate"] for counts in words.values()])
-    ends = np.array([100 * np.array(counts["interval"] or [counts["rate"]] * 2) for counts in words.values()])
+def error_bars(systems: Systems, title: str, path: Path) -> None:
+    """Write a PNG of the word error rate of every system that has one, with its interval."""
+    words = {name: one.wer for name, one in systems.items() if one.wer is not None and one.wer.rate is not None}
+    rates = np.array([100 * (counts.rate or 0) for counts in words.values()])
+    ends = np.array([100 * np.array(counts.interval or [counts.rate] * 2) for counts in words.values()])
     # percentiles of a rate that is hardly ever anything else can lie on one side of it
     errors = np.stack([rates - ends[:, 0], ends[:, 1] - rates]).clip(min=0.0)
     with mpl.rc_context(STYLE):
@@ -154,54 +133,49 @@ def error_bars(systems: Mapping[str, Mapping[str, Any]], title: str, path: Path)
         _save(figure, path)
 
 
-def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> None:
+def _line(axes: Axes, epochs: Mapping[int, float], **style: Any) -> None:
+    """Values over epochs; a single one is a point, which a line would not show."""
+    values = sorted(epochs.items())
+    if values:
+        axes.plot(*zip(*values, strict=True), marker="o" if len(values) == 1 else None, **style)
+
+
+def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> int:
     names = sorted({name for part in curves.values() for name in part if name.startswith(prefix) and "_cb" not in name})
     for name, colour in zip(names, mpl.colormaps["Dark2"](range(len(names))), strict=True):
         for part, line in (("train", "--"), ("valid", "-")):
-            values = sorted(curves.get(part, {}).get(name, {}).items())
-            if values:
-                marker = "o" if len(values) == 1 else None
-                axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"{name}, {part}")
-    axes.legend(fontsize=7, frameon=False)
+            style = {"linestyle": line, "color": colour, "label": f"{name}, {part}"}
+            _line(axes, curves.get(part, {}).get(name, {}), **style)
+    return 0
 
 
-def _codebook_panel(axes: Axes, curves: Curves) -> None:
+def _codebook_panel(axes: Axes, curves: Curves) -> int:
     found = {name: _CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})}
     books = {name: (int(match[1]), match[2]) for name, match in found.items() if match}
     heads = sorted({head for _, head in books.values()})
     highest = max((book for book, _ in books.values()), default=0)
     for name, (book, head) in sorted(books.items(), key=lambda item: item[1]):
-        values = sorted(curves["valid"][name].items())
         colour = mpl.colormaps["viridis"](0.9 * book / max(highest, 1))
         line = ("-", "--", ":", "-.")[heads.index(head) % 4]
-        marker = "o" if len(values) == 1 else None
-        axes.plot(*zip(*values, strict=True), line, color=colour, marker=marker, label=f"cb{book} {head}")
-    axes.legend(fontsize=7, frameon=False, ncols=1 + len(books) // 9)
+        _line(axes, curves["valid"][name], linestyle=line, color=colour, label=f"cb{book} {head}")
+    return len(books)
 
 
-def _gain_panel(axes: Axes, curves: Curves) -> None:
+def _gain_panel(axes: Axes, curves: Curves) -> int:
     found = {name: _GAIN.fullmatch(name) for name in sorted(curves.get("valid", {}))}
     gains = {name: (match[1], match[2]) for name, match in found.items() if match}
     heads = sorted({head for head, _ in gains.values()})
     for name, (head, frame) in gains.items():
-        values = sorted(curves["valid"][name].items())
-        colour = mpl.colormaps["Dark2"](heads.index(head))
-        line = "-" if frame is None else ("--", ":", "-.")[int(frame) % 3]
-        marker = "o" if len(values) == 1 else None
-        label = head if frame is None else f"{head}, frame {frame}"
-        width = 1.5 if frame is None else 0.8
-        axes.plot(*zip(*values, strict=True), line, color=colour, linewidth=width, marker=marker, label=label)
-    axes.legend(fontsize=7, frameon=False, ncols=1 + len(gains) // 9)
+        style = {"linestyle": "-", "linewidth": 1.5, "label": head}
+        if frame is not None:
+            line = ("--", ":", "-.")[int(frame) % 3]
+            style = {"linestyle": line, "linewidth": 0.8, "label": f"{head}, frame {frame}"}
+        _line(axes, curves["valid"][name], color=mpl.colormaps["Dark2"](heads.index(head)), **style)
+    return len(gains)
 
 
 def learning_curves(curves: Curves, title: str, path: Path) -> None:
-    """Losses, accuracies and wrong-text gain of each head over the epochs, and the validation loss of each codebook.
-
-    Args:
-        curves: from `read_learning_curves`.
-        title: of the picture.
-        path: PNG to write.
-    """
+    """Write a PNG of losses, accuracies, wrong-text gain of each head and validation loss of each codebook by epoch."""
     names = [name for part in curves.values() for name in part]
     labels = ["loss (dashed: training)"]
     if any(name.startswith("acc") for name in names):
@@ -214,11 +188,12 @@ def learning_curves(curves: Curves, title: str, path: Path) -> None:
         figure = Figure(figsize=(5.4 * len(labels), 3.8))
         for axes, label in zip(np.atleast_1d(figure.subplots(1, len(labels))), labels, strict=True):
             if label.startswith("validation"):
-                _codebook_panel(axes, curves)
+                lines = _codebook_panel(axes, curves)
             elif label.startswith("wrong-text"):
-                _gain_panel(axes, curves)
+                lines = _gain_panel(axes, curves)
             else:
-                _curve_panel(axes, curves, label[:3])
+                lines = _curve_panel(axes, curves, label[:3])
+            axes.legend(fontsize=7, frameon=False, ncols=1 + lines // 9)
             axes.set(xlabel="epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.25)

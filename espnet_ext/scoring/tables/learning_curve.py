@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,39 @@ _VALUE = re.compile(r"(\w+)=([-+0-9.enaif]+)(?=,|$)")
 _REPORTER_TYPES: list[Any] = [datetime.timedelta, scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
 
 
+def _curves(found: Iterable[tuple[str, str, int, float]]) -> Curves:
+    """Curves of finite values, each with its part, statistic and epoch; a later one replaces an earlier one."""
+    curves: Curves = {}
+    for part, name, epoch, value in found:
+        if math.isfinite(value):
+            curves.setdefault(part, {}).setdefault(name, {})[epoch] = value
+    return curves
+
+
 def parse_train_log(text: str) -> Curves:
-    """Curves from the lines "Nepoch results: [train] loss=1.2, …, [valid] loss=1.1, …" of a log.
-
-    Args:
-        text: contents of train.log; a later line of an epoch, from a resumed training, replaces the earlier one.
-
-    Returns:
-        The curves, of finite values; empty if there is no such line.
+    """Curves from the lines "Nepoch results: [train] loss=1.2, …, [valid] loss=1.1, …" of a log; empty without any.
 
     >>> parse_train_log("INFO: 1epoch results: [train] loss=2.5, time=3.2 seconds, [valid] loss=2.25")
     {'train': {'loss': {1: 2.5}}, 'valid': {'loss': {1: 2.25}}}
     """
-    curves: Curves = {}
-    for epoch, results in _RESULTS.findall(text):
-        for part, values in _PART.findall(results):
-            for name, value in _VALUE.findall(values):
-                if math.isfinite(float(value)):
-                    curves.setdefault(part, {}).setdefault(name, {})[int(epoch)] = float(value)
-    return curves
+    return _curves(
+        (part, name, int(epoch), float(value))
+        for epoch, results in _RESULTS.findall(text)
+        for part, values in _PART.findall(results)
+        for name, value in _VALUE.findall(values)
+    )
 
 
 def _read_checkpoint(path: Path) -> Curves:
     with torch.serialization.safe_globals(_REPORTER_TYPES):
         stats = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["reporter"]["stats"]
-    curves: Curves = {}
-    for epoch, parts in stats.items():
-        for part, values in parts.items():
-            for name, value in values.items():
-                if isinstance(value, float | np.floating) and math.isfinite(value):
-                    curves.setdefault(part, {}).setdefault(name, {})[int(epoch)] = float(value)
-    return curves
+    return _curves(
+        (part, name, int(epoch), float(value))
+        for epoch, parts in stats.items()
+        for part, values in parts.items()
+        for name, value in values.items()
+        if isinstance(value, float | np.floating)
+    )
 
 
 def read_learning_curves(train_dir: Path) -> Curves:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from espnet_ext.scoring.tables.markdown import number
+from espnet_ext.scoring.scores import SystemScores
+from espnet_ext.scoring.tables.markdown import interval, number
 
-Result = Mapping[str, Any]
+Systems = Mapping[str, SystemScores]  # name → measures
+Reasons = Mapping[str, str]  # measure, or beginning of the names of several → why nobody has it
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Measure:
         better: "lower", "higher", "one" (the nearer to 1), or "" where it is a fact and no merit.
         digits: decimals that are shown.
         what: one sentence for readers who do not know it.
-        place: keys that lead to it in the measures of a system; empty: it is one of "measures".
+        place: fields that lead to it in the scores of a system; empty: it is one of "measures".
         factor: what it is multiplied with to be shown, 100 for a share in percent.
     """
 
@@ -81,50 +83,65 @@ def measure(key: str) -> Measure:
     return MEASURES.get(key) or Measure(key.replace("_", " "), "higher", 2, f"{key}, by an evaluator of its own")
 
 
-def value_of(scores: Result, key: str) -> float | None:
-    """A number of a system, as scores.json has it.
+def value_of(scores: SystemScores, key: str) -> float | None:
+    """A number of a system, as scores.json has it; None where it could not be measured.
 
-    Args:
-        scores: measures of the system.
-        key: name of the number.
-
-    Returns:
-        The number; None where it could not be measured.
-
-    >>> value_of({"wer": {"rate": 0.25}, "measures": {"mcd": {"value": 6.5}}}, "wer")
-    0.25
-    >>> value_of({"wer": None, "measures": {}}, "wer") is None
-    True
+    >>> value_of(SystemScores(rtf=0.25, timing={"frames_per_second": 100}), "frames_per_second")
+    100.0
     """
-    found: Any = scores
-    for part in measure(key).place or ("measures", key, "value"):
-        if not isinstance(found, Mapping) or part not in found:
-            return None
-        found = found[part]
+    place = measure(key).place
+    found: Any = scores if place else scores.measures.get(key)
+    for part in place or ("value",):
+        found = found.get(part) if isinstance(found, Mapping) else getattr(found, part, None)
     return None if found is None else float(found)
 
 
-def interval_of(scores: Result, key: str) -> tuple[float, float] | None:
-    """The 95 % interval of a number of a system.
-
-    Args:
-        scores: measures of the system.
-        key: name of the number.
-
-    Returns:
-        Both ends; None where there is none. That of a distance belongs to its bias-corrected value.
-    """
+def interval_of(scores: SystemScores, key: str) -> tuple[float, float] | None:
+    """The 95 % interval of a number of a system, if there is one; that of a distance is of its corrected value."""
     place = measure(key).place
-    block = scores.get(place[0]) if len(place) > 1 else (scores.get("measures") or {}).get(key)
-    ends = block.get("interval") if isinstance(block, Mapping) else None
-    return None if ends is None else (float(ends[0]), float(ends[1]))
+    block = getattr(scores, place[0]) if place else scores.measures.get(key)
+    return getattr(block, "interval", None)
 
 
-def shown(scores: Result, key: str) -> str:
-    """A number of a system as tables show it, a dash where there is none.
+def speed_points(systems: Systems, key: str) -> dict[str, tuple[float, float]]:
+    """A measure and the real-time factor of those systems that generate and have both; controls do not compete."""
+    return {
+        name: (quality, cost)
+        for name, scores in systems.items()
+        if scores.generates
+        and (quality := value_of(scores, key)) is not None
+        and (cost := value_of(scores, "rtf")) is not None
+    }
 
-    >>> shown({"wer": {"rate": 0.2512}}, "wer")
+
+def shown(key: str, value: float | None) -> str:
+    """A number as tables show it, a dash for none.
+
+    >>> shown("wer", 0.2512)
     '25.1'
     """
-    found, value = measure(key), value_of(scores, key)
+    found = measure(key)
     return number(None if value is None else found.factor * value, found.digits)
+
+
+def why_absent(key: str, unavailable: Reasons) -> str | None:
+    """The reason why nobody has a measure; None where there is none.
+
+    >>> why_absent("dnsmos_sig", {"dnsmos": "speechmos is not installed: pip install speechmos"})
+    'speechmos is not installed: pip install speechmos'
+    """
+    return next((reason for name, reason in unavailable.items() if key == name or key.startswith(f"{name}_")), None)
+
+
+def cell(scores: SystemScores, key: str, unavailable: Reasons) -> str:
+    """A number of a system as a table shows it, or in a word why there is none."""
+    value, reason = value_of(scores, key), why_absent(key, unavailable)
+    if value is not None or reason is None:
+        return shown(key, value)
+    return "not installed" if "not installed" in reason else "left out"
+
+
+def cells(scores: SystemScores, key: str, unavailable: Reasons) -> list[str]:
+    """A number of a system and its interval."""
+    found = measure(key)
+    return [cell(scores, key, unavailable), interval(interval_of(scores, key), found.digits, found.factor)]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from espnet_ext.scoring.tables.markdown import ABSENT, interval, number, percent, table
-from espnet_ext.scoring.tables.measure import interval_of, shown
+from espnet_ext.scoring.scores import Scores, SpeakerScores, SystemScores, UntranscribedScores
+from espnet_ext.scoring.tables.markdown import ABSENT, number, percent, table
+from espnet_ext.scoring.tables.measure import Systems, cell, cells
 from espnet_ext.scoring.tables.strategy_table import NAME
 
-Result = Mapping[str, Any]
 
-
-def has_modes(scores: Result) -> bool:
-    """Whether these are measures of a system that has modes."""
-    return bool((scores["timing"] or {}).get("mode"))
-
-
-def mode_table(systems: Mapping[str, Result], untranscribed: Mapping[str, Result]) -> str:
+def mode_table(systems: Systems, untranscribed: Mapping[str, UntranscribedScores]) -> str:
     """One row per stacking factor, mode and strategy; speech without a text has dashes.
 
     Args:
-        systems: name → measures; names are s{S}_{mode}, or s{S}_{mode}_{strategy}; others have no row.
-        untranscribed: the same of systems that were not told what to say.
+        systems: names are s{S}_{mode}, or s{S}_{mode}_{strategy}; others have no row.
+        untranscribed: systems that were not told what to say.
 
     Returns:
         The table, empty if no system has a mode.
@@ -30,41 +23,75 @@ def mode_table(systems: Mapping[str, Result], untranscribed: Mapping[str, Result
     header = ["mode", "strategy", "S", "WER %", "95 %", "prompt's speaker", "others", "nearest %", "source"]
     header += ["codec FD", "EOS failures", "RTF"]
     rows = []
-    for name, scores in {**untranscribed, **systems}.items():
+    everyone: dict[str, SystemScores | UntranscribedScores] = {**untranscribed, **systems}
+    for name, scores in everyone.items():
         match = NAME.fullmatch(name)
-        if match is None or not has_modes(scores):
+        if match is None or not scores.mode:
             continue
-        strategy = scores["timing"].get("decoding") or ABSENT
+        strategy = scores.strategy or ABSENT
         row = [match[2].removesuffix(f"_{strategy}"), strategy, match[1]]
-        if name in systems:
-            voice = scores["speaker"] or {}
-            row += [shown(scores, "wer"), interval(interval_of(scores, "wer"), 1, 100)]
-            row += [shown(scores, "speaker"), number(voice.get("other"), 3), percent(voice.get("nearest"))]
-            row.append(number(voice.get("source"), 3))
-            share, total = scores["eos_rate"], scores["utterances"] + len(scores["missing"])
+        if isinstance(scores, SystemScores):
+            voice = scores.speaker or SpeakerScores()
+            row += [*cells(scores, "wer", {}), cell(scores, "speaker", {})]
+            row += [number(voice.other, 3), percent(voice.nearest), number(voice.source, 3)]
+            share, total = scores.eos_rate, scores.utterances + len(scores.missing)
             failures = None if share is None else total - round(share * total)
         else:
             row += [ABSENT] * 6
-            failures, total = scores["eos_failures"], scores["utterances"]
-        row.append(number(scores["frechet"]["distance"], 4))
-        row += [ABSENT if failures is None else f"{failures} of {total}", number(scores["rtf"], 3)]
+            failures, total = scores.eos_failures, scores.utterances
+        row.append(number(scores.frechet.distance, 4))
+        row += [ABSENT if failures is None else f"{failures} of {total}", number(scores.rtf, 3)]
         rows.append(row)
     return table(header, sorted(rows, key=lambda row: int(row[2]))) if rows else ""
 
 
-def mode_remarks(systems: Mapping[str, Result]) -> list[str]:
-    """What the columns mean for each mode.
+def untranscribed_table(systems: Mapping[str, UntranscribedScores]) -> str:
+    """Speech without a text: one row per system; empty without any."""
+    header = ["system", "utt", "seconds", "words heard / s", "utt without a word", "silent", "clipped", "nearest voice"]
+    header += ["DNSMOS", "codec FD", "EOS failures", "RTF"]
+    rows = [
+        [
+            name,
+            number(scores.utterances, 0),
+            number(scores.seconds, 1),
+            number(scores.words_per_second, 2),
+            number(scores.wordless, 0),
+            number(scores.silent, 0),
+            number(scores.clipped, 0),
+            number(scores.nearest_voice, 3),
+            number(scores.measures.get("dnsmos_ovrl"), 2),
+            number(scores.frechet.distance, 4),
+            number(scores.eos_failures, 0),
+            number(scores.rtf, 3),
+        ]
+        for name, scores in systems.items()
+    ]
+    return table(header, rows) if rows else ""
 
-    Args:
-        systems: name → measures.
 
-    Returns:
-        Lines of a Markdown list; none where no system has a mode.
-    """
-    found = {name: scores for name, scores in systems.items() if has_modes(scores)}
+def untranscribed_remarks(scores: Scores) -> list[str]:
+    """Why systems without a text have no error rate, and what their numbers are to be held against."""
+    if not scores.untranscribed:
+        return []
+    lines = [f"- no text, so no error rate and no prompt's speaker: {', '.join(scores.untranscribed)}"]
+    recordings = [one for one in scores.systems.values() if one.timing is None]
+    if recordings and recordings[0].wer is not None and scores.reference.seconds:
+        heard = sum(len(text.split()) for text in recordings[0].hypotheses.values())
+        rate = number(heard / scores.reference.seconds, 2)
+        lines.append(
+            f"- words heard / s: the recogniser hears {rate} in the recordings; it hears some in noise as well,"
+            " because silence apart it knows nothing but words"
+        )
+    lines.append("- nearest voice: mean similarity to that speaker of the test set who is most similar")
+    return lines
+
+
+def mode_remarks(systems: Systems) -> list[str]:
+    """What the columns mean for each mode; none where no system has a mode."""
+    found = {name: scores for name, scores in systems.items() if scores.mode}
     if not found:
         return []
-    modes = {scores["timing"]["mode"] for scores in found.values()}
+    modes = {scores.mode for scores in found.values()}
     lines = ["- prompt's speaker: similarity to the speaker of the prompt; where there is none, to the recording's"]
     if "continuation" in modes:
         lines.append(
@@ -72,7 +99,7 @@ def mode_remarks(systems: Mapping[str, Result]) -> list[str]:
             " of what follows it"
         )
     others = [
-        f"{name} ({scores['other_prompt_speaker']})" for name, scores in found.items() if scores["other_prompt_speaker"]
+        f"{name} ({scores.other_prompt_speaker})" for name, scores in found.items() if scores.other_prompt_speaker
     ]
     if others:
         lines.append(f"- prompts of another speaker than the recording's: {', '.join(others)}")

@@ -3,84 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from espnet_ext.scoring.measures.frame_distance import ENOUGH_FRAMES_PER_DIMENSION
-from espnet_ext.scoring.measures.untranscribed import untranscribed_remarks, untranscribed_table
+from espnet_ext.scoring.scores import Comparison, Scores, SpeakerScores
 from espnet_ext.scoring.tables.markdown import ABSENT, interval, number, percent, table
-from espnet_ext.scoring.tables.measure import measure, shown
+from espnet_ext.scoring.tables.measure import Systems, measure, shown, value_of
 from espnet_ext.scoring.tables.measure_tables import PROBLEMS, metric_table, problem_table, quality_table
-from espnet_ext.scoring.tables.mode_table import mode_remarks, mode_table
+from espnet_ext.scoring.tables.mode_table import mode_remarks, mode_table, untranscribed_remarks, untranscribed_table
 from espnet_ext.scoring.tables.strategy_table import speed_remarks, strategy_table
 
-Result = Mapping[str, Any]
 MOST_NAMES = 5  # utterances named per system and reason; scores.json has them all
 
 
-def error_table(systems: Mapping[str, Result], measure: str) -> str:
-    """Rows of correct, substituted, deleted and inserted units in percent of the reference's.
-
-    Args:
-        systems: name → measures.
-        measure: "wer" or "cer".
-
-    Returns:
-        The table, without rows where nobody recognised words.
-    """
+def error_table(systems: Systems, measure: str) -> str:
+    """Correct, substituted, deleted and inserted units in percent of the reference's, for "wer" or "cer"."""
     rows = []
     for name, scores in systems.items():
-        counts = scores[measure]
-        if counts is None:
-            continue
-        units, sentences = counts["reference"], counts["sentences"]
-        shares = [
-            percent(counts[key] / units if units else None)
-            for key in ("correct", "substitutions", "deletions", "insertions")
-        ]
-        wrong = percent(counts["wrong_sentences"] / sentences if sentences else None)
-        rows.append([name, str(sentences), str(units), *shares, percent(counts["rate"]), wrong])
+        counts = scores.wer if measure == "wer" else scores.cer
+        if counts is not None:
+            units, sentences = counts.reference, counts.sentences
+            kinds = (counts.correct, counts.substitutions, counts.deletions, counts.insertions)
+            shares = [percent(kind / units if units else None) for kind in kinds]
+            wrong = percent(counts.wrong_sentences / sentences if sentences else None)
+            rows.append([name, str(sentences), str(units), *shares, percent(counts.rate), wrong])
     unit = {"wer": "Wrd", "cer": "Chr"}[measure]
     return table(["dataset", "Snt", unit, "Corr", "Sub", "Del", "Ins", "Err", "S.Err"], rows)
 
 
-def comparison_table(comparisons: Sequence[Result]) -> str:
-    """One row per difference between two systems, on the same utterances.
+def differences(comparisons: Iterable[Comparison]) -> list[tuple[list[str], bool]]:
+    """Differences between two systems on the same utterances, and whether they are clear.
 
     Args:
-        comparisons: from `evaluate`.
+        comparisons: of a scores.json.
 
     Returns:
-        The table.
+        For each difference the systems, the measure, the difference, the same without bias and its interval; and
+        whether the interval lacks zero.
     """
     rows = []
     for pair in comparisons:
-        names = f"{pair['first']} − {pair['second']}"
-        for label, key, digits, factor in (("codec FD", "frechet", 4, 1.0), ("WER, points", "wer", 1, 100.0)):
-            found = pair[key]
+        for label, found, digits, factor in (
+            ("codec FD", pair.frechet, 4, 1.0),
+            ("WER, points", pair.wer, 1, 100.0),
+        ):
             if found is not None:
-                values = [number(factor * found[part], digits) for part in ("difference", "corrected")]
-                rows.append([names, label, *values, interval(found["interval"], digits, factor)])
-    return table(["systems", "measure", "difference", "bias-corrected", "95 %"], rows)
+                values = [number(factor * value, digits) for value in (found.difference, found.corrected)]
+                ends = interval(found.interval, digits, factor)
+                is_clear = found.interval[0] > 0 or found.interval[1] < 0
+                rows.append(([f"{pair.first} − {pair.second}", label, *values, ends], is_clear))
+    return rows
 
 
-def speaker_table(systems: Mapping[str, Result]) -> str:
-    """Similarity to the own speaker / mean to the others, for every target speaker (rows) and system (columns).
-
-    Args:
-        systems: name → measures.
-
-    Returns:
-        The table.
-    """
-    voices = [(scores["speaker"] or {}).get("by_speaker", {}) for scores in systems.values()]
+def speaker_table(systems: Systems) -> str:
+    """Similarity to the own speaker / mean to the others, for every target speaker (rows) and system (columns)."""
+    voices = [(scores.speaker or SpeakerScores()).by_speaker for scores in systems.values()]
     rows = []
     for speaker in sorted({name for by_speaker in voices for name in by_speaker}):
-        cells = []
-        for by_speaker in voices:
-            found = by_speaker.get(speaker)
-            cells.append(ABSENT if found is None else f"{number(found['own'], 2)} / {number(found['other'], 2)}")
+        found = [by_speaker.get(speaker) for by_speaker in voices]
+        cells = [ABSENT if one is None else f"{number(one.own, 2)} / {number(one.other, 2)}" for one in found]
         rows.append([speaker, *cells])
     return table(["speaker", *systems], rows)
 
@@ -96,54 +78,47 @@ def _named(what: str, missing: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def remarks(result: Result) -> list[str]:
-    """What a reader must know about the numbers: absent utterances, unknown words, what the distance measures.
-
-    Args:
-        result: contents of a scores.json.
-
-    Returns:
-        Lines of a Markdown list.
-    """
-    reference = result["reference"]
-    lines = _named("left out of the test set", reference.get("skipped", {}))
-    lines += _named("reference, no recording", reference["missing"])
-    for name, scores in result["systems"].items():
-        lines += _named(f"{name}, no audio (words count as deleted)", scores["missing"])
-        lines += _named(f"{name}, no codes", scores["frechet"]["missing"])
-        lines += _named(f"{name}, evaluator failed", scores["unheard"])
-        if scores.get("same_codes_as"):
+def remarks(result: Scores) -> list[str]:
+    """What a reader must know about the numbers: absent utterances, unknown words, what the distance measures."""
+    reference = result.reference
+    lines = _named("left out of the test set", reference.skipped)
+    lines += _named("reference, no recording", reference.missing)
+    for name, scores in result.systems.items():
+        lines += _named(f"{name}, no audio (words count as deleted)", scores.missing)
+        lines += _named(f"{name}, no codes", scores.frechet.missing)
+        lines += _named(f"{name}, evaluator failed", scores.unheard)
+        if scores.same_codes_as:
             lines.append(
-                f"- {name} has the very codes of {scores['same_codes_as']}: its audio was measured with that one's"
+                f"- {name} has the very codes of {scores.same_codes_as}: its audio was measured with that one's"
             )
-        for key, utterances in scores["problems"].items():
+        for key, utterances in scores.problems.items():
             lines += _named(name, dict.fromkeys(utterances, PROBLEMS[key]))
-    for name, scores in result.get("untranscribed", {}).items():
-        lines += _named(f"{name}, no audio", scores["missing"])
-        lines += _named(f"{name}, evaluator failed", scores["unheard"])
-    lines += [f"- {measure(key).label}: {reason}" for key, reason in result["unavailable"].items()]
-    if reference["vocabulary"] is not None:
-        lines.append(f"- the recogniser chooses among {reference['vocabulary']} words, all equally likely anywhere")
-    if reference["unknown_words"]:
-        words = ", ".join(f"{word} ({count})" for word, count in reference["unknown_words"].items())
+    for name, one in result.untranscribed.items():
+        lines += _named(f"{name}, no audio", one.missing)
+        lines += _named(f"{name}, evaluator failed", one.unheard)
+    lines += [f"- {measure(key).label}: {reason}" for key, reason in result.unavailable.items()]
+    if reference.vocabulary is not None:
+        lines.append(f"- the recogniser chooses among {reference.vocabulary} words, all equally likely anywhere")
+    if reference.unknown_words:
+        words = ", ".join(f"{word} ({count})" for word, count in reference.unknown_words.items())
         lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")
-    if reference["other_prompt_speaker"]:
-        lines.append(f"- prompts of another speaker than the recording's: {reference['other_prompt_speaker']}")
+    if reference.other_prompt_speaker:
+        lines.append(f"- prompts of another speaker than the recording's: {reference.other_prompt_speaker}")
     lines.append(
-        f"- codec FD: Fréchet distance to the codec frames of `{reference['frechet_reference']}`, of the frames that a"
+        f"- codec FD: Fréchet distance to the codec frames of `{reference.frechet_reference}`, of the frames that a"
         " system says; it sees which frames occur, not their order"
     )
     lines += _few_frames(result)
     lines.append("- FD, heard: the same of the codes that the codec makes of a system's audio, so that all have one")
-    lines += speed_remarks(result["systems"]) + mode_remarks(result["systems"]) + untranscribed_remarks(result)
+    lines += speed_remarks(result.systems) + mode_remarks(result.systems) + untranscribed_remarks(result)
     lines += _about_repeats(result)
     lines.append("- a distance between few utterances is biased upwards; the corrected one is not, and can be negative")
     return lines
 
 
-def _few_frames(result: Result) -> list[str]:
-    sizes = [(one["frechet"]["frames"], one["frechet"]["dimensions"]) for one in result["systems"].values()]
-    least = min((frames / width for frames, width in sizes if frames), default=float(ENOUGH_FRAMES_PER_DIMENSION))
+def _few_frames(result: Scores) -> list[str]:
+    sizes = [one.frechet.frames / one.frechet.dimensions for one in result.systems.values() if one.frechet.frames]
+    least = min(sizes, default=float(ENOUGH_FRAMES_PER_DIMENSION))
     if least >= ENOUGH_FRAMES_PER_DIMENSION:
         return []
     return [
@@ -152,10 +127,10 @@ def _few_frames(result: Result) -> list[str]:
     ]
 
 
-def _about_repeats(result: Result) -> list[str]:
-    resamples, utterances = result["settings"]["resamples"], result["reference"]["utterances"]
+def _about_repeats(result: Scores) -> list[str]:
+    resamples, utterances = result.settings["resamples"], result.reference.utterances
     line = f"- intervals: {resamples} bootstrap resamples of {utterances} utterances, drawn within their speakers"
-    counts = sorted({len(scores["repeats"]) for scores in result["systems"].values() if scores["timing"] is not None})
+    counts = sorted({len(scores.repeats) for scores in result.systems.values() if scores.timing is not None})
     if not counts or counts[-1] == 1:
         return [line]
     return [
@@ -164,85 +139,54 @@ def _about_repeats(result: Result) -> list[str]:
     ]
 
 
-def _section(result: Result, folder: Path) -> str:
-    systems = result["systems"]
-    parts = [f"## {result['title']}\n"]
-    strategies = strategy_table(systems, result["unavailable"])
-    if strategies:
-        parts.append("### Strategies\n\n" + strategies)
-    untranscribed = result.get("untranscribed", {})
-    modes = mode_table(systems, untranscribed)
-    if modes:
-        parts.append("### Modes\n\n" + modes)
-    if untranscribed:
-        parts.append("### Speech without a text\n\n" + untranscribed_table(untranscribed))
-    if any(scores["wer"] is not None for scores in systems.values()):
-        parts.append("### WER\n\n" + error_table(systems, "wer"))
-        parts.append("### CER\n\n" + error_table(systems, "cer"))
-    parts.append("### Measures\n\n" + metric_table(systems, result["unavailable"]))
-    quality = quality_table(systems, result["unavailable"])
-    if quality:
-        parts.append("### Quality\n\n" + quality)
-    parts.append("### What went wrong, utterances\n\n" + problem_table(systems))
-    if result["comparisons"]:
-        parts.append("### Differences on the same utterances\n\n" + comparison_table(result["comparisons"]))
-    if any(len((scores["speaker"] or {}).get("by_speaker", {})) > 1 for scores in systems.values()):
-        parts.append("### Speaker similarity, own / others\n\n" + speaker_table(systems))
-    parts.append("### Remarks\n\n" + "".join(f"{line}\n" for line in remarks(result)))
-    figures = "".join(
-        f"![{caption}]({os.path.relpath(path, folder)})\n\n" for caption, path in result["figures"].items()
-    )
+def _section(result: Scores, folder: Path) -> str:
+    systems, unavailable = result.systems, result.unavailable
+    is_heard = any(scores.wer is not None for scores in systems.values())
+    has_voices = any(len((scores.speaker or SpeakerScores()).by_speaker) > 1 for scores in systems.values())
+    header = ["systems", "measure", "difference", "bias-corrected", "95 %"]
+    compared = table(header, [row for row, _ in differences(result.comparisons)]) if result.comparisons else ""
+    tables = {
+        "Strategies": strategy_table(systems, unavailable),
+        "Modes": mode_table(systems, result.untranscribed),
+        "Speech without a text": untranscribed_table(result.untranscribed),
+        "WER": error_table(systems, "wer") if is_heard else "",
+        "CER": error_table(systems, "cer") if is_heard else "",
+        "Measures": metric_table(systems, unavailable),
+        "Quality": quality_table(systems, unavailable),
+        "What went wrong, utterances": problem_table(systems),
+        "Differences on the same utterances": compared,
+        "Speaker similarity, own / others": speaker_table(systems) if has_voices else "",
+        "Remarks": "".join(f"{line}\n" for line in remarks(result)),
+    }
+    parts = [f"## {result.title}\n", *(f"### {name}\n\n{content}" for name, content in tables.items() if content)]
+    figures = "".join(f"![{caption}]({os.path.relpath(path, folder)})\n\n" for caption, path in result.figures.items())
     return "\n".join(parts) + (f"\n### Figures\n\n{figures}" if figures else "")
 
 
-def environment_block(environment: Mapping[str, str]) -> str:
-    """ESPnet's list of versions.
-
-    Args:
-        environment: name → value.
-
-    Returns:
-        Lines of a Markdown list.
-    """
-    return "".join(f"- {name}: `{value}`\n" for name, value in environment.items())
+def newest(results: Sequence[Scores]) -> Scores:
+    """Those of several scores that were made last: a page shows their environment."""
+    return max(results, key=lambda result: str(result.environment["date"]))
 
 
-def results_page(results: Sequence[Result], folder: Path) -> str:
-    """The page of one or several test sets.
-
-    Args:
-        results: contents of scores.json files; the environment is that of the newest.
-        folder: where the page will be; links to figures start there.
-
-    Returns:
-        Contents of RESULTS.md.
-    """
-    newest = max(results, key=lambda result: str(result["environment"]["date"]))
+def results_page(results: Sequence[Scores], folder: Path) -> str:
+    """RESULTS.md of one or several test sets; links to figures start at the folder where it will be."""
+    environment = "".join(f"- {name}: `{value}`\n" for name, value in newest(results).environment.items())
     parts = ["<!-- Generated by espnet_ext.bin.evaluate -->\n# RESULTS\n"]
-    parts.append("## Environments\n\n" + environment_block(newest["environment"]))
-    parts += [_section(result, folder) for result in results]
+    parts += [f"## Environments\n\n{environment}", *(_section(result, folder) for result in results)]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def terminal_summary(results: Sequence[Result]) -> str:
-    """The most important measures as aligned text.
-
-    Args:
-        results: contents of scores.json files.
-
-    Returns:
-        Lines.
-    """
+def terminal_summary(results: Sequence[Scores]) -> str:
+    """The most important measures as aligned text."""
     rows = [["test set", "system", "WER %", "speaker own", "others", "codec FD", "duration", "EOS %", "RTF"]]
     for result in results:
-        for name, scores in result["systems"].items():
-            row = [result["title"], name, shown(scores, "wer"), shown(scores, "speaker")]
-            row += [number((scores["speaker"] or {}).get("other"), 3), shown(scores, "frechet")]
-            row += [number(scores["duration_ratio"], 2), percent(scores["eos_rate"]), number(scores["rtf"], 3)]
-            rows.append(row)
-        for name, scores in result.get("untranscribed", {}).items():
-            distance, costs = number(scores["frechet"]["distance"], 4), number(scores["rtf"], 3)
-            rows.append([result["title"], name, "no text", ABSENT, ABSENT, distance, ABSENT, ABSENT, costs])
+        for name, scores in result.systems.items():
+            wer, own, distance = (shown(key, value_of(scores, key)) for key in ("wer", "speaker", "frechet"))
+            row = [result.title, name, wer, own, number((scores.speaker or SpeakerScores()).other, 3), distance]
+            rows.append([*row, number(scores.duration_ratio, 2), percent(scores.eos_rate), number(scores.rtf, 3)])
+        for name, one in result.untranscribed.items():
+            distance, costs = number(one.frechet.distance, 4), number(one.rtf, 3)
+            rows.append([result.title, name, "no text", ABSENT, ABSENT, distance, ABSENT, ABSENT, costs])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from espnet_ext.scoring.measures.pareto import pareto_front
 from espnet_ext.scoring.tables.markdown import ABSENT, interval, number, table
-from espnet_ext.scoring.tables.measure import interval_of, value_of
-from espnet_ext.scoring.tables.measure_tables import cell
+from espnet_ext.scoring.tables.measure import Reasons, Systems, cell, cells, speed_points
 
-Result = Mapping[str, Any]
 NAME = re.compile(r"s(\d+)_(.+)")
 
 
-def _compared(systems: Mapping[str, Result]) -> list[tuple[int, str, str]]:
+def _compared(systems: Systems) -> list[tuple[int, str, str]]:
     """Stacking factor, strategy and name of the systems called s{S}_{strategy}, smallest factor first.
 
     Systems that have modes are not among them: a mode changes what is asked for, not only how it is decoded.
     """
-    plain = [name for name, scores in systems.items() if "mode" not in (scores["timing"] or {})]
+    plain = [name for name, scores in systems.items() if scores.mode is None]
     named = [(NAME.fullmatch(name), name) for name in plain]
     found = [(int(match[1]), match[2], name) for match, name in named if match is not None]
     return sorted(found, key=lambda row: row[0])
@@ -29,34 +25,21 @@ def _compared(systems: Mapping[str, Result]) -> list[tuple[int, str, str]]:
 FRONTS = {"wer": "WER", "frechet": "FD"}  # measures of quality that a front is drawn for, against RTF
 
 
-def on_fronts(systems: Mapping[str, Result]) -> dict[str, list[str]]:
-    """Systems that no other one beats in both quality and speed, for every measure of quality.
-
-    Args:
-        systems: name → measures.
-
-    Returns:
-        Name → labels of the measures; the controls, which generate nothing, have no place on a front.
-    """
+def on_fronts(systems: Systems) -> dict[str, list[str]]:
+    """Systems that no other one beats in both quality and speed: name → labels of the measures of quality."""
     found: dict[str, list[str]] = {}
-    compared = {name: scores for name, scores in systems.items() if (scores["timing"] or {}).get("steps")}
     for key, label in FRONTS.items():
-        points = {
-            name: (quality, cost)
-            for name, scores in compared.items()
-            if (quality := value_of(scores, key)) is not None and (cost := value_of(scores, "rtf")) is not None
-        }
-        for name in pareto_front(points, ("lower", "lower")):
+        for name in pareto_front(speed_points(systems, key), ("lower", "lower")):
             found.setdefault(name, []).append(label)
     return found
 
 
-def strategy_table(systems: Mapping[str, Result], unavailable: Mapping[str, str]) -> str:
+def strategy_table(systems: Systems, unavailable: Reasons) -> str:
     """One row per stacking factor and strategy, with its settings where a sweep varied them.
 
     Args:
-        systems: name → measures; names are s{S}_{strategy}, others have no row.
-        unavailable: measure → why nobody has it.
+        systems: names are s{S}_{strategy}, others have no row.
+        unavailable: measures that nobody has.
 
     Returns:
         The table, empty if no system has such a name.
@@ -67,28 +50,19 @@ def strategy_table(systems: Mapping[str, Result], unavailable: Mapping[str, str]
     compared = _compared(systems)
     fronts = on_fronts({name: systems[name] for _, _, name in compared})
     for factor, strategy, name in compared:
-        scores = systems[name]
-        frames, costs = scores["frechet"], scores["timing"] or {}
-        row = [strategy, str(factor), cell(scores, "wer", unavailable), interval(interval_of(scores, "wer"), 1, 100)]
-        row += [cell(scores, "cer", unavailable), number(frames["distance"], 4), number(frames["corrected"], 4)]
-        row += [interval(frames["interval"], 4), cell(scores, "speaker", unavailable)]
-        row += [cell(scores, "dnsmos_ovrl", unavailable), number(costs.get("local_passes_per_frame"), 2)]
-        row += [number(costs.get("codes_per_pass"), 2), number(costs.get("frames_per_second"), 0)]
-        row += [number(costs.get("rtf"), 3), ", ".join(fronts.get(name, []))]
+        scores, frames = systems[name], systems[name].frechet
+        row = [strategy, str(factor), *cells(scores, "wer", unavailable), cell(scores, "cer", unavailable)]
+        row += [number(frames.distance, 4), number(frames.corrected, 4), interval(frames.interval, 4)]
+        row += [cell(scores, key, unavailable) for key in ("speaker", "dnsmos_ovrl", "local_passes_per_frame")]
+        row += [number(scores.cost("codes_per_pass"), 2), number(scores.cost("frames_per_second"), 0)]
+        row += [number(scores.cost("rtf"), 3), ", ".join(fronts.get(name, []))]
         rows.append(row)
     return table(header, rows) if rows else ""
 
 
-def speed_remarks(systems: Mapping[str, Result]) -> list[str]:
-    """How the speeds of the strategies were measured.
-
-    Args:
-        systems: name → measures.
-
-    Returns:
-        Lines of a Markdown list; none where nothing was timed.
-    """
-    costs = [systems[name]["timing"] or {} for _, _, name in _compared(systems)]
+def speed_remarks(systems: Systems) -> list[str]:
+    """How the speeds of the strategies were measured: lines of a Markdown list; none where nothing was timed."""
+    costs = [systems[name].timing or {} for _, _, name in _compared(systems)]
     if not any("frames_per_second" in cost for cost in costs):
         return []
     batches, threads = (

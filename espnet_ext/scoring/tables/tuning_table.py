@@ -31,14 +31,7 @@ def tuning_table(cells: Mapping[str, Mapping[str, Any]], chosen: str) -> str:
 
 
 def tuning_page(tuned: Mapping[str, Any]) -> str:
-    """All strategies.
-
-    Args:
-        tuned: contents of tuned.json.
-
-    Returns:
-        The page.
-    """
+    """The page of all strategies, from the contents of tuned.json."""
     about = f"{tuned['utterances']} utterances of `{tuned['data_dir']}`, words heard by {tuned['recogniser']}"
     lines = [f"# Sampling of {tuned['experiment']}", "", f"{about}.", *(f"- {one}" for one in tuned["remarks"]), ""]
     for strategy, found in tuned["strategies"].items():

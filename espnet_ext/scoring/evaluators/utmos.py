@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from espnet_ext.scoring.evaluators.mos.base import OpinionPredictor, register_mos
+from espnet_ext.scoring.evaluators.base import OpinionPredictor, register_mos
 
 
 @register_mos("utmos")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.errors import UserError
-from espnet_ext.scoring.evaluators.mos.base import OpinionPredictor, register_mos
+from espnet_ext.scoring.evaluators.base import OpinionPredictor, register_mos
 
 
 @register_mos("versa")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
-from espnet_ext.scoring.evaluators.voice.base import SpeakerEncoder, register_speaker_encoder
+from espnet_ext.scoring.evaluators.base import SpeakerEncoder, register_speaker_encoder
 
 SHORTEST_SPEECH_SECONDS = 0.3  # where the voice detector leaves less, the whole audio is embedded
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
-from espnet_ext.scoring.evaluators.mos.base import OpinionPredictor, register_mos
+from espnet_ext.scoring.evaluators.base import OpinionPredictor, register_mos
 
 WINDOW_SECONDS = 9.01  # what the networks hear at once
 NAMES = {"ovrl_mos": "dnsmos_ovrl", "sig_mos": "dnsmos_sig", "bak_mos": "dnsmos_bak"}

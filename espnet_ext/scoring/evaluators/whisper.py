@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.scoring.evaluators.recogniser.base import Recogniser, register_recogniser
+from espnet_ext.scoring.evaluators.base import Recogniser, register_recogniser
 
 
 @register_recogniser("whisper")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.errors import UserError
-from espnet_ext.scoring.evaluators.recogniser.base import Recogniser, register_recogniser
+from espnet_ext.scoring.evaluators.base import Recogniser, register_recogniser
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 
 if TYPE_CHECKING:
@@ -36,14 +36,7 @@ DECODER_OPTIONS = {
 
 
 def flat_unigram_arpa(words: Iterable[str]) -> str:
-    """A language model in ARPA format in which every word, and the end, is equally likely.
-
-    Args:
-        words: the vocabulary.
-
-    Returns:
-        Contents of the file.
-    """
+    """A language model in ARPA format in which every word, and the end, is equally likely."""
     words = sorted(words)
     logprob = -math.log10(len(words) + 1)
     lines = ["\\data\\", f"ngram 1={len(words) + 2}", "", "\\1-grams:", "-99 <s>", f"{logprob:.4f} </s>"]
