@@ -17,7 +17,8 @@ from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, re
 from espnet_ext.tokenizers.codec import Codec, load_codec, read_codec_info
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.model.core_lm import CoreLM, corelms
-from espnet_ext.tokenizers.semantic import SemanticInfo, SemanticTokenizer, load_semantic, read_semantic_info
+from espnet_ext.tokenizers.description import Description
+from espnet_ext.tokenizers.semantic import SemanticTokenizer, load_semantic, read_semantic_info
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
 from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, inputs_of
@@ -84,7 +85,7 @@ class Experiment:
         check_fingerprint(directory, "codec", self.args.codec_info, read_codec_info(directory).fingerprint)
         return load_codec(directory)
 
-    def semantic_info(self) -> SemanticInfo:
+    def semantic_info(self) -> Description:
         """The semantic tokenizer whose units the model reads or says.
 
         Returns:
@@ -106,7 +107,7 @@ class Experiment:
         """The semantic tokenizer, with its weights."""
         return load_semantic(self.directory / SEMANTIC_DIRECTORY)
 
-    def check_says(self, info: SemanticInfo, whose: Path) -> None:
+    def check_says(self, info: Description, whose: Path) -> None:
         """Refuse to let this model speak for one that reads other units.
 
         Args:

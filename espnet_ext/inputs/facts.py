@@ -35,7 +35,7 @@ def codec_facts(args: argparse.Namespace) -> Facts:
     if makes_units(args.codec_info):
         return _semantic_facts(args.codec_info)
     info = read_codec_info(args.codec_info)
-    return {"codec": info.codec, "fingerprint": info.fingerprint, "spec": asdict(info.spec)}
+    return {"codec": info.name, "fingerprint": info.fingerprint, "spec": asdict(info.spec)}
 
 
 def semantic_facts(args: argparse.Namespace) -> Facts:
@@ -65,7 +65,7 @@ def makes_units(path: str) -> bool:
 def _semantic_facts(path: str) -> Facts:
     info = read_semantic_info(path)
     return {
-        "tokenizer": info.tokenizer,
+        "tokenizer": info.name,
         "fingerprint": info.fingerprint,
         "spec": asdict(info.spec),
         "deduplicate": info.deduplicate,
