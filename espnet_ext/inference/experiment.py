@@ -20,8 +20,7 @@ from espnet_ext.model.core_lm import CoreLM, corelms
 from espnet_ext.tokenizers.description import Description
 from espnet_ext.tokenizers.semantic import SemanticTokenizer, load_semantic, read_semantic_info
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
-from espnet_ext.inputs.facts import codec_facts, spec_of
-from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, inputs_of
+from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
 from espnet_ext.model.build import ModelOptions
 
 Kind = TypeVar("Kind", bound=CoreLM)
@@ -65,6 +64,11 @@ class Experiment:
             raise UserError(f"{config} must be a config.yaml written by codec_lm_train")
         args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
         return cls(directory, args, model_file or averaged_model_file(content))
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the model is given."""
+        return input_kinds[ModelOptions.of(self.args).reads](self.args)
 
     @property
     def says_units(self) -> bool:
@@ -142,8 +146,8 @@ class Experiment:
             FileNotFoundError: if the weights are missing.
             UserError: if they are not those of such a model, or it is of another kind.
         """
-        inputs, options = inputs_of(self.args.corelm), ModelOptions.of(self.args).complete()
-        corelm = options.build(spec_of(codec_facts(self.args)), inputs.vocabulary(self.args))
+        inputs = self.inputs
+        corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
         if type(corelm) is not kind:
             wanted = [name for name in corelms if corelms[name] is kind]
             raise UserError(
