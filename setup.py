@@ -63,7 +63,18 @@ setup(
     entry_points={
         f"espnet_ext.{kind}": []
         for kind in (
-            "corelm", "primary", "head", "prior", "decoding", "codec", "g2p", "semantic", "recogniser", "voice", "mos"
+            "corelm",
+            "primary",
+            "head",
+            "prior",
+            "decoding",
+            "inputs",
+            "codec",
+            "g2p",
+            "semantic",
+            "recogniser",
+            "voice",
+            "mos",
         )  # fmt: skip
     },
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.inputs import SEMANTIC_DIRECTORY
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.data.streams import SILENCE_NAME
 from espnet_ext.decoding.options import GPSTDecodeOptions
@@ -26,7 +27,6 @@ from espnet_ext.inference.corpus import (
 )
 from espnet_ext.inference.gpst_jobs import GPSTJob, GPSTModel, GPSTVoice, Recording, files_of
 from espnet_ext.inference.modes import Mode, modes
-from espnet_ext.inputs.kinds import SEMANTIC_DIRECTORY
 from espnet_ext.jobs import remove_shards
 from espnet_ext.options import check_number
 from espnet_ext.tokenizers.semantic import read_semantic_info

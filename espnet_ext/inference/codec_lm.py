@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.data.inputs import TextInputs
 from espnet_ext.data.preprocess import collate
 from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream, plain_step
 from espnet_ext.decoding.options import DecodeOptions
@@ -22,7 +23,6 @@ from espnet_ext.fast.graphs import Graphs
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.speech import Speech, Timing, decode_speech, read_speech
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
-from espnet_ext.inputs.kinds import build_tokenizer, prompt_frames
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.primary import Conditions
 from espnet_ext.tokenizers.codec import Codec
@@ -39,8 +39,8 @@ class CodecLM:
 
     def __init__(self, corelm: TextCoreLM, codec: Codec | None, args: Namespace, device: str = "cpu") -> None:
         self.corelm, self._codec, self.device = corelm.eval().to(device), codec, device
-        self.tokenizer = build_tokenizer(args)
-        self.prompt_frames = prompt_frames(args, corelm.spec)
+        inputs = TextInputs(args)
+        self.tokenizer, self.prompt_frames = inputs.tokenizer, inputs.prompt_frames
         self.timing = Timing()
         self._step: Step = plain_step
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import skipped_summary, write_scp, write_skipped
+from espnet_ext.data.inputs import CODEC_DIRECTORY
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
@@ -20,7 +21,6 @@ from espnet_ext.fast.options import CHOICES
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.speech import Timing, total
 from espnet_ext.inference.speech_jobs import Model, Spoken, Voice, speak_shard
-from espnet_ext.inputs.kinds import CODEC_DIRECTORY
 from espnet_ext.jobs import Work, Workers, add_worker_options, run_shards
 from espnet_ext.jobs.finished import digest
 from espnet_ext.options import boolean

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.data.ark import load_codes_entry
-from espnet_ext.data.codec_encoding import check_device
+from espnet_ext.data.encoding import check_device
 from espnet_ext.data.streams import Streams, read_silence
 from espnet_ext.decoding.options import GPSTDecodeOptions
 from espnet_ext.inference.gpst import GPSTSpeech

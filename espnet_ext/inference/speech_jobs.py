@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from espnet_ext.data.ark import load_codes_entry
 from espnet_ext.data.audio import write_wav
-from espnet_ext.data.codec_encoding import check_device
+from espnet_ext.data.encoding import check_device
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions

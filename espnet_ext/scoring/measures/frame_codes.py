@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from espnet_ext.data.ark import read_codes
-from espnet_ext.data.codec_encoding import codec_of
+from espnet_ext.data.encoding import codec_of, codes_of
 from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work
 from espnet_ext.scoring.measures.same_audio import Unheard, content_of, judge_each, judge_once
@@ -25,13 +24,7 @@ SHARD_SIZE = 16
 def _encoder(codec_info: Path) -> Callable[[Path], Codes]:
     """What makes codes (T, N) of an audio file of any sample rate."""
     codec = codec_of(codec_info)
-
-    def encode(path: Path) -> Codes:
-        samples = torch.from_numpy(read_resampled(path, codec.spec.sample_rate_hz))
-        codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
-        return codes[0].numpy().astype(np.int32)
-
-    return encode
+    return lambda path: codes_of(codec, read_resampled(path, codec.spec.sample_rate_hz)).astype(np.int32)
 
 
 def is_original(system: System, reference: Reference) -> bool:

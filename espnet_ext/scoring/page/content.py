@@ -15,7 +15,7 @@ from espnet_ext.scoring.tables.figures import choose_utterances
 from espnet_ext.scoring.tables.measure import MEASURES, Systems, cells, measure, value_of
 from espnet_ext.scoring.tables.measure_tables import PROBLEMS
 from espnet_ext.scoring.tables.report import differences, remarks
-from espnet_ext.tokenizers.codec.files import read_codec_info
+from espnet_ext.tokenizers.codec import read_codec_info
 
 Values = dict[str, Any]
 PLOTTED = ("wer", "cer", "frechet", "frechet_heard", "speaker", "dnsmos_ovrl", "utmos", "mcd")
@@ -124,7 +124,7 @@ def facts(result: Scores) -> dict[str, str]:
         info = read_codec_info(path)
         spec = info.spec
         bits = spec.frame_rate_hz * spec.num_codebooks * (spec.codebook_size - 1).bit_length()
-        found["codec"] = f"{info.codec}, {spec.num_codebooks} codebooks of {spec.codebook_size}"
+        found["codec"] = f"{info.name}, {spec.num_codebooks} codebooks of {spec.codebook_size}"
         found["codec rates"] = f"{spec.sample_rate_hz} Hz, {spec.frame_rate_hz:g} frames/s, {bits / 1000:g} kbit/s"
         found["codec fingerprint"] = info.fingerprint[:16] + "…"
     return found
