@@ -5,19 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SPEC, ragged_batch, tiny_model
-from exactness import (
-    EnumeratingSampler,
-    Tape,
-    all_masked_logits,
-    causal_logits,
-    causal_masked_logits,
-    closed_form,
-    conditions,
-    enumerable_model,
-    exact_distribution,
-    frame_masked_logits,
-    total_variation,
-)
 
 from espnet_ext.decoding import (
     LocalAR,
@@ -32,6 +19,19 @@ from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.masked_step import MaskedStep
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ARLocalTransformer, ParallelHeads
+from espnet_ext.testing.exactness import (
+    EnumeratingSampler,
+    Tape,
+    all_masked_logits,
+    causal_logits,
+    causal_masked_logits,
+    closed_form,
+    conditions,
+    enumerable_model,
+    exact_distribution,
+    frame_masked_logits,
+    total_variation,
+)
 
 WARM = SamplingOptions(temperature=0.8)
 REJECTION = LocalSpeculative(coupling="rejection")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import DecodingStrategy, generate
+from espnet_ext.decoding import DecodingStrategy, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
@@ -23,6 +23,7 @@ TEXT = torch.tensor([[1, 3]])
 PROMPT = torch.tensor([[[0, 1]]])
 
 Codes = tuple[tuple[int, ...], ...]  # frames of codes; the number of frames is part of the output
+SAME = 1e-12  # of distributions computed in float64
 SlotLogits = Callable[[CoreLM, Tensor, Tensor], Tensor]
 
 
@@ -134,7 +135,7 @@ class Tape:
         return self.probs.where(counts, 1.0).prod(dim=1), prefixes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnumeratingSampler(Sampler):
     """A sampler that decides by a tape; in the place of each row's generator there is the row's number.
 
@@ -142,13 +143,13 @@ class EnumeratingSampler(Sampler):
         tape: of the whole batch.
     """
 
-    tape: Tape | None = None
+    tape: Tape
 
     def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:  # noqa: D102 (inherited)
         self.tape.step += 1
         return super().for_step(legal, history)
 
-    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102
+    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102 (inherited)
         return self
 
     def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -196,7 +197,8 @@ def exact_distribution(
     while len(pending):
         pending, replayed = pending[:-batch], pending[-batch:]
         tape = Tape(replayed, choices)
-        sampler = EnumeratingSampler(options, tuple(range(len(replayed))), tape=tape)
+        rows: tuple[Any, ...] = tuple(range(len(replayed)))
+        sampler = EnumeratingSampler(options, rows, tape=tape)
         result = generate(model, conditions(model, len(replayed)), strategy, sampler, max_frames, min_frames)
         mass, untaken = tape.finish(result.steps)
         for codes, length, probability in zip(
@@ -213,6 +215,30 @@ def total_variation(first: Exact, second: Exact) -> float:
     """Half the summed difference of two distributions: 0 if they are equal, 1 if they share no output."""
     p, q = first.probabilities, second.probabilities
     return sum(abs(p.get(output, 0.0) - q.get(output, 0.0)) for output in p.keys() | q.keys()) / 2
+
+
+def check_same_distribution(name: str, other: str, conf: Mapping[str, object] | None = None) -> None:
+    """Hold a strategy to the distribution of another one, with its default options, without sampling error.
+
+    Args:
+        name: registered name.
+        other: that of a strategy whose distribution it claims, such as local_ar.
+        conf: options of the first one.
+
+    Raises:
+        AssertionError: if the distributions differ, saying by how much.
+    """
+    warm, cut = SamplingOptions(0.8), SamplingOptions(1.3, top_k=2, cfg_scale=1.7)
+    for stacking, options, max_frames in ((1, warm, 3), (1, cut, 3), (2, warm, 2), (2, cut, 2)):
+        model = enumerable_model(stacking, residual=stacking == 2)
+        found, expected = (
+            exact_distribution(model, strategy, options, max_frames)
+            for strategy in (build_strategy(name, **(conf or {})), build_strategy(other))
+        )
+        for who, exact in ((name, found), (other, expected)):
+            assert abs(exact.mass - 1) < SAME, f"the probabilities of {who} sum to {exact.mass}"
+        apart = total_variation(found, expected)
+        assert apart < SAME, f"{name} and {other} must have one distribution, total variation {apart:.3g}, S={stacking}"
 
 
 def causal_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
