@@ -16,6 +16,7 @@ import yaml
 from conftest import built_in
 from tiny_codecs import CONF, EVERY, PACKAGE, corpus, tiny_codec, voice
 
+from espnet_ext.testing import check_codec
 from espnet_ext.testing.codec import CODEC_CONTRACT, CodecCase, batch_of
 from espnet_ext.tokenizers.codec import (
     Codec,
@@ -40,6 +41,27 @@ def test_every_codec_of_ours_has_a_tiny_configuration_here() -> None:
 @pytest.mark.parametrize("clause", CODEC_CONTRACT, ids=lambda clause: clause.__name__)
 def test_contract(name: str, clause: Callable[[CodecCase], None]) -> None:
     clause(CodecCase(name, CONF.get(name, {}), tiny_codec(name)))
+
+
+@pytest.mark.parametrize(
+    ("method", "flaw", "message"),
+    [
+        ("encode_utterance", lambda codes: codes[:-1], "shape|size"),
+        ("encode_utterance", lambda codes: codes + 16, "codes must lie in"),
+        ("encode_utterance", lambda codes: codes * 0, "a voice collapses into a few codes"),
+        ("decode_utterance", lambda wav: wav * float("nan"), "waveforms must be finite float32"),
+        ("decode_utterance", lambda wav: wav * wav.abs().amax() / wav.flip(0).abs().argmax(), "is not final|moves by"),
+        ("dequantise", lambda vectors: vectors - vectors.mean(0), "not close"),
+    ],
+)
+def test_the_contract_finds_what_a_codec_must_not_do(
+    method: str, flaw: Callable[[torch.Tensor], torch.Tensor], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyworld")
+    right = getattr(codecs["world_vq"], method)
+    monkeypatch.setattr(codecs["world_vq"], method, lambda codec, values: flaw(right(codec, values)))
+    with pytest.raises((AssertionError, ValueError, RuntimeError), match=message):
+        check_codec("world_vq", CONF["world_vq"])
 
 
 def test_unknown_names_and_options_are_refused_with_the_choices() -> None:

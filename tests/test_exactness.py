@@ -25,6 +25,7 @@ from espnet_ext.testing.exactness import (
     all_masked_logits,
     causal_logits,
     causal_masked_logits,
+    check_same_distribution,
     closed_form,
     conditions,
     enumerable_model,
@@ -75,6 +76,12 @@ def test_speculation_with_rejection_has_the_distribution_of_local_ar(case):
     assert abs(plain.mass - 1) < 1e-12 and abs(speculative.mass - 1) < 1e-12
     assert total_variation(plain, speculative) < 1e-12
     assert case == "greedy" or speculative.branches > plain.branches > 4, "nothing was truly random"
+
+
+def test_the_check_for_other_packages_tells_a_lossless_strategy_from_another_one():
+    check_same_distribution("local_speculative", "local_ar", {"coupling": "rejection"})
+    with pytest.raises(AssertionError, match="parallel and local_ar must have one distribution, total variation 0"):
+        check_same_distribution("parallel", "local_ar")
 
 
 def test_the_gumbel_coupling_is_lossless_even_with_fresh_noise_in_every_pass():

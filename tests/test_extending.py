@@ -27,11 +27,11 @@ OF_OURS = [
 ]
 # contracts that run on whatever is registered: one of each kind
 OF_ALL = [
-    "tests/test_codec.py::test_contract[every_frame_has_a_vector-loudness]",
+    "tests/test_codec.py::test_contract[loudness-every_frame_has_a_vector]",
     "tests/test_evaluators.py::test_contract[asr-counter]",
     "tests/test_graphs.py::test_a_batch_that_is_halved_and_looked_at_now_and_then_makes_the_same_codes"
     "[best_of-prefix-greedy]",
-    "tests/test_semantic.py::test_contract[units_depend_on_the_utterance_alone-crossings]",
+    "tests/test_semantic.py::test_contract[crossings-units_depend_on_the_utterance_alone]",
     "tests/test_strategies.py::test_contract[2-min_frames_are_kept-best_of]",
 ]
 

@@ -15,8 +15,10 @@ from conftest import built_in
 from tiny_codecs import voice
 from tiny_semantic import CONF, EVERY, NETWORKS, conf_of, fresh_tokenizer, tiny_tokenizer
 
+from espnet_ext.testing import check_semantic_tokenizer
 from espnet_ext.testing.semantic import SEMANTIC_CONTRACT, SemanticCase
 from espnet_ext.tokenizers.semantic import (
+    SemanticTokenizer,
     copy_semantic,
     create_semantic,
     load_semantic,
@@ -46,6 +48,18 @@ def test_every_tokenizer_of_ours_has_a_tiny_configuration() -> None:
 @pytest.mark.parametrize("clause", SEMANTIC_CONTRACT, ids=lambda clause: clause.__name__)
 def test_contract(name: str, clause: Callable[[SemanticCase], None]) -> None:
     clause(SemanticCase(name, conf_of(name), tiny_tokenizer(name)))
+
+
+def test_the_contract_finds_a_tokenizer_that_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, heard = semantic_tokenizers["mfcc_km"].features, []
+
+    def features(tokenizer: SemanticTokenizer, wav: torch.Tensor) -> torch.Tensor:
+        heard.append(len(wav))
+        return right(tokenizer, wav).roll(len(heard), dims=0)
+
+    monkeypatch.setattr(semantic_tokenizers["mfcc_km"], "features", features)
+    with pytest.raises(AssertionError, match="units must not depend on the utterances before"):
+        check_semantic_tokenizer("mfcc_km", CONF["mfcc_km"])
 
 
 def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:

@@ -70,7 +70,9 @@ VALUES: dict[str, Callable[[str, object], None]] = {
 
 
 def _same(first: object, second: object) -> bool:
-    return bool(np.array_equal(first, second)) if isinstance(first, np.ndarray) else first == second
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    return bool(first == second)
 
 
 def check_evaluator(kind: str, name: str, conf: Mapping[str, Any] | None = None) -> None:

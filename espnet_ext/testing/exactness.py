@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec
 from espnet_ext.decoding import DecodingStrategy, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions
-from espnet_ext.model.core_lm import CoreLM, TextCoreLM
+from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.primary import Conditions
 
@@ -24,7 +24,7 @@ PROMPT = torch.tensor([[[0, 1]]])
 
 Codes = tuple[tuple[int, ...], ...]  # frames of codes; the number of frames is part of the output
 SAME = 1e-12  # of distributions computed in float64
-SlotLogits = Callable[[CoreLM, Tensor, Tensor], Tensor]
+SlotLogits = Callable[[TextCoreLM, Tensor, Tensor], Tensor]
 
 
 class Exact(NamedTuple):
@@ -51,7 +51,7 @@ def enumerable_model(
     seed: int = 0,
     residual: bool = False,
     frame_tables: str = "own",
-) -> CoreLM:
+) -> TextCoreLM:
     """A random model in float64 with so few codes that all its outputs can be listed, all heads, and strong opinions.
 
     Args:
@@ -159,14 +159,14 @@ class EnumeratingSampler(Sampler):
         return self.tape.decide(torch.tensor(self.generators, dtype=torch.int64), probs)
 
 
-def conditions(model: CoreLM, batch: int) -> Conditions:
+def conditions(model: TextCoreLM, batch: int) -> Conditions:
     """The same utterance so many times."""
     text, prompt = TEXT.expand(batch, -1), PROMPT.expand(batch, -1, -1)
     return model.conditions(text, torch.full((batch,), 2), prompt, torch.full((batch,), 1))
 
 
 def exact_distribution(
-    model: CoreLM,
+    model: TextCoreLM,
     strategy: DecodingStrategy,
     options: SamplingOptions,
     max_frames: int,
@@ -241,19 +241,19 @@ def check_same_distribution(name: str, other: str, conf: Mapping[str, object] | 
         assert apart < SAME, f"{name} and {other} must have one distribution, total variation {apart:.3g}, S={stacking}"
 
 
-def causal_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def causal_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the AR local transformer: (P, M, V)."""
     local = model.heads.of(ARLocalTransformer)
     return local(model.heads.inputs(local, hidden), steps).logits
 
 
-def all_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def all_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot of a step of which nothing is known, from the MaskGIT local transformer: (P, M, V)."""
     local = model.heads.of(MaskGITLocalTransformer)
     return local.logits(model.heads.inputs(local, hidden), torch.full_like(steps, SPEC.mask_id))
 
 
-def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def causal_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the MaskGIT local transformer: (P, M, V)."""
     local, slot = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots)
     inputs = model.heads.inputs(local, hidden)
@@ -262,7 +262,7 @@ def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor
     )
 
 
-def frame_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def frame_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the frames in front of its own, from the MaskGIT local transformer: (P, M, V)."""
     local, frame = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots) // SPEC.num_codebooks
     inputs = model.heads.inputs(local, hidden)
@@ -273,7 +273,7 @@ def frame_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def closed_form(
-    model: CoreLM, slot_logits: SlotLogits, max_frames: int, min_frames: int = 1, temperature: float = 1.0
+    model: TextCoreLM, slot_logits: SlotLogits, max_frames: int, min_frames: int = 1, temperature: float = 1.0
 ) -> Exact:
     """The distribution of the outputs by multiplying teacher-forced probabilities, without any decoding.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec
 from espnet_ext.decoding import Generation, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.model.core_lm import CoreLM, TextCoreLM
+from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.primary import Conditions
 
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
             parts += [values[index : index + 1, : int(lengths[index])], lengths[index : index + 1]]
         return Batch(*parts)
 
-    def conditions(self, model: CoreLM) -> Conditions:
+    def conditions(self, model: TextCoreLM) -> Conditions:
         """Text and prompt of every row, as the model reads them."""
         return model.conditions(self.text, self.text_lengths, self.prompt, self.prompt_lengths)
 
@@ -73,7 +73,7 @@ def tiny_model(
     local: str | list[str] = "all",
     seed: int = 0,
     **options: Any,
-) -> CoreLM:
+) -> TextCoreLM:
     """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ.
 
     With an even number of frames a step has residual local transformers and tied tables unless the options say
@@ -110,7 +110,7 @@ def tiny_model(
 
 
 @torch.no_grad()
-def enliven(model: CoreLM, scale: float = 5.0) -> None:
+def enliven(model: TextCoreLM, scale: float = 5.0) -> None:
     """Larger weights, with which decisions differ; those that begin at zero become as large as the others."""
     head: Any
     for head in model.heads.values():
@@ -118,7 +118,7 @@ def enliven(model: CoreLM, scale: float = 5.0) -> None:
             head.heads.weight.normal_(std=0.02)
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            parameter *= scale
+            parameter.mul_(scale)
 
 
 def ragged_batch(seed: int = 0) -> Batch:
@@ -135,14 +135,14 @@ def ragged_batch(seed: int = 0) -> Batch:
 
 
 @cache
-def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> CoreLM:
+def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> TextCoreLM:
     """A `tiny_model` that knows guidance, for tests that leave it as it is."""
     local = "ar" if any(delays) else "all"
     return tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1)
 
 
 @torch.no_grad()
-def make_ends_likely(model: CoreLM, hidden: Tensor) -> None:
+def make_ends_likely(model: TextCoreLM, hidden: Tensor) -> None:
     """Biases with which greedy heads that know nothing end about half of some steps, S = 1: exactly half of them."""
     end = SPEC.eos_id
     head: Any
@@ -159,7 +159,7 @@ def make_ends_likely(model: CoreLM, hidden: Tensor) -> None:
 
 
 def decode(
-    model: CoreLM,
+    model: TextCoreLM,
     batch: Batch,
     name: str,
     options: SamplingOptions = SAMPLING["sampled"],
@@ -167,7 +167,7 @@ def decode(
     names: Sequence[str] = NAMES,
     seed: int = 0,
     min_frames: int = 1,
-    **conf: object,
+    **conf: Any,
 ) -> Generation:
     """What a strategy makes of a batch.
 
@@ -189,7 +189,7 @@ def decode(
     return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames)
 
 
-def assert_rows_are_their_own(model: CoreLM, name: str, options: SamplingOptions, **conf: object) -> None:
+def assert_rows_are_their_own(model: TextCoreLM, name: str, options: SamplingOptions, **conf: Any) -> None:
     """Every row of the ragged batch is, code by code, what it is alone; its costs are too."""
     batch, limits = ragged_batch(), torch.tensor([9, 20, 14])
     together = decode(model, batch, name, options, limits, seed=7, **conf)

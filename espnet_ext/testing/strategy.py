@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from espnet_ext.decoding import Filled, build_strategy, generate, strategies
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.heads import ParallelHeads
 from espnet_ext.testing.models import (
     SAMPLING,
@@ -27,13 +27,13 @@ from espnet_ext.testing.models import (
 )
 from espnet_ext.testing.refusal import assert_refused
 
-Conf = Mapping[str, object]
+Conf = Mapping[str, Any]
 Clause = Callable[[str, int, Conf], None]  # of a registered name, S and the options of the strategy
 HIDDEN = torch.randn(40, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def fill(
-    model: CoreLM, name: str, options: SamplingOptions = SAMPLING["sampled"], min_frames: int = 1, **conf: object
+    model: TextCoreLM, name: str, options: SamplingOptions = SAMPLING["sampled"], min_frames: int = 1, **conf: Any
 ) -> Filled:
     """The second step of forty rows, filled from random hidden vectors.
 
@@ -84,15 +84,16 @@ def min_frames_are_kept(name: str, stacking: int, conf: Conf) -> None:
     assert int(result.lengths.min()) >= 11, f"rows must have at least 11 frames, got {result.lengths.tolist()}"
 
 
-def model_that_wants_special_ids(stacking: int) -> CoreLM:
+def model_that_wants_special_ids(stacking: int) -> TextCoreLM:
     """Heads to which illegal ids are the likeliest ones, and EOS where it is legal a likely one."""
     model = tiny_model(stacking=stacking)
     make_ends_likely(model, HIDDEN)
     illegal = torch.ones(model.slots, SPEC.vocab_size)
     illegal[:, : SPEC.codebook_size] = 0
     illegal[:: SPEC.num_codebooks, SPEC.eos_id] = 0
+    head: Any
     for head in model.heads.values():
-        bias: Tensor = head.heads.bias.data.view(-1, SPEC.vocab_size)  # type: ignore[union-attr, operator, assignment]
+        bias = head.heads.bias.data.view(-1, SPEC.vocab_size)
         bias += 20.0 * illegal[: len(bias)]  # of one frame where they are tied
     return model
 
