@@ -1,40 +1,29 @@
-"""Tiny models, batches and strategies that every test file builds on."""
+"""What every test file builds on: the models of `espnet_ext.testing`, the strategies and their variants, fixtures."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
-
 import pytest
-import torch
-from torch import Tensor
 
-from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import Generation, build_strategy, generate, strategies
-from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.model.core_lm import CoreLM, TextCoreLM
-from espnet_ext.model.primary import Conditions
+from espnet_ext.decoding import strategies
+from espnet_ext.registry import Registry
+from espnet_ext.testing.models import (  # noqa: F401 (test files import them from here)
+    NAMES,
+    PRIMARIES,
+    SAMPLING,
+    SPEC,
+    TEXT_VOCAB,
+    Batch,
+    assert_rows_are_their_own,
+    decode,
+    enliven,
+    make_ends_likely,
+    ragged_batch,
+    shared_model,
+    tiny_model,
+)
 
 pytest_plugins = ["fabricated", "fabricated_tokens"]
 
-SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
-TEXT_VOCAB = 10
-PRIMARIES = {
-    "cross_attention": {"width": 32, "layers": 2, "heads": 2, "text_layers": 1, "context_layers": 1},
-    # without window and with the annealing over, so that decoding has the numbers of training
-    "cross_attention_annealed": {
-        "width": 32,
-        "layers": 2,
-        "heads": 2,
-        "text_layers": 1,
-        "context_layers": 1,
-        "prior": "annealed",
-        "prior_conf": {"anneal_from": 0, "anneal_until": 0, "floor": 1.0},
-    },
-    "prefix": {"width": 32, "layers": 2, "heads": 2},
-    "prefix_learned": {"width": 32, "layers": 2, "heads": 2, "position": "learned", "max_positions": 64},
-}
-NAMES = ["a", "b", "c"]  # of the rows of `ragged_batch`
 # options that take another path through a strategy than its defaults do
 VARIANTS = [
     ("local_maskgit", {"order": "confidence"}),
@@ -48,16 +37,6 @@ VARIANTS = [
     ("local_maskgit_adaptive", {"threshold": 1.1, "n_rounds": 99}),
     ("local_speculative", {"coupling": "rejection"}),
 ]
-# what decides over a code; S > 1 with CFG and repetition-aware sampling is the hardest of them
-SAMPLING = {
-    "greedy": SamplingOptions(temperature=0.0),
-    "sampled": SamplingOptions(temperature=0.8, top_k=6),
-    "guided": SamplingOptions(temperature=0.9, top_p=0.9, cfg_scale=2.0),
-    "greedy guided": SamplingOptions(temperature=0.0, cfg_scale=1.7),
-    "no repetition": SamplingOptions(repetition_window=4, repetition_threshold=0.2),
-    "guided, no repetition": SamplingOptions(cfg_scale=1.5, repetition_window=3, repetition_threshold=0.3),
-    "a temperature per codebook": SamplingOptions(temperature=[0.0, 0.7, 1.3], top_k=6, cfg_scale=1.5),
-}
 
 registered = pytest.mark.parametrize("name", list(strategies))
 every_variant = pytest.mark.parametrize(
@@ -65,132 +44,9 @@ every_variant = pytest.mark.parametrize(
 )
 
 
-class Batch(NamedTuple):
-    """Arguments of `CoreLM.forward`."""
-
-    text: Tensor
-    text_lengths: Tensor
-    codes: Tensor
-    code_lengths: Tensor
-    prompt: Tensor
-    prompt_lengths: Tensor
-
-    def row(self, index: int) -> Batch:
-        """One utterance alone, without its padding."""
-        parts = []
-        for values, lengths in ((self[0], self[1]), (self[2], self[3]), (self[4], self[5])):
-            parts += [values[index : index + 1, : int(lengths[index])], lengths[index : index + 1]]
-        return Batch(*parts)
-
-    def conditions(self, model: CoreLM) -> Conditions:
-        return model.conditions(self.text, self.text_lengths, self.prompt, self.prompt_lengths)
-
-
-def tiny_model(
-    primary: str = "cross_attention",
-    stacking: int = 1,
-    local: str | list[str] = "all",
-    seed: int = 0,
-    **options: object,
-) -> CoreLM:
-    """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ.
-
-    With an even number of frames a step has residual local transformers and tied tables unless the options say
-    otherwise, so that whatever runs at several S runs on both kinds.
-    """
-    torch.manual_seed(seed)
-    even = stacking % 2 == 0
-    small = {"width": 16, "heads": 2, "residual": even}
-    options.setdefault("frame_tables", "tied" if even else "own")
-    local = ["ar", "maskgit"] if local == "all" else local
-    several = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
-    options.setdefault("local_conf", several)
-    model = TextCoreLM(
-        SPEC,
-        TEXT_VOCAB,
-        primary=primary.removesuffix("_learned").removesuffix("_annealed"),
-        primary_conf={**PRIMARIES[primary], "dropout": 0.0},
-        local=local,
-        frame_stacking_factor=stacking,
-        **options,
-    )
-    enliven(model)
-    return model.double().eval()
-
-
-@torch.no_grad()
-def enliven(model: CoreLM, scale: float = 5.0) -> None:
-    """Larger weights, with which decisions differ; those that begin at zero become as large as the others."""
-    for head in model.heads.values():
-        if head.residual:
-            head.heads.weight.normal_(std=0.02)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter *= scale
-
-
-def ragged_batch(seed: int = 0) -> Batch:
-    """Three utterances whose texts, codes and prompts all differ in length; one has no prompt."""
-    generator = torch.Generator().manual_seed(seed)
-    return Batch(
-        torch.randint(TEXT_VOCAB, (3, 7), generator=generator),
-        torch.tensor([7, 4, 5]),
-        torch.randint(SPEC.codebook_size, (3, 9, 3), generator=generator),
-        torch.tensor([9, 3, 6]),
-        torch.randint(SPEC.codebook_size, (3, 5, 3), generator=generator),
-        torch.tensor([5, 2, 0]),
-    )
-
-
-@cache
-def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> CoreLM:
-    """A `tiny_model` that knows guidance, for tests that leave it as it is."""
-    local = "ar" if any(delays) else "all"
-    return tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1)
-
-
-@torch.no_grad()
-def make_ends_likely(model: CoreLM, hidden: Tensor) -> None:
-    """Biases with which greedy heads that know nothing end about half of some steps, S = 1: exactly half of them."""
-    end = SPEC.eos_id
-    for head in model.heads.values():
-        nothing = torch.full((len(hidden), model.slots), SPEC.mask_id)
-        logits = head(model.heads.inputs(head, hidden), nothing).logits
-        first_books = logits[:, :: SPEC.num_codebooks]
-        margin = (first_books[..., end] - first_books[..., : SPEC.codebook_size].amax(-1)).quantile(
-            1 - 1 / (model.stacking + 1), dim=0
-        )
-        bias = head.heads.bias.view(-1, SPEC.vocab_size)
-        # tied classifiers have one bias for all frames
-        bias[:: SPEC.num_codebooks, end] -= margin if len(bias) == model.slots else margin.mean()
-
-
-def decode(
-    model: CoreLM,
-    batch: Batch,
-    name: str,
-    options: SamplingOptions = SAMPLING["sampled"],
-    max_frames: Tensor | int = 10,
-    names: list[str] = NAMES,
-    seed: int = 0,
-    min_frames: int = 1,
-    **conf: object,
-) -> Generation:
-    """What a strategy makes of a batch."""
-    strategy, sampler = build_strategy(name, **conf), Sampler(options, row_generators(seed, names))
-    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames)
-
-
-def assert_rows_are_their_own(model: CoreLM, name: str, options: SamplingOptions, **conf: object) -> None:
-    """Every row of the ragged batch is, code by code, what it is alone; its costs are too."""
-    batch, limits = ragged_batch(), torch.tensor([9, 20, 14])
-    together = decode(model, batch, name, options, limits, seed=7, **conf)
-    for row in range(3):
-        alone = decode(model, batch.row(row), name, options, limits[row], NAMES[row : row + 1], seed=7, **conf)
-        assert torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
-        for field in ("lengths", "has_eos", "steps", "local_passes"):
-            assert getattr(together, field)[row] == getattr(alone, field)[0], field
-        torch.testing.assert_close(together.logprobs[row], alone.logprobs[0], rtol=1e-4, atol=1e-4)
+def built_in(registry: Registry[type]) -> list[str]:
+    """Names of this package's own classes: those of plug-ins that happen to be installed are left out."""
+    return [name for name in registry if registry[name].__module__.startswith("espnet_ext.")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

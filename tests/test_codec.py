@@ -6,14 +6,18 @@ import functools
 import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_codecs import CONF, EVERY, PACKAGE, corpus, fresh_codec, tiny_codec, voice
+from conftest import built_in
+from tiny_codecs import CONF, EVERY, PACKAGE, corpus, tiny_codec, voice
 
+from espnet_ext.testing import check_codec
+from espnet_ext.testing.codec import CODEC_CONTRACT, CodecCase, batch_of
 from espnet_ext.tokenizers.codec import (
     Codec,
     codecs,
@@ -30,103 +34,34 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def batch_of(codec: Codec) -> tuple[torch.Tensor, torch.Tensor]:
-    """Four rows, the third empty, the last as long as the first; garbage where the rows have ended."""
-    hop, rate = codec.hop_samples, codec.spec.sample_rate_hz
-    rows = [
-        voice(0.5, 130.0, 8, rate),
-        voice(0.2, 200.0, 9, rate)[: 3 * hop + 1],
-        np.zeros(0, np.float32),
-        voice(0.5, 170.0, 10, rate),
-    ]
-    wavs = torch.full((4, len(rows[0])), 0.3)
-    for index, row in enumerate(rows):
-        wavs[index, : len(row)] = torch.from_numpy(row)
-    return wavs, torch.tensor([len(row) for row in rows])
+def test_every_codec_of_ours_has_a_tiny_configuration_here() -> None:
+    assert set(built_in(codecs)) == set(CONF)
 
 
-def test_every_codec_has_a_tiny_configuration_here() -> None:
-    assert set(codecs) == set(CONF)
+@pytest.mark.parametrize("clause", CODEC_CONTRACT, ids=lambda clause: clause.__name__)
+def test_contract(name: str, clause: Callable[[CodecCase], None]) -> None:
+    clause(CodecCase(name, CONF.get(name, {}), tiny_codec(name)))
 
 
-def test_frames_and_samples_are_tied_by_the_hop(name: str) -> None:
-    codec = tiny_codec(name)
-    wavs, lengths = batch_of(codec)
-    codes, frames = codec.encode(wavs, lengths)
-    assert codes.dtype == torch.int64
-    assert frames.tolist() == [-(-int(length) // codec.hop_samples) for length in lengths]
-    assert codes.shape == (4, int(frames.max()), codec.spec.num_codebooks)
-    codec.spec.check(codes)
-    assert codes[0].unique(dim=0).shape[0] > 3  # a voice does not collapse into one code
-    back, samples = codec.decode(codes, frames)
-    assert back.dtype == torch.float32
-    assert torch.isfinite(back).all()
-    assert samples.tolist() == (frames * codec.hop_samples).tolist()
-    assert back.shape == (4, int(samples.max()))
-    assert not back[1, int(samples[1]) :].any()
-    assert not codes[1, int(frames[1]) :].any()
-
-
-def test_batched_equals_single_bit_for_bit(name: str) -> None:
-    codec = tiny_codec(name)
-    wavs, lengths = batch_of(codec)
-    codes, frames = codec.encode(wavs, lengths)
-    back, samples = codec.decode(codes, frames)
-    for row in (0, 1, 3):
-        alone, count = codec.encode(wavs[row : row + 1, : lengths[row]], lengths[row : row + 1])
-        assert torch.equal(alone[0], codes[row, : frames[row]])
-        wav, _ = codec.decode(alone, count)
-        assert torch.equal(wav[0], back[row, : samples[row]])
-
-
-@pytest.mark.parametrize("hops", [0, 1, 2, 37])
-@pytest.mark.parametrize("more", [-1, 0, 1])
-def test_every_length_gives_whole_frames(name: str, hops: int, more: int) -> None:
-    codec = tiny_codec(name)
-    samples = max(hops * codec.hop_samples + more, 1)
-    wav = torch.from_numpy(voice(4.0, 130.0, 8, codec.spec.sample_rate_hz)[:samples])[None]
-    codes, frames = codec.encode(wav, torch.tensor([samples]))
-    codec.spec.check(codes)
-    assert codes.shape[1] == int(frames[0]) == -(-samples // codec.hop_samples)
-    back, lengths = codec.decode(codes, frames)
-    assert back.shape[1] == int(lengths[0]) == int(frames[0]) * codec.hop_samples
-    assert torch.isfinite(back).all()
-
-
-def test_every_frame_has_a_vector(name: str) -> None:
-    codec = tiny_codec(name)
-    codes, frames = codec.encode(*batch_of(codec))
-    vectors = codec.dequantise(codes[0])
-    assert (vectors.dtype, vectors.ndim, len(vectors)) == (torch.float32, 2, int(frames[0]))
-    torch.testing.assert_close(codec.dequantise(codes[0, 2:4]), vectors[2:4])
-
-
-def test_decoding_refuses_ids_that_are_not_codes(name: str) -> None:
-    codec = tiny_codec(name)
-    special = torch.full((1, 2, codec.spec.num_codebooks), codec.spec.eos_id)
-    with pytest.raises(ValueError, match="codes must lie in"):
-        codec.decode(special, torch.tensor([2]))
-
-
-def test_the_same_seed_gives_the_same_file_and_loading_gives_the_same_codes(name: str, tmp_path: Path) -> None:
-    codec = tiny_codec(name)
-    again = fresh_codec(name)
-    first, second = (save_codec(c, name, tmp_path / n, {}) for c, n in ((codec, "one"), (again, "two")))
-    assert first.fingerprint == second.fingerprint
-    loaded = load_codec(tmp_path / "one")
-    assert loaded.spec == codec.spec
-    assert loaded.options == codec.options
-    assert save_codec(loaded, name, tmp_path / "three", {}).fingerprint == first.fingerprint
-    assert (tmp_path / "three" / "codec.npz").read_bytes() == (tmp_path / "one" / "codec.npz").read_bytes()
-    wavs, lengths = batch_of(codec)
-    codes, frames = codec.encode(wavs, lengths)
-    assert torch.equal(loaded.encode(wavs, lengths)[0], codes)
-    assert torch.equal(loaded.decode(codes, frames)[0], codec.decode(codes, frames)[0])
-
-
-def test_an_unknown_option_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(ValueError, match=f"codec_conf of {name} must be among .*, got 'bit_depth'"):
-        fresh_codec(name, bit_depth=3)
+@pytest.mark.parametrize(
+    ("method", "flaw", "message"),
+    [
+        ("encode_utterance", lambda codes: codes[:-1], "shape|size"),
+        ("encode_utterance", lambda codes: codes + 16, "codes must lie in"),
+        ("encode_utterance", lambda codes: codes * 0, "a voice collapses into a few codes"),
+        ("decode_utterance", lambda wav: wav * float("nan"), "waveforms must be finite float32"),
+        ("decode_utterance", lambda wav: wav * wav.abs().amax() / wav.flip(0).abs().argmax(), "is not final|moves by"),
+        ("dequantise", lambda vectors: vectors - vectors.mean(0), "not close"),
+    ],
+)
+def test_the_contract_finds_what_a_codec_must_not_do(
+    method: str, flaw: Callable[[torch.Tensor], torch.Tensor], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyworld")
+    right = getattr(codecs["world_vq"], method)
+    monkeypatch.setattr(codecs["world_vq"], method, lambda codec, values: flaw(right(codec, values)))
+    with pytest.raises((AssertionError, ValueError, RuntimeError), match=message):
+        check_codec("world_vq", CONF["world_vq"])
 
 
 def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
@@ -138,6 +73,7 @@ def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
         create_codec("encodec", [], 0, {"bandwidth_kbps": 5})
 
 
+@pytest.mark.parametrize("name", CONF)
 def test_a_codec_whose_package_is_missing_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [PACKAGE[name], *(key for key in sys.modules if key.startswith(f"{PACKAGE[name]}."))]:
         monkeypatch.setitem(sys.modules, module, None)

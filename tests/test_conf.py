@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import built_in
 from fabricated import command
 from fabricated_tokens import gpst_command
 
@@ -160,8 +161,7 @@ def test_the_header_of_a_training_configuration_holds_its_command(name):
 
 
 def test_every_strategy_has_a_decoding_configuration_of_its_own():
-    own = [name for name in strategies if strategies[name].__module__.startswith("espnet_ext.")]
-    assert sorted(DECODE) == [f"decode_{name}" for name in own]
+    assert sorted(DECODE) == [f"decode_{name}" for name in built_in(strategies)]
 
 
 def test_a_recipe_without_conditioning_dropout_is_decoded_without_guidance():

@@ -38,16 +38,28 @@ def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
 
 
 def test_strategies_offered_are_those_that_the_heads_serve(speak) -> None:
-    from espnet_ext.decoding import strategies
     from espnet_ext.demo.speak import served
 
-    assert served(speak) == list(strategies)
+    assert served(speak, ["local_ar", "parallel"]) == ["local_ar", "parallel"]
+
+
+def test_strategy_without_a_decode_yaml_is_not_offered(
+    experiment: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from espnet_ext.bin.demo import find_bases
+
+    with pytest.raises(ValueError, match="--conf_dir must have decode_<strategy>.yaml for .*, got .* which has none"):
+        find_bases(experiment, tmp_path)
+    (tmp_path / "decode_local_ar.yaml").write_text("sampling: {top_k: 5}\n")
+    assert find_bases(experiment, tmp_path) == {"local_ar": DecodeOptions("local_ar", sampling={"top_k": 5})}
+    assert f"not offered: parallel of {experiment} has no decode yaml: none of {experiment}/decode/" in caplog.text
 
 
 def test_wishes_become_decode_options_and_the_rest_is_the_yaml_s() -> None:
     from espnet_ext.demo.speak import options_for
 
     bases = {"local_maskgit": DecodeOptions("local_maskgit", {"order": "left_to_right"}, {"top_k": 5}, maxlenratio=3.0)}
+    bases["local_ar"] = DecodeOptions("local_ar")
     options = options_for(wish(), bases)
     assert options.decoding_conf == {"order": "left_to_right", "n_rounds": 2}
     assert options.sampling == {"top_k": 5, "temperature": 0.8, "cfg_scale": 1.0}
@@ -81,7 +93,7 @@ def test_what_cannot_be_granted_is_said_in_one_line(speak, changes: dict, messag
     from espnet_ext.demo.speak import answers
 
     with pytest.raises((ValueError, OSError), match=message):
-        list(answers(speak, wish(**changes), {}))
+        list(answers(speak, wish(**changes), {"local_maskgit": DecodeOptions("local_maskgit")}))
 
 
 def test_demo_without_gradio_says_how_to_install_it(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,19 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import SPEC, ragged_batch, tiny_model
-from exactness import (
-    EnumeratingSampler,
-    Tape,
-    all_masked_logits,
-    causal_logits,
-    causal_masked_logits,
-    closed_form,
-    conditions,
-    enumerable_model,
-    exact_distribution,
-    frame_masked_logits,
-    total_variation,
-)
 
 from espnet_ext.decoding import (
     LocalAR,
@@ -32,6 +19,20 @@ from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.masked_step import MaskedStep
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ARLocalTransformer, ParallelHeads
+from espnet_ext.testing.exactness import (
+    EnumeratingSampler,
+    Tape,
+    all_masked_logits,
+    causal_logits,
+    causal_masked_logits,
+    check_same_distribution,
+    closed_form,
+    conditions,
+    enumerable_model,
+    exact_distribution,
+    frame_masked_logits,
+    total_variation,
+)
 
 WARM = SamplingOptions(temperature=0.8)
 REJECTION = LocalSpeculative(coupling="rejection")
@@ -75,6 +76,12 @@ def test_speculation_with_rejection_has_the_distribution_of_local_ar(case):
     assert abs(plain.mass - 1) < 1e-12 and abs(speculative.mass - 1) < 1e-12
     assert total_variation(plain, speculative) < 1e-12
     assert case == "greedy" or speculative.branches > plain.branches > 4, "nothing was truly random"
+
+
+def test_the_check_for_other_packages_tells_a_lossless_strategy_from_another_one():
+    check_same_distribution("local_speculative", "local_ar", {"coupling": "rejection"})
+    with pytest.raises(AssertionError, match="parallel and local_ar must have one distribution, total variation 0"):
+        check_same_distribution("parallel", "local_ar")
 
 
 def test_the_gumbel_coupling_is_lossless_even_with_fresh_noise_in_every_pass():

@@ -45,6 +45,7 @@ ROOMS = {
     "scoring": CORPUS,
     "tuning": {*CORPUS, "scoring", "decoding"},
     "demo": {*CORPUS, "inference", "scoring", "decoding"},
+    "testing": {"tokenizers", "model", "decoding", "scoring", "jobs"},
     "benchmark": {"storage", "tokenizers", "model", "decoding", "fast", "scoring"},
 }
 
@@ -66,6 +67,8 @@ for name in sys.argv[1:]:
 
 # A program that uses the strategy of CONTRIBUTING.md, which it finds as the module example.py.
 USE_EXAMPLE = """
+import importlib.metadata
+importlib.metadata.entry_points = lambda **group: ()  # the example itself may be installed as a package
 import torch
 import example
 from espnet_ext.decoding import build_strategy

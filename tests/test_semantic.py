@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_codecs import corpus, voice
-from tiny_semantic import CONF, EVERY, NETWORKS, fresh_tokenizer, tiny_tokenizer
+from conftest import built_in
+from tiny_codecs import voice
+from tiny_semantic import CONF, EVERY, NETWORKS, conf_of, fresh_tokenizer, tiny_tokenizer
 
+from espnet_ext.testing import check_semantic_tokenizer
+from espnet_ext.testing.semantic import SEMANTIC_CONTRACT, SemanticCase
 from espnet_ext.tokenizers.semantic import (
+    SemanticTokenizer,
     copy_semantic,
     create_semantic,
-    deduplicate,
     load_semantic,
     read_semantic_info,
     save_semantic,
     semantic_tokenizers,
 )
 from espnet_ext.tokenizers.semantic.spectral import log_mel, slopes
-
-LENGTHS = [1, 5, 399, 400, 640, 641, 15999, 16000, 16001, 33333]
 
 
 @pytest.fixture(params=EVERY)
@@ -39,71 +41,25 @@ def speech(seconds: float = 1.3, f0_hz: float = 130.0, seed: int = 8) -> torch.T
 # --- the contract ----------------------------------------------------------------------------------------------------
 
 
-def test_every_registered_tokenizer_is_tested() -> None:
-    assert set(CONF) == set(semantic_tokenizers)
+def test_every_tokenizer_of_ours_has_a_tiny_configuration() -> None:
+    assert set(CONF) == set(built_in(semantic_tokenizers))
 
 
-def test_units_have_the_rate_and_the_range_that_the_facts_promise(name: str) -> None:
-    tokenizer = tiny_tokenizer(name)
-    spec = tokenizer.spec
-    assert (spec.num_codebooks, spec.codebook_size, spec.sample_rate_hz) == (1, 12, 16000)
-    for samples in LENGTHS:
-        units = tokenizer.encode(speech(3.0)[:samples])
-        assert units.dtype == torch.int64 and units.ndim == 1
-        expected = samples / spec.sample_rate_hz * spec.frame_rate_hz
-        # a network sees no frame that is not complete
-        assert max(math.floor(expected) - 1, 1) <= len(units) <= max(math.ceil(expected), 1)
-        assert int(units.min()) >= 0 and int(units.max()) < spec.codebook_size
-    assert len(deduplicate(tokenizer.encode(speech(3.0)).numpy())) > 5
+@pytest.mark.parametrize("clause", SEMANTIC_CONTRACT, ids=lambda clause: clause.__name__)
+def test_contract(name: str, clause: Callable[[SemanticCase], None]) -> None:
+    clause(SemanticCase(name, conf_of(name), tiny_tokenizer(name)))
 
 
-def test_units_depend_on_the_utterance_alone(name: str) -> None:
-    tokenizer, wavs = tiny_tokenizer(name), [speech(seconds) for seconds in (0.7, 1.9, 0.3)]
-    forwards = [tokenizer.encode(wav) for wav in wavs]
-    backwards = [tokenizer.encode(wav) for wav in reversed(wavs)][::-1]
-    assert all(torch.equal(one, other) for one, other in zip(forwards, backwards, strict=True))
+def test_the_contract_finds_a_tokenizer_that_remembers(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, heard = semantic_tokenizers["mfcc_km"].features, []
 
+    def features(tokenizer: SemanticTokenizer, wav: torch.Tensor) -> torch.Tensor:
+        heard.append(len(wav))
+        return right(tokenizer, wav).roll(len(heard), dims=0)
 
-def test_a_loaded_tokenizer_is_the_saved_one(name: str, tmp_path: Path) -> None:
-    tokenizer = tiny_tokenizer(name)
-    info = save_semantic(tokenizer, name, tmp_path / "a", deduplicate=False, origin={"seed": 3})
-    assert read_semantic_info(tmp_path / "a") == info
-    assert (info.name, info.deduplicate, info.spec) == (name, False, tokenizer.spec)
-    loaded = load_semantic(tmp_path / "a" / "semantic_info.yaml")
-    assert torch.equal(loaded.centroids, tokenizer.centroids)
-    assert torch.equal(loaded.encode(speech()), tokenizer.encode(speech()))
-    again = save_semantic(loaded, name, tmp_path / "b", deduplicate=True, origin={})
-    assert again.fingerprint == info.fingerprint
-
-
-def test_the_same_seed_makes_the_same_tokenizer_and_another_another(name: str) -> None:
-    same, other = fresh_tokenizer(name), create_semantic(name, iter(corpus()), 4, CONF[name])
-    assert torch.equal(same.centroids, tiny_tokenizer(name).centroids)
-    assert not torch.equal(other.centroids, same.centroids)
-
-
-def test_threads_do_not_change_the_units(name: str) -> None:
-    threaded = create_semantic(name, iter(corpus()), 3, CONF[name], threads=3)
-    assert torch.equal(threaded.centroids, tiny_tokenizer(name).centroids)
-
-
-def test_unknown_and_impossible_options_are_refused(name: str) -> None:
-    for conf, message in (
-        ({"units": 5}, f"semantic_conf of {name} must be among .*'num_units'.* got 'units'"),
-        ({"num_units": 1}, "num_units must be at least 2, got 1"),
-        ({"num_units": True}, "num_units must be an integer, got True"),
-        ({"num_units": 5000}, "num_units must be at most [0-9]+, the frames to learn from, got 5000"),
-        ({"buffer_frames": 8}, "buffer_frames must be at least num_units, 12, got 8"),
-        ({"sweeps": 0}, "sweeps must be at least 1, got 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            fresh_tokenizer(name, **conf)
-
-
-@pytest.mark.parametrize("bad", [torch.zeros(0), torch.zeros(2, 400), torch.full((400,), math.nan)])
-def test_what_is_no_waveform_is_refused(bad: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="wav must be"):
-        tiny_tokenizer("mfcc_km").encode(bad)
+    monkeypatch.setattr(semantic_tokenizers["mfcc_km"], "features", features)
+    with pytest.raises(AssertionError, match="units must not depend on the utterances before"):
+        check_semantic_tokenizer("mfcc_km", CONF["mfcc_km"])
 
 
 def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:

@@ -8,9 +8,9 @@ from conftest import (
     SAMPLING,
     SPEC,
     assert_rows_are_their_own,
+    built_in,
     decode,
     every_variant,
-    make_ends_likely,
     ragged_batch,
     registered,
     shared_model,
@@ -21,15 +21,15 @@ from espnet_ext.decoding import (
     DecodingStrategy,
     Filled,
     build_strategy,
-    generate,
     register_strategy,
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import legal_ids
-from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ParallelHeads
 from espnet_ext.registry import Registry
+from espnet_ext.testing import check_strategy
+from espnet_ext.testing import strategy as contract
+from espnet_ext.testing.strategy import STRATEGY_CONTRACT, fill, model_that_wants_special_ids
 
 # passes of one step of M slots: fewest and most
 PASSES = {
@@ -41,88 +41,52 @@ PASSES = {
 }
 
 
-HIDDEN = torch.randn(40, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def fill(model, name, options=SAMPLING["sampled"], min_frames=1):
-    """The second step of forty rows, filled from random hidden vectors."""
-    sampler = Sampler(options, row_generators(0, [str(row) for row in range(len(HIDDEN))]))
-    sampler = sampler.for_step(legal_ids(SPEC, model.layout, 1, min_frames)[None])
-    with torch.no_grad():
-        return build_strategy(name).decode_step(model.heads, HIDDEN, sampler)
-
-
 @registered
-def test_codes_have_the_codecs_shape_and_ids(name, stacking):
-    result = decode(shared_model(stacking=stacking), ragged_batch(), name)
-    assert result.codes.shape[0] == 3 and result.codes.shape[2] == SPEC.num_codebooks
-    assert result.codes.shape[1] == int(result.lengths.max())
-    SPEC.check(result.codes)
+@pytest.mark.parametrize("clause", STRATEGY_CONTRACT, ids=lambda clause: clause.__name__)
+def test_contract(name, clause, stacking):
+    clause(name, stacking, {})
 
 
-@registered
-def test_the_same_seed_gives_the_same_codes_and_another_seed_others(name):
-    first, second, other = (decode(shared_model(), ragged_batch(), name, seed=seed).codes for seed in (1, 1, 2))
-    assert torch.equal(first, second)
+@every_variant
+@pytest.mark.parametrize(
+    "clause",
+    [
+        contract.a_row_does_not_depend_on_its_batch,
+        contract.a_step_without_eos_has_nothing_but_codes,
+        contract.greedy_sampling_needs_no_generators,
+        contract.in_front_of_the_first_eos_of_a_codebook_0_there_are_codes_only,
+    ],
+    ids=lambda clause: clause.__name__,
+)
+def test_contract_of_variants(name, conf, clause):
+    clause(name, 2, conf)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_another_seed_gives_other_codes(name):
+    first, other = (decode(shared_model(), ragged_batch(), name, seed=seed).codes for seed in (1, 2))
     assert first.shape != other.shape or not torch.equal(first, other)
 
 
-@registered
-@pytest.mark.parametrize("max_frames", [1, 5, 7])
-def test_no_row_is_longer_than_its_limit(name, stacking, max_frames):
-    result = decode(shared_model(stacking=stacking), ragged_batch(), name, max_frames=max_frames)
-    assert int(result.lengths.max()) <= max_frames
-    assert bool((result.has_eos | (result.lengths == max_frames)).all())
-
-
-@registered
-def test_min_frames_are_kept(name, stacking):
-    model, options = shared_model(stacking=stacking), SamplingOptions(2.0)
-    result = decode(model, ragged_batch(), name, options, max_frames=12, min_frames=11)
-    assert int(result.lengths.min()) >= 11
-
-
-def model_that_wants_special_ids(stacking, hidden):
-    """Heads to which illegal ids are the likeliest ones, and EOS where it is legal a likely one."""
-    model = tiny_model(stacking=stacking)
-    make_ends_likely(model, hidden)
-    illegal = torch.ones(model.slots, SPEC.vocab_size)
-    illegal[:, : SPEC.codebook_size] = 0
-    illegal[:: SPEC.num_codebooks, SPEC.eos_id] = 0
-    for head in model.heads.values():
-        bias = head.heads.bias.data.view(-1, SPEC.vocab_size)  # of one frame where they are tied
-        bias += 20.0 * illegal[: len(bias)]
-    return model
-
-
-@registered
-@pytest.mark.parametrize("sampling", ["greedy", "sampled"])
-def test_in_front_of_the_first_eos_of_a_codebook_0_there_are_codes_only(name, stacking, sampling):
-    """Nothing but an EOS in codebook 0 ends a row, so every other special id would be a code that no codec has."""
-    model = model_that_wants_special_ids(stacking, HIDDEN)
-    codes = fill(model, name, options=SAMPLING[sampling]).codes
-    first_book = torch.arange(model.slots) % SPEC.num_codebooks == 0
-    behind = ((codes == SPEC.eos_id) & first_book).long().cumsum(dim=1) > 0
-    assert behind.any() and not behind[:, 0].all(), "the test needs rows that end and rows that go on"
-    assert bool((behind | (codes < SPEC.codebook_size)).all())
-
-
-@registered
-def test_a_step_without_eos_has_nothing_but_codes(name, stacking):
-    model = shared_model(stacking=stacking)
-    filled = fill(model, name, SamplingOptions(3.0), min_frames=99)
-    SPEC.check(filled.codes.unflatten(1, (stacking, -1)))
-    assert bool((filled.logprobs < 0).all()) and bool(filled.logprobs.isfinite().all())
+def test_the_model_that_wants_special_ids_ends_some_rows_and_not_others(stacking):
+    model = model_that_wants_special_ids(stacking)
+    codes = fill(model, "parallel").codes
+    ended = (codes[:, :: SPEC.num_codebooks] == SPEC.eos_id).any(dim=1)
+    assert ended.any() and not ended.all()
 
 
 def assert_passes(model, name, conf):
     result = decode(model, ragged_batch(), name, **conf)
-    fewest, most = PASSES.get(name, lambda slots, conf: (0, slots))(model.slots, conf)
+    fewest, most = PASSES[name](model.slots, conf)
     assert bool((result.local_passes >= result.steps * fewest).all())
     assert bool((result.local_passes <= result.steps * most).all())
 
 
-@registered
+def test_every_strategy_of_ours_says_how_many_passes_it_takes():
+    assert set(PASSES) == set(built_in(strategies))
+
+
+@pytest.mark.parametrize("name", PASSES)
 def test_local_passes_are_counted(name, stacking):
     assert_passes(shared_model(stacking=stacking), name, {})
 
@@ -139,55 +103,11 @@ def test_a_row_that_is_done_takes_part_in_no_more_passes(name):
     assert len(set(passes.tolist())) > 1
 
 
-@registered
-@pytest.mark.parametrize("sampling", SAMPLING)
-def test_a_generated_row_does_not_depend_on_its_batch(name, stacking, sampling):
-    assert_rows_are_their_own(shared_model(stacking=stacking), name, SAMPLING[sampling])
-
-
-@registered
-@pytest.mark.parametrize("sampling", ["greedy", "sampled", "guided, no repetition"])
-@pytest.mark.parametrize("decoder_only", ["prefix", "prefix_learned"])
-def test_a_generated_row_does_not_depend_on_its_batch_with_a_prefix(name, decoder_only, sampling):
-    assert_rows_are_their_own(shared_model(decoder_only, stacking=2), name, SAMPLING[sampling])
-
-
-@every_variant
-@pytest.mark.parametrize("sampling", ["greedy guided", "sampled", "guided, no repetition"])
-def test_a_row_of_a_variant_does_not_depend_on_its_batch(name, conf, sampling):
-    options = SAMPLING[sampling]
-    assert_rows_are_their_own(shared_model(stacking=2), name, options, **conf)
-
-
-@registered
+@pytest.mark.parametrize("name", PASSES)
 def test_eight_frames_per_step_are_as_good_as_one(name):
     model = shared_model(stacking=8)
     assert_rows_are_their_own(model, name, SAMPLING["guided"])
     assert_passes(model, name, {})
-
-
-@registered
-def test_greedy_sampling_needs_no_generators(name):
-    model, batch = shared_model(stacking=2), ragged_batch()
-    without = generate(model, batch.conditions(model), build_strategy(name), Sampler(SAMPLING["greedy"]), 8)
-    assert torch.equal(without.codes, decode(model, batch, name, SAMPLING["greedy"], max_frames=8).codes)
-
-
-@registered
-@pytest.mark.parametrize("generators", [0, 1, 4])
-def test_sampling_needs_one_generator_per_row(name, generators):
-    model, names = shared_model(), [str(row) for row in range(generators)]
-    with pytest.raises(ValueError, match=f"generators must be one per row = 3, got {generators}"):
-        decode(model, ragged_batch(), name, names=names)
-
-
-@registered
-def test_a_strategy_without_its_head_says_which_heads_there_are(name):
-    missing = [kind.__name__ for kind in strategies[name].head_types if kind is not ParallelHeads]
-    if not missing:
-        pytest.skip("the parallel heads are always there")
-    with pytest.raises(ValueError, match=rf"no {missing[0]}; its heads are \['parallel'\]"):
-        decode(tiny_model(local="none"), ragged_batch(), name)
 
 
 def test_a_model_with_another_head_lists_it():
@@ -254,6 +174,13 @@ def test_a_schedule_for_another_number_of_slots_is_refused():
         decode(shared_model(), ragged_batch(), "local_maskgit", fixed_schedule=[1, 2, 4])
 
 
+@pytest.fixture
+def other_packages(monkeypatch):
+    """What a test registers is gone behind it."""
+    monkeypatch.setattr(strategies, "_classes", dict(strategies._classes))
+
+
+@pytest.mark.usefixtures("other_packages")
 def test_a_third_party_adds_a_strategy_in_ten_lines():
     @register_strategy("first_code")
     @dataclass(frozen=True)
@@ -266,10 +193,52 @@ def test_a_third_party_adds_a_strategy_in_ten_lines():
             codes = torch.zeros(len(hidden), heads.of(ParallelHeads).slots, dtype=torch.long)
             return Filled(codes, torch.zeros(codes.shape), same_passes(hidden, 0))
 
-    try:
-        assert not decode(tiny_model(), ragged_batch(), "first_code").codes.any()
-    finally:
-        del strategies._classes["first_code"]
+    check_strategy("first_code", stackings=[2])
+    assert not decode(tiny_model(), ragged_batch(), "first_code").codes.any()
+
+
+@dataclass(frozen=True)
+class Flawed(DecodingStrategy):
+    """Codes of a fair draw, and then something that a strategy must not do."""
+
+    head_types = (ParallelHeads,)
+    flaw: str = "none"
+
+    def decode_step(self, heads, hidden, sampler):
+        codes, logprobs, _ = sampler(heads.of(ParallelHeads).logits(hidden))
+        passes = same_passes(hidden, 1)
+        if self.flaw == "batch":
+            codes = codes.where(codes >= SPEC.codebook_size, codes.roll(1, dims=0))
+        elif self.flaw == "eos":
+            codes = codes.masked_fill(torch.arange(codes.shape[1]) == 0, SPEC.eos_id)
+        elif self.flaw == "special":
+            codes = codes.masked_fill(torch.arange(codes.shape[1]) == 0, SPEC.mask_id)
+        elif self.flaw == "random":
+            codes = codes.where(codes >= SPEC.codebook_size, torch.randint(SPEC.codebook_size, codes.shape))
+        elif self.flaw == "passes":
+            passes = passes.double()
+        return Filled(codes, logprobs, passes)
+
+
+@pytest.mark.usefixtures("other_packages")
+@pytest.mark.parametrize(
+    ("flaw", "message"),
+    [
+        ("none", None),
+        ("batch", "row 0 of a batch has other codes than alone|row 1 of a batch"),
+        ("eos", "rows must have at least 11 frames"),
+        ("special", "special ids .* in front of EOS|codes must lie in"),
+        ("random", "the same seed must give the same codes"),
+        ("passes", "passes must be .R,. int64"),
+    ],
+)
+def test_the_contract_finds_what_a_strategy_must_not_do(flaw, message):
+    register_strategy("flawed")(Flawed)
+    if message is None:
+        check_strategy("flawed", {"flaw": flaw})
+        return
+    with pytest.raises((AssertionError, ValueError), match=message):
+        check_strategy("flawed", {"flaw": flaw})
 
 
 def test_a_second_class_of_the_same_name_is_refused_with_both_owners():

@@ -9,14 +9,16 @@ import pytest
 import yaml
 
 from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.inference.sweep import Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.inference.sweep import Base, Checkpoint, check_settings, find_base, parse_settings, plan
 
 ONE, TWO = Checkpoint(Path("exp/a"), 1), Checkpoint(Path("exp/b"), 2)
+CONF = Path("conf/decode.yaml")
+PARALLEL = [Base(DecodeOptions("parallel"), CONF)]
 
 
 def test_cells_are_all_checkpoints_with_all_settings_that_mean_something() -> None:
-    bases = [DecodeOptions("parallel"), DecodeOptions("local_maskgit", sampling={"top_k": 5})]
-    cells = plan([ONE, TWO], bases, {"n_rounds": [1, 3], "temperature": [0.5]})
+    bases = [*PARALLEL, Base(DecodeOptions("local_maskgit", sampling={"top_k": 5}), CONF)]
+    cells = plan([ONE, TWO], [bases, bases], {"n_rounds": [1, 3], "temperature": [0.5]})
     assert [cell.name for cell in cells] == [
         "s1_parallel_temperature-0.5",
         "s1_local_maskgit_n_rounds-1_temperature-0.5",
@@ -30,10 +32,31 @@ def test_cells_are_all_checkpoints_with_all_settings_that_mean_something() -> No
 
 
 def test_models_of_equal_stacking_have_names_of_their_own() -> None:
-    cells = plan([ONE, Checkpoint(Path("other/b"), 1)], [DecodeOptions("parallel")], {})
+    cells = plan([ONE, Checkpoint(Path("other/b"), 1)], [PARALLEL, PARALLEL], {})
     assert [cell.name for cell in cells] == ["s1_parallel_a", "s1_parallel_b"]
     with pytest.raises(ValueError, match="--exp must be directories of different names, got 's1_parallel_a' twice"):
-        plan([ONE, Checkpoint(Path("other/a"), 1)], [DecodeOptions("parallel")], {})
+        plan([ONE, Checkpoint(Path("other/a"), 1)], [PARALLEL, PARALLEL], {})
+
+
+def test_decode_yaml_is_the_experiment_s_before_the_user_s_before_the_recipe_s(tmp_path: Path) -> None:
+    recipe = tmp_path / "egs2" / "corpus" / "codec_lm1"
+    exp, conf_dir = recipe / "exp" / "model", tmp_path / "mine"
+    exp.mkdir(parents=True)
+    places = [exp / "decode", conf_dir, recipe / "conf", tmp_path / "conf"]
+    with pytest.raises(FileNotFoundError, match="local_ar of .*/exp/model has no decode yaml: none of ") as caught:
+        find_base(exp, conf_dir, "local_ar")
+    assert all(str(place / "decode_local_ar.yaml") in str(caught.value) for place in places)
+    for top_k, place in reversed(list(enumerate(places))):
+        place.mkdir()
+        path = place / "decode_local_ar.yaml"
+        path.write_text(yaml.safe_dump({"sampling": {"top_k": top_k}}))
+        assert find_base(exp, conf_dir, "local_ar") == (DecodeOptions("local_ar", sampling={"top_k": top_k}), path)
+    path.write_text(yaml.safe_dump({"decoding": "parallel"}))
+    with pytest.raises(ValueError, match=r"decode_local_ar\.yaml must be for local_ar, got decoding parallel"):
+        find_base(exp, conf_dir, "local_ar")
+    path.write_text(yaml.safe_dump({"sampling": {"heat": 1}}))
+    with pytest.raises(ValueError, match=r"sampling must have keys among .* got \['heat'\] \(in .*decode_local_ar"):
+        find_base(exp, conf_dir, "local_ar")
 
 
 @pytest.mark.parametrize(
@@ -55,14 +78,15 @@ def test_setting_that_means_nothing_to_any_strategy_is_refused_and_impossible_va
         check_settings({"n_rounds": [1]}, ["parallel"])
     check_settings({"n_rounds": [1]}, ["parallel", "local_maskgit"])
     with pytest.raises(ValueError, match="n_rounds must be at least 1, got 0"):
-        plan([ONE], [DecodeOptions("local_maskgit")], {"n_rounds": [0]})
+        plan([ONE], [[Base(DecodeOptions("local_maskgit"), CONF)]], {"n_rounds": [0]})
 
 
 @pytest.fixture
 def command(corpus: Path, experiment: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "conf").mkdir()
-    base = {"decoding": "local_maskgit", "maxlenratio": 3.0, "sampling": {"temperature": 0.8}}
-    (tmp_path / "conf" / "decode_local_maskgit.yaml").write_text(yaml.safe_dump(base))
+    base = {"maxlenratio": 3.0, "sampling": {"temperature": 0.8}}
+    for name in ("local_ar", "local_maskgit", "parallel"):
+        (tmp_path / "conf" / f"decode_{name}.yaml").write_text(yaml.safe_dump({"decoding": name, **base}))
     options = ["--exp", str(experiment), "--data_dir", str(corpus / "dev"), "--conf_dir", str(tmp_path / "conf")]
     return [*options, "--output_dir", str(tmp_path / "sweep"), "--skip_evaluation"]
 
@@ -94,6 +118,8 @@ def test_cell_is_decoded_once_and_an_interrupted_sweep_goes_on(
     assert len(made) == 6
     sweep.main(command)
     assert made == {path: path.stat().st_mtime_ns for path in made}
+    sources = yaml.safe_load((tmp_path / "sweep" / "sources.yaml").read_text())
+    assert len(sources) == 3 and sources["s2_parallel"] == str(tmp_path / "conf" / "decode_parallel.yaml")
     (timing,) = [json.loads(path.read_text()) for path in made if "n_rounds-2_seed1" in str(path)]
     assert timing["decoding_conf"]["n_rounds"] == 2 and timing["decoding_conf"]["order"]
     assert (timing["seed"], timing["maxlenratio"], timing["frame_stacking_factor"]) == (1, 3.0, 2)
@@ -142,7 +168,8 @@ def test_wrong_options_are_found_before_anything_is_decoded(command: list[str], 
         (["--decodings", "parallel", "--set", "n_rounds=1"], "--set must name options of"),
         (["--decodings", "nonsense"], "decoding must be one of"),
         (["--native", "true"], "native must be false without precision"),
+        (["--conf_dir", "nowhere"], "parallel of .* has no decode yaml: .* nowhere/decode_parallel.yaml, .* is there"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
             sweep.main([*command, *more])
     assert not (tmp_path / "sweep").exists()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from espnet_ext.bin.token_list import main
+from espnet_ext.errors import UserError
+from espnet_ext.testing import check_g2p
 from espnet_ext.tokenizers.text.cleaners import ABBREVIATIONS, CLEANERS, clean_english, removed
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 from espnet_ext.tokenizers.text.g2p import g2ps
@@ -222,6 +224,15 @@ def test_a_third_party_adds_its_own_phones(monkeypatch):
     splitter = TextSplitter("phn", g2p="spelling")
     assert splitter("two") == ["T", "W", "O"]
     assert make_token_list(["two"], splitter)[0] == [UNKNOWN, "O", "T", "W", END]
+
+
+@pytest.mark.parametrize("name", list(g2ps))
+def test_contract_of_g2p(name):
+    try:
+        g2ps[name]()
+    except UserError as error:
+        pytest.skip(str(error))
+    check_g2p(name)
 
 
 def test_phones_come_from_the_recognisers_dictionary_and_a_word_it_lacks_is_reported():

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from espnet_ext.bin import run
 from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
-from espnet_ext.bin.sweep import base_options
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
+from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.corpus import add_fast_options, check_codec, fast_choices
 from espnet_ext.inference.speech_jobs import Model, load_model
-from espnet_ext.inference.sweep import Checkpoint
+from espnet_ext.inference.sweep import Checkpoint, find_base
 
 HOST = "127.0.0.1"
 
@@ -33,7 +33,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--exp", action="append", type=Path, required=True, help="experiment directory; repeatable")
     parser.add_argument("--data_dir", type=Path, help="directory with codes.scp and utt2spk, for voices to choose from")
-    parser.add_argument("--conf_dir", type=Path, default=Path("conf"), help="directory with decode_<strategy>.yaml")
+    parser.add_argument(
+        "--conf_dir",
+        type=Path,
+        default=Path("conf"),
+        help="directory with decode_<strategy>.yaml; before it "
+        "the experiment's decode/ is looked at, and behind it the conf/ of its recipe",
+    )
     parser.add_argument("--port", type=int, default=7860, help="of the page; others than this machine cannot reach it")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language models run")
     add_fast_options(parser)
@@ -59,6 +65,36 @@ def read_speakers(data_dir: Path | None, codebooks: int) -> dict[str, NDArray[np
     return {name: speaker_prompt(name, data_dir, codebooks) for name in names}
 
 
+def label_of(exp: Path) -> str:
+    """What the page calls a model."""
+    return f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
+
+
+def find_bases(exp: Path, conf_dir: Path) -> dict[str, DecodeOptions]:
+    """The strategies that a model is offered with: those that have a decode yaml.
+
+    Args:
+        exp: experiment directory.
+        conf_dir: the user's directory of decode yamls.
+
+    Returns:
+        Strategy → what the page does not ask.
+
+    Raises:
+        UserError: if a yaml is wrong, or there is none.
+    """
+    bases = {}
+    for name in strategies:
+        try:
+            bases[name], source = find_base(exp, conf_dir, name)
+            logging.info("%s of %s is decoded as %s says", name, exp, source)
+        except FileNotFoundError as error:
+            logging.warning("not offered: %s", error)
+    if not bases:
+        raise UserError(f"--conf_dir must have decode_<strategy>.yaml for {exp}, got {conf_dir}, which has none")
+    return bases
+
+
 def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, CodecLM]:
     """The models by what the page calls them.
 
@@ -75,7 +111,7 @@ def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, Cod
     """
     models = {}
     for model in wanted:
-        label = f"S = {Checkpoint.read(model.exp).stacking}: {model.exp.name}"
+        label = label_of(model.exp)
         models[label] = load_model(model)
         check_says_codes(model.exp, models[label])
         if data_dir is not None:
@@ -102,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import THEME, build
 
-    bases = {name: base_options(args.conf_dir, name) for name in strategies}
+    bases = {label_of(exp): find_bases(exp, args.conf_dir) for exp in args.exp}
     live = shutil.which("ffmpeg") is not None
     if not live:
         logging.warning("ffmpeg is not installed: speech plays when it is complete, not while it is made")

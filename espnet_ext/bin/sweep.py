@@ -15,17 +15,15 @@ from tqdm import tqdm
 from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.corpus import add_fast_options, fast_choices, model_of, model_state
 from espnet_ext.inference.speech_jobs import Model, TextVoice
-from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, find_base, parse_settings, plan
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.storage.yaml_files import read_yaml
 
-RECORD_NAME, FAILED_NAME = "sweep.yaml", "failed.yaml"
+RECORD_NAME, FAILED_NAME, SOURCES_NAME = "sweep.yaml", "failed.yaml", "sources.yaml"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,7 +45,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--conf_dir",
         type=Path,
         default=Path("conf"),
-        help="directory with decode_<strategy>.yaml, for what is not varied",
+        help="directory with decode_<strategy>.yaml, for what is not varied; before it the experiment's decode/ is "
+        "looked at, and behind it the conf/ of its recipe",
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="for the speech, scores.json and RESULTS.md")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language model runs")
@@ -59,32 +58,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
     parser.add_argument("--skip_evaluation", action="store_true", help="decode only")
     return parser
-
-
-def base_options(conf_dir: Path, decoding: str) -> DecodeOptions:
-    """Options of a strategy that are not varied.
-
-    Args:
-        conf_dir: directory that may hold decode_<strategy>.yaml.
-        decoding: the strategy.
-
-    Returns:
-        The yaml's, or the defaults.
-
-    Raises:
-        UserError: if the yaml is wrong, or of another strategy.
-    """
-    path = conf_dir / f"decode_{decoding}.yaml"
-    if not path.is_file():
-        logging.warning("%s not found: %s has its default options", path, decoding)
-        return DecodeOptions(decoding)
-    try:
-        options = DecodeOptions.from_mapping({"decoding": decoding, **read_yaml(path, "conf_dir")})
-    except ValueError as error:
-        raise UserError(f"{error} (in {path})") from None
-    if options.decoding != decoding:
-        raise UserError(f"{path} must be for {decoding}, got decoding {options.decoding}")
-    return options
 
 
 def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, str]]:
@@ -242,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command line without the program name; None takes it from the process
 
     Raises:
+        FileNotFoundError: if a cell has no decode yaml, so that it would be sampled otherwise than its neighbours
         UserError: if an option is impossible, no cell is left, or some failed
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -251,10 +225,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decodings = args.decodings.split()
     settings = parse_settings(args.set)
     check_settings(settings, decodings)
-    bases = [base_options(args.conf_dir, name) for name in decodings]
+    bases = [[find_base(exp, args.conf_dir, name) for name in decodings] for exp in args.exp]
     cells, refused = served(plan([Checkpoint.read(exp) for exp in args.exp], bases, settings), args.device)
     if not cells:
         raise UserError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")
+    for cell in cells:
+        logging.info("%s is decoded as %s says", cell.name, cell.source)
+    with atomic_path(args.output_dir / SOURCES_NAME) as temporary:
+        sources = {cell.name: str(cell.source) for cell in cells}
+        temporary.write_text(yaml.safe_dump(sources, sort_keys=False), encoding="utf-8")
     failed = decode_all(args, cells)
     with atomic_path(args.output_dir / FAILED_NAME) as temporary:
         temporary.write_text(yaml.safe_dump({"left_out": refused, "failed": failed}, sort_keys=False), encoding="utf-8")

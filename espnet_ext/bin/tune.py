@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from espnet_ext.bin import codec_lm_inference, run, sweep
+from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
@@ -28,6 +28,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.corpus import add_fast_options, check_machine, fast_choices, model_state
 from espnet_ext.inference.speech_jobs import TextVoice
+from espnet_ext.inference.sweep import read_options
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.jobs.finished import digest
 from espnet_ext.options import check_number
@@ -200,8 +201,11 @@ def served(args: argparse.Namespace, speak: CodecLM) -> tuple[list[DecodeOptions
     names = sorted(dict.fromkeys(args.decodings.split() or strategies), key=lambda name: name in SAME_CODES)
     places = args.conf_dir or [Path("conf")]
     for name in names:
-        there = [place for place in places if (place / f"decode_{name}.yaml").is_file()]
-        base = sweep.base_options((there or places)[0], name)
+        paths = [place / f"decode_{name}.yaml" for place in places]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None:
+            logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
+        base = DecodeOptions(name) if found is None else read_options(found, name)
         try:
             speak.check(base)
         except ValueError as error:

@@ -20,6 +20,7 @@ from espnet_ext.inference.codec_lm import CodecLM
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 NO_SPEAKER = "(no speaker)"
 Speakers = Mapping[str, NDArray[np.int64]]
+Bases = Mapping[str, Mapping[str, DecodeOptions]]
 
 
 def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -28,7 +29,7 @@ def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def _handler(
-    models: Mapping[str, CodecLM], bases: Mapping[str, DecodeOptions], speakers: Speakers, live: bool
+    models: Mapping[str, CodecLM], bases: Bases, speakers: Speakers, live: bool
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def speak(
         text: str,
@@ -45,7 +46,7 @@ def _handler(
         rate = models[model].codec.spec.sample_rate_hz
         try:
             wish = Wish(text, prompt, decoding, int(rounds), temperature, guidance, int(seed))
-            for answer in answers(models[model], wish, bases):
+            for answer in answers(models[model], wish, bases[model]):
                 whole = (rate, _pcm(answer.whole)) if answer.is_last else gr.skip()
                 heard = soxr.resample(answer.whole, rate, EVALUATION_RATE_HZ).astype(np.float32)
                 shown = (whole, picture(heard), answer.line)
@@ -56,14 +57,12 @@ def _handler(
     return speak
 
 
-def build(
-    models: Mapping[str, CodecLM], bases: Mapping[str, DecodeOptions], speakers: Speakers, live: bool
-) -> gr.Blocks:
+def build(models: Mapping[str, CodecLM], bases: Bases, speakers: Speakers, live: bool) -> gr.Blocks:
     """The page.
 
     Args:
         models: label → model, at least one.
-        bases: strategy → options of its yaml, for what the page does not ask.
+        bases: label → strategy → options of its yaml, for what the page does not ask.
         speakers: name → codes of their voice.
         live: whether pieces play while the rest is made, for which gradio needs ffmpeg.
 
@@ -71,8 +70,8 @@ def build(
         The page, not served yet.
     """
     labels = list(models)
-    first = served(models[labels[0]])
-    sampling = next((one.sampling for one in bases.values()), {})
+    first = served(models[labels[0]], bases[labels[0]])
+    sampling = next(iter(bases[labels[0]].values())).sampling
     heat = sampling.get("temperature", 0.7)
     heat = heat if isinstance(heat, (int, float)) else heat[-1]  # of all codebooks but the first, where they differ
     with gr.Blocks(title="Speech of codec language models", analytics_enabled=False) as page:
@@ -101,7 +100,9 @@ def build(
                 whole = gr.Audio(label="Whole utterance", autoplay=not live, interactive=False)
                 image = gr.Image(label="Spectrogram, 0 to 8 kHz", interactive=False)
                 line = gr.Textbox(label="Timing", interactive=False)
-        model.change(lambda label: gr.update(choices=served(models[label])), model, decoding, api_name=False)
+        model.change(
+            lambda label: gr.update(choices=served(models[label], bases[label])), model, decoding, api_name=False
+        )
         wishes = [text, model, speaker, recording, decoding, rounds, temperature, guidance, seed]
         shown = [*now, whole, image, line]
         # one at a time: all share the processor, and figures of speed should be of one utterance

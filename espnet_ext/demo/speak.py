@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,12 @@ class Answer:
     is_last: bool
 
 
-def served(speak: CodecLM) -> list[str]:
+def served(speak: CodecLM, bases: Iterable[str]) -> list[str]:
     """Strategies that the heads of a model serve.
 
     Args:
         speak: the model.
+        bases: strategies with a decode yaml.
 
     Returns:
         Names.
@@ -74,7 +75,7 @@ def served(speak: CodecLM) -> list[str]:
     kinds = [type(head) for head in speak.corelm.heads.values()]
     return [
         name
-        for name in strategies
+        for name in bases
         if all(any(issubclass(kind, needed) for kind in kinds) for needed in strategies[name].head_types)
     ]
 
@@ -92,7 +93,7 @@ def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions
     Raises:
         UserError: naming an impossible value.
     """
-    base = bases.get(wish.decoding) or DecodeOptions(wish.decoding)
+    base = bases[wish.decoding]
     conf = dict(base.decoding_conf)
     if "n_rounds" in options_of(wish.decoding):
         conf["n_rounds"] = wish.rounds

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -52,6 +52,18 @@ class Checkpoint:
         return cls(exp, stacking)
 
 
+class Base(NamedTuple):
+    """What is not varied of a strategy.
+
+    Attributes:
+        options: the strategy and its options.
+        source: the yaml that says so.
+    """
+
+    options: DecodeOptions
+    source: Path
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row of the table: a checkpoint, a strategy and its settings.
@@ -60,11 +72,63 @@ class Cell:
         name: s{S}_{strategy}, and what was varied.
         checkpoint: the model.
         options: how it is decoded.
+        source: the yaml that has what is not varied.
     """
 
     name: str
     checkpoint: Checkpoint
     options: DecodeOptions
+    source: Path
+
+
+def read_options(path: Path, decoding: str) -> DecodeOptions:
+    """Options of a strategy from its decode yaml.
+
+    Args:
+        path: the file.
+        decoding: the strategy.
+
+    Returns:
+        The options.
+
+    Raises:
+        UserError: if the yaml is wrong, or of another strategy.
+    """
+    try:
+        options = DecodeOptions.from_mapping({"decoding": decoding, **read_yaml(path, "conf_dir")})
+    except UserError as error:
+        raise UserError(f"{error} (in {path})") from None
+    if options.decoding != decoding:
+        raise UserError(f"{path} must be for {decoding}, got decoding {options.decoding}")
+    return options
+
+
+def find_base(exp: Path, conf_dir: Path, decoding: str) -> Base:
+    """What is not varied of a strategy with a model.
+
+    Its decode_<strategy>.yaml is looked for where the model was tuned, where the user says, and in the conf/ of the
+    model's recipe and the one that all recipes share.
+
+    Args:
+        exp: experiment directory, of a recipe if it is RECIPE/exp/NAME.
+        conf_dir: the user's directory of such files.
+        decoding: the strategy.
+
+    Returns:
+        Options and the file that they are from.
+
+    Raises:
+        FileNotFoundError: naming the files that were looked for, none of which is there.
+        UserError: if the yaml is wrong, or of another strategy.
+    """
+    recipe = exp.resolve().parent.parent
+    places = [exp / "decode", conf_dir, *(place / "conf" for place in (recipe, *recipe.parents[2:3]))]
+    paths = list(dict.fromkeys(place / f"decode_{decoding}.yaml" for place in places))
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        looked_for = ", ".join(map(str, paths))
+        raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")
+    return Base(read_options(found, decoding), found)
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
@@ -151,12 +215,12 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
     return found
 
 
-def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[DecodeOptions], settings: Settings) -> list[Cell]:
+def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[Sequence[Base]], settings: Settings) -> list[Cell]:
     """All cells, checkpoint by checkpoint.
 
     Args:
         checkpoints: the models.
-        bases: strategies with the options that are not varied.
+        bases: of each of them, the strategies with the options that are not varied.
         settings: what is varied.
 
     Returns:
@@ -167,11 +231,11 @@ def plan(checkpoints: Sequence[Checkpoint], bases: Sequence[DecodeOptions], sett
     """
     counts = [one.stacking for one in checkpoints]
     cells = []
-    for one in checkpoints:
+    for one, of_model in zip(checkpoints, bases, strict=True):
         model = f"_{one.exp.name}" if counts.count(one.stacking) > 1 else ""
-        for base in bases:
+        for base, source in of_model:
             for label, options in vary(base, settings):
-                cells.append(Cell(f"s{one.stacking}_{base.decoding}{label}{model}", one, options))
+                cells.append(Cell(f"s{one.stacking}_{base.decoding}{label}{model}", one, options, source))
     names = [cell.name for cell in cells]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import DecodingStrategy, generate
+from espnet_ext.decoding import DecodingStrategy, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions
-from espnet_ext.model.core_lm import CoreLM, TextCoreLM
+from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.primary import Conditions
 
@@ -23,7 +23,8 @@ TEXT = torch.tensor([[1, 3]])
 PROMPT = torch.tensor([[[0, 1]]])
 
 Codes = tuple[tuple[int, ...], ...]  # frames of codes; the number of frames is part of the output
-SlotLogits = Callable[[CoreLM, Tensor, Tensor], Tensor]
+SAME = 1e-12  # of distributions computed in float64
+SlotLogits = Callable[[TextCoreLM, Tensor, Tensor], Tensor]
 
 
 class Exact(NamedTuple):
@@ -50,7 +51,7 @@ def enumerable_model(
     seed: int = 0,
     residual: bool = False,
     frame_tables: str = "own",
-) -> CoreLM:
+) -> TextCoreLM:
     """A random model in float64 with so few codes that all its outputs can be listed, all heads, and strong opinions.
 
     Args:
@@ -134,7 +135,7 @@ class Tape:
         return self.probs.where(counts, 1.0).prod(dim=1), prefixes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EnumeratingSampler(Sampler):
     """A sampler that decides by a tape; in the place of each row's generator there is the row's number.
 
@@ -142,13 +143,13 @@ class EnumeratingSampler(Sampler):
         tape: of the whole batch.
     """
 
-    tape: Tape | None = None
+    tape: Tape
 
     def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:  # noqa: D102 (inherited)
         self.tape.step += 1
         return super().for_step(legal, history)
 
-    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102
+    def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102 (inherited)
         return self
 
     def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -158,14 +159,14 @@ class EnumeratingSampler(Sampler):
         return self.tape.decide(torch.tensor(self.generators, dtype=torch.int64), probs)
 
 
-def conditions(model: CoreLM, batch: int) -> Conditions:
+def conditions(model: TextCoreLM, batch: int) -> Conditions:
     """The same utterance so many times."""
     text, prompt = TEXT.expand(batch, -1), PROMPT.expand(batch, -1, -1)
     return model.conditions(text, torch.full((batch,), 2), prompt, torch.full((batch,), 1))
 
 
 def exact_distribution(
-    model: CoreLM,
+    model: TextCoreLM,
     strategy: DecodingStrategy,
     options: SamplingOptions,
     max_frames: int,
@@ -196,7 +197,8 @@ def exact_distribution(
     while len(pending):
         pending, replayed = pending[:-batch], pending[-batch:]
         tape = Tape(replayed, choices)
-        sampler = EnumeratingSampler(options, tuple(range(len(replayed))), tape=tape)
+        rows: tuple[Any, ...] = tuple(range(len(replayed)))
+        sampler = EnumeratingSampler(options, rows, tape=tape)
         result = generate(model, conditions(model, len(replayed)), strategy, sampler, max_frames, min_frames)
         mass, untaken = tape.finish(result.steps)
         for codes, length, probability in zip(
@@ -215,19 +217,43 @@ def total_variation(first: Exact, second: Exact) -> float:
     return sum(abs(p.get(output, 0.0) - q.get(output, 0.0)) for output in p.keys() | q.keys()) / 2
 
 
-def causal_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def check_same_distribution(name: str, other: str, conf: Mapping[str, object] | None = None) -> None:
+    """Hold a strategy to the distribution of another one, with its default options, without sampling error.
+
+    Args:
+        name: registered name.
+        other: that of a strategy whose distribution it claims, such as local_ar.
+        conf: options of the first one.
+
+    Raises:
+        AssertionError: if the distributions differ, saying by how much.
+    """
+    warm, cut = SamplingOptions(0.8), SamplingOptions(1.3, top_k=2, cfg_scale=1.7)
+    for stacking, options, max_frames in ((1, warm, 3), (1, cut, 3), (2, warm, 2), (2, cut, 2)):
+        model = enumerable_model(stacking, residual=stacking == 2)
+        found, expected = (
+            exact_distribution(model, strategy, options, max_frames)
+            for strategy in (build_strategy(name, **(conf or {})), build_strategy(other))
+        )
+        for who, exact in ((name, found), (other, expected)):
+            assert abs(exact.mass - 1) < SAME, f"the probabilities of {who} sum to {exact.mass}"
+        apart = total_variation(found, expected)
+        assert apart < SAME, f"{name} and {other} must have one distribution, total variation {apart:.3g}, S={stacking}"
+
+
+def causal_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the AR local transformer: (P, M, V)."""
     local = model.heads.of(ARLocalTransformer)
     return local(model.heads.inputs(local, hidden), steps).logits
 
 
-def all_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def all_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot of a step of which nothing is known, from the MaskGIT local transformer: (P, M, V)."""
     local = model.heads.of(MaskGITLocalTransformer)
     return local.logits(model.heads.inputs(local, hidden), torch.full_like(steps, SPEC.mask_id))
 
 
-def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def causal_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the slots in front of it, from the MaskGIT local transformer: (P, M, V)."""
     local, slot = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots)
     inputs = model.heads.inputs(local, hidden)
@@ -236,7 +262,7 @@ def causal_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor
     )
 
 
-def frame_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
+def frame_masked_logits(model: TextCoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
     """Logits of each slot given the frames in front of its own, from the MaskGIT local transformer: (P, M, V)."""
     local, frame = model.heads.of(MaskGITLocalTransformer), torch.arange(model.slots) // SPEC.num_codebooks
     inputs = model.heads.inputs(local, hidden)
@@ -247,7 +273,7 @@ def frame_masked_logits(model: CoreLM, hidden: Tensor, steps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def closed_form(
-    model: CoreLM, slot_logits: SlotLogits, max_frames: int, min_frames: int = 1, temperature: float = 1.0
+    model: TextCoreLM, slot_logits: SlotLogits, max_frames: int, min_frames: int = 1, temperature: float = 1.0
 ) -> Exact:
     """The distribution of the outputs by multiplying teacher-forced probabilities, without any decoding.
 

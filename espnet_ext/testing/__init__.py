@@ -1,0 +1,25 @@
+"""Contracts of everything that another package can add, for its own tests: docs/extending.md shows them at work."""
+
+from espnet_ext.testing.codec import check_codec
+from espnet_ext.testing.evaluator import (
+    check_evaluator,
+    check_opinion_predictor,
+    check_recogniser,
+    check_speaker_encoder,
+)
+from espnet_ext.testing.exactness import check_same_distribution
+from espnet_ext.testing.g2p import check_g2p
+from espnet_ext.testing.semantic import check_semantic_tokenizer
+from espnet_ext.testing.strategy import check_strategy
+
+__all__ = [
+    "check_codec",
+    "check_evaluator",
+    "check_g2p",
+    "check_opinion_predictor",
+    "check_recogniser",
+    "check_same_distribution",
+    "check_semantic_tokenizer",
+    "check_speaker_encoder",
+    "check_strategy",
+]

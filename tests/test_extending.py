@@ -1,0 +1,90 @@
+"""docs/extending.md is a package that works: its code is installed, and the tests it shows are run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+# what tells whether a plug-in that happens to be installed disturbs the tests of what is built in
+OF_OURS = [
+    "tests/test_codec.py::test_every_codec_of_ours_has_a_tiny_configuration_here",
+    "tests/test_conf.py::test_every_strategy_has_a_decoding_configuration_of_its_own",
+    "tests/test_evaluators.py::test_every_option_has_its_evaluators",
+    "tests/test_gpst_docs.py::test_every_mode_and_every_semantic_tokenizer_has_a_row",
+    "tests/test_graphs.py::test_every_strategy_of_ours_can_be_a_graph",
+    "tests/test_house.py::test_strategy_of_the_contributing_page_works",
+    "tests/test_readme.py::test_every_strategy_of_ours_has_a_row",
+    "tests/test_semantic.py::test_every_tokenizer_of_ours_has_a_tiny_configuration",
+    "tests/test_strategies.py::test_every_strategy_of_ours_says_how_many_passes_it_takes",
+]
+# contracts that run on whatever is registered: one of each kind
+OF_ALL = [
+    "tests/test_codec.py::test_contract[loudness-every_frame_has_a_vector]",
+    "tests/test_evaluators.py::test_contract[asr-counter]",
+    "tests/test_graphs.py::test_a_batch_that_is_halved_and_looked_at_now_and_then_makes_the_same_codes"
+    "[best_of-prefix-greedy]",
+    "tests/test_semantic.py::test_contract[crossings-units_depend_on_the_utterance_alone]",
+    "tests/test_strategies.py::test_contract[2-min_frames_are_kept-best_of]",
+]
+
+
+def blocks(language: str) -> list[str]:
+    """Contents of the page's fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's package, as pip leaves one behind: modules and what they announce."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for block in blocks("python"):
+        name = block.partition("\n")[0].removeprefix("# ")
+        assert name.endswith(".py"), f"a block must begin with the name of its file, got {name}"
+        (folder / name).parent.mkdir(exist_ok=True)
+        assert not (folder / name).exists(), f"{name} stands on the page twice"
+        (folder / name).write_text(block)
+    about = folder / "my_package-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1.0\n")
+    groups = tomllib.loads("\n".join(blocks("toml")))["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in groups.items()
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    return folder
+
+
+def run_tests(installed: Path, *names: str) -> None:
+    """Run tests in a process in which the package is installed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr
+
+
+def test_every_group_is_on_the_page_and_what_is_announced_has_a_group() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    kinds = re.search(r'f"espnet_ext\.\{kind\}": \[\]\s+for kind in \((.*?)\)', setup, flags=re.DOTALL)
+    assert kinds is not None
+    groups = {f"espnet_ext.{kind}" for kind in re.findall(r'"(\w+)"', kinds[1])}
+    assert set(tomllib.loads("\n".join(blocks("toml")))["project"]["entry-points"]) <= groups
+    assert groups <= set(re.findall(r"`(espnet_ext\.\w+)`", PAGE))
+
+
+def test_the_package_of_the_page_keeps_its_contracts(installed: Path) -> None:
+    run_tests(installed, str(installed / "tests" / "test_my_package.py"))
+
+
+@pytest.mark.espnet
+def test_tests_of_this_package_are_green_where_a_plug_in_is_installed(installed: Path) -> None:
+    """Installing the strategy of CONTRIBUTING.md made ten of them fail."""
+    run_tests(installed, *OF_OURS, *OF_ALL)
