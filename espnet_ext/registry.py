@@ -17,12 +17,15 @@ def _qualified_name(item: type) -> str:
 
 
 def _parameters(kind: type) -> list[inspect.Parameter]:
-    parameters = inspect.signature(kind).parameters.values()
-    hands_on = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
-    named = [
-        one for one in parameters if one.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    ]
-    return [*named, *_parameters(kind.__mro__[1])] if hands_on else named
+    """Those of the constructor, and of the base classes' ones that it hands its keywords on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in [base for base in kind.__mro__ if "__init__" in vars(base)]:
+        parameters = inspect.signature(owner).parameters
+        found = {**parameters, **found}
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            break
+    several = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+    return [one for one in found.values() if one.kind not in several]
 
 
 class Registry(Generic[T]):

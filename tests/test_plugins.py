@@ -82,3 +82,19 @@ def test_former_names_of_heads_are_the_heads():
     assert (local_transformer.LocalTransformer, local_transformer.SlotHeads) == (Head, SlotClassifiers)
     assert (local_transformer.Heads, local_transformer.ParallelHeads) == (Heads, ParallelHeads)
     assert "ar" in local_transformer.local_transformers and issubclass(ParallelHeads, Head)
+
+
+def test_options_are_those_of_every_constructor_that_hands_keywords_on():
+    class Base:
+        def __init__(self, given, *, width=1, depth=2): ...
+
+    class Mixed: ...
+
+    class Deeper(Mixed, Base):
+        def __init__(self, *given, depth=3, **options): ...
+
+    registry = Registry("thing")
+    registry.register("deeper")(Deeper)
+    assert registry.options("deeper") == {"width": 1, "depth": 3}
+    with pytest.raises(ValueError, match="thing_conf of deeper must be among"):
+        registry.check_options("deeper", {"given": 1})
