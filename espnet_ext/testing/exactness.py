@@ -152,7 +152,7 @@ class EnumeratingSampler(Sampler):
     def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102 (inherited)
         return self
 
-    def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:  # noqa: D102 (inherited)
         raise NotImplementedError("uniform numbers cannot be enumerated")
 
     def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:
