@@ -10,6 +10,7 @@ from conftest import (
     SPEC,
     TEXT_VOCAB,
     Batch,
+    built_in,
     decode,
     every_variant,
     ragged_batch,
@@ -18,6 +19,7 @@ from conftest import (
     tiny_model,
 )
 
+from espnet_ext.decoding import strategies
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
@@ -174,7 +176,7 @@ def test_guidance_has_an_effect(name):
     assert not torch.equal(plain, guided)
 
 
-@registered
+@pytest.mark.parametrize("name", built_in(strategies))
 def test_guided_passes_are_counted_per_utterance(name):
     """A pass over a row and its twin is one pass."""
     model = shared_model(stacking=2)

@@ -45,7 +45,7 @@ ROOMS = {
     "scoring": CORPUS,
     "tuning": {*CORPUS, "scoring", "decoding"},
     "demo": {*CORPUS, "inference", "scoring", "decoding"},
-    "testing": {"tokenizers", "model", "decoding", "scoring", "jobs"},
+    "testing": {"tokenizers", "model", "decoding", "scoring"},
     "benchmark": {"storage", "tokenizers", "model", "decoding", "fast", "scoring"},
 }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators.base import Recogniser, register_recogniser
+from espnet_ext.scoring.measures.condition import is_silent
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class PocketSphinx(Recogniser):
         return set(pronunciations(words))
 
     def recognise(self, samples: NDArray[np.float32]) -> str:  # noqa: D102 (inherited)
+        if is_silent(samples):  # what is made of it would depend on the utterance before
+            return ""
         pcm = (np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
         # forgets the noise estimate of the utterance before, which would change this one's words
         self._decoder.reinit_feat()
