@@ -27,7 +27,7 @@ def _backend() -> ModuleType:
 
 
 @contextmanager
-def _archive_writer(directory: Path, name: str, lengths_name: str, what: str, shape: str) -> Iterator[Write]:
+def _archive_writer(directory: Path, name: str, lengths_name: str, what: str, axes: int) -> Iterator[Write]:
     ark, scp = directory / f"{name}.ark", directory / f"{name}.scp"
     if "," in str(directory) or str(directory) != str(directory).strip():
         raise UserError(
@@ -41,7 +41,8 @@ def _archive_writer(directory: Path, name: str, lengths_name: str, what: str, sh
         ):
 
             def write(utterance: str, rows: np.ndarray) -> None:
-                if rows.ndim != len(shape.strip("(,)").split(",")) or not rows.size:
+                if rows.ndim != axes or not rows.size:
+                    shape = "(T, N)" if axes == 2 else "(T,)"
                     raise UserError(f"{what} of {utterance} must be {shape} with T > 0, got shape {rows.shape}")
                 if lengths and utterance <= next(reversed(lengths)):
                     raise UserError(
@@ -71,12 +72,12 @@ def codes_writer(directory: Path) -> AbstractContextManager[Write]:
         locale. Its `UserError` tells of codes of another shape, ids out of order, and a path that a Kaldi specifier
         cannot hold.
     """
-    return _archive_writer(directory, "codes", "utt2num_frames", "codes", "(T, N)")
+    return _archive_writer(directory, "codes", "utt2num_frames", "codes", axes=2)
 
 
 def units_writer(directory: Path) -> AbstractContextManager[Write]:
     """Write semantic.ark, semantic.scp and utt2num_units, (T,) each, as `codes_writer` does for codes."""
-    return _archive_writer(directory, "semantic", "utt2num_units", "units", "(T,)")
+    return _archive_writer(directory, "semantic", "utt2num_units", "units", axes=1)
 
 
 def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> np.ndarray:
