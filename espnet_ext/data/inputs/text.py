@@ -25,7 +25,7 @@ class TextInputs(Inputs):
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        """The tokenizer of `token_list`, a file or the tokens, `token_type`, `bpemodel`, `cleaner`, `g2p`."""
+        """The tokenizer of `token_list` (a file, or the tokens), `token_type`, `bpemodel`, `cleaner` and `g2p`."""
         args = self.args
         if args.token_list is None:
             raise UserError("token_list must be a file of text tokens, got none")
