@@ -230,8 +230,7 @@ def evaluate(
         again, _ = frame_distances(codec, reference, spoken, settings.frechet_reference, fewer)
     heard = hear(reference, systems, untranscribed, settings)
     results: dict[str, SystemScores] = {}
-    word_draws = {}
-    same = same_codes(systems)
+    word_draws, same = {}, same_codes(systems)
     for system in systems:
         name, distances = system.name, (frechet[system.name], again.get(system.name))
         results[name], draws = _scores(system, reference, heard, distances, same.get(name), resamples)
