@@ -61,6 +61,7 @@ setup(
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
     entry_points={
-        f"espnet_ext.{kind}": [] for kind in ("decoding", "codec", "g2p", "semantic", "recogniser", "voice", "mos")
+        f"espnet_ext.{kind}": []
+        for kind in ("decoding", "mode", "codec", "g2p", "semantic", "recogniser", "voice", "mos")
     },
 )
