@@ -59,17 +59,7 @@ class DecodeOptions:
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Self:
-        """Options from a yaml's content.
-
-        Args:
-            options: names and values.
-
-        Returns:
-            The options.
-
-        Raises:
-            UserError: if a name is unknown.
-        """
+        """Options from a yaml's content, names and values; a UserError if a name is unknown."""
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(options) - set(known), key=str)
         if unknown:
@@ -96,15 +86,7 @@ class DecodeOptions:
         return {**asdict(self), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
 
     def check(self, heads: Heads, codebooks: int) -> None:
-        """Refuse a model that cannot be decoded so.
-
-        Args:
-            heads: the model's.
-            codebooks: N of the model.
-
-        Raises:
-            UserError: naming the head that is missing, or the option that does not fit.
-        """
+        """Refuse a model of these heads and N codebooks that cannot be decoded so, with what is missing."""
         possible = strategies_for(heads)
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
@@ -150,14 +132,7 @@ class GPSTDecodeOptions(DecodeOptions):
 
 
 def strategies_for(heads: Heads) -> list[str]:
-    """Names of the strategies that find the heads they need.
-
-    Args:
-        heads: of a model.
-
-    Returns:
-        The names.
-    """
+    """Names of the strategies that find the heads they need in a model."""
     return [
         name
         for name in strategies

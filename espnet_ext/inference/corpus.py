@@ -24,7 +24,7 @@ from espnet_ext.inference.options import FAST, check_machine, check_options, fas
 from espnet_ext.inference.requests import WHOLE, Job, Mode, Plan, Request, default_mode, name_of, wav_of
 from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.speech import Speech, Timing, total
-from espnet_ext.jobs import Work, Workers, remove_shards, run_shards
+from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.storage.atomic import atomic_path
 
 TIMING = "timing.json"
@@ -57,7 +57,7 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     label = f"{options.decoding} {(args.data_dir or args.output_dir).name}"
     work = Work(speak, request, label, args.batch_size, Job.files, first=args.batch_size)
     workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
-    shards = [result for _, result in run_shards(work, plan.jobs, args.output_dir, workers)]
+    shards = [result for *_, result in run_groups(work, {args.output_dir: plan.jobs}, workers)]
     cost = total(timing for _, timing in shards)
     results = {utt: result for found, _ in shards for utt, result in found.items()}
     spoken = {utt: result for utt, result in results.items() if isinstance(result, Speech)}
@@ -155,16 +155,7 @@ def _plug_ins(mode: Mode, options: DecodeOptions, speaker: Speaker) -> str:
 
 
 def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
-    """Write the audio files of an utterance.
-
-    Args:
-        speaker: who spoke.
-        job: which files.
-        speech: what they hold.
-
-    Returns:
-        What the tables need of it: int32 codes, and no sound.
-    """
+    """Write the audio files of an utterance; what the tables need of it comes back: int32 codes, and no sound."""
     for path, samples in ((job.wav, speech.waveform), (job.whole, speech.whole)):
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
@@ -175,15 +166,7 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
 def write_tables(
     directory: Path, mode: Mode, plan: Plan, spoken: Mapping[str, Speech], skipped: Mapping[str, str]
 ) -> None:
-    """Write codes, wav.scp, score and status, whose voice was given, and the tables of speech with what was given.
-
-    Args:
-        directory: the command's output.
-        mode: what was asked for.
-        plan: likewise.
-        spoken: utterance → speech.
-        skipped: utterance → why there is none.
-    """
+    """Write codes, wav.scp, score and status, whose voice was given, and the tables of speech with what was given."""
     with codes_writer(directory) as write:
         for utt in sorted(spoken):
             write(utt, spoken[utt].codes)
@@ -205,12 +188,7 @@ def write_tables(
 
 
 def report_unknown(speaker: Speaker, texts: Sequence[str]) -> None:
-    """Say which tokens of texts the model does not know, whoever spoke them.
-
-    Args:
-        speaker: the model.
-        texts: what was spoken.
-    """
+    """Say which tokens of texts the model does not know, whoever spoke them."""
     speaker.tokenizer.unknown.clear()
     for text in texts:
         speaker.tokenizer.encode(text)

@@ -164,17 +164,18 @@ def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], foun
         raise UserError(f"{directory} must hold {what} {facts['fingerprint'][:12]}…, got {found[:12]}…")
 
 
-def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
+def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp", units: bool = False) -> None:
     """Refuse codes that another codec made, or nobody knows which.
 
     Args:
         exp: experiment directory.
         data_dir: directory with the codes.
         scp: the file in it that lists them.
+        units: whether there are semantic units as well, which must be of the experiment's tokenizer.
 
     Raises:
         FileNotFoundError: if there are codes without a codec_info.yaml beside them.
-        UserError: if the codec_info.yaml of both name different codecs.
+        UserError: if both name different codecs or tokenizers.
     """
     if not (data_dir / INFO_NAME).is_file():
         if (data_dir / scp).is_file():
@@ -184,13 +185,11 @@ def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
     if expected.fingerprint != found.fingerprint:
         told = [f"{info.fingerprint[:12]}… ({info.spec.num_codebooks} codebooks)" for info in (expected, found)]
         raise UserError(f"data_dir {data_dir} must hold codes of codec {told[0]} as {exp}, got {told[1]}")
-
-
-def check_units(exp: Path, data_dir: Path) -> None:
-    """Refuse a token directory whose units another semantic tokenizer made; arguments as for `check_codec`."""
-    expected, found = (read_semantic_info(path) for path in (exp / SEMANTIC_DIRECTORY, data_dir))
-    if expected.fingerprint != found.fingerprint:
-        told = [f"{info.fingerprint[:12]}… ({info.spec.codebook_size} units)" for info in (expected, found)]
+    if not units:
+        return
+    wanted, given = (read_semantic_info(path) for path in (exp / SEMANTIC_DIRECTORY, data_dir))
+    if wanted.fingerprint != given.fingerprint:
+        told = [f"{info.fingerprint[:12]}… ({info.spec.codebook_size} units)" for info in (wanted, given)]
         raise UserError(f"data_dir {data_dir} must hold units of semantic tokenizer {told[0]} as {exp}, got {told[1]}")
 
 

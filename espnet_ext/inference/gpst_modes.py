@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement
 from espnet_ext.decoding import Generation, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.experiment import check_codec, check_units
+from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.listener import NO_UNITS, Clock, Ids
 from espnet_ext.inference.requests import (
     WHOLE,
@@ -30,6 +30,7 @@ from espnet_ext.inference.requests import (
     Request,
     Start,
     check_ids,
+    no_codes,
     padded,
     register_mode,
     wav_of,
@@ -43,24 +44,10 @@ MIN_PROMPT_SEC = 0.5
 NUM_UTTERANCES = 20
 
 
-class Spelling(NamedTuple):
-    """Units that say what an utterance says.
-
-    Attributes:
-        units: (U,) int64.
-        has_eos: False if they were generated and ran into their limit.
-        generated: how many of them were generated.
-    """
-
-    units: Ids
-    has_eos: bool = True
-    generated: int = 0
-
-
-def generated_spellings(generation: Generation) -> list[Spelling]:
-    """The rows of generated units."""
+def generated_starts(generation: Generation) -> list[Start]:
+    """What the rows of generated units say."""
     rows = zip(generation.codes[..., 0].cpu(), generation.lengths.tolist(), generation.has_eos.tolist(), strict=True)
-    return [Spelling(units[:length].numpy(), ended, length) for units, length, ended in rows]
+    return [Start(units[:length].numpy(), has_eos=ended, generated=length) for units, length, ended in rows]
 
 
 def unit_names(names: Sequence[str]) -> list[str]:
@@ -69,19 +56,7 @@ def unit_names(names: Sequence[str]) -> list[str]:
 
 
 def languages_of(speaker: Speaker, names: Sequence[str], requests: Sequence[Request]) -> Tensor | None:
-    """Number of the language of each utterance, (B,) int64, 0 for one that is not told; None for a model without any.
-
-    Args:
-        speaker: who speaks.
-        names: utterance ids, for errors.
-        requests: as many.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        UserError: if the model knows others.
-    """
+    """Number of each utterance's language, (B,) int64, 0 for one that is not told; None for a model without any."""
     known = speaker.corelm.languages
     ids = [language_id(request.language, known, name) for name, request in zip(names, requests, strict=True)]
     return torch.tensor(ids, device=speaker.device) if known else None
@@ -120,27 +95,14 @@ class SpeechMode(Mode):
 
     def spell(
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
-    ) -> list[Spelling]:
-        """Units of what is to be said; those of a recording are not de-duplicated. Arguments are those of `starts`."""
-        return [Spelling(_speech(name, request).units) for name, request in zip(names, requests, strict=True)]
+    ) -> list[Start]:
+        """What is to be said; units of a recording are not de-duplicated. Arguments are those of `starts`."""
+        return [Start(_speech(name, request).units) for name, request in zip(names, requests, strict=True)]
 
     def start(self, name: str, request: Request, units: Ids, clock: Clock) -> Start:
-        """Where the codes begin.
-
-        Args:
-            name: utterance id, for errors.
-            request: what is known of it.
-            units: from `spell`.
-            clock: how the streams lie beside each other.
-
-        Returns:
-            Units and prompt.
-
-        Raises:
-            UserError: naming the utterance, if there is no usable prompt.
-        """
+        """Where the codes of an utterance begin, with units from `spell`; a UserError if there is no usable prompt."""
         units = clock.reduced(units)
-        return Start(units, len(units), np.zeros((0, clock.spec.num_codebooks), dtype=np.int64))
+        return Start(units, len(units), no_codes(clock.spec))
 
     def starts(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
@@ -149,12 +111,10 @@ class SpeechMode(Mode):
             for what, streams in (("speech", request.speech), ("prompt", request.prompt)):
                 if streams is not None:
                     _check_streams(f"{what} of {name}", streams, speaker)
-        clock, starts = Clock.of(speaker), []
-        spellings = self.spell(speaker, names, requests, options)
-        for name, request, (units, has_eos, generated) in zip(names, requests, spellings, strict=True):
-            start = self.start(name, request, units, clock)
-            starts.append(replace(start, has_eos=has_eos, generated=generated))
-        return starts
+        clock, said = Clock.of(speaker), self.spell(speaker, names, requests, options)
+        starts = [self.start(*row, one.units, clock) for *row, one in zip(names, requests, said, strict=True)]
+        pairs = zip(starts, said, strict=True)
+        return [replace(start, has_eos=one.has_eos, generated=one.generated) for start, one in pairs]
 
     def conditions(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], starts: Sequence[Start]
@@ -179,8 +139,7 @@ class SpeechMode(Mode):
         data: Path = args.data_dir
         if not data.is_dir():
             raise FileNotFoundError(f"data_dir not found: {data} (espnet_ext.bin.semantic_tokens writes it)")
-        check_codec(args.exp, data, "codes.scp")
-        check_units(args.exp, data)
+        check_codec(args.exp, data, "codes.scp", units=True)
         units, codes = read_scp(data / "semantic.scp"), read_scp(data / "codes.scp")
         spoken = self.source == "speech"
         texts = dict.fromkeys(units, "") if spoken else read_scp(data / "text", allow_empty=True)
@@ -230,10 +189,10 @@ class Unconditional(SpeechMode):
 
     def spell(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
-    ) -> list[Spelling]:
+    ) -> list[Start]:
         assert isinstance(options, GPSTDecodeOptions), "checked"
         model, languages = speaker.corelm, languages_of(speaker, names, requests)
-        nothing = Start(NO_UNITS, 0, np.zeros((0, model.spec.num_codebooks), dtype=np.int64))
+        nothing = Start(NO_UNITS, 0, no_codes(model.spec))
         units, lengths, *prompts = padded([nothing] * len(names), speaker.device)
         steps = model.room(model.conditions(units, lengths, *prompts, languages)) // model.stacking
         # the codes of the shortest speech and their end must fit as well
@@ -242,7 +201,7 @@ class Unconditional(SpeechMode):
         stage = model.units
         conditions = stage.conditions(units, lengths, languages)
         decoding = speaker.decoding(stage, conditions, options.units, unit_names(names), room.clamp(1, most))
-        return generated_spellings(generate(*decoding))
+        return generated_starts(generate(*decoding))
 
     def plan(self, args: Namespace) -> Plan:  # noqa: D102 (inherited)
         count = NUM_UTTERANCES if args.num_utterances is None else args.num_utterances
@@ -330,10 +289,10 @@ class TextToSpeech(_Prompted):
 
     def spell(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
-    ) -> list[Spelling]:
+    ) -> list[Start]:
         assert speaker.text_to_units is not None, "checked"
         texts, nobody = [request.text for request in requests], [None] * len(names)
-        return generated_spellings(speaker.text_to_units.codes(unit_names(names), texts, nobody, _units_of(options)))
+        return generated_starts(speaker.text_to_units.codes(unit_names(names), texts, nobody, _units_of(options)))
 
 
 def _units_of(options: DecodeOptions) -> DecodeOptions:

@@ -46,14 +46,7 @@ class ModelRef:
     silence: Path | None = None
 
     def fast(self) -> FastOptions | None:
-        """What may be done to it for the sake of speed; None for nothing.
-
-        Returns:
-            The options.
-
-        Raises:
-            UserError: naming the option that is wrong.
-        """
+        """What may be done to it for the sake of speed; None for nothing, a UserError for an option that is wrong."""
         if self.precision is None:
             if self.native or self.compile:
                 name = "native" if self.native else "compile"
@@ -109,20 +102,11 @@ def state_of(path: Path) -> State:
 
 
 def model_files(exp: Path, model_file: str | None = None) -> list[Path]:
-    """The config.yaml of an experiment and the weights that are used.
-
-    Args:
-        exp: experiment directory.
-        model_file: name of the weights; None for the average of the best epochs.
-
-    Returns:
-        The files, which need not be there.
-    """
+    """The config.yaml of an experiment and the weights that are used, as `ModelRef` names them, if it tells them."""
     config = exp / "config.yaml"
-    state = state_of(config)
-    if model_file is None and state is not None:
+    if model_file is None and (state := state_of(config)) is not None:
         model_file = _averaged(config.absolute(), state)
-    return [config, *([exp / model_file] if model_file else [])]
+    return [config, exp / model_file] if model_file else [config]
 
 
 @functools.lru_cache(maxsize=8)
@@ -131,15 +115,7 @@ def _averaged(config: Path, state: State) -> str:
 
 
 def model_state(exp: Path, model_file: str | None = None) -> dict[str, object]:
-    """What changes with a model: plain values.
-
-    Args:
-        exp: experiment directory.
-        model_file: name of the weights; None for the average of the best epochs.
-
-    Returns:
-        Size and time of the weights that are used, and a digest of config.yaml.
-    """
+    """What changes with a model, plain values: size and time of the weights that are used, a digest of config.yaml."""
     config, *weights = model_files(exp, model_file)
     found = {path.name: list(state) for path in weights if (state := state_of(path)) is not None}
     return {"weights": found, "config": digest([config])}

@@ -28,11 +28,7 @@ Options = TypeVar("Options", bound=DecodeOptions)
 
 
 def add_decode_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command that decodes a corpus, all but the mode.
-
-    Args:
-        parser: of the command.
-    """
+    """Add the options of the command that decodes a corpus, all but the mode."""
     parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
     parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
     parser.add_argument("--output_dir", type=Path, required=True)
@@ -61,11 +57,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fast_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be done to a model for the sake of speed, see docs/speed.md.
-
-    Args:
-        parser: of the command.
-    """
+    """Add what may be done to a model for the sake of speed, see docs/speed.md."""
     parser.add_argument(
         "--precision",
         choices=CHOICES,
@@ -109,17 +101,7 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
 
 
 def check_machine(args: argparse.Namespace) -> ModelRef:
-    """The model of the options as this process can load it, after a look at how the work is to be shared.
-
-    Args:
-        args: options of the command.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: naming the option that is wrong.
-    """
+    """The model of the options as this process can load it, after a look at how the work is to be shared."""
     logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
     if args.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {args.batch_size}")
@@ -132,14 +114,7 @@ def check_machine(args: argparse.Namespace) -> ModelRef:
 
 
 def model_of(args: argparse.Namespace) -> ModelRef:
-    """The model of the options as the workers load it.
-
-    Args:
-        args: options of the command.
-
-    Returns:
-        The model.
-    """
+    """The model of the options as the workers load it."""
     silent = args.data_dir is not None and (args.data_dir / SILENCE_NAME).is_file()
     return ModelRef(
         args.exp,
@@ -153,17 +128,7 @@ def model_of(args: argparse.Namespace) -> ModelRef:
 
 
 def mode_class(args: argparse.Namespace) -> type[Mode]:
-    """What is asked for, by the option or by the experiment's core LM.
-
-    Args:
-        args: options of the command.
-
-    Returns:
-        The mode.
-
-    Raises:
-        UserError: if there is no such mode, or one has to be named.
-    """
+    """What is asked for, by the option or by the experiment's core LM; a UserError where it has to be named."""
     if args.mode is not None:
         return modes[args.mode]
     corelm: type[CoreLM] = TextCoreLM  # what is missing is said when it is loaded
@@ -175,30 +140,14 @@ def mode_class(args: argparse.Namespace) -> type[Mode]:
     return modes[name]
 
 
-def readers() -> dict[str, list[str]]:
-    """Option → the modes that read it, for options that not all of them read."""
-    options = sorted({option for name in modes for option in modes[name].reads})
-    return {option: [name for name in modes if option in modes[name].reads] for option in options}
-
-
 def check_options(args: argparse.Namespace) -> Mode:
-    """What is asked for, if no option is given that would be ignored or contradicts another.
-
-    Args:
-        args: the command's options.
-
-    Returns:
-        The mode.
-
-    Raises:
-        UserError: naming the option.
-    """
+    """What is asked for; a UserError names an option that would be ignored or contradicts another."""
     kind: Any = mode_class(args)
-    for name, known in readers().items():
-        value = getattr(args, name, None)
-        if value is not None and name not in kind.reads:
+    for name in sorted({option for one in modes for option in modes[one].reads} - set(kind.reads)):
+        if (value := getattr(args, name, None)) is not None:
+            known = ", ".join(one for one in modes if name in modes[one].reads)
             own = next(one for one in modes if modes[one] is kind)
-            raise UserError(f"{name} must be left out with mode {own}, got {value}: it is for {', '.join(known)}")
+            raise UserError(f"{name} must be left out with mode {own}, got {value}: it is for {known}")
     seconds = {name: getattr(args, name) for name in ("prompt_sec", "silence_sec")}
     mode: Mode = kind(**{name: value for name, value in seconds.items() if value is not None})
     for name in ("prompts", "prompt_wav"):

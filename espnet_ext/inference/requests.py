@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,8 +63,8 @@ class Start:
     """
 
     units: Ids
-    spoken: int
-    prompt: Ids
+    spoken: int = 0
+    prompt: Ids = field(default_factory=lambda: NO_UNITS)
     has_eos: bool = True
     generated: int = 0
 
@@ -89,19 +89,7 @@ class Recording:
         return [Path(self.wav)] if self.wav else places
 
     def read(self, speaker: Speaker, name: str) -> Streams:
-        """Both streams.
-
-        Args:
-            speaker: whose codec and tokenizer made them, or are to make them.
-            name: of the utterance, for errors.
-
-        Returns:
-            The streams.
-
-        Raises:
-            UserError: if they are damaged, or of another codec.
-            OSError: if they cannot be read.
-        """
+        """Both streams, as the speaker's codec and tokenizer make or made them; the name is for errors."""
         if self.wav:
             return speaker.listener.hear(self.wav)
         units = load_codes_entry(self.units, 1, name)[:, 0] if self.units else NO_UNITS
@@ -134,7 +122,7 @@ class Job:
         return [path for path in (self.wav, self.whole) if path is not None] + read
 
     def read(self, speaker: Speaker, name: str) -> Request:
-        """What the speaker is to be given; the arguments and errors are those of `Recording.read`."""
+        """What the speaker is to be given; a UserError or OSError if that cannot be read."""
         recordings = (self.speech, name), (self.prompt, f"prompt of {name}")
         said, voice = (None if one is None else one.read(speaker, whose) for one, whose in recordings)
         return Request(said, voice, self.text, self.language)
@@ -186,15 +174,7 @@ class Mode(ABC):
         return False
 
     def check(self, speaker: Speaker, options: DecodeOptions) -> None:
-        """Refuse a model or options that do not serve the mode.
-
-        Args:
-            speaker: the model.
-            options: how to decode.
-
-        Raises:
-            UserError: naming what is missing.
-        """
+        """Refuse a model or options that do not serve the mode, with a UserError that names what is missing."""
         if not isinstance(options, self.options):
             raise UserError(f"options must be {self.options.__name__} with this mode, got {type(options).__name__}")
 
@@ -318,26 +298,20 @@ class Text(Mode):
         spec, starts = speaker.corelm.spec, []
         longest = prompt_frames(speaker.args, spec)
         for name, request in zip(names, requests, strict=True):
-            prompt = np.zeros((0, spec.num_codebooks), dtype=np.int64)
-            if request.prompt is not None:
-                prompt = request.prompt.codes[:longest]
+            prompt = no_codes(spec) if request.prompt is None else request.prompt.codes[:longest]
             check_ids(f"prompt of {name}", prompt, spec)
             ids = np.asarray(speaker.tokenizer.encode(request.text))
             starts.append(Start(ids, len(ids), prompt))
         return starts
 
 
+def no_codes(spec: CodecSpec) -> Ids:
+    """The codes (0, N) of a prompt that there is not."""
+    return np.zeros((0, spec.num_codebooks), dtype=np.int64)
+
+
 def check_ids(what: str, ids: Ids, spec: CodecSpec) -> None:
-    """Refuse ids that there are not.
-
-    Args:
-        what: they are, for the error.
-        ids: (T, N) int64.
-        spec: facts of what made them.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuse ids (T, N) that there are not, with a UserError that says what they are."""
     try:
         spec.check(torch.from_numpy(ids))
     except UserError as error:

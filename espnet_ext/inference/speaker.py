@@ -24,7 +24,7 @@ from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import NO_UNITS, Listener
-from espnet_ext.inference.requests import Mode, Request, Start, modes, modes_of, name_of
+from espnet_ext.inference.requests import Mode, Request, Start, default_mode, modes, modes_of, name_of
 from espnet_ext.inference.speech import Speech, Timing, decode_speech
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.inputs.kinds import build_tokenizer
@@ -127,18 +127,7 @@ class Speaker:
         return Listener(self.codec, self._semantic)
 
     def accelerate(self, options: FastOptions, batch_size: int = 1) -> Acceleration:
-        """Make it decode faster from now on, see `fast.accelerate`; the text-to-semantic model stays as it is.
-
-        Args:
-            options: what may be done.
-            batch_size: utterances that are spoken at once.
-
-        Returns:
-            What was done.
-
-        Raises:
-            UserError: if a precision is not possible here.
-        """
+        """Make it decode faster from now on, see `fast.accelerate`; the text-to-semantic model stays as it is."""
         self._graphs = Graphs() if options.graphs else None
         return accelerate(self.corelm, options, batch_size)
 
@@ -154,11 +143,7 @@ class Speaker:
 
     @property
     def codec(self) -> Codec:
-        """What makes waveforms of the codes.
-
-        Raises:
-            UserError: if the model says semantic units.
-        """
+        """What makes waveforms of the codes; a UserError if the model says semantic units."""
         if self._codec is None:
             raise UserError(
                 "a model that says semantic units makes no waveforms: it is the text_to_semantic of a GPST, see "
@@ -167,20 +152,12 @@ class Speaker:
         return self._codec
 
     def text_mode(self, prompted: bool) -> Mode:
-        """How the model is asked to say a text.
-
-        Args:
-            prompted: whether there is a recording of the voice to speak with.
-
-        Returns:
-            The first of its modes that reads text.
-
-        Raises:
-            UserError: if there is none.
-        """
-        kind: Any = next((modes[name] for name in modes_of(type(self.corelm)) if modes[name].source == "text"), None)
-        if kind is None:
-            raise UserError(f"mode must be one of {modes_of(type(self.corelm))}: this core LM reads no text")
+        """How the model is asked to say a text, with a recording of the voice to speak with or without."""
+        corelm = type(self.corelm)
+        names = [name for name in (default_mode(corelm), *modes_of(corelm)) if name and modes[name].source == "text"]
+        if not names:
+            raise UserError(f"mode must be one of {modes_of(corelm)}: this core LM reads no text")
+        kind: Any = modes[names[0]]
         return kind(prompt_sec=0) if kind().prompted and not prompted else kind()
 
     def check(self, options: DecodeOptions, mode: Mode | None = None) -> None:
@@ -201,14 +178,7 @@ class Speaker:
         options.check(self.corelm.heads, self.corelm.spec.num_codebooks)
 
     def check_language(self, language: str) -> None:
-        """Refuse a language that the model was not trained to be told.
-
-        Args:
-            language: its name; empty for one that is not told.
-
-        Raises:
-            UserError: naming those there are.
-        """
+        """Refuse a language, if one is named, that the model was not trained to be told, with those there are."""
         known = getattr(self.corelm, "languages", ())
         if language and language not in known:
             allowed = f"one of {list(known)}" if known else "left out with a model that is told no language"
@@ -343,18 +313,7 @@ class Speaker:
     def decoding(
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor
     ) -> Decoding:
-        """What `generate` is given.
-
-        Args:
-            model: the core LM, or a stage of it.
-            conditions: what it generates from.
-            options: how.
-            names: of the rows, for their draws.
-            limit: (B,) int64, most frames of each.
-
-        Returns:
-            The arguments.
-        """
+        """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         strategy = self._graphs.of(options.strategy, self.device) if self._graphs else options.strategy
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
         return model, conditions, strategy, sampler, limit, options.min_frames
