@@ -62,6 +62,9 @@ setup(
     # because its classes register themselves when their module is imported.
     entry_points={
         f"espnet_ext.{kind}": []
-        for kind in ("decoding", "mode", "codec", "g2p", "semantic", "recogniser", "voice", "mos")
+        for kind in (
+            "corelm", "primary", "head", "prior", "decoding", "mode",
+            "codec", "g2p", "semantic", "recogniser", "voice", "mos",
+        )  # fmt: skip
     },
 )

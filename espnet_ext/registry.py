@@ -1,4 +1,4 @@
-"""A name → class table whose errors name the choices; used by strategies, codecs and local transformers."""
+"""A name → class table whose errors name the choices: strategies, core LMs, codecs and all else that has a name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ T = TypeVar("T", bound=type)
 
 def _qualified_name(item: type) -> str:
     return f"{item.__module__}:{item.__qualname__}"
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    """Those of the constructor, and of the base classes' ones that it hands its keywords on to."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in [base for base in kind.__mro__ if "__init__" in vars(base)]:
+        parameters = inspect.signature(owner).parameters
+        found = {**parameters, **found}
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            break
+    several = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+    return [one for one in found.values() if one.kind not in several]
 
 
 class Registry(Generic[T]):
@@ -69,7 +81,13 @@ class Registry(Generic[T]):
         group, self._group = self._group, None
         if group is not None:
             for point in entry_points(group=group):
-                point.load()
+                try:
+                    point.load()
+                except Exception as error:
+                    self._group = group  # the next look-up tells it as well
+                    raise RuntimeError(
+                        f"plug-in {point.name} = {point.value} of {group} does not load: {error}"
+                    ) from error
 
     def __getitem__(self, name: str) -> T:
         self._load_entry_points()
@@ -80,7 +98,8 @@ class Registry(Generic[T]):
     def options(self, name: str) -> dict[str, object]:
         """What a user may say about the named class: option → default.
 
-        Those are the keyword-only parameters of its constructor; all of them, where none is keyword-only.
+        Those are the keyword-only parameters of its constructor, with those of its base class where it hands keywords
+        on to it; all parameters, where none is keyword-only.
 
         Args:
             name: registered name.
@@ -91,7 +110,7 @@ class Registry(Generic[T]):
         Raises:
             UserError: if the name is unknown.
         """
-        parameters = inspect.signature(self[name]).parameters.values()
+        parameters = _parameters(self[name])
         own = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY] or parameters
         return {one.name: list(one.default) if isinstance(one.default, tuple) else one.default for one in own}
 

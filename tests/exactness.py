@@ -151,7 +151,7 @@ class EnumeratingSampler(Sampler):
     def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102
         return self
 
-    def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         raise NotImplementedError("uniform numbers cannot be enumerated")
 
     def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.fast.folded import FoldedRead
 
 pytestmark = pytest.mark.espnet
 
@@ -31,7 +32,7 @@ def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
     from espnet_ext.inference.model_ref import ModelRef
 
     (label,) = found = load_models([ModelRef(experiment, precision="float32")], None)
-    assert label.startswith("S = ") and found[label].corelm.heads["ar"].folded is not None
+    assert label.startswith("S = ") and isinstance(found[label].corelm.heads["ar"].read, FoldedRead)
     with pytest.raises(ValueError, match="compile must be false without precision"):
         load_models([ModelRef(experiment, compile=True)], None)
 

@@ -17,9 +17,10 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generator
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
 from espnet_ext.fast.calibrate import Calibration
+from espnet_ext.fast.folded import FoldedRead, fold
 from espnet_ext.fast.linear import backends_of, rows_as_int8
-from espnet_ext.model.attention import RotaryEmbedding
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.rotary import RotaryEmbedding
 
 # largest difference of a product, in standard deviations of what it should be
 LINEAR_ERROR = {"float32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 8e-2}
@@ -182,7 +183,8 @@ def test_folded_tables_read_what_projected_ones_do():
     for local in (model.heads.of(ARLocalTransformer), model.heads.of(MaskGITLocalTransformer)):
         hidden, codes = torch.randn(4, model.primary.width), torch.randint(SPEC.vocab_size, (4, local.slots))
         right = local.read(hidden, codes[:, :-1]), local.read(hidden, codes[:, 1:2], 2)
-        local.fold()
+        fold(local)
+        assert isinstance(local.read, FoldedRead)
         torch.testing.assert_close(local.read(hidden, codes[:, :-1]), right[0])
         torch.testing.assert_close(local.read(hidden, codes[:, 1:2], 2), right[1])
 
@@ -318,7 +320,7 @@ def test_a_cache_is_large_enough_before_the_first_step():
 def test_a_model_in_bfloat16_decodes(primary, name):
     model = float32_model(primary, conditioning_dropout=0.1)
     for head in (model.heads.of(ARLocalTransformer), model.heads.of(MaskGITLocalTransformer)):
-        head.fold()
+        fold(head, torch.bfloat16)
     model.to(torch.bfloat16)  # as on a GPU
     result = decode(model, ragged_batch(), name, SAMPLING["guided"], 8)
     SPEC.check(result.codes)

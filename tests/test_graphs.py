@@ -12,23 +12,23 @@ from conftest import NAMES, PRIMARIES, SAMPLING, VARIANTS, ragged_batch, tiny_mo
 from test_attention_prior import with_prior
 from test_gpst import conditions_of, ragged, shared_gpst
 
-from espnet_ext.decoding import build_strategy, generate, generate_stream, strategies
+from espnet_ext.decoding import build_strategy, generate, generate_stream, plain_step, strategies
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
-from espnet_ext.fast import graphs
-from espnet_ext.fast.graphs import KEPT, Graphed, Graphs, StaticModelStep, StaticStep
+from espnet_ext.fast import FastOptions, accelerate, graphs
+from espnet_ext.fast.graphs import KEPT, Graphs, StaticModelStep, StaticStep
 
 loop = importlib.import_module("espnet_ext.decoding.generate")  # the package has a function of that name
 EVERY = [*((name, {}) for name in strategies), *VARIANTS]
 
 
-def uncaptured(strategy):
-    """What a graph would record, run operation by operation."""
-    return Graphed(strategy, Graphs(capture=False))
+def uncaptured():
+    """What graphs would record, run operation by operation."""
+    return Graphs(capture=False)
 
 
-def decoded(model, strategy, sampling, seed=3, frames=12, names=NAMES):
-    sampler = Sampler(SAMPLING[sampling], row_generators(seed, names))
-    return generate(model, ragged_batch().conditions(model), strategy, sampler, frames)
+def decoded(model, strategy, sampling, seed=3, frames=12, step=plain_step):
+    sampler = Sampler(SAMPLING[sampling], row_generators(seed, NAMES))
+    return generate(model, ragged_batch().conditions(model), strategy, sampler, frames, step=step)
 
 
 def assert_same(ours, right):
@@ -43,10 +43,10 @@ def assert_same(ours, right):
 def test_a_static_step_makes_the_codes_of_its_strategy(name, conf, stacking, sampling):
     model = tiny_model("prefix", stacking, conditioning_dropout=0.1)
     strategy = build_strategy(name, **conf)
-    static = uncaptured(strategy)
+    static = uncaptured()
     for seed in (3, 4):  # the second time nothing is prepared any more
-        assert_same(decoded(model, static, sampling, seed), decoded(model, strategy, sampling, seed))
-    assert bool(static.graphs.steps) == (not SAMPLING[sampling].repetition_window)
+        assert_same(decoded(model, strategy, sampling, seed, step=static), decoded(model, strategy, sampling, seed))
+    assert bool(static.steps) == (not SAMPLING[sampling].repetition_window)
 
 
 @pytest.mark.parametrize("sampling", ["greedy", "guided"])
@@ -54,7 +54,7 @@ def test_a_static_step_makes_the_codes_of_its_strategy(name, conf, stacking, sam
 @pytest.mark.parametrize("primary", list(PRIMARIES))
 def test_a_static_step_of_every_primary_makes_the_codes_of_the_other_one(primary, stacking, sampling):
     model, strategy = tiny_model(primary, stacking, conditioning_dropout=0.1), build_strategy("local_ar")
-    ours = decoded(model, uncaptured(strategy), sampling, frames=40)
+    ours = decoded(model, strategy, sampling, frames=40, step=uncaptured())
     assert_same(ours, decoded(model, strategy, sampling, frames=40))
 
 
@@ -62,56 +62,57 @@ def test_a_static_step_of_every_primary_makes_the_codes_of_the_other_one(primary
 def test_a_static_step_moves_the_window_of_a_prior(stacking):
     model, strategy = with_prior(stacking, ahead=1, sink_frames=2), build_strategy("local_ar")
     assert_same(
-        decoded(model, uncaptured(strategy), "guided", frames=30),
+        decoded(model, strategy, "guided", frames=30, step=uncaptured()),
         decoded(model, strategy, "guided", frames=30),
     )
 
 
 def test_a_cache_longer_than_its_rounding_and_rows_that_leave():
     model, strategy = tiny_model("prefix", conditioning_dropout=0.1), build_strategy("parallel")
-    static = uncaptured(strategy)
     limits = torch.tensor([300, 20, 150])
     sampling = SamplingOptions(temperature=0.7)
     ours, right = (
         generate(
             model,
             ragged_batch().conditions(model),
-            one,
+            strategy,
             Sampler(sampling, row_generators(1, NAMES)),
             limits,
-            min_frames=20,
+            20,
+            step,
         )
-        for one in (static, strategy)
+        for step in (uncaptured(), plain_step)
     )
     assert_same(ours, right)
 
 
 def test_requests_of_other_lengths_share_their_buffers_and_old_shapes_go():
     model, strategy = tiny_model("cross_attention"), build_strategy("parallel")
-    static = uncaptured(strategy)
+    static = uncaptured()
     for frames in (5, 12, 30):
-        assert_same(decoded(model, static, "greedy", frames=frames), decoded(model, strategy, "greedy", frames=frames))
-    assert {key[2][0] for key in static.graphs.steps} <= {1, 2, 3} and len(static.graphs.steps) <= 3
+        ours = decoded(model, strategy, "greedy", frames=frames, step=static)
+        assert_same(ours, decoded(model, strategy, "greedy", frames=frames))
+    assert {key[2][0] for key in static.steps} <= {1, 2, 3} and len(static.steps) <= 3
     for temperature in torch.linspace(0.5, 1.5, KEPT + 3).tolist():
         sampler = Sampler(SamplingOptions(temperature), row_generators(0, NAMES))
-        generate(model, ragged_batch().conditions(model), static, sampler, 3)
-    assert len(static.graphs.steps) == KEPT
+        generate(model, ragged_batch().conditions(model), strategy, sampler, 3, step=static)
+    assert len(static.steps) == KEPT
 
 
 @pytest.mark.parametrize("primary", ["prefix", "cross_attention"])
 def test_two_streams_in_turns_do_not_share_what_is_in_the_buffers(primary):
     model, strategy = tiny_model(primary), build_strategy("local_ar")
-    static = uncaptured(strategy)
+    static = uncaptured()
 
-    def stream(seed, one):
+    def stream(seed):
         sampler = Sampler(SAMPLING["sampled"], row_generators(seed, NAMES))
-        return generate_stream(model, ragged_batch().conditions(model), one, sampler, 12)
+        return generate_stream(model, ragged_batch().conditions(model), strategy, sampler, 12, step=static)
 
-    steps = list(zip_longest(stream(1, static), stream(2, static)))
+    steps = list(zip_longest(stream(1), stream(2)))
     for seed, of_stream in zip((1, 2), zip(*steps, strict=True), strict=True):
         assert_same([made for made in of_stream if made][-1], decoded(model, strategy, "sampled", seed))
     gc.collect()
-    assert_same(decoded(model, static, "sampled", 5), decoded(model, strategy, "sampled", 5))
+    assert_same(decoded(model, strategy, "sampled", 5, step=static), decoded(model, strategy, "sampled", 5))
 
 
 @pytest.mark.parametrize("positions", ["rope", "anew", "learned"])
@@ -124,8 +125,8 @@ def test_a_static_step_of_gpst_makes_its_codes_and_units(stage, positions):
         conditions = model.conditions(batch["semantic"], torch.tensor([3, 0, 2]), batch["language"])
     strategy = build_strategy("parallel" if stage == "units" else "local_ar")
     ours, right = (
-        generate(model, conditions, one, Sampler(SAMPLING["sampled"], row_generators(2, NAMES)), 12)
-        for one in (uncaptured(strategy), strategy)
+        generate(model, conditions, strategy, Sampler(SAMPLING["sampled"], row_generators(2, NAMES)), 12, step=step)
+        for step in (uncaptured(), plain_step)
     )
     assert_same(ours, right)
 
@@ -135,7 +136,7 @@ def test_a_static_local_step_alone_makes_the_codes_of_its_strategy():
     hidden = torch.randn(3, model.primary.width, dtype=torch.float64)
     legal = torch.ones(1, model.slots, model.spec.vocab_size, dtype=torch.bool)
     samplers = [Sampler(SAMPLING["sampled"], row_generators(0, NAMES)).for_step(legal) for _ in range(2)]
-    static = StaticStep(strategy, model.heads, lambda: hidden, 3, samplers[0], capture=False)
+    static = StaticStep(lambda taped: strategy.rounds(model.heads, hidden, taped), samplers[0], capture=False)
     for _ in range(4):
         ours, right = static(samplers[0]), strategy.decode_step(model.heads, hidden, samplers[1])
         assert torch.equal(ours.codes, right.codes) and torch.equal(ours.local_passes, right.local_passes)
@@ -144,30 +145,29 @@ def test_a_static_local_step_alone_makes_the_codes_of_its_strategy():
 @pytest.mark.parametrize("primary", ["prefix", "cross_attention"])
 def test_a_static_step_beyond_what_was_asked_for_is_refused_or_has_room(primary):
     model, strategy = tiny_model(primary), build_strategy("local_ar")
-    static, conditions = uncaptured(strategy), ragged_batch().conditions(model)
+    static, conditions = uncaptured(), ragged_batch().conditions(model)
     state, codes = model.prefill(conditions, 4), model.first_codes(conditions)
     legal = torch.ones(1, model.slots, model.spec.vocab_size, dtype=torch.bool)
     sampler = Sampler(SamplingOptions(temperature=0.0)).for_step(legal)
-    static.step(model, codes, state, sampler)
+    static(model, strategy, codes, state, sampler)
     assert state.cache.capacity >= state.cache.prefix + 4 and state.step == 1
     state.cache.length = state.cache.capacity
     with pytest.raises(ValueError, match="cache capacity must be at least"):
-        static.step(model, codes, state, sampler)
+        static(model, strategy, codes, state, sampler)
 
 
 def test_a_capture_that_fails_falls_back_with_one_warning(caplog):
     if torch.cuda.is_available():
         pytest.skip("a GPU captures")
     model, strategy = tiny_model("prefix"), build_strategy("local_ar")
-    static = Graphed(strategy)
     with caplog.at_level(logging.WARNING):
-        assert_same(decoded(model, static, "sampled"), decoded(model, strategy, "sampled"))
+        assert_same(decoded(model, strategy, "sampled", step=Graphs()), decoded(model, strategy, "sampled"))
     assert len(caplog.records) == 1 and "going on without" in caplog.records[0].message
 
 
 def test_a_capture_that_fails_in_the_middle_goes_on_from_the_fixed_buffers(monkeypatch):
     model, strategy = tiny_model("cross_attention", conditioning_dropout=0.1), build_strategy("local_ar")
-    static, steps = uncaptured(strategy), []
+    static, steps = uncaptured(), []
 
     def fails_when_rows_have_left(*args):
         steps.append(args)
@@ -176,44 +176,44 @@ def test_a_capture_that_fails_in_the_middle_goes_on_from_the_fixed_buffers(monke
         return StaticModelStep(*args)
 
     monkeypatch.setattr(graphs, "StaticModelStep", fails_when_rows_have_left)
-    ours = decoded(model, static, "guided", frames=torch.tensor([4, 30, 30]))
+    ours = decoded(model, strategy, "guided", frames=torch.tensor([4, 30, 30]), step=static)
     assert_same(ours, decoded(model, strategy, "guided", frames=torch.tensor([4, 30, 30])))
-    assert len(steps) == 2 and static.graphs.failed == [""] and not static.graphs.steps
+    assert len(steps) == 2 and static.failed == [""] and not static.steps
 
 
 def test_steps_that_are_let_go_of_are_free_at_once():
-    model, static = tiny_model("prefix"), uncaptured(build_strategy("local_speculative"))
-    decoded(model, static, "sampled")
-    held = [weakref.ref(step) for step in static.graphs.steps.values()]
+    static = uncaptured()
+    decoded(tiny_model("prefix"), build_strategy("local_speculative"), "sampled", step=static)
+    held = [weakref.ref(step) for step in static.steps.values()]
     gc.disable()
     try:
-        static.graphs.clear()
+        static.clear()
         assert held and not any(step() for step in held)
     finally:
         gc.enable()
 
 
 def test_the_unit_stage_of_gpst_is_captured_once():
-    static, batch = uncaptured(build_strategy("parallel")), ragged()
+    static, batch = uncaptured(), ragged()
     for _ in range(3):
         stage = shared_gpst().units
         conditions = stage.conditions(batch["semantic"], torch.tensor([3, 0, 2]), batch["language"])
-        generate(stage, conditions, static, Sampler(SAMPLING["greedy"]), 4)
-    assert len(static.graphs.steps) == 1
+        generate(stage, conditions, build_strategy("parallel"), Sampler(SAMPLING["greedy"]), 4, step=static)
+    assert len(static.steps) == 1
 
 
 def test_no_memory_for_a_step_frees_the_others(monkeypatch):
-    model, static = tiny_model("prefix"), uncaptured(build_strategy("local_ar"))
-    decoded(model, static, "greedy")
-    assert static.graphs.steps
+    model, strategy, static = tiny_model("prefix"), build_strategy("local_ar"), uncaptured()
+    decoded(model, strategy, "greedy", step=static)
+    assert static.steps
 
     def too_large(*args):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(graphs, "StaticModelStep", too_large)
     with pytest.raises(torch.OutOfMemoryError):
-        decoded(model, static, "sampled")
-    assert not static.graphs.steps and not static.graphs.failed
+        decoded(model, strategy, "sampled", step=static)
+    assert not static.steps and not static.failed
 
 
 @pytest.mark.parametrize("sampling", ["greedy", "guided"])
@@ -224,14 +224,12 @@ def test_a_batch_that_is_halved_and_looked_at_now_and_then_makes_the_same_codes(
     limits = torch.tensor([9, 3, 30])
     right = decoded(model, strategy, sampling, frames=limits)
     monkeypatch.setattr(loop, "is_gpu", lambda device: True)
-    assert_same(decoded(model, uncaptured(strategy), sampling, frames=limits), right)
+    assert_same(decoded(model, strategy, sampling, frames=limits, step=uncaptured()), right)
     assert_same(decoded(model, strategy, sampling, frames=limits), right)
 
 
 def test_there_are_no_graphs_on_a_cpu():
-    strategy, made = build_strategy("local_ar"), Graphs()
-    assert made.of(strategy, "cpu") is strategy
-    assert isinstance(made.of(strategy, torch.device("cuda")), Graphed)
+    assert accelerate(tiny_model("prefix").float(), FastOptions("float32")).step is plain_step
 
 
 def test_every_strategy_of_ours_can_be_a_graph():
@@ -246,11 +244,9 @@ def test_a_graph_makes_the_codes_of_its_strategy(name, conf, primary):
     conditions = ragged_batch().conditions(model.cpu())
     model, conditions = model.cuda(), type(conditions)(*(part.cuda() for part in conditions))
     strategy = build_strategy(name, **conf)
-    static = Graphed(strategy)
+    static = Graphs()
     for seed in (3, 4):
-        ours, right = (
-            generate(model, conditions, one, Sampler(SAMPLING["sampled"], row_generators(seed, NAMES, "cuda")), 12)
-            for one in (static, strategy)
-        )
-        assert_same(ours, right)
-    assert static.graphs.steps and not static.graphs.failed
+        samplers = [Sampler(SAMPLING["sampled"], row_generators(seed, NAMES, "cuda")) for _ in range(2)]
+        ours = generate(model, conditions, strategy, samplers[0], 12, step=static)
+        assert_same(ours, generate(model, conditions, strategy, samplers[1], 12))
+    assert static.steps and not static.failed

@@ -81,3 +81,31 @@ def test_greedy_codes_are_those_of_the_peer(name, fast):
     ours = greedy(model)
     assert len(torch.unique(ours[0], dim=0)) > FRAMES // 3, "the codes should not be all the same"
     assert torch.equal(ours, codes)
+
+
+def espnet_weights() -> dict[str, torch.Tensor]:
+    """Random weights under the names of ESPnet's MultiScaleLM."""
+    width, books, size = SIZES["width"], SIZES["codebooks"], SIZES["codebook_size"]
+    ids = 64 + books * size
+    weights = {"emb.weight": torch.randn(ids, width), "lm_head.weight": torch.randn(ids, width) * 0.2}
+    weights["placeholder"] = torch.randn(width)
+    for stack, layers in (("g_decoders", SIZES["layers"]), ("l_decoders", SIZES["local_layers"])):
+        weights[f"{stack}.pos_emb.weight"] = torch.randn(CONTEXT + FRAMES + 2, width)
+        shapes = {f"{stack}.ln": (width,)}
+        for block in range(layers):
+            inner = {"mlp.0": (4 * width, width), "mlp.2": (width, 4 * width), "attn_ln": (width,), "mlp_ln": (width,)}
+            inner |= {f"attn.{part}": (width, width) for part in ("query", "key", "value", "out")}
+            shapes |= {f"{stack}.blocks.{block}.{part}": shape for part, shape in inner.items()}
+        for name, shape in shapes.items():
+            weights[f"{name}.weight"] = torch.randn(shape) * 1.5 * shape[-1] ** -0.5
+            weights[f"{name}.bias"] = torch.zeros(shape[0])
+    return weights
+
+
+def test_a_local_transformer_that_reads_in_its_own_way_keeps_its_codes():
+    torch.manual_seed(0)
+    model = mapping.from_espnet(espnet_weights(), sizes_of("espnet"))
+    right = greedy(model)
+    accelerate(model, FastOptions("float32"))
+    assert isinstance(model.heads["ar"], mapping.MultiScaleLocal) and torch.equal(greedy(model), right)
+    assert len(torch.unique(right[0], dim=0)) > 1, "the codes should not be all the same"

@@ -9,7 +9,7 @@ from conftest import SAMPLING, SPEC, decode, ragged_batch, tiny_model
 from espnet_ext.model.alignment import path_of, positions_of, within_tokens
 from espnet_ext.model.attention import attend
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.heads import ParallelHeads, SlotEmbedding, SlotHeads, Slots, local_transformers
+from espnet_ext.model.heads import ParallelHeads, SlotClassifiers, SlotEmbedding, Slots, local_transformers
 from espnet_ext.model.loss import LossWeights, head_loss
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel, has_bf16
 
@@ -78,7 +78,7 @@ def test_local_transformers_learn_nothing_behind_a_corrupted_step():
 @pytest.mark.parametrize(("first", "count"), [(0, 1), (4, 1), (0, 6), (1, 2), (2, 3), (0, 4), (3, 3)])
 def test_tied_classifiers_are_those_of_the_codebooks(first, count):
     slots = Slots(SPEC, 6, tied_frames=2)
-    heads, x = SlotHeads(slots, 4), torch.randn(5, count, 4)
+    heads, x = SlotClassifiers(slots, 4), torch.randn(5, count, 4)
     expected = [x[:, m] @ heads.weight[(first + m) % 3] + heads.bias[(first + m) % 3] for m in range(count)]
     torch.testing.assert_close(heads(x, first), torch.stack(expected, dim=1))
 

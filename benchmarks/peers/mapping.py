@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.heads import ARLocalTransformer, SlotHeads
+from espnet_ext.model.heads import ARLocalTransformer, SlotClassifiers, Slots
 from espnet_ext.model.primary import PrefixPrimary
 from espnet_ext.model.transformer import Block, Transformer
 
@@ -32,9 +32,6 @@ class MultiScaleLocal(ARLocalTransformer):
         if start == 0:
             before = torch.cat((self.placeholder.expand(len(hidden), 1, -1), before), dim=1)
         return before + hidden[:, None] + self.position[start : start + before.shape[1]]
-
-    def fold(self) -> None:
-        """Nothing: the hidden vector differs."""
 
 
 class NoNorm(nn.LayerNorm):
@@ -73,8 +70,8 @@ def from_espnet(weights: Weights, sizes: Mapping[str, Any], specials: int = 64, 
     sizes = {**sizes, "local_width": sizes["width"]}
     model = decoder_only(sizes, len(weights["g_decoders.pos_emb.weight"]))
     spec, books, size = model.spec, sizes["codebooks"], sizes["codebook_size"]
-    local = MultiScaleLocal(None, spec, books, sizes["width"], False, sizes["width"], sizes["local_layers"],
-                            sizes["local_heads"])  # fmt: skip
+    own = {name: sizes[f"local_{name}"] for name in ("width", "layers", "heads")}
+    local = MultiScaleLocal(None, Slots(spec, books), sizes["width"], False, **own)
     model.heads["ar"] = local.eval()
     rows = torch.full((books, spec.vocab_size), start)
     rows[:, :size] = specials + torch.arange(books * size).view(books, size)
@@ -84,7 +81,7 @@ def from_espnet(weights: Weights, sizes: Mapping[str, Any], specials: int = 64, 
     local.placeholder = nn.Parameter(weights["placeholder"])
     local.position.copy_(weights["l_decoders.pos_emb.weight"][: len(local.position)])
     heads = local.heads
-    assert isinstance(heads, SlotHeads) and isinstance(model.primary, PrefixPrimary)
+    assert isinstance(heads, SlotClassifiers) and isinstance(model.primary, PrefixPrimary)
     heads.weight.copy_(weights["lm_head.weight"][rows].transpose(1, 2))
     assert model.primary.position is not None
     model.primary.position.weight.copy_(weights["g_decoders.pos_emb.weight"])
@@ -134,7 +131,7 @@ def from_nemo(weights: Weights, sizes: Mapping[str, Any]) -> TextCoreLM:
     local.input_projection.weight.copy_(weights["project.weight"])
     local.input_projection.bias.copy_(weights["project.bias"])
     local.position.copy_(weights["local.position_embeddings.weight"][: len(local.position)])
-    assert isinstance(local.heads, SlotHeads) and model.primary.position is not None
+    assert isinstance(local.heads, SlotClassifiers) and model.primary.position is not None
     for n in range(spec.num_codebooks):
         local.heads.weight[n].copy_(weights[f"heads.{n}.weight"][: spec.vocab_size].t())
         local.heads.bias[n].copy_(weights[f"heads.{n}.bias"][: spec.vocab_size])

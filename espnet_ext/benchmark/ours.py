@@ -13,12 +13,21 @@ from torch import Tensor
 
 from espnet_ext.benchmark.worker import Decode, context_codes, serve
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import DecodingStrategy, Generation, build_strategy, generate, generate_stream
+from espnet_ext.decoding import (
+    DecodingStrategy,
+    Filled,
+    Generation,
+    Step,
+    build_strategy,
+    generate,
+    generate_stream,
+    plain_step,
+)
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import FastOptions, accelerate
-from espnet_ext.fast.graphs import Graphed, Graphs, StaticStep
-from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.primary import Conditions
+from espnet_ext.fast.graphs import Graphs, StaticStep
+from espnet_ext.model.core_lm import StepModel, TextCoreLM
+from espnet_ext.model.primary import Conditions, PrimaryState
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.tokenizers.codec import EncodecCodec
 
@@ -31,8 +40,8 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
     strategy = build_strategy(sizes["strategy"], **sizes.get("strategy_conf", {}))
     model = random_model(sizes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    device = sizes["device"]
-    model = model.to(device)
+    model = model.to(sizes["device"])
+    step: Step = plain_step
     facts: dict[str, Any] = {"parameters": parameters, "version": "espnet_ext", **step_cost(model, sizes)}
     if sizes["precision"] != "reference":
         options = FastOptions(
@@ -42,8 +51,8 @@ def build(sizes: dict[str, Any]) -> tuple[Decode, dict[str, Any]]:
         facts |= {"backends": done.backends, "calibration_ms": done.calibration_ms}
         for name in ("primary_bytes", "bytes_per_step"):
             facts[name] *= done.bytes_per_weight / 4
-        strategy = Graphs().of(strategy, device) if options.graphs else strategy
-    bench = _Bench(model, strategy, sizes)
+        step = done.step
+    bench = _Bench(model, strategy, step, sizes)
     facts["details"] = bench.details
     return bench.part("local" if sizes.get("part") == "local" else "all"), facts
 
@@ -95,24 +104,6 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - started
 
 
-class _TimedModel:
-    """A model whose steps are timed."""
-
-    def __init__(self, model: TextCoreLM, clock: _Clock) -> None:
-        self._model, self._clock = model, clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def prefill(self, conditions: Any, max_steps: Any) -> Any:
-        with self._clock.part("prefill"):
-            return self._model.prefill(conditions, max_steps)
-
-    def step(self, codes: Tensor, state: Any) -> Tensor:
-        with self._clock.part("primary"):
-            return self._model.step(codes, state)
-
-
 @dataclass(frozen=True)
 class _TimedSampler(Sampler):
     """A sampler whose distributions, draws and noise are timed."""
@@ -135,9 +126,8 @@ class _TimedSampler(Sampler):
 class _Bench:
     """One cell's model, with everything that is measured of it."""
 
-    def __init__(self, model: TextCoreLM, strategy: DecodingStrategy, sizes: dict[str, Any]) -> None:
-        self.model, self.strategy, self.sizes = model, strategy, sizes
-        self.plain = strategy.inner if isinstance(strategy, Graphed) else strategy
+    def __init__(self, model: TextCoreLM, strategy: DecodingStrategy, step: Step, sizes: dict[str, Any]) -> None:
+        self.model, self.strategy, self.step, self.sizes = model, strategy, step, sizes
         self._local_graph: StaticStep | None = None
         self.sampling = SamplingOptions(temperature=0.0 if sizes["top_k"] == 1 else 1.0, top_k=sizes["top_k"])
 
@@ -166,7 +156,7 @@ class _Bench:
     def decode(self, context: int, frames: int) -> Iterator[Generation]:
         """So many frames, step by step; none of them can be the last."""
         request = self._request(context)
-        return generate_stream(self.model, request, self.strategy, self._sampler(), frames, frames)
+        return generate_stream(self.model, request, self.strategy, self._sampler(), frames, frames, self.step)
 
     def local_only(self, context: int, frames: int) -> None:
         """The strategy alone, for the steps of so many frames."""
@@ -176,12 +166,12 @@ class _Bench:
         legal = torch.ones(1, self.model.slots, spec.vocab_size, dtype=torch.bool, device=hidden.device)
         legal[:, :, spec.codebook_size :] = False
         sampler = self._sampler().for_step(legal)
-        heads, rows = self.model.heads, len(hidden)
-        if isinstance(self.strategy, Graphed):
-            self._local_graph = self._local_graph or StaticStep(self.plain, heads, lambda: hidden, rows, sampler, True)
+        heads, strategy = self.model.heads, self.strategy
+        if isinstance(self.step, Graphs) and self._local_graph is None:
+            self._local_graph = StaticStep(lambda taped: strategy.rounds(heads, hidden, taped), sampler, True)
         for _ in range(frames // self.model.stacking):
             if self._local_graph is None:
-                self.plain.decode_step(heads, hidden, sampler)
+                strategy.decode_step(heads, hidden, sampler)
             else:
                 self._local_graph(sampler)
 
@@ -189,18 +179,27 @@ class _Bench:
         """Shares of the parts, passes, and the time until the first step's codes are out."""
         clock = _Clock(device=self.sizes["device"])
         sampler = _TimedSampler(self.sampling, self._sampler().generators, clock=clock)
-        model: Any = _TimedModel(self.model, clock)
         frames, conditions = request["frames"], self._request(request["context"])
+
+        def step(
+            model: StepModel, strategy: DecodingStrategy, codes: Tensor, state: PrimaryState, drawn: Sampler
+        ) -> Filled:
+            with clock.part("primary"):
+                hidden = model.step(codes, state)
+            return strategy.decode_step(model.heads, hidden, drawn)
+
         started = perf_counter()
         next(self.decode(request["context"], frames))
         first = perf_counter() - started
+        with clock.part("prefill"):
+            self.model.prefill(conditions, frames // self.model.stacking)
         started = perf_counter()
-        generation = generate(model, conditions, self.plain, sampler, frames, frames)
+        generation = generate(self.model, conditions, self.strategy, sampler, frames, frames, step)
         total = perf_counter() - started
         codec = _codec_seconds(generation.codes[:1].cpu(), self.model.stacking)
         steps = float(generation.steps.sum())
         parts: dict[str, Any] = {}
-        if self.strategy is self.plain:  # what is inside of a graph cannot be timed
+        if not isinstance(self.step, Graphs):  # what is inside of a graph cannot be timed
             parts["primary_seconds_per_step"] = clock.seconds["primary"] / (steps / self.sizes["batch"])
             seconds_of = {"total": total - clock.seconds.pop("prefill"), **clock.seconds}
             parts["seconds_of"] = {**seconds_of, "codec": codec.get("per_frame", 0.0) * frames}

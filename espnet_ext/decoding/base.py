@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.heads import Heads, LocalTransformer
+from espnet_ext.model.heads import Head, Heads
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.registry import Registry
 
@@ -32,10 +32,10 @@ class Filled(NamedTuple):
 
 
 class Round(NamedTuple):
-    """A step after some of its passes.
+    """A step after some of its passes; whoever asks for rounds stops where no row goes on.
 
     Attributes:
-        filled: the step so far; whole where no row goes on.
+        filled: the step so far.
         going: (R,) bool, rows that need more passes.
     """
 
@@ -61,11 +61,11 @@ class DecodingStrategy(ABC):
 
     Attributes:
         head_types: classes of the heads the strategy needs; a model without one of them is refused.
-        is_static: whether each of `rounds` runs the same operations on the same shapes whatever the values are, given
-            a static sampler: what a CUDA graph needs.
+        is_static: whether a step may run as a CUDA graph: each of `rounds` runs the same operations on the same shapes
+            whatever the values are, where `sampler.rows_of` gives all rows, and the options can be hashed.
     """
 
-    head_types: ClassVar[tuple[type[LocalTransformer], ...]]
+    head_types: ClassVar[tuple[type[Head], ...]]
     is_static: ClassVar[bool] = False
 
     def check(self, heads: Heads) -> None:
@@ -96,33 +96,31 @@ class DecodingStrategy(ABC):
         """
 
     def rounds(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Iterator[Round]:
-        """The step piece by piece, for strategies that look at codes to know when they are done.
-
-        Args:
-            heads: as for `decode_step`.
-            hidden: as for `decode_step`.
-            sampler: as for `decode_step`; a row draws for a piece only if it goes on.
-
-        Yields:
-            The step so far; whoever asks stops where no row goes on.
-        """
+        """`decode_step` piece by piece, where codes tell when a row is done: it draws for those pieces only."""
         filled = self.decode_step(heads, hidden, sampler)
         yield Round(filled, torch.zeros_like(filled.local_passes, dtype=torch.bool))
 
-    def step(self, model: StepModel, codes: Tensor, state: PrimaryState, sampler: Sampler) -> Filled:
-        """The next step of every row: the primary transformer's, and then its codes.
 
-        Args:
-            model: what is decoded.
-            codes: (R, M) of the step before.
-            state: of the primary transformer; it moves on.
-            sampler: of this step.
+def plain_step(
+    model: StepModel, strategy: DecodingStrategy, codes: Tensor, state: PrimaryState, sampler: Sampler
+) -> Filled:
+    """The next step of every row: the primary transformer's, and then its codes.
 
-        Returns:
-            As `decode_step`; the tensors may be overwritten by the next step.
-        """
-        return self.decode_step(model.heads, model.step(codes, state), sampler)
+    Args:
+        model: what is decoded.
+        strategy: how the slots of a step are filled.
+        codes: (R, M) of the step before.
+        state: of the primary transformer; it moves on.
+        sampler: of this step.
 
+    Returns:
+        As `DecodingStrategy.decode_step`.
+    """
+    return strategy.decode_step(model.heads, model.step(codes, state), sampler)
+
+
+# how `generate` runs a step: `plain_step`, or what makes the same codes sooner; the next step may overwrite its tensors
+Step = Callable[[StepModel, DecodingStrategy, Tensor, PrimaryState, Sampler], Filled]
 
 strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register

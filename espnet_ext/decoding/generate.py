@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
-from espnet_ext.decoding.base import DecodingStrategy, Filled
+from espnet_ext.decoding.base import DecodingStrategy, Filled, Step, plain_step
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepConditions, StepModel
@@ -90,6 +90,7 @@ def generate(
     sampler: Sampler,
     max_frames: Tensor | int,
     min_frames: int = 1,
+    step: Step = plain_step,
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
 
@@ -100,6 +101,7 @@ def generate(
         sampler: how codes are drawn; its generators are one per row, and not needed when it is greedy.
         max_frames: most frames of an utterance, one number or one per row.
         min_frames: fewest frames of an utterance.
+        step: how a step is run; `fast.Acceleration` has the one for an accelerated model.
 
     Returns:
         Codes, lengths and costs.
@@ -107,7 +109,7 @@ def generate(
     Raises:
         UserError: if strategy or sampler do not fit this model, or the generators are not one per row.
     """
-    *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames)
+    *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames, step)
     return rows.generation()
 
 
@@ -118,26 +120,12 @@ def generate_stream(
     sampler: Sampler,
     max_frames: Tensor | int,
     min_frames: int = 1,
+    step: Step = plain_step,
 ) -> Iterator[Generation]:
-    """What `generate` has made after every step; the last is what it returns.
-
-    Args:
-        model: as for `generate`.
-        conditions: as for `generate`.
-        strategy: as for `generate`.
-        sampler: as for `generate`.
-        max_frames: as for `generate`.
-        min_frames: as for `generate`.
-
-    Yields:
-        The codes so far: frames up to `lengths` are final, and the costs are those until now.
-
-    Raises:
-        UserError: as `generate`; or if the model delays codebooks, so that a step completes frames of earlier ones.
-    """
-    if model.layout.max_delay:
+    """What `generate`, which takes the same, has made after every step: frames up to `lengths` are final."""
+    if model.layout.max_delay:  # a step would complete frames of earlier ones
         raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
-    for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames):
+    for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames, step):
         yield rows.generation()
 
 
@@ -148,7 +136,8 @@ def _steps(
     strategy: DecodingStrategy,
     sampler: Sampler,
     max_frames: Tensor | int,
-    min_frames: int,
+    min_frames: int = 1,
+    step: Step = plain_step,
 ) -> Iterator[_Rows]:
     """The rows after every step: the loop over time. The arguments are those of `generate`."""
     batch, device = len(conditions.given), conditions.given.device
@@ -179,7 +168,7 @@ def _steps(
         if (ending := state.ending()) is not None:
             legal = guard_ends(model.spec, legal, Ending(*(part[: len(alive)] for part in ending)))
         history = None if history is None else history[alive]
-        filled = strategy.step(model, codes, state, sampler.for_step(legal, history))
+        filled = step(model, strategy, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
         yield rows
         if not is_gpu(device) or rows.steps % STEPS_AT_ONCE == 0:

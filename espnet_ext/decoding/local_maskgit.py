@@ -138,6 +138,7 @@ class LocalMaskGIT(DecodingStrategy):
         check_number("noise", self.noise, least=0)
         if not isinstance(self.fixed_schedule, (list, tuple)):
             raise UserError(f"fixed_schedule must be a list of integers, got {self.fixed_schedule!r}")
+        object.__setattr__(self, "fixed_schedule", tuple(self.fixed_schedule))  # to be a key, as the rest is
         for count in self.fixed_schedule:
             check_number("fixed_schedule", count, least=1, whole=True)
         if any(later <= earlier for earlier, later in pairwise(self.fixed_schedule)):

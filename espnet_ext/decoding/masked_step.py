@@ -33,7 +33,7 @@ class MaskedStep:
         self._counted = torch.ones_like(self.known[:, 0])
 
     def rows_below(self, count: int) -> Tensor:
-        """Rows of which fewer codes are known, all of them with a static sampler: (R',) int64."""
+        """Rows that a pass is for, those of which fewer codes are known: (R',) int64."""
         below = self.known.sum(dim=1) < count
         self._counted = below
         return self.sampler.rows_of(below)
@@ -43,9 +43,6 @@ class MaskedStep:
 
         A row that sits a round out draws as well: what it draws later is then the same as in a step of fixed
         operations, in which no row can.
-
-        Returns:
-            The sampler.
         """
         return self.sampler.with_fixed_noise(self.local.slots, self.local.spec.vocab_size, self.codes.device)
 

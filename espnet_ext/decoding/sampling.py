@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -197,21 +197,12 @@ class Sampler:
     history: Tensor | None = None
     noise: Tensor | None = None
 
-    is_static: ClassVar[bool] = False  # whether all rows take part in everything, so that no shape depends on values
-
     def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:
         """The same sampler with another step's legal ids and last frames."""
         return replace(self, legal=legal, history=history, noise=None)
 
     def for_rows(self, rows: Tensor) -> Sampler:
-        """The sampler of some rows of the logits, in their order; with guidance, of pairs of them.
-
-        Args:
-            rows: (R',) int64 indices.
-
-        Returns:
-            The sampler.
-        """
+        """The sampler of some rows of the logits, (R',) int64, in their order; with guidance, of pairs of them."""
         rows = self._once(rows)
         return replace(
             self,
@@ -222,34 +213,18 @@ class Sampler:
         )
 
     def rows_of(self, mask: Tensor) -> Tensor:
-        """Rows that a pass is for: those of the mask (R,), or all for a static sampler: (R',) int64."""
-        return torch.arange(len(mask), device=mask.device) if self.is_static else mask.nonzero()[:, 0]
+        """Rows that a pass is for, those of the mask (R,), or more of them: (R',) int64."""
+        return mask.nonzero()[:, 0]
 
     def without(self, banned_id: int) -> Sampler:
-        """The same sampler with one id illegal in every slot.
-
-        Args:
-            banned_id: the id.
-
-        Returns:
-            The sampler.
-        """
+        """The same sampler with one id illegal in every slot."""
         assert self.legal is not None, "legal ids come with the step"
         legal = self.legal.clone()
         legal[..., banned_id] = False
         return replace(self, legal=legal)
 
     def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:
-        """The same sampler with its randomness fixed: a slot drawn from the same distribution gets the same code.
-
-        Args:
-            slots: M.
-            vocab_size: V.
-            device: of the logits.
-
-        Returns:
-            The sampler; greedy sampling has no randomness.
-        """
+        """The same sampler with its randomness fixed: a slot drawn from the same distribution gets the same code."""
         if self.options.is_greedy:
             return self
         return replace(self, noise=self._arrivals((slots, vocab_size), device))
@@ -296,13 +271,10 @@ class Sampler:
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Uniform numbers in [0, 1): (R, *shape) float64."""
-        return self._spread(self._uniform(shape, device))
+        return self._spread(self.draw_uniform(shape, device))
 
     def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Uniform numbers in [0, 1) of every utterance: (B, *shape) float64."""
-        return self._uniform(shape, device)
-
-    def _uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """The same of every utterance, (B, *shape): all that is random comes through here."""
         if not self.generators:
             raise UserError("generators must be one per row to draw at random, got none")
         # float32 is 0 once in 2^24 draws, and an arrival at time 0 would win whatever its probability
@@ -311,7 +283,7 @@ class Sampler:
 
     def _arrivals(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         # not 0, so that an id of probability 0 never arrives
-        arrivals = self._uniform(shape, device).neg_().log1p_().neg_()
+        arrivals = self.draw_uniform(shape, device).neg_().log1p_().neg_()
         return arrivals.clamp_min_(torch.finfo(torch.float64).tiny)
 
     def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:

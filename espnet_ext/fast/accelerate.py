@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.decoding import Step, plain_step
 from espnet_ext.errors import UserError
 from espnet_ext.fast.calibrate import Calibration
 from espnet_ext.fast.compiled import compile_step
+from espnet_ext.fast.folded import fold
+from espnet_ext.fast.graphs import Graphs
 from espnet_ext.fast.linear import LinearBackend, backends_of, linear_backends
 from espnet_ext.fast.native import NativeStack, NativeUnavailable, library
 from espnet_ext.fast.options import FastOptions
 from espnet_ext.model.core_lm import CoreLM
-from espnet_ext.model.heads import ParallelHeads, SlotEmbedding, SlotHeads
+from espnet_ext.model.heads import Head, ParallelHeads, SlotClassifiers, SlotEmbedding
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.model.transformer import Transformer
 
@@ -31,16 +34,18 @@ class Acceleration:
         calibration_ms: time that choosing took.
         weight_bytes: of all packed maps.
         bytes_per_weight: their mean.
+        step: what `generate` is to be handed for this model.
     """
 
     backends: dict[str, str]
     calibration_ms: float
     weight_bytes: int
     bytes_per_weight: float
+    step: Step = field(default=plain_step, repr=False)
 
 
-class PackedSlotHeads(nn.Module):
-    """One packed classifier per slot or per codebook, in place of `SlotHeads`."""
+class PackedClassifiers(nn.Module):
+    """One packed classifier per slot or per codebook, in place of `SlotClassifiers`."""
 
     def __init__(self, heads: list[LinearBackend]) -> None:
         super().__init__()
@@ -79,26 +84,27 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
     if next(model.parameters()).dtype != torch.float32:
         raise UserError(f"model must be in float32, got {next(model.parameters()).dtype}")
     slot_transformers = [head for head in model.heads.values() if isinstance(head, SlotTransformer)]
-    for head in slot_transformers:
-        head.fold()
-    primary = _step_transformers(model)
+    primary = model.step_transformers()
     transformers = primary + [head.transformer for head in slot_transformers]
     if next(model.parameters()).is_cuda:
-        return _on_gpu(model, options, transformers)
+        return _on_gpu(model, options, slot_transformers, transformers)
+    for head in slot_transformers:
+        fold(head)
     native = options.native and rows <= NATIVE_ROWS and _is_there()
     calibration = Calibration(backends_of("float32" if options.exact else options.precision, native), rows, budget_ms)
     packer = _Packer(calibration)
     for transformer in primary:
         packer.pack_all(transformer, from_memory=True)
-    for part in (*model.heads.values(), *getattr(model, "unit_heads", {}).values()):
+    for part in [part for part in model.modules() if isinstance(part, Head)]:  # GPST has those of its units besides
         # a local transformer's weights are read for every slot, and stay in the cache
         packer.pack_all(part, from_memory=isinstance(part, ParallelHeads))
     for head in slot_transformers:
-        if isinstance(head.heads, SlotHeads):
-            head.heads = packer.slot_heads(head.heads)  # type: ignore[assignment]  # the same interface
+        if isinstance(head.heads, SlotClassifiers):
+            head.heads = packer.classifiers(head.heads)  # type: ignore[assignment]  # the same interface
     for transformer in transformers:
         if native:
-            transformer.native = NativeStack(transformer)
+            stack = NativeStack(transformer)
+            transformer.run, transformer.cache_dtype = stack, stack.cache_dtype  # type: ignore[method-assign]
         elif options.compile:
             compile_step(transformer)
     return Acceleration(
@@ -115,24 +121,26 @@ def _is_there() -> bool:
     return True
 
 
-def _on_gpu(model: CoreLM, options: FastOptions, transformers: list[Transformer]) -> Acceleration:
+def _on_gpu(
+    model: CoreLM, options: FastOptions, slot_transformers: list[SlotTransformer], transformers: list[Transformer]
+) -> Acceleration:
     if options.precision in ("fp16", "int8"):
         raise UserError(f"precision must be one of ['float32', 'bf16', 'auto'] on a GPU, got {options.precision!r}")
     half = options.precision != "float32" and not options.exact
+    for head in slot_transformers:
+        fold(head, torch.bfloat16 if half else torch.float32)
     if half:
         model.to(torch.bfloat16)
     for transformer in transformers if options.compile else []:
         compile_step(transformer)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return Acceleration({"all": "bf16" if half else "float32"}, 0.0, weights * (2 if half else 4), 2.0 if half else 4.0)
-
-
-def _step_transformers(model: CoreLM) -> list[Transformer]:
-    """Those that run once per step; encoders run once per utterance and stay as they are."""
-    primary = getattr(model, "primary")  # noqa: B009 (of every core LM, but not of the base class)
-    return [
-        part for name in ("decoder", "transformer") if isinstance(part := getattr(primary, name, None), Transformer)
-    ]
+    return Acceleration(
+        {"all": "bf16" if half else "float32"},
+        0.0,
+        weights * (2 if half else 4),
+        2.0 if half else 4.0,
+        Graphs() if options.graphs else plain_step,
+    )
 
 
 class _Packer:
@@ -156,7 +164,7 @@ class _Packer:
                 if type(child) is nn.Linear:
                     setattr(parent, name, self.pack(child.weight, child.bias, from_memory))
 
-    def slot_heads(self, heads: SlotHeads) -> PackedSlotHeads:
+    def classifiers(self, heads: SlotClassifiers) -> PackedClassifiers:
         pairs = zip(heads.weight.unbind(0), heads.bias.unbind(0), strict=True)
         # every slot has its own, read once per step
-        return PackedSlotHeads([self.pack(weight.t(), bias, from_memory=True) for weight, bias in pairs])
+        return PackedClassifiers([self.pack(weight.t(), bias, from_memory=True) for weight, bias in pairs])

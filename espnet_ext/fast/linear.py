@@ -200,18 +200,11 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
         UserError: if the precision is unknown, or nothing runs it here.
     """
     check_choice("precision", precision, CHOICES)
-    names = [
-        name
-        for name in linear_backends
-        if name.startswith("native") == native
-        and precision in ("auto", linear_backends[name].precision)
-        and linear_backends[name].is_available()
-    ]
+    here = [name for name in linear_backends if name.startswith("native") == native]
+    here = [name for name in here if linear_backends[name].is_available()]
+    names = [name for name in here if precision in ("auto", linear_backends[name].precision)]
     if not names:
-        kinds = [linear_backends[name] for name in linear_backends if name.startswith("native") == native]
-        possible = [
-            name for name in PRECISIONS if any(kind.precision == name and kind.is_available() for kind in kinds)
-        ]
+        possible = [one for one in PRECISIONS if one in {linear_backends[name].precision for name in here}]
         raise UserError(
             f"precision must be one of {possible} on this processor{' with native' * native}, got {precision!r}"
         )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from espnet_ext.errors import UserError
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
-from espnet_ext.model.attention import KVCache
+from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.transformer import Block, Transformer
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -178,11 +178,12 @@ class NativeInt8(NativeLinear):
 
 
 class NativeStack:
-    """A transformer's step in one call; its linear maps must be `NativeLinear`.
+    """What a transformer's blocks do, single positions in one native call; its linear maps must be `NativeLinear`.
+
+    One with cross-attention takes two calls per layer, with the cross-attention of the transformer itself in between.
 
     Args:
-        transformer: whose step it is. One with cross-attention takes two calls per layer, with the cross-attention of
-            the transformer itself in between.
+        transformer: whose `run` it is to be.
 
     Attributes:
         cache_dtype: of its keys and values, bfloat16 where weights are rounded as well: behind many frames a step reads
@@ -190,7 +191,7 @@ class NativeStack:
     """
 
     def __init__(self, transformer: Transformer) -> None:
-        self._library = library()
+        self._library, self._transformer = library(), transformer
         self.blocks = [block for block in transformer.blocks if isinstance(block, Block)]
         self.width, self.heads = transformer.width, transformer.heads
         first = self.blocks[0].feed_forward
@@ -200,21 +201,41 @@ class NativeStack:
         self.cache_dtype = torch.bfloat16 if rounded else torch.float32
         self._scratch = torch.empty(0)
 
-    def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> _Step:
-        """What every call of this step is given.
+    def __call__(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache | None,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+    ) -> Tensor:
+        """The arguments are those of `Transformer.run`."""
+        if cache is None or x.shape[1] != 1:
+            return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores)
+        x = x.clone()
+        step, here, native = self._step(x, mask, rotation, cache), Address(x.data_ptr()), self._library
+        if memory is None or bias is None:
+            native.run_layers(
+                ctypes.byref(step), self._layers, len(self.blocks), here, Address(cache.keys.data_ptr()),
+                Address(cache.values.data_ptr()), ctypes.c_int64(cache.keys.stride(0)),
+            )  # fmt: skip
+        else:
+            for layer, block in enumerate(self.blocks):
+                weights, keys, values = ctypes.byref(self._layers[layer]), cache.keys[layer], cache.values[layer]
+                native.run_attention(
+                    ctypes.byref(step), weights, here, Address(keys.data_ptr()), Address(values.data_ptr())
+                )
+                if block.cross is not None and block.cross_norm is not None:
+                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+                native.run_feed_forward(ctypes.byref(step), weights, here)
+        cache.advance(1)
+        return x
 
-        Args:
-            x: (B, 1, D) float32.
-            mask: (B, 1, 1, length + 1) bool, or None.
-            rotation: (2, 1, head_width) or (2, B, 1, 1, head_width), or None.
-            cache: with room for one more position.
-
-        Returns:
-            The C structure; it borrows mask, rotation and scratch, which it keeps as attributes.
-
-        Raises:
-            UserError: if the cache is full.
-        """
+    def _step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> _Step:
+        """What every call of this step is given; it keeps what it borrows as an attribute."""
         rows = len(x)
         cache.check_room(1)
         needed = rows * (4 * self.width + self.inner) + max(cache.capacity, self.width)
@@ -229,25 +250,6 @@ class NativeStack:
         )  # fmt: skip
         step.borrowed = (turn, cache)
         return step
-
-    def run(self, step: _Step, x: Tensor, cache: KVCache) -> None:
-        """All layers on x (B, 1, D), in place."""
-        self._library.run_layers(
-            ctypes.byref(step), self._layers, len(self.blocks), Address(x.data_ptr()), Address(cache.keys.data_ptr()),
-            Address(cache.values.data_ptr()), ctypes.c_int64(cache.keys.stride(0)),
-        )  # fmt: skip
-
-    def run_attention(self, step: _Step, layer: int, x: Tensor, cache: KVCache) -> None:
-        """The self-attention of one layer on x (B, 1, D), in place."""
-        keys, values = cache.keys[layer], cache.values[layer]
-        self._library.run_attention(
-            ctypes.byref(step), ctypes.byref(self._layers[layer]), Address(x.data_ptr()), Address(keys.data_ptr()),
-            Address(values.data_ptr()),
-        )  # fmt: skip
-
-    def run_feed_forward(self, step: _Step, layer: int, x: Tensor) -> None:
-        """The feed-forward of one layer on x (B, 1, D), in place."""
-        self._library.run_feed_forward(ctypes.byref(step), ctypes.byref(self._layers[layer]), Address(x.data_ptr()))
 
 
 def _layer(block: Block) -> _Layer:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from espnet_ext.model.attention import KVCache, Memory, RotaryEmbedding
+from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.primary import PrimaryState
+from espnet_ext.model.rotary import RotaryEmbedding
 
 POSITIONS, TOKENS = 256, 64  # what lengths are rounded up to, so that requests of similar lengths share their buffers
 
@@ -135,31 +136,32 @@ class StaticState:
         if before is not None and before is not state and before.cache is self._held:
             _assign(before, before.gather(torch.arange(before.cache.keys.shape[1], device=before.cache.keys.device)))
         self._copy(state)
-        buffers = self.buffers
-        assert isinstance(buffers.cache, StaticKVCache)
-        cache = replace(buffers.cache, length=state.cache.length, prefix=state.cache.prefix)
-        _assign(state, replace(buffers, cache=cache))
+        assert isinstance(self.buffers.cache, StaticKVCache)
+        cache = replace(self.buffers.cache, length=state.cache.length, prefix=state.cache.prefix)
+        _assign(state, replace(self.buffers, cache=cache, end_guard=state.end_guard))
         self._held, self._owner = cache, weakref.ref(state)
 
     def _copy(self, state: PrimaryState) -> None:
-        target, cache = self.buffers.cache, state.cache
+        target, memory = self.buffers.cache, self.buffers.memory
         assert isinstance(target, StaticKVCache) and target.padding is not None
-        for into, part in ((target.keys, cache.keys), (target.values, cache.values)):
-            into[:, :, :, : cache.length].copy_(part[:, :, :, : cache.length])
-        target.key_mask.fill_(True)[:, : cache.length].copy_(cache.key_mask[:, : cache.length])
-        target.padding.copy_(torch.zeros_like(target.padding) if cache.padding is None else cache.padding)
-        target.end.fill_(cache.length)
-        target.first.fill_(cache.prefix)
-        memory = self.buffers.memory
-        if memory is not None and state.memory is not None:
-            tokens = state.memory.mask.shape[1]
-            memory.keys[..., :tokens, :].copy_(state.memory.keys)
-            memory.values[..., :tokens, :].copy_(state.memory.values)
-            memory.mask.fill_(False)[:, :tokens].copy_(state.memory.mask)
-        if self.buffers.path is not None and state.path is not None:
-            self.buffers.path[:, : state.path.shape[1]].copy_(state.path)
-        if self.buffers.first_position is not None and state.first_position is not None:
-            self.buffers.first_position.copy_(state.first_position)
+        target.key_mask.fill_(True)
+        target.padding.zero_()
+        if memory is not None:
+            memory.mask.zero_()
+        length = state.cache.length
+        for into, part in zip(_tensors(self.buffers, length), _tensors(state, length), strict=True):
+            if into is not None and part is not None:
+                into[tuple(slice(size) for size in part.shape)].copy_(part)
+        target.end.fill_(length)
+        target.first.fill_(state.cache.prefix)
+
+
+def _tensors(state: PrimaryState, length: int) -> list[Tensor | None]:
+    """All that a state holds, with the first positions of its cache."""
+    cache, memory = state.cache, state.memory
+    text = (None, None, None) if memory is None else (memory.keys, memory.values, memory.mask)
+    filled = cache.keys[..., :length, :], cache.values[..., :length, :], cache.key_mask[:, :length]
+    return [*filled, cache.padding, *text, state.path, state.first_position]
 
 
 def _empty_memory(memory: Memory) -> Memory:
@@ -170,5 +172,4 @@ def _empty_memory(memory: Memory) -> Memory:
 
 
 def _assign(state: PrimaryState, other: PrimaryState) -> None:
-    state.cache, state.memory = other.cache, other.memory
-    state.path, state.first_position = other.path, other.first_position
+    vars(state).update(vars(other))

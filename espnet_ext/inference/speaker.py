@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import DecodingStrategy, Generation, generate, generate_stream
+from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream, plain_step
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
@@ -34,7 +34,7 @@ from espnet_ext.tokenizers.semantic import SemanticTokenizer
 from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
 Sound = Path | str | NDArray[np.int64]  # an audio file, or its codes (T, N)
-Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int]  # what `generate` is given
+Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step]  # what `generate` is given
 
 
 class Speaker:
@@ -74,7 +74,7 @@ class Speaker:
         self._codec, self.args, self._semantic, self.device = codec, args, semantic, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
-        self._graphs: Graphs | None = None
+        self._step: Step = plain_step
 
     @classmethod
     def from_experiment(
@@ -128,13 +128,14 @@ class Speaker:
 
     def accelerate(self, options: FastOptions, batch_size: int = 1) -> Acceleration:
         """Make it decode faster from now on, see `fast.accelerate`; the text-to-semantic model stays as it is."""
-        self._graphs = Graphs() if options.graphs else None
-        return accelerate(self.corelm, options, batch_size)
+        done = accelerate(self.corelm, options, batch_size)
+        self._step = done.step
+        return done
 
     def free_graphs(self) -> None:
         """Let go of the GPU's memory that serves later requests."""
-        if self._graphs is not None:
-            self._graphs.clear()
+        if isinstance(self._step, Graphs):
+            self._step.clear()
 
     @property
     def says_codes(self) -> bool:
@@ -314,9 +315,8 @@ class Speaker:
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor
     ) -> Decoding:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
-        strategy = self._graphs.of(options.strategy, self.device) if self._graphs else options.strategy
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
-        return model, conditions, strategy, sampler, limit, options.min_frames
+        return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step
 
     def _prepare(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions

@@ -58,6 +58,10 @@ class ModelOptions:
             local_conf=complete_local_conf(self.local, self.local_conf),
         )
 
+    def confs(self) -> dict[str, Mapping[str, Any]]:
+        """What the user may say of each part, by the name of the command's option."""
+        return {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
+
     def build(self, spec: CodecSpec, vocabulary: int | CodecSpec) -> CoreLM:
         """The model, with the weights that a training begins with.
 
@@ -72,10 +76,11 @@ class ModelOptions:
             UserError: naming the option that is unknown or out of range.
         """
         corelms.check_options(self.corelm, self.corelm_conf)
+        kind: Any = corelms[self.corelm]
         try:
-            return corelms[self.corelm](
+            return kind(
                 spec,
-                vocabulary,  # type: ignore[arg-type]  # what this core LM reads
+                vocabulary,
                 primary=self.primary,
                 primary_conf=self.primary_conf,
                 local=self.local,
@@ -84,8 +89,7 @@ class ModelOptions:
                 **self.corelm_conf,
             )
         except TypeError as error:  # a value of the wrong kind, found where it is used
-            given = {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
-            raise UserError(f"{error} in one of {given}") from None
+            raise UserError(f"{error} in one of {self.confs()}") from None
 
 
 def complete_local_conf(local: str | Sequence[str], conf: Mapping[str, Any]) -> dict[str, Any]:

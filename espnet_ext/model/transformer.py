@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.model.attention import CrossAttention, KVCache, Memory, RotaryEmbedding, SelfAttention
+from espnet_ext.model.attention import CrossAttention, SelfAttention
+from espnet_ext.model.cache import KVCache, Memory
+from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.options import check_number
-
-
-class Stack(Protocol):
-    """What takes the place of a transformer's own step on a CPU; `fast.native` has one.
-
-    Attributes:
-        cache_dtype: of the keys and values that it reads.
-    """
-
-    cache_dtype: torch.dtype
-
-    def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache) -> Any:
-        """What every call of this step is given."""
-
-    def run(self, step: Any, x: Tensor, cache: KVCache) -> None:
-        """All layers on x (B, 1, D), in place."""
-
-    def run_attention(self, step: Any, layer: int, x: Tensor, cache: KVCache) -> None:
-        """The self-attention of one layer, in place."""
-
-    def run_feed_forward(self, step: Any, layer: int, x: Tensor) -> None:
-        """The feed-forward of one layer, in place."""
-
 
 POSITIONS = ("rope", "learned", "none")
 
@@ -113,7 +90,7 @@ class Transformer(nn.Module):
         self.heads, self.width = heads, width
         self.blocks = nn.ModuleList(Block(width, heads, dropout, kernel_size, cross_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
-        self.native: Stack | None = None
+        self.cache_dtype: torch.dtype | None = None  # None for that of the weights
         self.rotary = RotaryEmbedding(width // heads) if position == "rope" else None
         self._init_weights(layers)
 
@@ -128,7 +105,7 @@ class Transformer(nn.Module):
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for so many rows and positions, every position visible."""
         weight = self.norm.weight
-        dtype = weight.dtype if self.native is None else self.native.cache_dtype
+        dtype = self.cache_dtype or weight.dtype
         shape = (len(self.blocks), batch, self.heads, capacity, self.width // self.heads)
         return KVCache(
             keys=weight.new_zeros(shape, dtype=dtype),
@@ -171,20 +148,31 @@ class Transformer(nn.Module):
         Returns:
             The hidden states.
         """
-        rotation = None
-        if self.rotary is not None and positions is None:
-            length = x.shape[1]
-            rotation = (
-                self.rotary.at(0, length, x.dtype) if cache is None else cache.rotation(self.rotary, length, x.dtype)
-            )
-        elif self.rotary is not None and positions is not None:
+        rotation, length = None, x.shape[1]
+        if self.rotary is not None and positions is not None:
             rotation = self.rotary(positions, x.dtype)
+        elif self.rotary is not None and cache is not None:
+            rotation = cache.rotation(self.rotary, length, x.dtype)
+        elif self.rotary is not None:
+            rotation = self.rotary.at(0, length, x.dtype)
         bias = None
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
-        if self.native is not None and cache is not None and x.shape[1] == 1:
-            return self.norm(self._native_step(self.native, x, mask, rotation, cache, memory, bias, scores))
+        return self.norm(self.run(x, mask, valid, rotation, cache, memory, bias, scores))
+
+    def run(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache | None,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+    ) -> Tensor:
+        """What the blocks make of x (B, length, D), before the norm; `rotation` and `bias` are ready to be used."""
         for layer, block in enumerate(self._typed_blocks()):
             attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer)
             x = x + (block.dropout(attended) if self.training else attended)
@@ -194,31 +182,6 @@ class Transformer(nn.Module):
             x = x + block.feed_forward(block.feed_forward_norm(x), valid)
         if cache is not None:
             cache.advance(x.shape[1])
-        return self.norm(x)
-
-    def _native_step(
-        self,
-        stack: Stack,
-        x: Tensor,
-        mask: Tensor | None,
-        rotation: Tensor | None,
-        cache: KVCache,
-        memory: Memory | None,
-        bias: Tensor | None,
-        scores: list[Tensor] | None,
-    ) -> Tensor:
-        """One more position through the native kernel, with torch's cross-attention where there is one."""
-        x = x.clone()
-        step = stack.step(x, mask, rotation, cache)
-        if memory is None or bias is None:
-            stack.run(step, x, cache)
-        else:
-            for layer, block in enumerate(self._typed_blocks()):
-                stack.run_attention(step, layer, x, cache)
-                if block.cross is not None and block.cross_norm is not None:
-                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
-                stack.run_feed_forward(step, layer, x)
-        cache.advance(1)
         return x
 
 

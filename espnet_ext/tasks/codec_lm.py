@@ -21,10 +21,11 @@ from espnet_ext.inputs.checks import check_data, check_earlier_run, check_gain_c
 from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.inputs.kinds import inputs_of
 from espnet_ext.model.build import ModelOptions
-from espnet_ext.model.core_lm import CoreLM, corelms
+from espnet_ext.model.core_lm import corelms
 from espnet_ext.model.heads import local_transformers
 from espnet_ext.model.loss import LossWeights
-from espnet_ext.model.primary import AttentionPrior, Primary, primaries
+from espnet_ext.model.primary import AttentionPrior, primaries
+from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
@@ -43,12 +44,12 @@ from espnet2.utils.types import str_or_none  # noqa: E402
 
 from espnet_ext.tasks import dry_run  # noqa: E402
 
-corelm_choices = ClassChoices(
-    "corelm", {name: corelms[name] for name in corelms}, type_check=CoreLM, default="codec_lm"
-)
-primary_choices = ClassChoices(
-    "primary", {name: primaries[name] for name in primaries}, type_check=Primary, default="cross_attention"
-)
+
+def choices_of(registry: Registry[Any], default: str) -> ClassChoices:
+    """ESPnet's choice of a class of a registry, those that other packages register included."""
+    choices = ClassChoices(registry.kind, {}, default=default)
+    choices.classes = registry  # read when a command is parsed
+    return choices
 
 
 def check_model_conf(conf: dict[str, object]) -> LossWeights:
@@ -74,7 +75,7 @@ class CodecLMTask(AbsTask):
     """Trains `CoreLM`s with ESPnet's trainer; `main()` is the command line."""
 
     num_optimizers = 1
-    class_choices_list = [corelm_choices, primary_choices]
+    class_choices_list = [choices_of(corelms, "codec_lm"), choices_of(primaries, "cross_attention")]
     trainer = Trainer
 
     @classmethod
@@ -83,6 +84,12 @@ class CodecLMTask(AbsTask):
         parser = super().get_parser()
         parser.usage = "codec_lm_train [options]   (--help lists them)"
         return parser
+
+    @classmethod
+    def get_default_config(cls) -> dict[str, Any]:
+        """What `--print_config` prints: ESPnet's defaults, and those of all options of the model."""
+        config = super().get_default_config()
+        return {**config, **ModelOptions.of(argparse.Namespace(**config)).complete().confs()}
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -175,7 +182,7 @@ class CodecLMTask(AbsTask):
         inputs.complete(args)
         weights = check_model_conf(args.model_conf)
         options = ModelOptions.of(args).complete()
-        vars(args).update({name: value for name, value in vars(options).items() if name.endswith("_conf")})
+        vars(args).update(options.confs())
         corelm = options.build(spec, vocabulary)
         return ESPnetCodecLMModel(corelm, weights, autocast=args.matmul_precision == "bf16")
 

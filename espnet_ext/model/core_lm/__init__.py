@@ -8,6 +8,7 @@ from espnet_ext.model.core_lm.base import (
     StepModel,
     corelms,
     local_options,
+    register_corelm,
 )
 from espnet_ext.model.core_lm.gpst import GPST, JointConditions
 from espnet_ext.model.core_lm.text import TextCoreLM
@@ -25,4 +26,5 @@ __all__ = [
     "UnitStage",
     "corelms",
     "local_options",
+    "register_corelm",
 ]

@@ -15,6 +15,7 @@ from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.core_lm.local_drop import local_drop
 from espnet_ext.model.heads import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
 from espnet_ext.model.primary import PrimaryState
+from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.registry import Registry
 
@@ -71,88 +72,20 @@ class StepConditions(Protocol):
         """(B,) bool."""
 
 
-class StepModel(Protocol):
-    """What `generate` runs: a core LM, or the semantic stage of one."""
-
-    @property
-    def spec(self) -> CodecSpec:
-        """The codec's facts."""
-
-    @property
-    def layout(self) -> StepLayout:
-        """Of frames in steps."""
-
-    @property
-    def heads(self) -> Heads:
-        """By name."""
-
-    @property
-    def conditioning_dropout(self) -> float:
-        """Probability that an utterance was trained without its conditions."""
-
-    def first_codes(self, conditions: Any) -> Tensor:
-        """(B, M) int64, input of the first step."""
-
-    def prefill(self, conditions: Any, max_steps: Tensor | int) -> PrimaryState:
-        """The state before the first step."""
-
-    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
-
-
-class CoreLM(nn.Module, ABC):
-    """p(codes | conditions) with N codebooks per frame and S frames per step.
-
-    It scores and steps; the loss is in `loss`, the loop over time in `decoding.generate`.
-
-    Args:
-        spec: the codec's facts.
-        layout: of frames in steps.
-        code_corruption: probability that a step's input codes are replaced by random ones in training.
-        conditioning_dropout: probability that an utterance is trained without its conditions.
-        local_drop: share of an utterance's steps that the local transformers do not see in training.
+class StepModel(ABC):
+    """What `generate` runs: a core LM, or the semantic stage of one.
 
     Attributes:
-        reads: "text" or "semantic", what the model is given besides codes; a batch has it under this name, with
-            `{reads}_lengths`.
-        embedding: of steps.
+        spec: the codec's facts.
+        layout: of frames in steps.
         heads: by name.
-
-    Raises:
-        UserError: if an option is out of range.
+        conditioning_dropout: probability that an utterance was trained without its conditions.
     """
 
-    reads: ClassVar[str]
-    embedding: SlotEmbedding
+    spec: CodecSpec
+    layout: StepLayout
     heads: Heads
-
-    def __init__(
-        self,
-        spec: CodecSpec,
-        layout: StepLayout,
-        code_corruption: float,
-        conditioning_dropout: float,
-        local_drop: float,
-    ) -> None:
-        super().__init__()
-        self.spec, self.layout = spec, layout
-        self.code_corruption, self.conditioning_dropout, self.local_drop = (
-            code_corruption,
-            conditioning_dropout,
-            local_drop,
-        )
-        for name in ("code_corruption", "conditioning_dropout", "local_drop"):
-            check_number(name, getattr(self, name), least=0, below=1)
-
-    @property
-    def stacking(self) -> int:
-        """S, frames of one step."""
-        return self.layout.stacking
-
-    @property
-    def slots(self) -> int:
-        """M, codes of one step."""
-        return self.layout.slots
+    conditioning_dropout: float
 
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
@@ -165,6 +98,72 @@ class CoreLM(nn.Module, ABC):
     @abstractmethod
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+
+
+class CoreLM(nn.Module, StepModel):
+    """p(codes | conditions) with N codebooks per frame and S frames per step.
+
+    It scores and steps; the loss is in `loss`, the loop over time in `decoding.generate`. `model.build` hands the
+    constructor of one the codec's facts, ids of the text or the facts of the units, and by their names `primary`,
+    `primary_conf`, `local`, `local_conf` and `frame_stacking_factor`; its keyword-only parameters are `corelm_conf`.
+
+    Args:
+        spec: the codec's facts.
+        layout: of frames in steps.
+        code_corruption: probability that a step's input codes are replaced by random ones in training, so that the
+            model learns to trust its conditions more than its own past.
+        conditioning_dropout: probability that an utterance is trained without its conditions, which classifier-free
+            guidance needs.
+        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`;
+            0.9375 leaves one of sixteen, as the Conversational Speech Model (Sesame, 2025) does.
+        frame_tables: "tied": the frames of a step share one table and one classifier per codebook, which see all
+            data; "own": every slot has its own, as published. The same at S = 1.
+
+    Attributes:
+        reads: "text" or "semantic", what the model is given besides codes; a batch has it under this name, with
+            `{reads}_lengths`.
+        embedding: of steps.
+        step_slots: the slots of a step, with what `frame_tables` says of them.
+
+    Raises:
+        UserError: if an option is out of range.
+    """
+
+    reads: ClassVar[str]
+    embedding: SlotEmbedding
+
+    def __init__(
+        self,
+        spec: CodecSpec,
+        layout: StepLayout,
+        *,
+        code_corruption: float = 0.0,
+        conditioning_dropout: float = 0.0,
+        local_drop: float = 0.0,
+        frame_tables: str = "own",
+    ) -> None:
+        super().__init__()
+        self.spec, self.layout = spec, layout
+        self.code_corruption, self.local_drop = code_corruption, local_drop
+        self.conditioning_dropout = conditioning_dropout
+        for name in ("code_corruption", "conditioning_dropout", "local_drop"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_choice("frame_tables", frame_tables, ("own", "tied"))
+        self.step_slots = Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
+
+    @property
+    def stacking(self) -> int:
+        """S, frames of one step."""
+        return self.layout.stacking
+
+    @property
+    def slots(self) -> int:
+        """M, codes of one step."""
+        return self.layout.slots
+
+    def step_transformers(self) -> list[Transformer]:
+        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
+        return []
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
@@ -266,26 +265,8 @@ class CoreLM(nn.Module, ABC):
         return torch.rand(rows, device=device) >= self.conditioning_dropout
 
 
-corelms: Registry[type[CoreLM]] = Registry("corelm")
-FRAME_TABLES = ("own", "tied")
-
-
-def slots_of(spec: CodecSpec, layout: StepLayout, frame_tables: str) -> Slots:
-    """The slots of a step with `frame_tables`, which says whether its frames share tables and classifiers.
-
-    Args:
-        spec: the codec's facts.
-        layout: of frames in steps.
-        frame_tables: one of `FRAME_TABLES`.
-
-    Returns:
-        The slots.
-
-    Raises:
-        UserError: if the choice is unknown.
-    """
-    check_choice("frame_tables", frame_tables, FRAME_TABLES)
-    return Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
+corelms: Registry[type[CoreLM]] = Registry("corelm", "espnet_ext.corelm")
+register_corelm = corelms.register
 
 
 def local_options(local: str | Sequence[str], conf: Mapping[str, object]) -> dict[str, Mapping[str, object]]:

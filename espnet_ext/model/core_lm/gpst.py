@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, corelms, slots_of
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import Heads, LocalInput, ParallelHeads, SlotEmbedding
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
+from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
 
@@ -37,7 +38,7 @@ class JointConditions(NamedTuple):
     given: Tensor
 
 
-@corelms.register("gpst")
+@register_corelm("gpst")
 class GPST(CoreLM):
     """p(semantic units) p(codes | semantic units), one decoder-only transformer for both.
 
@@ -60,10 +61,7 @@ class GPST(CoreLM):
             anew and advance by so many per frame, so that a unit and its sound have nearly the same position, which a
             short training needs to find the one by the other. 0: they go on behind the units, as in the paper.
         languages: names of languages; with any, a position in front of all others tells which one it is.
-        code_corruption: probability that a step's input codes are replaced by random ones in training.
-        conditioning_dropout: probability that an utterance is trained without its units, for guidance.
-        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`.
-        frame_tables: "tied" or "own", as for a `codec_lm`.
+        **shared: options of every `CoreLM`.
 
     Attributes:
         depth: (2,) float, N and S, so that weights tell them.
@@ -93,13 +91,10 @@ class GPST(CoreLM):
         shared_head: bool = True,
         units_per_frame: float = 0.0,
         languages: Sequence[str] = (),
-        code_corruption: float = 0.0,
-        conditioning_dropout: float = 0.0,
-        local_drop: float = 0.0,
-        frame_tables: str = "own",
+        **shared: Any,
     ) -> None:
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor)
-        super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        super().__init__(spec, layout, **shared)
         # N books of S frames may have the shapes of other numbers; float, as ESPnet adds integers up where it averages
         self.register_buffer("depth", torch.tensor([spec.num_codebooks, frame_stacking_factor], dtype=torch.float32))
         _check(primary, local, parallel_heads, languages)
@@ -110,8 +105,7 @@ class GPST(CoreLM):
         self.primary = PrefixPrimary(semantic.vocab_size, frame_stacking_factor, **primary_conf)  # type: ignore[arg-type]
         if units_per_frame and self.primary.position is not None:
             raise UserError(f"units_per_frame must be 0 with position learned, got {units_per_frame}")
-        width = self.primary.width
-        slots = slots_of(spec, layout, frame_tables)
+        slots, width = self.step_slots, self.primary.width
         self.embedding = SlotEmbedding(slots, width, reduction="sum")
         self.language_embedding = nn.Embedding(len(languages) + 1, width) if languages else None
         self.unit_heads = Heads({"parallel": ParallelHeads(1, semantic.vocab_size, width)})
@@ -224,6 +218,9 @@ class GPST(CoreLM):
         if positions is not None:
             positions = positions + state.cache.next_step().double() * self._advance
         return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
+
+    def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
+        return self.primary.step_transformers()
 
     @property
     def _advance(self) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, corelms, slots_of
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.heads import (
     Heads,
     MaskGITLocalTransformer,
@@ -17,9 +18,10 @@ from espnet_ext.model.heads import (
     SlotEmbedding,
 )
 from espnet_ext.model.primary import Conditions, PrimaryState, primaries
+from espnet_ext.model.transformer import Transformer
 
 
-@corelms.register("codec_lm")
+@register_corelm("codec_lm")
 class TextCoreLM(CoreLM):
     """p(codes | text, prompt).
 
@@ -32,14 +34,7 @@ class TextCoreLM(CoreLM):
         local_conf: its options; with several local transformers, the options of each by its name.
         frame_stacking_factor: S.
         delays: frames by which each codebook comes late, for S = 1; none for all at once.
-        code_corruption: probability that a step's input codes are replaced by random ones in training, so that
-            the model learns to trust the text more than its own past.
-        conditioning_dropout: probability that an utterance is trained without text and prompt, which
-            classifier-free guidance needs.
-        local_drop: share of an utterance's steps that the local transformers do not see in training, see `local_drop`;
-            0.9375 leaves one of sixteen, as the Conversational Speech Model (Sesame, 2025) does.
-        frame_tables: "tied": the frames of a step share one table and one classifier per codebook, which see all
-            data; "own": every slot has its own, as published. The same at S = 1.
+        **shared: options of every `CoreLM`.
 
     Raises:
         UserError: if a name is unknown or an option is out of range.
@@ -62,19 +57,16 @@ class TextCoreLM(CoreLM):
         frame_stacking_factor: int = 1,
         *,
         delays: Sequence[int] = (),
-        code_corruption: float = 0.0,
-        conditioning_dropout: float = 0.0,
-        local_drop: float = 0.0,
-        frame_tables: str = "own",
+        **shared: Any,
     ) -> None:
         if not isinstance(delays, Sequence) or isinstance(delays, str):
             raise UserError(f"delays must be a list of {spec.num_codebooks} whole numbers, got {delays!r}")
         layout = StepLayout(spec.num_codebooks, frame_stacking_factor, tuple(delays))
-        super().__init__(spec, layout, code_corruption, conditioning_dropout, local_drop)
+        super().__init__(spec, layout, **shared)
         primary_conf = primary_conf or {}
         primaries.check_options(primary, primary_conf)
         self.primary = primaries[primary](text_vocab_size, frame_stacking_factor, **primary_conf)
-        slots, width = slots_of(spec, layout, frame_tables), self.primary.width
+        slots, width = self.step_slots, self.primary.width
         self.embedding = SlotEmbedding(slots, width)
         self.heads = Heads({"parallel": ParallelHeads(slots.count, spec.vocab_size, width, slots.tied_frames)})
         self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
@@ -131,3 +123,6 @@ class TextCoreLM(CoreLM):
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.step(self.embedding.step(codes), state)
+
+    def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
+        return self.primary.step_transformers()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
+from espnet_ext.model.core_lm.base import StepModel
 from espnet_ext.model.heads import Heads
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps
 
@@ -30,7 +31,7 @@ class UnitConditions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class UnitStage:
+class UnitStage(StepModel):
     """p(semantic units): a model of one codebook that shares transformer and cache with the codes behind the units.
 
     Attributes:

@@ -2,29 +2,35 @@
 
 from espnet_ext.model.heads.ar import ARLocalTransformer
 from espnet_ext.model.heads.base import (
+    Head,
     Heads,
     LocalInput,
     LocalOutput,
-    LocalTransformer,
+    SlotClassifiers,
     SlotEmbedding,
-    SlotHeads,
     Slots,
     local_transformers,
+    register_head,
 )
 from espnet_ext.model.heads.maskgit import MaskGITLocalTransformer, masked_counts
 from espnet_ext.model.heads.parallel import ParallelHeads
 
+LocalTransformer, SlotHeads = Head, SlotClassifiers  # their former names, which other packages import
+
 __all__ = [
     "ARLocalTransformer",
+    "Head",
     "Heads",
     "LocalInput",
     "LocalOutput",
     "LocalTransformer",
     "MaskGITLocalTransformer",
     "ParallelHeads",
+    "SlotClassifiers",
     "SlotEmbedding",
     "SlotHeads",
     "Slots",
     "local_transformers",
     "masked_counts",
+    "register_head",
 ]

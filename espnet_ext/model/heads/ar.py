@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from espnet_ext.model.attention import KVCache
-from espnet_ext.model.heads.base import LocalInput, LocalOutput, local_transformers
+from espnet_ext.model.cache import KVCache
+from espnet_ext.model.heads.base import LocalInput, LocalOutput, register_head
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.model.transformer import causal_mask
 
 
-@local_transformers.register("ar")
+@register_head("ar")
 class ARLocalTransformer(SlotTransformer):
     """One code after the other: slot m sees the hidden vector and slots before m."""
 

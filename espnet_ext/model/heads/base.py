@@ -119,7 +119,7 @@ def frames_as_one(frames: int, width: int) -> nn.Linear:
     return mix
 
 
-class SlotHeads(nn.Module):
+class SlotClassifiers(nn.Module):
     """One linear classifier per slot, or per codebook, kept as one tensor: all slots are one matrix product."""
 
     def __init__(self, slots: Slots, width: int) -> None:
@@ -143,7 +143,7 @@ class SlotHeads(nn.Module):
         return torch.einsum("pmd,mdv->pmv", x, self.weight[table]) + self.bias[table]
 
 
-class SharedHead(nn.Linear):
+class SharedClassifier(nn.Linear):
     """One linear classifier for all slots."""
 
     def forward(self, x: Tensor, first_slot: int = 0) -> Tensor:
@@ -151,8 +151,11 @@ class SharedHead(nn.Linear):
         return super().forward(x)
 
 
-class LocalTransformer(nn.Module, ABC):
-    """p(codes of a step | hidden vector of the step).
+class Head(nn.Module, ABC):
+    """p(codes of a step | hidden vector of the step): the parallel heads, or a local transformer.
+
+    A local transformer's constructor takes the code tables of the primary transformer (None for tables of its own), the
+    `Slots`, the width D of the hidden vectors and whether one classifier serves all slots; keywords are its options.
 
     Attributes:
         slots: M.
@@ -175,40 +178,23 @@ class LocalTransformer(nn.Module, ABC):
         """
 
 
-HeadT = TypeVar("HeadT", bound=LocalTransformer)
-local_transformers: Registry[type[LocalTransformer]] = Registry("local")
+HeadT = TypeVar("HeadT", bound=Head)
+local_transformers: Registry[type[Head]] = Registry("local", "espnet_ext.head")
+register_head = local_transformers.register
 
 
 class Heads(nn.ModuleDict):
     """The heads of one model by name: the parallel heads, and the local transformers beside them."""
 
     def of(self, kind: type[HeadT]) -> HeadT:
-        """The head of a class.
-
-        Args:
-            kind: class of the head that a strategy needs.
-
-        Returns:
-            The head.
-
-        Raises:
-            UserError: if the model has none; the message lists those it has.
-        """
+        """The head of the class that a strategy needs; a model without one is refused."""
         for head in self.values():
             if isinstance(head, kind):
                 return head
         raise UserError(f"this model has no {kind.__name__}; its heads are {list(self)}")
 
-    def inputs(self, head: LocalTransformer, hidden: Tensor) -> LocalInput:
-        """What a head is given of steps.
-
-        Args:
-            head: one of these.
-            hidden: (P, D) primary output of the steps.
-
-        Returns:
-            The hidden vectors, with the logits of the parallel heads for a residual head.
-        """
+    def inputs(self, head: Head, hidden: Tensor) -> LocalInput:
+        """What one of these heads is given of steps with primary output `hidden`, (P, D)."""
         return LocalInput(hidden, self.base(hidden) if head.residual else None)
 
     def base(self, hidden: Tensor) -> Tensor:

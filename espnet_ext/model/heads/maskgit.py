@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from espnet_ext.model.heads.base import LocalInput, LocalOutput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.heads.base import LocalInput, LocalOutput, register_head
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.options import check_choice
 
@@ -35,7 +36,7 @@ def masked_counts(ratio: Tensor, slots: int) -> Tensor:
     return torch.ceil(torch.cos(ratio.float() * (math.pi / 2)) * slots).long()
 
 
-@local_transformers.register("maskgit")
+@register_head("maskgit")
 class MaskGITLocalTransformer(SlotTransformer):
     """Bidirectional over the slots of a step; slots that are not known yet are given as MASK.
 
@@ -47,47 +48,17 @@ class MaskGITLocalTransformer(SlotTransformer):
     it per frame, and at S = 4 hardly ever masks a whole step.)
 
     Args:
-        embedding: as for `SlotTransformer`.
-        slots: likewise.
-        primary_width: likewise.
-        shared_head: likewise.
-        width: likewise.
-        layers: likewise.
-        heads: likewise.
-        dropout: likewise.
-        residual: likewise.
+        *given: as for `SlotTransformer`.
         mask: where the masks of a step lie in training. "slots": anywhere. "frames": at the end, as decoding frame
             after frame sees a step: frames in front of the current one are known, some slots of it, and none behind
             it. "mixed": drawn per step, half of them each. With one frame per step all are the same.
+        **options: as for `SlotTransformer`.
     """
 
     bidirectional = True
 
-    def __init__(
-        self,
-        embedding: SlotEmbedding | None,
-        slots: Slots,
-        primary_width: int,
-        shared_head: bool,
-        *,
-        width: int = 256,
-        layers: int = 1,
-        heads: int = 4,
-        dropout: float = 0.0,
-        residual: bool = False,
-        mask: str = "slots",
-    ) -> None:
-        super().__init__(
-            embedding,
-            slots,
-            primary_width,
-            shared_head,
-            width=width,
-            layers=layers,
-            heads=heads,
-            dropout=dropout,
-            residual=residual,
-        )
+    def __init__(self, *given: Any, mask: str = "slots", **options: Any) -> None:
+        super().__init__(*given, **options)
         check_choice("mask", mask, MASKS)
         self.mask = mask
 
@@ -109,15 +80,7 @@ class MaskGITLocalTransformer(SlotTransformer):
         return LocalOutput(self.logits(inputs, codes.masked_fill(masked, self.spec.mask_id)), masked)
 
     def draw_mask(self, steps: int, device: torch.device) -> Tensor:
-        """Slots to mask: (P, M) bool, at least one per step; outside of training always the same ones.
-
-        Args:
-            steps: P.
-            device: where the mask is needed.
-
-        Returns:
-            The mask.
-        """
+        """Slots to mask in P steps: (P, M) bool, at least one per step; outside of training always the same ones."""
         # the masks of two validations are the same, so that their losses can be compared
         generator = None if self.training else Generator(device).manual_seed(0)
         counts = masked_counts(torch.rand(steps, generator=generator, device=device), self.slots)

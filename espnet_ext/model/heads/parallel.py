@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.model.heads.base import LocalInput, LocalOutput, LocalTransformer
+from espnet_ext.model.heads.base import Head, LocalInput, LocalOutput
 
 
-class ParallelHeads(LocalTransformer):
+class ParallelHeads(Head):
     """M independent classifiers on the hidden vector: the baseline, a drafter, and what residual heads add to.
 
     Args:

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.model.heads.base import LocalTransformer, SharedHead, SlotEmbedding, SlotHeads, Slots
+from espnet_ext.model.heads.base import Head, SharedClassifier, SlotClassifiers, SlotEmbedding, Slots
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_flag, check_number
 
 
-class SlotTransformer(LocalTransformer):
+class SlotTransformer(Head):
     """A transformer over the projected hidden vector and the embeddings of the step's codes; positions are learned.
 
     Args:
@@ -31,7 +31,6 @@ class SlotTransformer(LocalTransformer):
     Attributes:
         residual: likewise.
         bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
-        folded: (M * V, width) projected codes with their positions, see `fold`; None before.
 
     Reference:
         arXiv:2509.19592 §2, with shared tables and a head per slot; arXiv:2406.00976, with tables of its own and a
@@ -39,8 +38,6 @@ class SlotTransformer(LocalTransformer):
     """
 
     bidirectional: ClassVar[bool]
-    folded: Tensor | None
-    folded_offset: Tensor
 
     def __init__(
         self,
@@ -62,11 +59,9 @@ class SlotTransformer(LocalTransformer):
         self.has_own_tables = embedding is None
         self.embedding = SlotEmbedding(slots, width, steps=False) if embedding is None else embedding
         self.input_projection = nn.Linear(primary_width, width)
-        self.register_buffer("folded", None, persistent=False)
-        self.register_buffer("folded_offset", None, persistent=False)
         self.position = nn.Parameter(torch.empty(slots.count + self.bidirectional, width).normal_(std=0.02))
         self.transformer = Transformer(width, layers, heads, dropout, position="learned")
-        self.heads = SharedHead(width, slots.spec.vocab_size) if shared_head else SlotHeads(slots, width)
+        self.heads = SharedClassifier(width, slots.spec.vocab_size) if shared_head else SlotClassifiers(slots, width)
         if residual:
             nn.init.zeros_(self.heads.weight)
             nn.init.zeros_(self.heads.bias)
@@ -84,10 +79,6 @@ class SlotTransformer(LocalTransformer):
         Returns:
             (P, m + 1, width) from position 0, (P, m, width) from a later one.
         """
-        if self.folded is not None:
-            first = max(start - 1, 0)
-            x = nn.functional.embedding(codes + self.folded_offset.narrow(0, first, codes.shape[1]), self.folded)
-            return x if start else torch.cat(((self.input_projection(hidden) + self.position[0])[:, None], x), dim=1)
         x = self.embedding(codes, max(start - 1, 0))
         if self.has_own_tables:
             x = torch.cat((self.input_projection(hidden)[:, None], x), dim=1) if start == 0 else x
@@ -110,15 +101,3 @@ class SlotTransformer(LocalTransformer):
             return own
         assert base is not None, "Heads.inputs gives a residual local transformer the parallel heads' logits"
         return own + base[:, first_slot : first_slot + own.shape[1]]
-
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Look codes up projected and with their positions from now on, for decoding: weights must not change."""
-        table = self.embedding.table.weight
-        projected = table if self.has_own_tables else self.input_projection(table)
-        by_slot = projected.view(self.embedding.tables, -1, projected.shape[-1])
-        by_slot = by_slot.repeat(self.slots // self.embedding.tables, 1, 1)
-        read = len(self.position) - 1  # the code of the last slot is read by a bidirectional one only
-        by_slot[:read] += self.position[1:, None]
-        self.folded = by_slot.flatten(0, 1)
-        self.folded_offset = torch.arange(self.slots, device=table.device) * self.spec.vocab_size

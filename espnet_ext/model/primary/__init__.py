@@ -1,7 +1,7 @@
 """Primary transformers; importing this package registers them."""
 
 from espnet_ext.model.primary.annealed_prior import AnnealedPrior
-from espnet_ext.model.primary.attention_prior import AttentionPrior, PathPrior, attention_priors
+from espnet_ext.model.primary.attention_prior import AttentionPrior, PathPrior, attention_priors, register_prior
 from espnet_ext.model.primary.base import (
     Conditions,
     Ending,
@@ -10,6 +10,7 @@ from espnet_ext.model.primary.base import (
     PrimaryState,
     close_gaps,
     primaries,
+    register_primary,
     with_unconditional,
 )
 from espnet_ext.model.primary.cross_attention import CrossAttentionPrimary
@@ -29,5 +30,7 @@ __all__ = [
     "attention_priors",
     "close_gaps",
     "primaries",
+    "register_primary",
+    "register_prior",
     "with_unconditional",
 ]

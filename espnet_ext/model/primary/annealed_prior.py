@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.primary.attention_prior import AttentionPrior, Reading, attention_priors
+from espnet_ext.model.primary.attention_prior import AttentionPrior, Reading, register_prior
 from espnet_ext.model.primary.base import EndGuard, Ending
 from espnet_ext.options import check_flag, check_number
 
@@ -72,7 +72,7 @@ class InferenceRules:
         return cls(**given)
 
 
-@attention_priors.register("annealed")
+@register_prior("annealed")
 class AnnealedPrior(AttentionPrior):
     """A beta-binomial prior that fades out during training; in inference a window behind the token attended to last.
 

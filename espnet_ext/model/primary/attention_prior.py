@@ -159,10 +159,11 @@ class AttentionPrior(nn.Module, ABC):
         return None
 
 
-attention_priors: Registry[type[AttentionPrior]] = Registry("prior")
+attention_priors: Registry[type[AttentionPrior]] = Registry("prior", "espnet_ext.prior")
+register_prior = attention_priors.register
 
 
-@attention_priors.register("path")
+@register_prior("path")
 class PathPrior(AttentionPrior):
     """A bump on the token of a monotonic path; quick to learn, because no attention has to find the text by itself.
 

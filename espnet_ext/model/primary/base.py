@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.attention import KVCache, Memory
-from espnet_ext.model.transformer import causal_mask
+from espnet_ext.model.cache import KVCache, Memory
+from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
 
 ConditionsT = TypeVar("ConditionsT")
@@ -115,30 +115,23 @@ class PrimaryState:
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
         self.cache.keep(rows)
-        self.memory = None if self.memory is None else self.memory.gather(rows)
-        self.path = None if self.path is None else self.path[rows]
-        self.first_position = None if self.first_position is None else self.first_position[rows]
+        vars(self).update(self._other_parts(rows))
 
     def gather(self, rows: Tensor) -> PrimaryState:
-        """The state of the given rows, in their order.
+        """A new state with only the given rows, (B',) int64 indices, in their order."""
+        return replace(self, cache=self.cache.gather(rows), **self._other_parts(rows))
 
-        Args:
-            rows: (B',) int64 indices.
-
-        Returns:
-            A new state; this one is unchanged.
-        """
-        return replace(
-            self,
-            cache=self.cache.gather(rows),
-            memory=None if self.memory is None else self.memory.gather(rows),
-            path=None if self.path is None else self.path[rows],
-            first_position=None if self.first_position is None else self.first_position[rows],
-        )
+    def _other_parts(self, rows: Tensor) -> dict[str, Any]:
+        memory, path, first = self.memory, self.path, self.first_position
+        return {
+            "memory": None if memory is None else memory.gather(rows),
+            "path": None if path is None else path[rows],
+            "first_position": None if first is None else first[rows],
+        }
 
 
 class Primary(nn.Module, ABC):
-    """The big transformer over steps.
+    """The big transformer over steps; its constructor takes the ids of the text and S, and its options by keyword.
 
     Attributes:
         width: D.
@@ -185,34 +178,19 @@ class Primary(nn.Module, ABC):
             The hidden vector.
         """
 
+    def step_transformers(self) -> list[Transformer]:
+        """Those that `step` runs, for `fast`."""
+        return []
 
-primaries: Registry[type[Primary]] = Registry("primary")
 
-
-def left_pad(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows moved to the right edge, and the mask of what is there: (B, K, D) and (B, K) bool.
-
-    Prefixes are left-padded so that every row writes the same cache index in every step.
-
-    Args:
-        x: (B, K, D), right-padded.
-        lengths: (B,) int64.
-
-    Returns:
-        The moved rows, zero where nothing is, and the mask.
-
-    >>> left_pad(torch.tensor([[[1.0], [2.0], [9.0]]]), torch.tensor([2]))[0].flatten().tolist()
-    [0.0, 1.0, 2.0]
-    """
-    width = x.shape[1]
-    source = torch.arange(width, device=x.device) - (width - lengths[:, None])  # (B, K)
-    mask = source >= 0
-    moved = x.gather(1, source.clamp_min(0)[..., None].expand_as(x))
-    return moved * mask[..., None], mask
+primaries: Registry[type[Primary]] = Registry("primary", "espnet_ext.primary")
+register_primary = primaries.register
 
 
 def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """What is kept of each row at the right edge, in its order, and the mask of it: (B, K, …) and (B, K) bool.
+
+    Prefixes are left-padded so that every row writes the same cache index in every step.
 
     Args:
         x: (B, K, …).
@@ -230,14 +208,8 @@ def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def visible_mask(keys: Tensor) -> Tensor:
-    """Causal mask without the padded keys: (B, 1, length, length) bool.
-
-    Args:
-        keys: (B, length) bool, True where something is.
-
-    Returns:
-        The mask; a position always sees itself, so that padding has a finite softmax too.
-    """
+    """Causal mask without the padded ones of the keys (B, length): (B, 1, length, length) bool."""
     length = keys.shape[1]
+    # a position always sees itself, so that padding has a finite softmax too
     itself = torch.eye(length, dtype=torch.bool, device=keys.device)
     return ((causal_mask(length, keys.device) & keys[:, None]) | itself)[:, None]

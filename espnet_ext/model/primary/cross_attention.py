@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.model.alignment import at_least_float32
-from espnet_ext.model.attention import Memory
+from espnet_ext.model.cache import Memory
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
     Conditions,
     Primary,
     PrimaryOutput,
     PrimaryState,
-    left_pad,
-    primaries,
+    close_gaps,
+    register_primary,
     visible_mask,
 )
 from espnet_ext.model.transformer import Transformer
@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
         return self.transformer(self.embedding(text), mask[:, None, None], valid=mask)
 
 
-@primaries.register("cross_attention")
+@register_primary("cross_attention")
 class CrossAttentionPrimary(Primary):
     """Text encoder, context encoder and a causal decoder whose layers attend to the text.
 
@@ -88,7 +88,8 @@ class CrossAttentionPrimary(Primary):
         self.decoder = Transformer(width, layers, heads, dropout, cross_heads=stacking)
 
     def _encode_prompt(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        prompt, mask = left_pad(conditions.prompt, conditions.prompt_lengths)
+        prompt = conditions.prompt
+        prompt, mask = close_gaps(prompt, length_mask(conditions.prompt_lengths, prompt.shape[1]))
         if prompt.shape[1] == 0:
             return prompt, mask
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
@@ -155,3 +156,6 @@ class CrossAttentionPrimary(Primary):
             guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden[:, 0]
+
+    def step_transformers(self) -> list[Transformer]:  # noqa: D102
+        return [self.decoder]

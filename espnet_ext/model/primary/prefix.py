@@ -7,21 +7,21 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
-from espnet_ext.model.attention import KVCache
+from espnet_ext.model.cache import KVCache
 from espnet_ext.model.primary.base import (
     Conditions,
     Primary,
     PrimaryOutput,
     PrimaryState,
     close_gaps,
-    primaries,
+    register_primary,
     visible_mask,
 )
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
 
-@primaries.register("prefix")
+@register_primary("prefix")
 class PrefixPrimary(Primary):
     """Prompt steps, then text tokens, then the steps, all in one causal transformer.
 
@@ -141,6 +141,9 @@ class PrefixPrimary(Primary):
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.advance(self.embed_steps(x), state)
+
+    def step_transformers(self) -> list[Transformer]:  # noqa: D102
+        return [self.transformer]
 
     def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
         """Hidden vector (B, D) behind one more position of any kind; the state moves on.
