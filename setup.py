@@ -63,7 +63,7 @@ setup(
     entry_points={
         f"espnet_ext.{kind}": []
         for kind in (
-            "corelm", "primary", "head", "prior", "decoding", "mode",
+            "corelm", "primary", "head", "prior", "inputs", "mode", "decoding",
             "codec", "g2p", "semantic", "recogniser", "voice", "mos",
         )  # fmt: skip
     },

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from espnet_ext.codes import length_mask
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.data.inputs.batches import read_batches
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inputs.batches import read_batches
 from espnet_ext.model.heads import ARLocalTransformer
 from espnet_ext.scoring.tables.markdown import table
 from espnet_ext.storage.atomic import atomic_path
@@ -36,7 +36,7 @@ ROWS = 3  # at once
 
 def batches(args: argparse.Namespace, speak: CodecLM, names: list[str]) -> Iterator[tuple[object, Tensor, Tensor]]:
     """Conditions, codes (B, T, N) and lengths of utterances, a few at a time."""
-    for _, batch in read_batches(Experiment.read(args.exp).args, args.data_dir, names, ROWS):
+    for _, batch in read_batches(Experiment.read(args.exp).inputs, args.data_dir, names, ROWS):
         codes, lengths = batch.pop("codes"), batch.pop("codes_lengths")
         yield speak.corelm.conditions(**batch), codes, lengths
 

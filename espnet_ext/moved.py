@@ -22,10 +22,11 @@ MOVED = {
     "cmudict": "tokenizers.text.cmudict",
     "codec": "tokenizers.codec",
     "codec.audio": "data.audio",
-    "codec.jobs": "data.codec_encoding",
+    "codec.files": "tokenizers.codec",
+    "codec.jobs": "data.encoding",
     "config": "storage.yaml_files",
     "core_lm": "model.core_lm",
-    "data_batches": "inputs.batches",
+    "data_batches": "data.inputs.batches",
     "datadir": "data.datadir",
     "decode_command": "inference.options",
     "decode_options": "decoding.options",
@@ -79,7 +80,8 @@ MOVED = {
     "scoring.waveform": "data.waveform",
     "scoring.words": "scoring.measures.words",
     "semantic": "tokenizers.semantic",
-    "semantic.jobs": "data.semantic_encoding",
+    "semantic.files": "tokenizers.semantic",
+    "semantic.jobs": "data.encoding",
     "semantic.token_dir": "data.token_dir",
     "speaker_prompt": "data.speaker_prompt",
     "speech": "inference.speech",
@@ -88,9 +90,9 @@ MOVED = {
     "streams": "data.streams",
     "sweep": "inference.sweep",
     "tasks.bpe": "tokenizers.text.bpe",
-    "tasks.checks": "inputs.checks",
-    "tasks.facts": "inputs.facts",
-    "tasks.inputs": "inputs.kinds",
+    "tasks.checks": "data.inputs.checks",
+    "tasks.facts": "data.inputs.facts",
+    "tasks.inputs": "data.inputs",
     "text": "tokenizers.text.tokens",
     "text_cleaners": "tokenizers.text.cleaners",
     "text_gain": "model.text_gain",
@@ -155,4 +157,4 @@ class MovedModules:
         sys.modules[module.__name__] = importlib.import_module(name)
 
 
-sys.meta_path.insert(0, MovedModules)  # type: ignore[arg-type]
+sys.meta_path.insert(0, MovedModules)

@@ -22,7 +22,7 @@ from espnet_ext.data.datadir import (
     write_scp,
     write_skipped,
 )
-from espnet_ext.data.speaker_prompt import carry_fixed_prompts
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner
 
@@ -77,7 +77,7 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner
     if not kept:
         raise UserError(f"{source}/wav.scp must list usable utterances; skipped {skipped_summary(skipped)}")
     write_scp(out / "utt2num_samples", {utterance: lengths[utterance] for utterance in kept})
-    carry_fixed_prompts(source, out, kept)
+    carry_table(PROMPTS_NAME, source, out, kept)  # dropped prompts are reported where they are needed
     carry_table(LANGUAGES_NAME, source, out, kept)
     write_data_dir(out, kept, text, speakers)
     hours = sum(int(lengths[utterance]) for utterance in kept) / rate_hz / 3600

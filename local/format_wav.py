@@ -29,7 +29,7 @@ from espnet_ext.data.datadir import (
     write_scp,
     write_skipped,
 )
-from espnet_ext.data.speaker_prompt import carry_fixed_prompts
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 
@@ -157,7 +157,7 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     odd = odd_rates(done.values())
     write_skipped(out / "odd_sample_rate", odd)
     write_scp(out / "utt2num_samples", {utterance: outcome.num_samples for utterance, outcome in done.items()})
-    carry_fixed_prompts(source, out, done)
+    carry_table(PROMPTS_NAME, source, out, done)  # dropped prompts are reported where they are needed
     carry_table(LANGUAGES_NAME, source, out, done)
     write_data_dir(out, {utterance: outcome.wav for utterance, outcome in done.items()}, text, speakers)
     hours = sum(outcome.num_samples for outcome in done.values()) / rate_hz / 3600

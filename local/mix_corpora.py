@@ -23,8 +23,8 @@ from espnet_ext.data.datadir import LANGUAGES_NAME, speaker_to_utterances, write
 from espnet_ext.data.streams import SILENCE_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO
 from espnet_ext.tokenizers.codec import read_codec_info, write_codec_info
-from espnet_ext.tokenizers.codec.files import INFO_NAME as CODEC_INFO
 from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO
 from espnet_ext.tokenizers.semantic import read_semantic_info, write_semantic_info
 

@@ -29,7 +29,7 @@ def token_corpus(tmp_path_factory):
     codec = create_codec("world_vq", [tone(), tone(0.7)], seed=0, conf={"codebook_size": 8})
     save_codec(codec, "world_vq", root / "codec", origin={})
     tokenizer = create_semantic("mfcc_km", iter([tone(), tone(0.7)]), seed=0, conf={"num_units": 12})
-    save_semantic(tokenizer, "mfcc_km", root / "semantic", True, origin={})
+    save_semantic(tokenizer, "mfcc_km", root / "semantic", deduplicate=True, origin={})
     (root / "tokens.txt").write_text("\n".join(["<unk>", "<space>", *"abcd", "<eos>"]) + "\n")
     rng = np.random.default_rng(0)
     for name, size in (("train", 6), ("dev", 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,7 +125,7 @@ def test_an_incomplete_or_foreign_directory_is_refused_in_one_line(name: str, di
     config.write_text(json.dumps({**content, "codebook_size": 32}))
     assert "mismatched_keys" in message(ValueError, directory)
     config.write_text(json.dumps({**content, "model_type": "bert"}))
-    assert f"must be of model_type {codecs[name].model_type}, got" in message(ValueError, directory)  # type: ignore[attr-defined]
+    assert f"must be of model_type {codecs[name].hub.model_type}, got" in message(ValueError, directory)  # type: ignore[attr-defined]
     config.write_text("{")
     assert "cannot be read" in message(OSError, directory)
     assert "must be a directory, got ./none" in message(FileNotFoundError, "./none")
@@ -133,7 +134,7 @@ def test_an_incomplete_or_foreign_directory_is_refused_in_one_line(name: str, di
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_without_a_network_the_local_directory_is_recommended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(codecs[name], "hub_name", "nobody/nothing")
+    monkeypatch.setattr(codecs[name], "hub", replace(codecs[name].hub, published="nobody/nothing"))  # type: ignore[attr-defined]
     with pytest.raises(
         OSError, match=f"{name} weights of nobody/nothing cannot be read.*--codec_conf checkpoint=PATH"
     ) as caught:

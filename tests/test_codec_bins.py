@@ -50,7 +50,7 @@ def made() -> dict[str, int]:
 def test_fitting_writes_a_codec_and_lists_what_it_could_not_use() -> None:
     codec_fit.main(FIT)
     info = read_codec_info("dump/codec")
-    assert (info.codec, info.spec.codebook_size) == ("world_vq", 8)
+    assert (info.name, info.spec.codebook_size) == ("world_vq", 8)
     skipped = dict(line.split("\t") for line in Path("dump/codec/skipped").read_text().splitlines())
     assert set(skipped) == {"a-3", "a-4", "a-5"}
     before = made()

@@ -14,7 +14,7 @@ from torch import nn
 
 pytest.importorskip("espnet2")
 from espnet_ext.model.attention import SelfAttention
-from espnet_ext.tasks.codec_lm import CodecLMTask
+from espnet_ext.tasks.codec_lm import CodecLMTask, inputs_of
 from espnet_ext.tasks.cost import count_parameters, fused_attention, measure_step, saved_bytes
 from espnet_ext.tasks.dry_run import Batch, largest_batch, training_cost
 
@@ -86,7 +86,7 @@ def test_parameters_are_counted_by_part_and_each_once(corpus, tmp_path):
 
 def test_the_largest_batch_is_the_one_with_most_padded_frames_and_tokens(corpus, tmp_path):
     args = CodecLMTask.get_parser().parse_args(command(corpus, tmp_path, "--dry_run_utterances", "2"))
-    batch = largest_batch(CodecLMTask, args)
+    batch = largest_batch(CodecLMTask, args, inputs_of(args))
     assert batch.tensors["codes_lengths"].tolist() == [10, 9], "the longest two of s-3, s-4, s-5"
     assert (batch.utterances, batch.batches) == (3, 2)
     assert batch.mean_to_largest == pytest.approx((3 * 7 + 3 * 10) / 2 / (3 * 10))
@@ -183,7 +183,7 @@ def test_local_drop_shows_in_a_dry_run_of_gpst(token_corpus, tmp_path):
 def test_the_largest_batch_of_gpst_is_the_one_that_training_sees(token_corpus, tmp_path, more, frames, mean):
     args = CodecLMTask.get_parser().parse_args(gpst_command(token_corpus, tmp_path, *more))
     args.join_prompt = float(args.join_prompt > 0)  # as `dry_run` does
-    batch = largest_batch(CodecLMTask, args)
+    batch = largest_batch(CodecLMTask, args, inputs_of(args))
     assert sorted(batch.tensors["codes_lengths"].tolist()) == sorted(frames)
     assert (batch.utterances, batch.batches) == (3, 2)
     assert batch.mean_to_largest == pytest.approx(mean)

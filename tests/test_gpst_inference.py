@@ -237,7 +237,7 @@ def test_tts_without_a_text_to_semantic_model_is_refused(token_corpus, gpst_expe
 
 def test_a_text_to_semantic_model_of_other_units_is_refused(token_corpus, gpst_experiment, tmp_path, line):
     other = create_semantic("mfcc_km", iter([tone(), tone(0.7)]), seed=1, conf={"num_units": 12, "frame_rate_hz": 25})
-    info = save_semantic(other, "mfcc_km", tmp_path / "semantic", True, origin={})
+    info = save_semantic(other, "mfcc_km", tmp_path / "semantic", deduplicate=True, origin={})
     copy = copy_of(token_corpus, tmp_path, tmp_path / "semantic")
     CodecLMTask.main(cmd=text_command(copy, tmp_path / "semantic", tmp_path / "texts", "--max_epoch", "0"))
     error = one_error(gpst_inference.main, *line("tts", texts=tmp_path / "texts"), "--data_dir", token_corpus / "train")
@@ -327,7 +327,7 @@ def test_tokens_of_another_codec_or_tokenizer_are_refused_with_both_numbers(toke
     assert "(8 codebooks) as " in error and error.endswith(f"({books} codebooks)") and books != 8
     shutil.copytree(token_corpus / "train", data, dirs_exist_ok=True)
     other = create_semantic("mfcc_km", iter([tone(), tone(0.7)]), seed=1, conf={"num_units": 9})
-    save_semantic(other, "mfcc_km", data, True, origin={})
+    save_semantic(other, "mfcc_km", data, deduplicate=True, origin={})
     error = one_error(gpst_inference.main, *options)
     assert "must hold units of semantic tokenizer" in error and "(12 units) as " in error
     assert error.endswith("(9 units)")

@@ -8,7 +8,7 @@ import torch
 from conftest import SPEC, registered
 from test_gpst import UNITS, tiny_gpst
 from tiny_speech import (
-    FACTS,
+    INPUTS,
     NAMES,
     OPTIONS,
     Steps,
@@ -132,7 +132,7 @@ def test_costs_are_counted():
 
 
 def test_silence_is_encoded_where_nobody_has_it():
-    clock = Clock.of(GPSTSpeech(tiny_gpst(), Steps(), FACTS, Zeros))
+    clock = Clock.of(GPSTSpeech(tiny_gpst(), Steps(), INPUTS, Zeros))
     assert clock.quiet(3).codes.tolist() == [[0, 0, 0]] * 3
     assert clock.quiet(3).units.tolist() == [0] * 6
 

@@ -17,8 +17,8 @@ from fabricated import one_error
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances, write_scp, write_skipped
 from espnet_ext.tokenizers.codec import read_codec_info, write_codec_info
-from espnet_ext.tokenizers.codec.files import CodecInfo
-from espnet_ext.tokenizers.semantic import SemanticInfo, read_semantic_info, write_semantic_info
+from espnet_ext.tokenizers.description import Description
+from espnet_ext.tokenizers.semantic import read_semantic_info, write_semantic_info
 
 LOCAL = Path(__file__).resolve().parent.parent / "local"
 FRAMES = {"large": [1000] * 36, "small": [100, 300, 150, 250, 200], "tiny": [90]}
@@ -38,8 +38,8 @@ def token_dir(folder: Path, name: str, codec: str = "c" * 64, semantic: str = "s
     directory = folder / name
     spec = CodecSpec(num_codebooks=2, codebook_size=8, frame_rate_hz=10.0, sample_rate_hz=16000)
     units = CodecSpec(num_codebooks=1, codebook_size=4, frame_rate_hz=10.0, sample_rate_hz=16000)
-    write_codec_info(CodecInfo("world_vq", folder / "codec.npz", {}, spec, codec, {}), directory / "codec_info.yaml")
-    info = SemanticInfo("mfcc_km", folder / "km.npz", {}, units, dedup, semantic, {})
+    write_codec_info(Description("world_vq", folder / "codec.npz", {}, spec, codec, {}), directory / "codec_info.yaml")
+    info = Description("mfcc_km", folder / "km.npz", {}, units, semantic, {}, dedup)
     write_semantic_info(info, directory / "semantic_info.yaml")
     frames = {f"{'ab'[i % 2]}-{i:02d}": count for i, count in enumerate(FRAMES[name])}
     write_scp(directory / "utt2num_frames", frames)

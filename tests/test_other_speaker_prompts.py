@@ -15,7 +15,7 @@ import pytest
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.tokenizers.codec import write_codec_info
-from espnet_ext.tokenizers.codec.files import CodecInfo
+from espnet_ext.tokenizers.description import Description
 
 LOCAL = Path(__file__).resolve().parent.parent / "local"
 SPEAKERS = {f"{speaker}-{number}": speaker for speaker in "abc" for number in range(20)}
@@ -69,7 +69,7 @@ def test_one_speaker_and_impossible_lengths_are_refused(
 def test_the_command_writes_the_table(tmp_path: Path) -> None:
     spec = CodecSpec(num_codebooks=2, codebook_size=8, frame_rate_hz=10.0, sample_rate_hz=16000)
     write_codec_info(
-        CodecInfo("world_vq", tmp_path / "codec.npz", {}, spec, "c" * 64, {}), tmp_path / "codec_info.yaml"
+        Description("world_vq", tmp_path / "codec.npz", {}, spec, "c" * 64, {}), tmp_path / "codec_info.yaml"
     )
     write_scp(tmp_path / "utt2spk", {"a-1": "a", "b-1": "b", "b-2": "b"})
     write_scp(tmp_path / "utt2num_frames", {"a-1": 9, "b-1": 9, "b-2": 30})

@@ -68,7 +68,7 @@ def test_a_loaded_tokenizer_is_the_saved_one(name: str, tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(name)
     info = save_semantic(tokenizer, name, tmp_path / "a", deduplicate=False, origin={"seed": 3})
     assert read_semantic_info(tmp_path / "a") == info
-    assert (info.tokenizer, info.deduplicate, info.spec) == (name, False, tokenizer.spec)
+    assert (info.name, info.deduplicate, info.spec) == (name, False, tokenizer.spec)
     loaded = load_semantic(tmp_path / "a" / "semantic_info.yaml")
     assert torch.equal(loaded.centroids, tokenizer.centroids)
     assert torch.equal(loaded.encode(speech()), tokenizer.encode(speech()))

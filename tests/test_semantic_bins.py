@@ -99,7 +99,7 @@ def test_a_tokenizer_is_learned_from_what_is_usable_and_kept() -> None:
     soundfile.write("wav/a-3.wav", np.zeros(4000), 8000)
     semantic_fit.main([*FIT, "--out", "dump/other"])
     info = read_semantic_info("dump/other")
-    assert (info.tokenizer, info.spec.codebook_size, info.spec.frame_rate_hz, info.deduplicate) == (
+    assert (info.name, info.spec.codebook_size, info.spec.frame_rate_hz, info.deduplicate) == (
         "mfcc_km",
         12,
         50,
@@ -129,7 +129,7 @@ def test_a_yaml_file_gives_options_and_the_command_line_overrides_them() -> None
     Path("semantic.yaml").write_text("seed: 5\nsemantic: logmel_km\nsemantic_conf: {num_units: 4, deltas: 0}\n")
     semantic_fit.main(["--config", "semantic.yaml", *FIT[2:], "--out", "dump/yaml", "--semantic_conf", "num_units=6"])
     info = read_semantic_info("dump/yaml")
-    assert (info.tokenizer, info.spec.codebook_size) == ("logmel_km", 6)
+    assert (info.name, info.spec.codebook_size) == ("logmel_km", 6)
     assert info.origin["semantic_conf"] == {"num_units": 6, "deltas": 0}
 
 
@@ -255,7 +255,7 @@ def test_nothing_usable_is_an_error_and_writes_no_description() -> None:
     for path in Path("wav").glob("*"):
         path.unlink()
     line = one_error(semantic_tokens.main, *TOKENS)
-    assert "dump/gpst/train must get usable utterances, skipped: 6 missing wav (a-1, a-2, a-3, …)" in line
+    assert "data must have usable utterances, skipped: 6 missing wav (a-1, a-2, a-3, …)" in line
     assert not (TRAIN / "semantic.scp").exists() and not (TRAIN / "semantic_info.yaml").exists()
 
 
@@ -328,7 +328,7 @@ def test_finished_tokens_are_kept_until_tokenizer_codes_or_data_change() -> None
 
 def test_a_run_that_was_stopped_continues_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semantic_tokens, "SHARD_SIZE", 2)
-    original, seen = semantic_tokens.encode_shard, []
+    original, seen = semantic_tokens.encode_units, []
 
     @functools.wraps(original)
     def stopping(semantic_info, device, found_hz, wavs):  # type: ignore[no-untyped-def]
@@ -338,7 +338,7 @@ def test_a_run_that_was_stopped_continues_with_what_it_has(monkeypatch: pytest.M
         seen.extend(wavs)
         return original(semantic_info, device, found_hz, wavs)
 
-    monkeypatch.setattr(semantic_tokens, "encode_shard", stopping)
+    monkeypatch.setattr(semantic_tokens, "encode_units", stopping)
     with pytest.raises(KeyboardInterrupt):
         semantic_tokens.main(TOKENS)
     assert not (TRAIN / "semantic.scp").exists()

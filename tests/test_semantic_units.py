@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_ext.tokenizers.semantic.files import in_order
+from espnet_ext.codes import CodecSpec
+from espnet_ext.data.streams import disagreement
 from espnet_ext.tokenizers.semantic.kmeans import buffers, learn_centroids, nearest
-from espnet_ext.tokenizers.semantic.units import deduplicate, lengths_agree
+from espnet_ext.tokenizers.semantic.learn import in_order
+from espnet_ext.tokenizers.semantic.units import deduplicate
 
 
 def clusters(count: int, frames: int = 50, seed: int = 0) -> Iterator[np.ndarray]:
@@ -117,7 +119,8 @@ def test_deduplication_refuses_a_batch() -> None:
 def test_two_frames_of_the_slower_rate_are_the_limit(
     rates: tuple[float, float], exactly_two: list[tuple[int, int]], more: list[tuple[int, int]]
 ) -> None:
+    specs = [CodecSpec(1, 4, rate, 16000) for rate in rates]
     for units, frames in exactly_two:
-        assert lengths_agree(units, rates[0], frames, rates[1])
+        assert disagreement(units, frames, *specs) is None
     for units, frames in more:
-        assert not lengths_agree(units, rates[0], frames, rates[1])
+        assert disagreement(units, frames, *specs) is not None

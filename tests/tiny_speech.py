@@ -20,7 +20,7 @@ from espnet_ext.tokenizers.codec.base import Codec
 
 SILENCE = Streams(np.array([6] * 50), np.full((25, 3), 7))
 NAMES = ["a", "b", "c"]
-FACTS = Namespace(semantic_info={"deduplicate": True})
+INPUTS = Namespace(semantic={"deduplicate": True})
 OPTIONS = {"prompt_sec": 0.6, "silence_sec": 0.1}
 
 
@@ -82,7 +82,7 @@ def streams(frames, seed=0, spec=SPEC):
 
 
 def gpst_speech(model, texts=True):
-    speech = GPSTSpeech(model, Steps(), FACTS, Zeros, Letters() if texts else None)
+    speech = GPSTSpeech(model, Steps(), INPUTS, Zeros, Letters() if texts else None)
     speech.silence = SILENCE
     return speech
 

@@ -20,7 +20,7 @@ from espnet_ext.benchmark.ours import FRAME_RATE_HZ
 from espnet_ext.benchmark.race import PEERS, Entry, Times, peer, race
 from espnet_ext.benchmark.table import as_markdown, cell_of, plot, write_json
 from espnet_ext.bin import run
-from espnet_ext.data.codec_encoding import check_device
+from espnet_ext.data.encoding import check_device
 from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import digest
 from espnet_ext.storage.yaml_files import add_pair, read_yaml
-from espnet_ext.tokenizers.codec import INFO_NAME, codecs, create_codec, read_codec_info, save_codec
-from espnet_ext.tokenizers.codec.files import check_codec_conf
+from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, codecs, create_codec, read_codec_info, save_codec
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -130,45 +129,50 @@ def choose_utterances(wavs: dict[str, str], max_minutes: float, seed: int) -> tu
 
 
 def read_waveforms(
-    wavs: dict[str, str], utterances: list[str], sample_rate_hz: int, skipped: dict[str, str]
+    wavs: Mapping[str, str], utterances: Iterable[str], read: Callable[[str], np.ndarray], skipped: dict[str, str]
 ) -> Iterator[np.ndarray]:
     """Samples of the utterances, (samples,) float32 each, with a progress bar.
 
     Args:
         wavs: utterance → audio file
-        utterances: which ones
-        sample_rate_hz: rate that the files must have
+        utterances: which ones, in the order in which they are read
+        read: samples of a file
         skipped: gets the reason for every utterance that cannot be used
 
     Yields:
         One array per usable utterance.
     """
-    for utterance in tqdm(utterances, desc="learn codec", unit="utt", mininterval=1.0):
+    for utterance in tqdm(utterances, desc="learn", unit="utt", mininterval=1.0):
         try:
-            yield read_wav(wavs[utterance], sample_rate_hz)
-        except ValueError as error:
+            yield read(wavs[utterance])
+        except UserError as error:
             skipped[utterance] = str(error)
 
 
-def check_rate(wavs: dict[str, str], sample_rate_hz: int, name: str) -> None:
+def first_rate(wavs: Mapping[str, str]) -> tuple[int, str]:
+    """Sample rate of the first readable file, which the others must have too, and the file; 0 if there is none."""
+    for wav in wavs.values():
+        try:
+            return int(soundfile.info(wav).samplerate), wav
+        except (soundfile.LibsndfileError, OSError):
+            continue
+    return 0, ""
+
+
+def check_rate(wavs: Mapping[str, str], sample_rate_hz: int, name: str) -> None:
     """Refuse a corpus of another sample rate now, rather than one file after the other when it is coded.
 
     Args:
-        wavs: utterance → audio file; the first readable one is looked at
+        wavs: utterance → audio file
         sample_rate_hz: that of the codec
         name: of the codec
 
     Raises:
         UserError: if it is another
     """
-    for wav in wavs.values():
-        try:
-            found = soundfile.info(wav).samplerate
-        except (soundfile.LibsndfileError, OSError):
-            continue
-        if found != sample_rate_hz:
-            raise UserError(f"audio for codec {name} must have {sample_rate_hz} Hz, got {found} in {wav} (option fs)")
-        return
+    found, wav = first_rate(wavs)
+    if found not in (0, sample_rate_hz):
+        raise UserError(f"audio for codec {name} must have {sample_rate_hz} Hz, got {found} in {wav} (option fs)")
 
 
 def check_codec(name: str, conf: Mapping[str, Any], seed: int, sample_rate_hz: int) -> None:
@@ -203,7 +207,7 @@ def is_made(out: Path, name: str, origin: dict[str, object]) -> bool:
     if not (out / INFO_NAME).exists():
         return False
     info = read_codec_info(out)
-    return info.codec == name and info.origin == origin and info.checkpoint.is_file()
+    return info.name == name and info.origin == origin and info.checkpoint.is_file()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = parse_args(arguments)
-    check_codec_conf(args.codec, args.codec_conf)
+    codec_files.check_conf(args.codec, args.codec_conf)
     if args.check_rate is not None:
         check_codec(args.codec, args.codec_conf, args.seed, args.check_rate)
         return
@@ -231,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
         return
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
-    waveforms = read_waveforms(wavs, chosen, kind.sample_rate_hz, skipped) if kind.learns else ()
+    waveforms = read_waveforms(wavs, chosen, lambda wav: read_wav(wav, kind.sample_rate_hz), skipped)
     codec = create_codec(args.codec, waveforms, args.seed, args.codec_conf)
     if args.wav_scp is not None and not kind.learns:
         check_rate(read_scp(args.wav_scp), codec.spec.sample_rate_hz, args.codec)

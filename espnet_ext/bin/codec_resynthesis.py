@@ -14,13 +14,14 @@ import numpy as np
 
 from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.data.ark import codes_writer
-from espnet_ext.data.codec_encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.tokenizers.codec import INFO_NAME, CodecInfo, read_codec_info
+from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
+from espnet_ext.tokenizers.description import Description
 
 RECORD_NAME = "codec_resynthesis.yaml"
 SHARD_SIZE = 16
@@ -66,7 +67,7 @@ def decode_jobs(
 
 def resynthesise(
     work: Work[DecodeJob, tuple[dict[str, np.ndarray], float]],
-    info: CodecInfo,
+    info: Description,
     jobs: Mapping[str, DecodeJob],
     out: Path,
     workers: Workers,

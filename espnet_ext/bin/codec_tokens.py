@@ -9,21 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from espnet_ext.bin import run
 from espnet_ext.data.ark import codes_writer
-from espnet_ext.data.codec_encoding import codec_of, encode_shard
-from espnet_ext.data.datadir import (
-    read_if_there,
-    read_scp,
-    skipped_summary,
-    write_data_dir,
-    write_skipped,
-)
+from espnet_ext.data.datadir import read_if_there, read_scp, write_data_dir
+from espnet_ext.data.encoding import Encoded, codec_of, encode_codes, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
-from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
 
@@ -44,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, out: Path, workers: Workers) -> None:
+def encode_data_dir(work: Work[str, Encoded], source: Path, out: Path, workers: Workers) -> None:
     """Write the codes and the data files of those utterances that have a transcript, a speaker and readable audio.
 
     Where there is no file `text` at all, no utterance needs a transcript.
@@ -62,21 +53,8 @@ def encode_data_dir(work: Work[str, dict[str, np.ndarray | str]], source: Path, 
     skipped = {utterance: "no transcript" for utterance in wavs if text is not None and utterance not in text}
     skipped |= {utterance: "no speaker" for utterance in wavs if utterance not in utt2spk}
     usable = {utterance: wav for utterance, wav in wavs.items() if utterance not in skipped}
-    kept = []
-    shards = run_shards(work, usable, out, workers)
-    with codes_writer(out) as write:
-        for _, results in shards:
-            for utterance, result in results.items():
-                if isinstance(result, str):
-                    skipped[utterance] = result
-                else:
-                    write(utterance, result)
-                    kept.append(utterance)
-        write_skipped(out / "skipped", skipped)
-        if not kept:
-            raise UserError(f"{source} must have usable utterances, skipped: {skipped_summary(skipped)}")
+    kept = write_encoded(work, usable, (source, out), workers, codes_writer, skipped, usable)
     write_data_dir(out, {utterance: wavs[utterance] for utterance in kept}, text, utt2spk)
-    logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         remove_shards(args.out)
         return
     record.unlink(missing_ok=True)
-    encode = functools.partial(encode_shard, args.codec_info, args.device)
+    encode = functools.partial(encode_codes, args.codec_info, args.device)
     work = Work(encode, encoding, f"codes of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
     encode_data_dir(work, args.data_dir, args.out, workers)
     write_prompts(args.out, args.data_dir, rule, info.spec.frame_rate_hz)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
-from tqdm import tqdm
 
 from espnet_ext.bin import run
-from espnet_ext.bin.codec_fit import choose_utterances, named_files, parse_options
+from espnet_ext.bin.codec_fit import choose_utterances, first_rate, named_files, parse_options, read_waveforms
+from espnet_ext.data.audio import read_wav
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
-from espnet_ext.data.semantic_encoding import read_converted
+from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import digest
 from espnet_ext.tokenizers.semantic import (
@@ -24,7 +23,7 @@ from espnet_ext.tokenizers.semantic import (
     save_semantic,
     semantic_tokenizers,
 )
-from espnet_ext.tokenizers.semantic.files import check_semantic_conf, unlearned_semantic
+from espnet_ext.tokenizers.semantic.learn import check_semantic_conf, unlearned_semantic
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -74,38 +73,6 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def rate_of(wavs: dict[str, str]) -> int:
-    """Sample rate of the first readable file, which the others must have too; 0 if there is none."""
-    for wav in wavs.values():
-        try:
-            return int(soundfile.info(wav).samplerate)
-        except (soundfile.LibsndfileError, OSError):
-            continue
-    return 0
-
-
-def read_waveforms(
-    wavs: dict[str, str], utterances: Sequence[str], rate_hz: int, skipped: dict[str, str]
-) -> Iterator[np.ndarray]:
-    """Samples of the utterances at the tokenizer's rate, (samples,) float32 each, with a progress bar.
-
-    Args:
-        wavs: utterance → audio file
-        utterances: which ones, in the order in which they are read
-        rate_hz: of the tokenizer
-        skipped: gets the reason for every utterance that cannot be used
-
-    Yields:
-        One array per usable utterance.
-    """
-    found_hz = rate_of(wavs)
-    for utterance in tqdm(utterances, desc="learn units", unit="utt", mininterval=1.0):
-        try:
-            yield read_converted(wavs[utterance], found_hz, rate_hz)
-        except ValueError as error:
-            skipped[utterance] = str(error)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the tokenizer; one that was made earlier by the same request is kept.
 
@@ -134,10 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
     shuffled = [chosen[index] for index in np.random.default_rng(args.seed).permutation(len(chosen))]
-    waveforms = read_waveforms(wavs, shuffled, kind.sample_rate_hz, skipped)
+    found_hz, _ = first_rate(wavs)
+
+    def read(wav: str) -> np.ndarray:
+        return resampled(read_wav(wav, found_hz), found_hz, kind.sample_rate_hz)
+
+    waveforms = read_waveforms(wavs, shuffled, read, skipped)
     tokenizer = create_semantic(args.semantic, waveforms, args.seed, args.semantic_conf, args.nj, args.device)
     write_skipped(args.out / "skipped", skipped)
-    info = save_semantic(tokenizer, args.semantic, args.out, args.deduplicate, origin)
+    info = save_semantic(tokenizer, args.semantic, args.out, origin, args.deduplicate)
     if learns:
         used = len(chosen) - len(skipped.keys() & set(chosen))
         logging.info("learned from %d of %d utterances; skipped: %s", used, len(wavs), skipped_summary(skipped))
@@ -149,7 +121,7 @@ def is_made(args: argparse.Namespace, origin: dict[str, object]) -> bool:
     if not (args.out / INFO_NAME).exists():
         return False
     info = read_semantic_info(args.out)
-    same = (info.tokenizer, info.deduplicate, info.origin) == (args.semantic, args.deduplicate, origin)
+    same = (info.name, info.deduplicate, info.origin) == (args.semantic, args.deduplicate, origin)
     return same and info.checkpoint.is_file()
 
 

@@ -14,18 +14,17 @@ import numpy as np
 from espnet_ext.bin import run
 from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
 from espnet_ext.data.ark import units_writer
-from espnet_ext.data.datadir import LANGUAGES_NAME, skipped_summary, write_skipped
-from espnet_ext.data.semantic_encoding import encode_shard, semantic_of
+from espnet_ext.data.datadir import LANGUAGES_NAME
+from espnet_ext.data.encoding import encode_units, semantic_of, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
 from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
 from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
-from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
-from espnet_ext.tokenizers.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
-from espnet_ext.tokenizers.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
+from espnet_ext.tokenizers.codec import load_codec, read_codec_info, write_codec_info
+from espnet_ext.tokenizers.semantic import INFO_NAME, read_semantic_info, write_semantic_info
 
 RECORD_NAME = "semantic_tokens.yaml"
 SHARD_SIZE = 16
@@ -43,49 +42,6 @@ def get_parser() -> argparse.ArgumentParser:
     add_worker_options(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the tokenizer computes")
     return parser
-
-
-def encode_units(
-    work: Work[str, dict[str, np.ndarray | str]],
-    codes: CodesDir,
-    infos: tuple[SemanticInfo, CodecInfo],
-    out: Path,
-    workers: Workers,
-) -> dict[str, int]:
-    """Write the archive of units and the list of skipped utterances.
-
-    Args:
-        work: utterance → audio file of a shard, to utterance → units or reason
-        codes: the codec's directory
-        infos: tokenizer and codec
-        out: directory to write
-        workers: who encodes
-
-    Returns:
-        Utterance → units, of those with both streams.
-
-    Raises:
-        UserError: if no utterance is usable
-    """
-    semantic, codec = infos
-    skipped, kept = dict(codes.lost), {}
-    shards = run_shards(work, codes.wavs, out, workers)
-    with units_writer(out) as write:
-        for _, results in shards:
-            for utterance, units in results.items():
-                if not isinstance(units, str):
-                    reason = disagreement(len(units), codes.frames[utterance], semantic.spec, codec.spec)
-                    if reason is None:
-                        write(utterance, units)
-                        kept[utterance] = len(units)
-                        continue
-                    units = reason
-                skipped[utterance] = units
-        write_skipped(out / "skipped", skipped)
-        if not kept.keys() & codes.prompts.keys():
-            raise UserError(f"{out} must get usable utterances, skipped: {skipped_summary(skipped)}")
-    logging.info("%s: %d utterances; skipped: %s", out, len(kept), skipped_summary(skipped))
-    return kept
 
 
 def prompt_rule(codes_dir: Path) -> PromptRule:
@@ -123,9 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     record.unlink(missing_ok=True)
     codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
-    encode = functools.partial(encode_shard, args.semantic_info, args.device, found_hz)
+    encode = functools.partial(encode_units, args.semantic_info, args.device, found_hz)
     work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
-    kept = encode_units(work, codes, (semantic, codec), args.out, workers)
+
+    def refuse(utterance: str, units: np.ndarray) -> str | None:
+        return disagreement(len(units), codes.frames[utterance], semantic.spec, codec.spec)
+
+    place = args.data_dir, args.out
+    kept = write_encoded(work, codes.wavs, place, workers, units_writer, dict(codes.lost), codes.prompts, refuse)
     write_tables(
         args.out, codes, args.codes_dir, args.data_dir, prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
     )

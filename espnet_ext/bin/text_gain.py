@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from espnet_ext.bin import run
+from espnet_ext.data.inputs.batches import read_batches, utterances_by_length
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inputs.batches import read_batches, utterances_by_length
 from espnet_ext.model.text_gain import TextNats, text_nats
 from espnet_ext.options import check_number
 from espnet_ext.scoring.tables.markdown import number, table
@@ -46,11 +46,12 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, TextN
     Raises:
         UserError: if a head never had another text to compare with, or the model reads none.
     """
-    names = utterances_by_length(experiment.args, args.data_dir)
+    inputs = experiment.inputs
+    names = utterances_by_length(inputs, args.data_dir)
     model = experiment.load_corelm().eval().to(args.device)
     sums: dict[str, TextNats] = {}
     total = -(-len(names) // args.batch_size)
-    for _, batch in tqdm(read_batches(experiment.args, args.data_dir, names, args.batch_size), total=total):
+    for _, batch in tqdm(read_batches(inputs, args.data_dir, names, args.batch_size), total=total):
         moved = {name: values.to(args.device) for name, values in batch.items()}
         with torch.no_grad():
             found = text_nats(model, moved, model(**moved))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +13,8 @@ import numpy as np
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+
+Write = Callable[[str, np.ndarray], None]
 
 
 def _backend() -> ModuleType:
@@ -25,8 +27,7 @@ def _backend() -> ModuleType:
 
 
 @contextmanager
-def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Write NAME.ark, NAME.scp and the table of lengths; they appear when the block ends without an error."""
+def _archive_writer(directory: Path, name: str, lengths_name: str, what: str, axes: int) -> Iterator[Write]:
     ark, scp = directory / f"{name}.ark", directory / f"{name}.scp"
     if "," in str(directory) or str(directory) != str(directory).strip():
         raise UserError(
@@ -40,6 +41,9 @@ def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[C
         ):
 
             def write(utterance: str, rows: np.ndarray) -> None:
+                if rows.ndim != axes or not rows.size:
+                    shape = "(T, N)" if axes == 2 else "(T,)"
+                    raise UserError(f"{what} of {utterance} must be {shape} with T > 0, got shape {rows.shape}")
                 if lengths and utterance <= next(reversed(lengths)):
                     raise UserError(
                         f"{name} must be written in C-locale order, got {utterance} after {next(reversed(lengths))}"
@@ -57,50 +61,23 @@ def _archive_writer(directory: Path, name: str, lengths_name: str) -> Iterator[C
         write_scp(directory / lengths_name, lengths)
 
 
-@contextmanager
-def codes_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
+def codes_writer(directory: Path) -> AbstractContextManager[Write]:
     """Write codes.ark, codes.scp and utt2num_frames; they appear when the block ends without an error.
 
     Args:
         directory: made when missing; codes.scp names codes.ark by this path
 
-    Yields:
-        A function of an utterance id and its (T, N) integer codes; ids come sorted as in the C locale.
-
-    Raises:
-        UserError: if the path cannot be written in a Kaldi specifier, or ids come out of order
+    Returns:
+        The block; it gets a function of an utterance id and its (T, N) integer codes; ids come sorted as in the C
+        locale. Its `UserError` tells of codes of another shape, ids out of order, and a path that a Kaldi specifier
+        cannot hold.
     """
-    with _archive_writer(directory, "codes", "utt2num_frames") as archive:
-
-        def write(utterance: str, codes: np.ndarray) -> None:
-            if codes.ndim != 2 or not codes.size:
-                raise UserError(f"codes of {utterance} must be (T, N) with T > 0, got shape {codes.shape}")
-            archive(utterance, codes)
-
-        yield write
+    return _archive_writer(directory, "codes", "utt2num_frames", "codes", axes=2)
 
 
-@contextmanager
-def units_writer(directory: Path) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """Write semantic.ark, semantic.scp and utt2num_units; they appear when the block ends without an error.
-
-    Args:
-        directory: made when missing; semantic.scp names semantic.ark by this path
-
-    Yields:
-        A function of an utterance id and its (T,) integer units; ids come sorted as in the C locale.
-
-    Raises:
-        UserError: if the path cannot be written in a Kaldi specifier, or ids come out of order
-    """
-    with _archive_writer(directory, "semantic", "utt2num_units") as archive:
-
-        def write(utterance: str, units: np.ndarray) -> None:
-            if units.ndim != 1 or not units.size:
-                raise UserError(f"units of {utterance} must be (T,) with T > 0, got shape {units.shape}")
-            archive(utterance, units)
-
-        yield write
+def units_writer(directory: Path) -> AbstractContextManager[Write]:
+    """Write semantic.ark, semantic.scp and utt2num_units, (T,) each, as `codes_writer` does for codes."""
+    return _archive_writer(directory, "semantic", "utt2num_units", "units", axes=1)
 
 
 def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> np.ndarray:

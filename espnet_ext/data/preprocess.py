@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from espnet_ext.tokenizers.semantic.units import deduplicate
 from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
 Array = NDArray[np.int64]
+# an utterance's id, and its data by name as they lie on disk, to arrays by name
+Preprocess = Callable[[str, Mapping[str, str | NDArray[np.integer]]], dict[str, Array]]
 
 
 def frames_of(flat: NDArray[np.integer], spec: CodecSpec, name: str) -> Array:

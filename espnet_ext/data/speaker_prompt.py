@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.data.datadir import (
-    carry_table,
     read_if_there,
     read_scp,
     skipped_summary,
@@ -168,24 +167,6 @@ def _check_fixed(utterance: str, prompt: str, utt2spk: Mapping[str, str]) -> Non
         raise UserError(f"{PROMPTS_NAME}: prompt of {utterance} must be of its speaker, got {prompt} of {speaker}")
 
 
-def read_fixed_prompts(data_dir: Path) -> dict[str, str] | None:
-    """The table of fixed prompts of a data directory: utterance → prompt; None if it has none."""
-    return read_if_there(data_dir / PROMPTS_NAME)
-
-
-def carry_fixed_prompts(source: Path, out: Path, kept: Iterable[str]) -> None:
-    """Copy the fixed prompts of the utterances that are kept; without any in the source, none stay in the copy.
-
-    A line whose prompt was dropped stays: the stage that needs the prompt reports it.
-
-    Args:
-        source: data directory.
-        out: the data directory made of it.
-        kept: its utterances.
-    """
-    carry_table(PROMPTS_NAME, source, out, kept)
-
-
 def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: float) -> None:
     """Write prompt.scp, which points into the archives of codes.scp, utt2prompt, and the list of exceptions.
 
@@ -203,19 +184,33 @@ def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: floa
     """
     pointers, frames = read_scp(out / "codes.scp"), read_scp(out / "utt2num_frames")
     seconds = {utterance: int(count) / frame_rate_hz for utterance, count in frames.items()}
-    fixed = read_fixed_prompts(source)
+    fixed = read_if_there(source / PROMPTS_NAME)
     prompts, fallbacks = choose_prompts(read_scp(out / "utt2spk"), seconds, rule, fixed)
     if not prompts:
         raise UserError(f"{source / PROMPTS_NAME} must list usable utterances, found none of them in {out}")
+    write_choice(out, prompts, fallbacks, pointers)
+    if fixed is None:
+        (out / PROMPT_ONLY_NAME).unlink(missing_ok=True)
+    else:
+        _keep_only(out, prompts)
+
+
+def write_choice(
+    out: Path, prompts: Mapping[str, str], fallbacks: Mapping[str, str], pointers: Mapping[str, str]
+) -> None:
+    """Write utt2prompt, prompt.scp and the list of exceptions.
+
+    Args:
+        out: directory to write.
+        prompts: utterance → prompt.
+        fallbacks: utterance → why it is another one than the rule asks for.
+        pointers: utterance → place of its codes.
+    """
     write_scp(out / PROMPTS_NAME, prompts)
     write_scp(out / "prompt.scp", {utterance: pointers[prompt] for utterance, prompt in prompts.items()})
     write_skipped(out / FALLBACK_NAME, fallbacks)
     if fallbacks:
         logging.warning("%s: prompts: %s", out, skipped_summary(fallbacks))
-    if fixed is None:
-        (out / PROMPT_ONLY_NAME).unlink(missing_ok=True)
-    else:
-        _keep_only(out, prompts)
 
 
 def _keep_only(out: Path, prompts: Mapping[str, str]) -> None:

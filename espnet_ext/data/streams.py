@@ -14,12 +14,12 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.codec.base import Codec
 from espnet_ext.tokenizers.semantic.base import SemanticTokenizer
-from espnet_ext.tokenizers.semantic.units import lengths_agree
 
 Ids = NDArray[np.int64]
 
 SILENCE_NAME = "silence.npz"
 ENCODED_SILENCE_SEC = 1.0  # more than is ever joined, as a tokenizer may need some context
+MAX_FRAMES_APART = 2  # of units and codes of the same sound, in frames of the slower rate
 PAUSE_SEC = 0.1  # silence between a prompt and what follows it, arXiv:2406.00976
 
 
@@ -94,12 +94,13 @@ def disagreement(num_units: int, num_frames: int, semantic: CodecSpec, codec: Co
     Returns:
         The reason.
     """
-    rates = semantic.frame_rate_hz, codec.frame_rate_hz
-    if lengths_agree(num_units, rates[0], num_frames, rates[1]):
+    slower = min(semantic.frame_rate_hz, codec.frame_rate_hz)
+    units, frames = num_units / semantic.frame_rate_hz, num_frames / codec.frame_rate_hz  # seconds
+    if abs(units - frames) * slower <= MAX_FRAMES_APART + 1e-6:  # durations such as 1 / 75 s are no exact floats
         return None
     return (
-        f"lengths differ by more than 2 frames of {min(rates):g} Hz: {num_units} units ({num_units / rates[0]:.3f} s), "
-        f"{num_frames} codec frames ({num_frames / rates[1]:.3f} s)"
+        f"lengths differ by more than {MAX_FRAMES_APART} frames of {slower:g} Hz: {num_units} units ({units:.3f} s), "
+        f"{num_frames} codec frames ({frames:.3f} s)"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ from espnet_ext.data.datadir import (
     read_if_there,
     read_scp,
     read_skipped,
-    skipped_summary,
     write_data_dir,
     write_scp,
     write_skipped,
 )
-from espnet_ext.data.speaker_prompt import FALLBACK_NAME, PROMPT_ONLY_NAME, PROMPTS_NAME, PromptRule, choose_prompts
+from espnet_ext.data.speaker_prompt import PROMPT_ONLY_NAME, PROMPTS_NAME, PromptRule, choose_prompts, write_choice
 from espnet_ext.errors import UserError
 
 
@@ -137,12 +135,8 @@ def write_tables(
     """
     prompts, fallbacks = found
     pointers, lengths = read_scp(out / "semantic.scp"), read_scp(out / "utt2num_units")
-    write_scp(out / PROMPTS_NAME, prompts)
-    write_scp(out / "prompt.scp", {utterance: codes.place[prompt] for utterance, prompt in prompts.items()})
+    write_choice(out, prompts, fallbacks, codes.place)
     write_scp(out / "prompt_semantic.scp", {utterance: pointers[prompt] for utterance, prompt in prompts.items()})
-    write_skipped(out / FALLBACK_NAME, fallbacks)
-    if fallbacks:
-        logging.warning("%s: prompts: %s", out, skipped_summary(fallbacks))
     write_skipped(out / PROMPT_ONLY_NAME, {utterance: "prompt" for utterance in pointers if utterance not in prompts})
     write_scp(out / "codes.scp", {utterance: codes.place[utterance] for utterance in prompts})
     write_scp(out / "utt2num_frames", {utterance: codes.frames[utterance] for utterance in prompts})

@@ -1,4 +1,4 @@
-"""Audio files of any rate as the evaluators want them: mono float32 at one sample rate."""
+"""Audio at other sample rates, and files of any kind as the evaluators want them: mono float32 at one rate."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def read_resampled(path: Path, rate_hz: int = EVALUATION_RATE_HZ) -> NDArray[np.
         The samples.
     """
     samples, rate = read_mono(path)
-    if rate == rate_hz:
+    return resampled(samples, rate, rate_hz)
+
+
+def resampled(samples: NDArray[np.float32], found_hz: int, wanted_hz: int) -> NDArray[np.float32]:
+    """Samples (samples,) float32 at another rate, at least one."""
+    if found_hz == wanted_hz:
         return samples
-    return soxr.resample(samples, rate, rate_hz).astype(np.float32)
+    converted = soxr.resample(samples, found_hz, wanted_hz).astype(np.float32)
+    return converted if len(converted) else np.zeros(1, np.float32)  # of the shortest sounds nothing is left

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
 from espnet_ext.errors import UserError
-from espnet_ext.inputs.facts import codec_facts, spec_of
-from espnet_ext.inputs.kinds import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, inputs_of
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, Codec, load_codec, read_codec_info
-from espnet_ext.tokenizers.semantic import SemanticInfo, SemanticTokenizer, load_semantic, read_semantic_info
+from espnet_ext.tokenizers.description import Description
+from espnet_ext.tokenizers.semantic import SemanticTokenizer, load_semantic, read_semantic_info
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
 
 PREFIX = "corelm."  # of the weights' names
@@ -64,6 +64,11 @@ class Experiment:
         return cls(directory, args, model_file or averaged_model_file(content))
 
     @property
+    def inputs(self) -> Inputs:
+        """What the model is given."""
+        return input_kinds[ModelOptions.of(self.args).reads](self.args)
+
+    @property
     def says_units(self) -> bool:
         """Whether the model's codes are semantic units, which no codec makes audible."""
         return "tokenizer" in self.args.codec_info
@@ -82,7 +87,7 @@ class Experiment:
         check_fingerprint(directory, "codec", self.args.codec_info, read_codec_info(directory).fingerprint)
         return load_codec(directory)
 
-    def semantic_info(self) -> SemanticInfo:
+    def semantic_info(self) -> Description:
         """The semantic tokenizer whose units the model reads or says.
 
         Returns:
@@ -104,7 +109,7 @@ class Experiment:
         """The semantic tokenizer, with its weights."""
         return load_semantic(self.directory / SEMANTIC_DIRECTORY)
 
-    def check_says(self, info: SemanticInfo, whose: Path) -> None:
+    def check_says(self, info: Description, whose: Path) -> None:
         """Refuse to let this model speak for one that reads other units.
 
         Args:
@@ -136,8 +141,8 @@ class Experiment:
             FileNotFoundError: if the weights are missing.
             UserError: if they are not those of such a model.
         """
-        inputs, options = inputs_of(self.args.corelm), ModelOptions.of(self.args).complete()
-        corelm = options.build(spec_of(codec_facts(self.args)), inputs.vocabulary(self.args))
+        inputs = self.inputs
+        corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
         checkpoint = self.directory / self.model_file
         state = read_weights(checkpoint)
         _check_depth(corelm, state, checkpoint)

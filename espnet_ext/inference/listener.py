@@ -22,7 +22,6 @@ from espnet_ext.data.streams import (
     units_within,
 )
 from espnet_ext.inference.speech import read_speech
-from espnet_ext.inputs.facts import semantic_facts
 from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer
 from espnet_ext.tokenizers.semantic.units import deduplicate
@@ -100,7 +99,7 @@ class Clock:
     @classmethod
     def of(cls, speaker: Speaker) -> Self:
         """That of a model."""
-        model, deduplicates = speaker.corelm, semantic_facts(speaker.args)["deduplicate"]
+        model, deduplicates = speaker.corelm, speaker.inputs.semantic["deduplicate"]
         quiet = speaker.silence
         silence = (lambda: speaker.listener.silence) if quiet is None else (lambda: quiet)
         return cls(model.spec, model.semantic, model.stacking, deduplicates, silence)

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ext.data.codec_encoding import check_device
+from espnet_ext.data.encoding import check_device
 from espnet_ext.data.streams import SILENCE_NAME, read_silence
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions

@@ -23,7 +23,6 @@ from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.listener import NO_UNITS, Ids
-from espnet_ext.inputs.kinds import prompt_frames
 from espnet_ext.model.core_lm import CoreLM, corelms
 from espnet_ext.registry import Registry
 
@@ -296,7 +295,7 @@ class Text(Mode):
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
     ) -> list[Start]:
         spec, starts = speaker.corelm.spec, []
-        longest = prompt_frames(speaker.args, spec)
+        longest = speaker.inputs.prompt_frames
         for name, request in zip(names, requests, strict=True):
             prompt = no_codes(spec) if request.prompt is None else request.prompt.codes[:longest]
             check_ids(f"prompt of {name}", prompt, spec)

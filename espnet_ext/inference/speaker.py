@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,7 +26,6 @@ from espnet_ext.inference.listener import NO_UNITS, Listener
 from espnet_ext.inference.requests import Mode, Request, Start, default_mode, modes, modes_of, name_of
 from espnet_ext.inference.speech import Speech, Timing, decode_speech
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
-from espnet_ext.inputs.kinds import build_tokenizer
 from espnet_ext.model.core_lm import CoreLM, StepModel
 from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer
@@ -45,7 +43,7 @@ class Speaker:
     Args:
         corelm: the model.
         codec: what makes waveforms of its codes; None for a model that says units.
-        args: options of its training, as in config.yaml.
+        inputs: what it reads, see `data.inputs`.
         semantic: loads the semantic tokenizer; None for a model that reads no units.
         text_to_units: the text-to-semantic model in front of it; None for none.
         device: where the language models run, "cpu" or "cuda"; codec and tokenizers stay on the CPU.
@@ -65,13 +63,13 @@ class Speaker:
         self,
         corelm: CoreLM,
         codec: Codec | None,
-        args: Namespace,
+        inputs: Any,
         semantic: Callable[[], SemanticTokenizer] | None = None,
         text_to_units: Speaker | None = None,
         device: str = "cpu",
     ) -> None:
         self.corelm: Any = corelm.eval().to(device)  # what a mode asks of it beyond a CoreLM is the mode's business
-        self._codec, self.args, self._semantic, self.device = codec, args, semantic, device
+        self._codec, self.inputs, self._semantic, self.device = codec, inputs, semantic, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
         self._step: Step = plain_step
@@ -108,18 +106,19 @@ class Speaker:
         if text_to_semantic is not None:
             front = Experiment.read(text_to_semantic)
             front.check_says(experiment.semantic_info(), experiment.directory)
-            texts = Speaker(front.load_corelm(), None, front.args, device=device)
+            texts = Speaker(front.load_corelm(), None, front.inputs, device=device)
         semantic = None
         if getattr(experiment.args, "semantic_info", None) is not None:
             experiment.semantic_info()  # another tokenizer than that of the training is refused
             semantic = experiment.load_semantic
         codec = None if experiment.says_units else experiment.load_codec()
-        return cls(experiment.load_corelm(), codec, experiment.args, semantic, texts, device)
+        return cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
 
-    @cached_property
+    @property
     def tokenizer(self) -> TextTokenizer:
         """What makes ids of texts."""
-        return build_tokenizer(self.args)
+        tokenizer: TextTokenizer = self.inputs.tokenizer
+        return tokenizer
 
     @cached_property
     def listener(self) -> Listener:

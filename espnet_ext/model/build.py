@@ -42,6 +42,11 @@ class ModelOptions:
         options = cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
         return options if options.local is not None else replace(options, local="none")
 
+    @property
+    def reads(self) -> str:
+        """What the core LM is given besides codes, by its name in `data.inputs`."""
+        return corelms[self.corelm].reads
+
     def complete(self) -> Self:
         """The same with all defaults.
 

@@ -14,12 +14,10 @@ from typing import Any
 import torch
 from typeguard import typechecked
 
-from espnet_ext.data.joint_preprocess import JointPreprocessor
-from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.data.inputs import Inputs, input_kinds
+from espnet_ext.data.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
+from espnet_ext.data.preprocess import Preprocess, collate
 from espnet_ext.errors import UserError
-from espnet_ext.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
-from espnet_ext.inputs.facts import codec_facts, spec_of
-from espnet_ext.inputs.kinds import inputs_of
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import corelms
 from espnet_ext.model.heads import local_transformers
@@ -152,9 +150,9 @@ class CodecLMTask(AbsTask):
 
     @classmethod
     @typechecked
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> CodecLMPreprocessor | JointPreprocessor:
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Preprocess:
         """The preprocessor; it works before the model is built, too."""
-        return inputs_of(args.corelm).preprocessor(args, train)
+        return inputs_of(args).preprocessor(train)
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
@@ -164,7 +162,8 @@ class CodecLMTask(AbsTask):
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Data an utterance may have; `check_required_command_args` knows what the core LM insists on."""
-        return ("text", "prompt", "semantic", "prompt_semantic", "language", "codes")
+        kinds = [input_kinds[name] for name in input_kinds]
+        return tuple(sorted({name for kind in kinds for name in (*kind.required, *kind.optional)}))
 
     @classmethod
     @typechecked
@@ -177,13 +176,12 @@ class CodecLMTask(AbsTask):
         Returns:
             The model.
         """
-        inputs = inputs_of(args.corelm)
-        spec, vocabulary = spec_of(codec_facts(args)), inputs.vocabulary(args)
-        inputs.complete(args)
+        inputs = inputs_of(args)
+        vars(args).update(inputs.facts)
         weights = check_model_conf(args.model_conf)
         options = ModelOptions.of(args).complete()
         vars(args).update(options.confs())
-        corelm = options.build(spec, vocabulary)
+        corelm = options.build(inputs.spec, inputs.vocabulary)
         return ESPnetCodecLMModel(corelm, weights, autocast=args.matmul_precision == "bf16")
 
     @classmethod
@@ -207,12 +205,12 @@ class CodecLMTask(AbsTask):
         super().check_required_command_args(args)
         if args.dry_run:
             args.multiprocessing_distributed, args.ngpu = False, min(args.ngpu, 1)
-        inputs = inputs_of(args.corelm)
-        inputs.check(args)
+        inputs = inputs_of(args)
+        inputs.check()
         for part in ("train", "valid"):
             data = getattr(args, f"{part}_data_path_and_name_and_type")
             check_names(data, inputs.required, part)
-            check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints(args))
+            check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints)
         if args.dry_run or args.collect_stats:
             return
         local = [args.local] if isinstance(args.local, str) else args.local or []
@@ -223,7 +221,7 @@ class CodecLMTask(AbsTask):
             args.frame_stacking_factor,
             validation_rows(args),
         )
-        same, build = {"corelm": args.corelm, **inputs.facts(args)}, argparse.Namespace(**vars(args))
+        same, build = {"corelm": args.corelm, **inputs.facts}, argparse.Namespace(**vars(args))
         if args.resume:
             before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
             check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build))
@@ -242,14 +240,19 @@ class CodecLMTask(AbsTask):
         if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
             logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
         if args.dry_run:
-            dry_run.dry_run(cls, args)
+            dry_run.dry_run(cls, args, inputs_of(args))
             return
         if args.collect_stats:
-            inputs_of(args.corelm).report(args)
+            inputs_of(args).report()
         elif writes_files(args):
-            inputs_of(args.corelm).keep(args)
+            inputs_of(args).keep()
         with atomic_saves():
             super().main_worker(args)
+
+
+def inputs_of(args: argparse.Namespace) -> Inputs:
+    """What the core LM of the options is given."""
+    return input_kinds[ModelOptions.of(args).reads](args)
 
 
 def writes_files(args: argparse.Namespace) -> bool:

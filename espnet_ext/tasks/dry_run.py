@@ -19,12 +19,12 @@ from espnet2.utils.types import str_or_none
 from torch import Tensor
 
 from espnet_ext.data.datadir import read_scp
-from espnet_ext.data.joint_preprocess import JointPreprocessor
-from espnet_ext.data.preprocess import CodecLMPreprocessor, collate
+from espnet_ext.data.inputs import Inputs
+from espnet_ext.data.preprocess import collate
 from espnet_ext.errors import UserError
-from espnet_ext.inputs.facts import codec_facts, spec_of
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tasks.cost import Step, count_parameters, measure_step, padded_positions
+from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 
 REPORT = "dry_run.json"
 SHAPE = "UTTERANCES,FRAMES,TOKENS[,BATCHES]"  # tokens of the text, or semantic units
@@ -65,12 +65,12 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def random_batch(shape: str, preprocess: CodecLMPreprocessor | JointPreprocessor, most: int | None) -> Batch:
+def random_batch(shape: str, inputs: Inputs, most: int | None) -> Batch:
     """A batch of random ids, all utterances of the same length.
 
     Args:
         shape: `--dry_run_shape`.
-        preprocess: of the task, which knows the numbers of ids, and the length of speaker prompts.
+        inputs: of the model, which know the numbers of ids, and the length of speaker prompts.
         most: utterances to make at most.
 
     Returns:
@@ -83,20 +83,11 @@ def random_batch(shape: str, preprocess: CodecLMPreprocessor | JointPreprocessor
     if len(words) not in (3, 4) or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
         raise UserError(f"dry_run_shape must be {SHAPE}, positive whole numbers, got {shape!r}")
     utterances, frames, tokens, *batches = map(int, words)
-    rows, spec = min(utterances, most or utterances), preprocess.spec
-    # name → ids there are, and shape
-    wanted: dict[str, tuple[int, tuple[int, ...]]] = {}
-    if isinstance(preprocess, JointPreprocessor):
-        wanted["semantic"] = preprocess.semantic.codebook_size, (rows, tokens)
-    else:
-        wanted["text"] = len(preprocess.tokenizer.tokens), (rows, tokens)
-    wanted["codes"] = spec.codebook_size, (rows, frames, spec.num_codebooks)
-    if not isinstance(preprocess, JointPreprocessor):
-        wanted["prompt"] = spec.codebook_size, (rows, preprocess.prompt_frames, spec.num_codebooks)
+    rows = min(utterances, most or utterances)
     generator, tensors = torch.Generator().manual_seed(0), {}
-    for name, (ids, size) in wanted.items():
-        tensors[name] = torch.randint(ids, size, generator=generator)
-        tensors[f"{name}_lengths"] = torch.full((rows,), size[1])
+    for name, (ids, size) in inputs.shapes(frames, tokens).items():
+        tensors[name] = torch.randint(ids, (rows, *size), generator=generator)
+        tensors[f"{name}_lengths"] = torch.full((rows,), size[0])
     return Batch(f"random ids, dry_run_shape {shape}", tensors, utterances, batches[0] if batches else 0, 1.0)
 
 
@@ -118,12 +109,13 @@ def cropped(shapes: Sequence[Mapping[str, list[int]]], frames: int) -> list[dict
     return [{u: [round(shape[0] * share.get(u, 1.0))] for u, shape in table.items()} for table in shapes]
 
 
-def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
+def largest_batch(task: type[AbsTask], args: argparse.Namespace, inputs: Inputs) -> Batch:
     """The batch of the training data with the most frames and tokens when padded.
 
     Args:
         task: builds the dataset.
         args: parsed options.
+        inputs: of the model.
 
     Returns:
         The batch; of `--dry_run_utterances` its longest utterances.
@@ -150,7 +142,7 @@ def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
     )
     batches = [list(batch) for batch in sampler]
     shapes = [{u: [int(n) for n in s.split(",")] for u, s in read_scp(path).items()} for path in options.shape_files]
-    shapes = cropped(shapes, round(args.crop_sec * spec_of(codec_facts(args)).frame_rate_hz))
+    shapes = cropped(shapes, round(args.crop_sec * inputs.spec.frame_rate_hz))
     sizes = padded_positions(batches, shapes)
     names = batches[sizes.index(max(sizes))]
     longest = sorted(names, key=lambda name: -sum(table[name][0] for table in shapes))
@@ -160,7 +152,7 @@ def largest_batch(task: type[AbsTask], args: argparse.Namespace) -> Batch:
     return Batch(", ".join(options.shape_files), tensors, len(names), len(batches), mean)
 
 
-def report(args: argparse.Namespace, model: torch.nn.Module, batch: Batch, step: Step) -> dict[str, Any]:
+def report(args: argparse.Namespace, model: ESPnetCodecLMModel, batch: Batch, step: Step) -> dict[str, Any]:
     """Everything dry_run.json says: what was measured, and what follows for the whole batch and the training.
 
     Args:
@@ -173,7 +165,7 @@ def report(args: argparse.Namespace, model: torch.nn.Module, batch: Batch, step:
         Names and values.
     """
     tensors, corelm = batch.tensors, model.corelm
-    rows, tokens = len(tensors["codes"]), tensors["text_lengths" if corelm.reads == "text" else "semantic_lengths"]
+    rows, tokens = len(tensors["codes"]), tensors[f"{corelm.reads}_lengths"]
     scale = batch.utterances / rows
     steps = corelm.layout.num_steps(tensors["codes_lengths"] + 1)
     # the optimizer has the same work to do for any batch
@@ -254,12 +246,13 @@ def summary(content: Mapping[str, Any]) -> Sequence[str]:
     return lines
 
 
-def dry_run(task: type[AbsTask], args: argparse.Namespace) -> dict[str, Any]:
+def dry_run(task: type[AbsTask], args: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
     """Measure one training step and write `dry_run.json`, nothing else, into the output directory.
 
     Args:
         task: builds model, optimizer and data.
         args: parsed options; at most one GPU is used.
+        inputs: of the model.
 
     Returns:
         Content of the file.
@@ -272,9 +265,9 @@ def dry_run(task: type[AbsTask], args: argparse.Namespace) -> dict[str, Any]:
     # in the largest batch every utterance stands behind its prompt; the given shape is that of whole utterances
     args.join_prompt = float(args.join_prompt > 0 and args.dry_run_shape is None)
     if args.dry_run_shape is None:
-        batch = largest_batch(task, args)
+        batch = largest_batch(task, args, inputs)
     else:
-        batch = random_batch(args.dry_run_shape, task.build_preprocess_fn(args, train=True), args.dry_run_utterances)
+        batch = random_batch(args.dry_run_shape, inputs, args.dry_run_utterances)
     device = "cuda" if args.ngpu > 0 else "cpu"
     model = task.build_model(args).to(dtype=getattr(torch, args.train_dtype), device=device)
     optimizer = task.build_optimizers(args, model=model)[0]

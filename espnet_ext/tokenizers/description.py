@@ -1,51 +1,43 @@
-"""Weights on disk and the yaml file that describes them, whose fingerprint vouches for them: codecs and tokenizers."""
+"""Codecs and semantic tokenizers on disk: weights, and the yaml file that describes them and vouches for them."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import yaml
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
+from espnet_ext.options import check_flag
+from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.tokenizers.audio import AudioTokenizer
 
-T = TypeVar("T")
-
-
-class Described(Protocol):
-    """What every description says."""
-
-    @property
-    def checkpoint(self) -> Path:
-        """Weights file."""
-
-    @property
-    def options(self) -> dict[str, object]:
-        """What the model is configured with."""
-
-    @property
-    def spec(self) -> CodecSpec:
-        """Codebooks, frame rate, sample rate."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What `fingerprint_of` says of weights file and options."""
-
-    @property
-    def origin(self) -> dict[str, object]:
-        """How the model was made."""
+T = TypeVar("T", bound=AudioTokenizer)
 
 
-class Content(NamedTuple):
-    """A description as it was read: the fields that all have, and the whole mapping."""
+@dataclass(frozen=True)
+class Description:
+    """Contents of a codec_info.yaml or semantic_info.yaml, which lies beside weights, beside ids and in experiments.
+
+    Attributes:
+        name: registered name.
+        checkpoint: weights file.
+        options: what `configure` takes.
+        spec: codebooks, frame rate, sample rate.
+        fingerprint: what `fingerprint_of` says of weights file and options.
+        origin: how it was made; for the reader, and to recognise a finished fit.
+        deduplicate: whether a model sees the units of a semantic tokenizer without repetitions; those on disk have
+            them.
+    """
 
     name: str
     checkpoint: Path
@@ -53,7 +45,15 @@ class Content(NamedTuple):
     spec: CodecSpec
     fingerprint: str
     origin: dict[str, object]
-    everything: dict[str, Any]
+    deduplicate: bool = False
+
+    def fits(self) -> bool:
+        """Whether the weights file is there and is the one that the fingerprint vouches for."""
+        if not self.checkpoint.is_file():
+            return False
+        weights = file_sha256(self.checkpoint)
+        # the first releases left the options out
+        return self.fingerprint in (_fingerprint(weights, self.options), weights)
 
 
 def file_sha256(path: Path) -> str:
@@ -63,15 +63,7 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint_of(checkpoint: Path, options: Mapping[str, object]) -> str:
-    """SHA-256 of the weights and of the options if there are any: equal ones make equal codes of equal audio.
-
-    Args:
-        checkpoint: weights file
-        options: what the model is configured with
-
-    Returns:
-        The sum, hexadecimal.
-    """
+    """SHA-256 of the weights and of the options if there are any: equal ones make equal codes of equal audio."""
     return _fingerprint(file_sha256(checkpoint), options)
 
 
@@ -81,129 +73,192 @@ def _fingerprint(weights: str, options: Mapping[str, object]) -> str:
     return hashlib.sha256(f"{weights} {json.dumps(options, sort_keys=True)}".encode()).hexdigest()
 
 
-def _fits(info: Described) -> bool:
-    """Whether the weights file is there and is the one that the fingerprint vouches for."""
-    if not info.checkpoint.is_file():
-        return False
-    weights = file_sha256(info.checkpoint)
-    # the first releases left the options out
-    return info.fingerprint in (_fingerprint(weights, info.options), weights)
-
-
 @dataclass(frozen=True)
-class InfoKind:
-    """A kind of description.
+class TokenizerFiles(Generic[T]):
+    """Directories with tokenizers of one kind: a yaml file beside the weights.
 
     Attributes:
-        noun: what it describes, for errors.
-        info: name of the file without its suffix, which is also that of the user's option.
-        key: of the registered name; the options are under KEY_conf.
-        command: that writes it.
+        classes: by registered name; their kind is also the name of the user's options and of the file.
+        noun: what a tokenizer of this kind is called in errors.
+        key: of the registered name in the file; the options are under KEY_conf.
+        command: that writes the file.
+        has_deduplicate: whether the file tells what models shall do with repetitions.
     """
 
+    classes: Registry[type[T]]
     noun: str
-    info: str
     key: str
     command: str
+    has_deduplicate: bool = False
 
-    def read(self, path: Path | str, build: Callable[[Content], T]) -> T:
+    @property
+    def file(self) -> str:
+        """Name of the yaml file."""
+        return f"{self.classes.kind}_info.yaml"
+
+    def check_conf(self, name: str, conf: Mapping[str, object], further: Iterable[str] = ()) -> None:
+        """Refuse options that a class does not have.
+
+        Args:
+            name: registered name.
+            conf: options for `create` and `configure`.
+            further: options that all classes have.
+
+        Raises:
+            UserError: if the class or an option is unknown.
+        """
+        created = inspect.signature(self.classes[name].create).parameters  # type: ignore[attr-defined]
+        known = [key for key in created if key not in ("waveforms", "seed")]
+        known += [*self.choices(name), *further]
+        for key in conf:
+            if key not in known:
+                raise UserError(f"{self.classes.kind}_conf of {name} must be among {known}, got {key!r}")
+
+    def choices(self, name: str) -> list[str]:
+        """Names of the options that can be chosen about one that exists."""
+        return list(inspect.signature(self.classes[name].configure).parameters)[1:]
+
+    def read(self, path: Path | str) -> Description:
         """A description; the weights are not opened.
 
         Args:
-            path: the file, or the directory that holds it
-            build: makes it of what was read; its errors are those of the file
+            path: the file, or the directory that holds it.
 
         Returns:
-            What `build` returns; the path of the weights is usable from the current directory.
+            The description; `checkpoint` is usable from the current directory.
 
         Raises:
-            FileNotFoundError: if the file is missing
-            UserError: if it is not complete
+            FileNotFoundError: if the file is missing.
+            UserError: if it is not complete.
         """
-        path = Path(path)
+        path, what = Path(path), self.file.removesuffix(".yaml")
         if path.is_dir():
-            path = path / f"{self.info}.yaml"
+            path = path / self.file
         if not path.is_file():
-            raise FileNotFoundError(f"{self.info} not found: {path} ({self.command} writes it)")
+            raise FileNotFoundError(f"{what} not found: {path} ({self.command} writes it)")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             options = dict(content[f"{self.key}_conf"])
             checkpoint = path.parent / options.pop("checkpoint")
             spec, origin = CodecSpec(**content["spec"]), dict(content.get("origin") or {})
-            return build(Content(content[self.key], checkpoint, options, spec, content["fingerprint"], origin, content))
+            deduplicate = content["deduplicate"] if self.has_deduplicate else False
+            check_flag("deduplicate", deduplicate)
+            return Description(
+                content[self.key], checkpoint, options, spec, content["fingerprint"], origin, deduplicate
+            )
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UserError(f"{self.info} must be a file written by {self.command}, got {path} ({reason})") from None
+            raise UserError(f"{what} must be a file written by {self.command}, got {path} ({reason})") from None
 
-    def write(self, info: Described, name: str, path: Path, further: Mapping[str, object]) -> None:
+    def write(self, info: Description, path: Path) -> None:
         """Write a description that names the weights file relative to itself: both can be moved together.
 
         Args:
-            info: what it says
-            name: registered name
-            path: file to write
-            further: what this kind says besides
+            info: what it says.
+            path: file to write.
         """
+        checkpoint = os.path.relpath(info.checkpoint.resolve(), path.parent.resolve())
         content = {
-            self.key: name,
-            f"{self.key}_conf": {
-                "checkpoint": os.path.relpath(info.checkpoint.resolve(), path.parent.resolve()),
-                **info.options,
-            },
+            self.key: info.name,
+            f"{self.key}_conf": {"checkpoint": checkpoint, **info.options},
             "spec": asdict(info.spec),
-            **further,
+            **({"deduplicate": info.deduplicate} if self.has_deduplicate else {}),
             "fingerprint": info.fingerprint,
             "origin": info.origin,
         }
         with atomic_path(path) as temporary:
             temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
-    def check_weights(self, info: Described, described_by: Path | str) -> None:
-        """Refuse weights that the description does not vouch for.
+    def save(
+        self, made: T, name: str, directory: Path, origin: dict[str, object], deduplicate: bool = False
+    ) -> Description:
+        """Write weights and description, the latter last, so that its presence means that all is there.
 
         Args:
-            info: what it says
-            described_by: the file, for errors
+            made: what is to be written.
+            name: registered name.
+            directory: made when missing.
+            origin: how it was made.
+            deduplicate: what models shall do with repetitions.
+
+        Returns:
+            The description.
+        """
+        checkpoint = directory / made.weights_name
+        with atomic_path(checkpoint) as temporary:
+            made.save(temporary)
+        options = made.configured()
+        fingerprint = fingerprint_of(checkpoint, options)
+        info = Description(name, checkpoint, options, made.spec, fingerprint, origin, deduplicate)
+        self.write(info, directory / self.file)
+        return info
+
+    def load(self, path: Path | str) -> T:
+        """What a description describes.
+
+        Args:
+            path: the description, or a directory that holds it.
+
+        Returns:
+            The codec or tokenizer, on the CPU.
 
         Raises:
-            FileNotFoundError: if the weights file is missing
-            UserError: if it is another
+            FileNotFoundError: if description or weights are missing.
+            UserError: if the class is unknown or the weights are not those that the fingerprint vouches for.
         """
+        info = self.read(path)
+        kind, known = self.classes[info.name], self.choices(info.name)
+        self._check_weights(info, path)
+        made = kind.load(info.checkpoint)
+        for key in info.options:
+            if key not in known:
+                raise UserError(f"{self.key}_conf in {path} must be among {known}, got {key!r}")
+        made.configure(**info.options)
+        if made.spec != info.spec:
+            raise UserError(f"spec in {path} must be that of {info.checkpoint} ({made.spec}), got {info.spec}")
+        return made
+
+    def copy(self, path: Path | str, directory: Path) -> Path:
+        """Put weights and description into an experiment directory, which then needs no others.
+
+        Args:
+            path: the description, or a directory that holds it.
+            directory: gets both; the same ones there already are left as they are.
+
+        Returns:
+            The description of the copy.
+
+        Raises:
+            FileNotFoundError: if description or weights are missing.
+            UserError: if the weights do not fit their fingerprint, or the directory holds others.
+        """
+        info, target = self.read(path), directory / self.file
+        copied = replace(info, checkpoint=directory / self.classes[info.name].weights_name)
+        self._check_weights(info, path)
+        if target.exists():
+            there = self.read(target)
+            if there.fingerprint != info.fingerprint:
+                raise UserError(
+                    f"{directory} must hold the {self.noun} of {path} ({info.fingerprint[:12]}…), "
+                    f"got {there.name} {there.fingerprint[:12]}…: use another directory"
+                )
+            if there.deduplicate != info.deduplicate:
+                raise UserError(
+                    f"{directory} must have deduplicate {info.deduplicate} as {path}: use another directory"
+                )
+            if there.fits():
+                return target
+        with atomic_path(copied.checkpoint) as temporary:
+            shutil.copyfile(info.checkpoint, temporary)
+        self.write(copied, target)
+        return target
+
+    def _check_weights(self, info: Description, described_by: Path | str) -> None:
         if not info.checkpoint.is_file():
             raise FileNotFoundError(f"{self.noun} file not found: {info.checkpoint} (named by {described_by})")
-        if not _fits(info):
+        if not info.fits():
             found = fingerprint_of(info.checkpoint, info.options)
             raise UserError(
                 f"fingerprint of {self.noun} file {info.checkpoint} must be {info.fingerprint[:12]}… as in "
                 f"{described_by}, got {found[:12]}…: it is another {self.noun}, or the file is damaged"
             )
-
-    def copy_weights(self, info: Described, path: Path | str, weights: Path) -> bool:
-        """Put the weights beside a description of the same model, if there is one.
-
-        Args:
-            info: the model
-            path: file or directory that describes it, for errors
-            weights: file to write
-
-        Returns:
-            Whether the description is to be written, too; otherwise both were there already.
-
-        Raises:
-            FileNotFoundError: if the weights file is missing
-            UserError: if the weights do not fit their fingerprint, or the directory holds another model
-        """
-        self.check_weights(info, path)
-        directory = weights.parent
-        if (directory / f"{self.info}.yaml").exists():
-            existing = self.read(directory, lambda content: content)
-            if existing.fingerprint != info.fingerprint:
-                raise UserError(
-                    f"{directory} must hold the {self.noun} of {path} ({info.fingerprint[:12]}…), "
-                    f"got {existing.name} {existing.fingerprint[:12]}…: use another directory"
-                )
-            if _fits(existing):
-                return False
-        with atomic_path(weights) as temporary:
-            shutil.copyfile(info.checkpoint, temporary)
-        return True

@@ -11,8 +11,7 @@ from pathlib import Path
 from espnet_ext.data.datadir import read_if_there, read_scp, speaker_to_utterances, write_scp
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.system import Reference
-from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
-from espnet_ext.tokenizers.codec.files import write_codec_info
+from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
 
 ENOUGH = 20  # sentences; with fewer, intervals hold nearly everything and the choice is the distance's alone
 TABLES = ("text", "utt2spk", "codes.scp", "prompt.scp", "utt2prompt")

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from espnet_ext.data.ark import read_codes
-from espnet_ext.data.codec_encoding import codec_of
+from espnet_ext.data.encoding import Encoded, codec_of, codes_of, encode_each
 from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.scoring.measures.same_audio import content_of
@@ -22,7 +21,7 @@ Codes = NDArray[np.int32]
 SHARD_SIZE = 16
 
 
-def encode_shard(codec_info: Path, wavs: Mapping[str, Path]) -> dict[str, Codes | str]:
+def encode_shard(codec_info: Path, wavs: Mapping[str, Path]) -> Encoded:
     """Codes of audio files of any sample rate, or the reason why there are none.
 
     Args:
@@ -33,15 +32,7 @@ def encode_shard(codec_info: Path, wavs: Mapping[str, Path]) -> dict[str, Codes 
         Utterance → (T, N), or one line.
     """
     codec = codec_of(codec_info)
-    results: dict[str, Codes | str] = {}
-    for utterance, path in wavs.items():
-        try:
-            samples = torch.from_numpy(read_resampled(path, codec.spec.sample_rate_hz))
-            codes, _ = codec.encode(samples[None], torch.tensor([len(samples)]))
-            results[utterance] = codes[0].numpy().astype(np.int32)
-        except ValueError as error:
-            results[utterance] = str(error)
-    return results
+    return encode_each(lambda path: codes_of(codec, read_resampled(path, codec.spec.sample_rate_hz)), wavs)
 
 
 def is_original(system: System, reference: Reference) -> bool:

@@ -15,7 +15,7 @@ from espnet_ext.scoring.tables.markdown import interval
 from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, value_of
 from espnet_ext.scoring.tables.measure_tables import PROBLEMS, cell
 from espnet_ext.scoring.tables.report import remarks
-from espnet_ext.tokenizers.codec.files import read_codec_info
+from espnet_ext.tokenizers.codec import read_codec_info
 
 Result = Mapping[str, Any]
 Values = dict[str, Any]
@@ -154,7 +154,7 @@ def facts(result: Result) -> dict[str, str]:
         info = read_codec_info(path)
         spec = info.spec
         bits = spec.frame_rate_hz * spec.num_codebooks * (spec.codebook_size - 1).bit_length()
-        found["codec"] = f"{info.codec}, {spec.num_codebooks} codebooks of {spec.codebook_size}"
+        found["codec"] = f"{info.name}, {spec.num_codebooks} codebooks of {spec.codebook_size}"
         found["codec rates"] = f"{spec.sample_rate_hz} Hz, {spec.frame_rate_hz:g} frames/s, {bits / 1000:g} kbit/s"
         found["codec fingerprint"] = info.fingerprint[:16] + "…"
     return found

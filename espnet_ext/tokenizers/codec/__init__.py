@@ -3,32 +3,29 @@
 The package of a codec is imported only when a codec of that name is created or loaded.
 """
 
-from espnet_ext.tokenizers.codec.base import Codec, codecs, register_codec
+from espnet_ext.tokenizers.codec.base import Codec, codec_files, codecs, create_codec, register_codec
 from espnet_ext.tokenizers.codec.encodec import EncodecCodec
 from espnet_ext.tokenizers.codec.espnet import EspnetCodec
-from espnet_ext.tokenizers.codec.files import (
-    INFO_NAME,
-    CodecInfo,
-    copy_codec,
-    create_codec,
-    load_codec,
-    read_codec_info,
-    save_codec,
-    write_codec_info,
-)
 from espnet_ext.tokenizers.codec.hugging_face import DacCodec, EncodecHfCodec, MimiCodec
 from espnet_ext.tokenizers.codec.world_vq import WorldVQCodec
+
+INFO_NAME = codec_files.file
+copy_codec = codec_files.copy
+load_codec = codec_files.load
+read_codec_info = codec_files.read
+save_codec = codec_files.save
+write_codec_info = codec_files.write
 
 __all__ = [
     "INFO_NAME",
     "Codec",
-    "CodecInfo",
     "DacCodec",
     "EncodecCodec",
     "EncodecHfCodec",
     "EspnetCodec",
     "MimiCodec",
     "WorldVQCodec",
+    "codec_files",
     "codecs",
     "copy_codec",
     "create_codec",

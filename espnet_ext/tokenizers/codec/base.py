@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from pathlib import Path
-from typing import ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_ext.codes import CodecSpec
 from espnet_ext.registry import Registry
+from espnet_ext.tokenizers.audio import AudioTokenizer
+from espnet_ext.tokenizers.description import TokenizerFiles
 
 
-class Codec(ABC):
+class Codec(AudioTokenizer):
     """A neural or classical audio codec with N parallel codebooks.
 
     A subclass handles one utterance at a time, and long ones in constant memory if it can; batches are rows of it,
@@ -27,11 +27,8 @@ class Codec(ABC):
     ``frames * hop_samples`` samples.
 
     Attributes:
-        spec: codebooks, frame rate, sample rate.
-        device: where the codec computes; results are where the arguments are.
+        device: where the network computes; results are where the arguments are.
         learns: whether `create` learns from a corpus.
-        sample_rate_hz: rate of the audio that it learns from.
-        weights_name: name of the weights file inside a codec directory.
         lookahead_frames: frames whose codes must be known before the samples of a frame are final; None where nobody
             has measured it, and all frames may matter.
         lookbehind_frames: frames in front that a frame's samples need, up to a rounding that a test measures; None for
@@ -39,12 +36,9 @@ class Codec(ABC):
     """
 
     learns: ClassVar[bool] = False
-    sample_rate_hz: ClassVar[int]
     weights_name: ClassVar[str] = "codec.npz"
     lookahead_frames: ClassVar[int | None] = None
     lookbehind_frames: ClassVar[int | None] = None
-    spec: CodecSpec
-    device: torch.device = torch.device("cpu")
 
     @classmethod
     @abstractmethod
@@ -58,26 +52,6 @@ class Codec(ABC):
 
         Returns:
             The codec, not saved yet.
-        """
-
-    @classmethod
-    @abstractmethod
-    def load(cls, checkpoint: Path) -> Codec:
-        """The codec stored in a weights file, which holds all that is needed to build it.
-
-        Args:
-            checkpoint: file written by `save`.
-
-        Returns:
-            The codec, on the CPU.
-        """
-
-    @abstractmethod
-    def save(self, checkpoint: Path) -> None:
-        """Write the weights; equal weights give equal bytes.
-
-        Args:
-            checkpoint: file to write, with the suffix of `weights_name`.
         """
 
     @abstractmethod
@@ -113,20 +87,14 @@ class Codec(ABC):
             (T, F) float32.
         """
 
-    def configure(self) -> None:  # noqa: B027, having no options is the normal case
-        """Set what the user may choose about a codec that exists; subclasses add options whose default is None.
-
-        It is called with the user's options after `create` and with those of `options` after `load`.
-        """
-
     @property
     def options(self) -> dict[str, object]:
         """What `configure` was called with, in types that yaml knows; ``codec_conf`` of codec_info.yaml keeps it."""
         return {}
 
-    def to(self, device: torch.device | str) -> Self:
-        """This codec, computing on a device from now on; one that is no network stays on the CPU."""
-        return self
+    def configured(self) -> dict[str, object]:
+        """The options, under the name that all audio tokenizers have for them."""
+        return self.options
 
     @property
     def hop_samples(self) -> int:
@@ -179,3 +147,27 @@ class Codec(ABC):
 codecs: Registry[type[Codec]] = Registry("codec", "espnet_ext.codec")
 
 register_codec = codecs.register
+
+codec_files = TokenizerFiles(codecs, "codec", "codec", "espnet_ext.bin.codec_fit")
+
+
+def create_codec(name: str, waveforms: Iterable[np.ndarray], seed: int, conf: Mapping[str, object]) -> Codec:
+    """A new codec by name.
+
+    Args:
+        name: registered name.
+        waveforms: (samples,) float32 each, the corpus to learn from.
+        seed: makes everything random repeatable.
+        conf: the codec's own options.
+
+    Returns:
+        The codec, not saved yet.
+
+    Raises:
+        UserError: if the codec or an option is unknown.
+    """
+    codec_files.check_conf(name, conf)
+    chosen = {key: conf[key] for key in codec_files.choices(name) if key in conf}
+    codec = codecs[name].create(waveforms, seed, **{key: value for key, value in conf.items() if key not in chosen})
+    codec.configure(**chosen)
+    return codec

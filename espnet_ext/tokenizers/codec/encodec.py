@@ -6,7 +6,6 @@ The package and its weights are licensed CC-BY-NC 4.0: not for commercial use. N
 from __future__ import annotations
 
 import importlib
-import logging
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tokenizers.codec.base import register_codec
 from espnet_ext.tokenizers.codec.neural import NeuralCodec, Parts, build_seeded
 from espnet_ext.tokenizers.codec.residual import Branch, Layer, unchanged
-from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights, write_weights
+from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights
 
 _CODEBOOKS_OF_BANDWIDTH = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32}  # kbit/s
 
@@ -102,7 +101,6 @@ class EncodecCodec(NeuralCodec):
             except OSError as error:
                 raise OSError(f"encodec weights: {error}; or name a file: --codec_conf checkpoint=PATH") from None
         else:
-            logging.warning("codec encodec has random weights: its speech is noise")
             codec = cls(build_seeded(lambda: _build(pretrained=False), seed))
             codec.draw(seed)
         codec.configure(num_codebooks=_CODEBOOKS_OF_BANDWIDTH[float(bandwidth_kbps)])
@@ -122,7 +120,3 @@ class EncodecCodec(NeuralCodec):
         model = _build(pretrained=False)
         load_strictly(model, state, "EnCodec 24 kHz", checkpoint)
         return cls(model)
-
-    def save(self, checkpoint: Path) -> None:
-        """Write the state dict as an npz file."""
-        write_weights(checkpoint, self.network.state_dict())

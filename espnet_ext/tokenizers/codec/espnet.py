@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec.base import register_codec
 from espnet_ext.tokenizers.codec.neural import NeuralCodec, Parts, build_seeded
 from espnet_ext.tokenizers.codec.residual import Branch, Layer
-from espnet_ext.tokenizers.codec.weights import load_strictly, one_line, read_weights, write_weights
+from espnet_ext.tokenizers.codec.weights import load_strictly, one_line, read_weights
 
 _GENERATOR = "codec.generator."  # of the names in a checkpoint; the discriminator is not needed
 _BEST = "train.total_count.best.pth"  # of the weights in an experiment those that ESPnet's own recipe decodes with
@@ -90,10 +89,9 @@ class EspnetCodec(NeuralCodec):
     """
 
     def __init__(self, generator: Any, hop_samples: int, config: dict[str, Any]) -> None:
-        self.config = config
         quantizer, rate = generator.quantizer, generator.sample_rate
         spec = CodecSpec(quantizer.n_q, quantizer.bins, rate / hop_samples, rate)
-        super().__init__(generator, _parts(generator, hop_samples), spec)
+        super().__init__(generator, _parts(generator, hop_samples), spec, config)
 
     @classmethod
     def create(
@@ -137,7 +135,6 @@ class EspnetCodec(NeuralCodec):
         kept = {"codec": content.get("codec", "soundstream"), "codec_conf": content.get("codec_conf") or {}}
         generator, hop = build_seeded(lambda: _build(kept["codec"], kept["codec_conf"], path), seed)
         if checkpoint is None:
-            logging.warning("codec espnet has random weights: its speech is noise")
             codec = cls(generator, hop, kept)
             codec.draw(seed)
             return codec
@@ -155,7 +152,3 @@ class EspnetCodec(NeuralCodec):
         generator, hop = _build(config["codec"], config["codec_conf"], str(checkpoint))
         load_strictly(generator, state, str(config["codec"]), checkpoint)
         return cls(generator, hop, config)
-
-    def save(self, checkpoint: Path) -> None:
-        """Write the generator's state dict and its configuration as an npz file."""
-        write_weights(checkpoint, self.network.state_dict(), self.config)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from espnet_ext.errors import UserError
+from espnet_ext.options import check_flag
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
+from espnet_ext.tokenizers.codec.neural import build_seeded
 from espnet_ext.tokenizers.codec.weights import one_line
 
 _NOT_OF_THE_NETWORK = ("_name_or_path", "transformers_version", "architectures", "dtype")
@@ -25,12 +27,14 @@ class HubModel:
         user: who wants it, for errors, such as "codec mimi".
         class_prefix: of the names of the classes in `transformers`.
         model_type: of the checkpoints' configuration.
+        published: name of the published weights on the hub.
         option: with which a user names a local directory.
     """
 
     user: str
     class_prefix: str
     model_type: str
+    published: str
     option: str
 
     def classes(self) -> tuple[Any, Any]:
@@ -50,6 +54,30 @@ class HubModel:
             raise UserError(
                 f"{self.user} needs the transformers package: pip install 'transformers>=5.23,<6' ({error})"
             ) from None
+
+    def network(
+        self,
+        seed: int,
+        checkpoint: str | None,
+        pretrained: bool,
+        config: Mapping[str, object] | None,
+        changes: Mapping[str, object] | None = None,
+    ) -> Any:
+        """The network of a checkpoint, of the published one, or random: what the options of `create` ask for."""
+        check_flag("pretrained", pretrained)
+        if config is not None and (pretrained or checkpoint is not None or not isinstance(config, Mapping)):
+            raise UserError(f"config must be fields of a network with pretrained=false, got {config!r}")
+        if pretrained or checkpoint is not None:
+            return self.pretrained(str(checkpoint or self.published), changes)
+        fields = self.config({**(config or {}), **(changes or {})})
+        return build_seeded(lambda: self.classes()[0](fields), seed)
+
+    def rebuild(self, checkpoint: Path, config: Mapping[str, object] | None) -> Any:
+        """The network of a configuration that `plain_config` made, its weights yet to be loaded."""
+        model_class, config_class = self.classes()
+        if config is None:
+            raise UserError(f"{self.user.rpartition(' ')[0]} file must hold a configuration: {checkpoint}")
+        return model_class(config_class.from_dict(config))
 
     def config(self, fields: Mapping[str, object] | None) -> Any:
         """A configuration for random weights.

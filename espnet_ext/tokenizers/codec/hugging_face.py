@@ -5,7 +5,6 @@ The networks are taken apart here, because merging needs the latents; the module
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
-from espnet_ext.options import check_flag
 from espnet_ext.tokenizers.codec.base import register_codec
 from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
-from espnet_ext.tokenizers.codec.neural import NeuralCodec, Parts, build_seeded
+from espnet_ext.tokenizers.codec.neural import NeuralCodec, Parts
 from espnet_ext.tokenizers.codec.residual import Branch, Layer, unchanged
-from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights, write_weights
+from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights
+
+_OPTION = "--codec_conf checkpoint"
 
 
 class TransformersCodec(NeuralCodec):
@@ -32,17 +32,11 @@ class TransformersCodec(NeuralCodec):
         model: the network, with its configuration
 
     Attributes:
-        codec_name: registered name, also ``model_type`` of the checkpoints unless `model_type` is another.
-        model_type: of the checkpoints' configuration.
-        class_prefix: of the names of the classes in `transformers`.
-        hub_name: the published weights.
+        hub: where the network comes from.
         default_codebooks: number in use unless the user wants another; None for all.
     """
 
-    codec_name: ClassVar[str]
-    model_type: ClassVar[str]
-    class_prefix: ClassVar[str]
-    hub_name: ClassVar[str]
+    hub: ClassVar[HubModel]
     default_codebooks: ClassVar[int | None] = None
 
     def __init__(self, model: Any) -> None:
@@ -50,7 +44,7 @@ class TransformersCodec(NeuralCodec):
         hop = self.hop_of(config)
         used = min(self.default_codebooks or parts.num_codebooks, parts.num_codebooks)
         rate = config.sampling_rate
-        super().__init__(model, parts, CodecSpec(used, config.codebook_size, rate / hop, rate))
+        super().__init__(model, parts, CodecSpec(used, config.codebook_size, rate / hop, rate), plain_config(model))
 
     @staticmethod
     @abstractmethod
@@ -80,10 +74,6 @@ class TransformersCodec(NeuralCodec):
         """
 
     @classmethod
-    def _hub(cls) -> HubModel:
-        return HubModel(f"codec {cls.codec_name}", cls.class_prefix, cls.model_type, "--codec_conf checkpoint")
-
-    @classmethod
     def create(
         cls,
         waveforms: Iterable[np.ndarray],
@@ -110,32 +100,18 @@ class TransformersCodec(NeuralCodec):
                 another architecture
             OSError: if the checkpoint is missing or cannot be downloaded
         """
-        check_flag("pretrained", pretrained)
-        if config is not None and (pretrained or checkpoint is not None or not isinstance(config, Mapping)):
-            raise UserError(f"config must be fields of a network with pretrained=false, got {config!r}")
-        hub = cls._hub()
-        if pretrained or checkpoint is not None:
-            return cls(hub.pretrained(str(checkpoint or cls.hub_name)))
-        logging.warning("codec %s has random weights: its speech is noise", cls.codec_name)
-        fields = hub.config(config)
-        codec = cls(build_seeded(lambda: hub.classes()[0](fields), seed))
-        codec.draw(seed)
+        codec = cls(cls.hub.network(seed, checkpoint, pretrained, config))
+        if not pretrained and checkpoint is None:
+            codec.draw(seed)
         return codec
 
     @classmethod
     def load(cls, checkpoint: Path) -> Self:
         """The codec stored in a file written by `save`."""
         state, config = read_weights(checkpoint)
-        model_class, config_class = cls._hub().classes()
-        if config is None:
-            raise UserError(f"codec file must hold a configuration: {checkpoint}")
-        model = model_class(config_class.from_dict(config))
-        load_strictly(model, state, model_class.__name__, checkpoint)
+        model = cls.hub.rebuild(checkpoint, config)
+        load_strictly(model, state, type(model).__name__, checkpoint)
         return cls(model)
-
-    def save(self, checkpoint: Path) -> None:
-        """Write state dict and configuration as an npz file."""
-        write_weights(checkpoint, self.network.state_dict(), plain_config(self.network))
 
 
 def _euclidean(layer: Any, table: str) -> Layer:
@@ -147,9 +123,7 @@ def _euclidean(layer: Any, table: str) -> Layer:
 class MimiCodec(TransformersCodec):
     """Mimi: 24 kHz, 12.5 frames per second; the first codebook is semantic, the others quantise the latents afresh."""
 
-    codec_name = model_type = "mimi"
-    class_prefix = "Mimi"
-    hub_name = "kyutai/mimi"
+    hub = HubModel("codec mimi", "Mimi", "mimi", "kyutai/mimi", _OPTION)
     default_codebooks = 8
     context_sec = 10.0  # its attention sees that far in each layer
 
@@ -187,9 +161,7 @@ class MimiCodec(TransformersCodec):
 class DacCodec(TransformersCodec):
     """DAC, the Descript Audio Codec: 16, 24 or 44.1 kHz, convolutions only."""
 
-    codec_name = model_type = "dac"
-    class_prefix = "Dac"
-    hub_name = "descript/dac_24khz"
+    hub = HubModel("codec dac", "Dac", "dac", "descript/dac_24khz", _OPTION)
     context_sec = 1.0  # its convolutions see less
 
     @staticmethod
@@ -217,10 +189,7 @@ class DacCodec(TransformersCodec):
 class EncodecHfCodec(TransformersCodec):
     """EnCodec 24 kHz as `transformers` has it, 75 frames per second."""
 
-    codec_name = "encodec_hf"
-    model_type = "encodec"
-    class_prefix = "Encodec"
-    hub_name = "facebook/encodec_24khz"
+    hub = HubModel("codec encodec_hf", "Encodec", "encodec", "facebook/encodec_24khz", _OPTION)
     default_codebooks = 8
 
     @staticmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
 from espnet_ext.tokenizers.codec.merge import Merge
 from espnet_ext.tokenizers.codec.residual import Branch, dequantise, draw_codebooks, quantise
-from espnet_ext.tokenizers.codec.weights import one_line
+from espnet_ext.tokenizers.codec.weights import one_line, write_weights
 
 CHUNK_SEC = 30.0
 T = TypeVar("T")
@@ -71,15 +73,7 @@ def spans(frames: int, core: int, context: int) -> Iterator[Span]:
 
 
 def build_seeded(build: Callable[[], T], seed: int) -> T:
-    """What a function makes of random numbers that depend on nothing but the seed.
-
-    Args:
-        build: for example the constructor of a network
-        seed: of the weights
-
-    Returns:
-        What it returns.
-    """
+    """What a function makes of random numbers that depend on nothing but the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
@@ -99,6 +93,7 @@ class NeuralCodec(Codec):
         network: holds all the weights
         parts: its parts
         spec: rates and codebook size; its number of codebooks is that in use
+        config: what `load` builds the network from, if it needs to be told
 
     Raises:
         UserError: if the network does not make one frame of so many samples
@@ -107,11 +102,15 @@ class NeuralCodec(Codec):
     # Seconds of sound on both sides of a chunk that the network is shown besides, in order that it makes of the
     # chunk what it would make of it in the whole utterance.
     context_sec: ClassVar[float] = 2.0
+    network: nn.Module
 
-    def __init__(self, network: nn.Module, parts: Parts, spec: CodecSpec) -> None:
+    def __init__(
+        self, network: nn.Module, parts: Parts, spec: CodecSpec, config: Mapping[str, Any] | None = None
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.parts = parts
         self.spec = spec
+        self.config = config
         self.merge: Merge | None = None
         self.chunk_sec = CHUNK_SEC
         self._try()
@@ -164,14 +163,13 @@ class NeuralCodec(Codec):
         merge = {} if self.merge is None else {"merge": self.merge.plain()}
         return {"num_codebooks": self.spec.num_codebooks, **merge, "chunk_sec": self.chunk_sec}
 
-    def to(self, device: torch.device | str) -> Self:
-        """This codec, its network moved to a device."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
-        return self
+    def save(self, checkpoint: Path) -> None:
+        """Write the network's state dict and configuration as an npz file."""
+        write_weights(checkpoint, self.network.state_dict(), self.config)
 
     def draw(self, seed: int) -> None:
         """Random codebooks that fit the encoder, for a network that was never trained."""
+        logging.warning("%s has random weights: its speech is noise", type(self).__name__)
         generator = torch.Generator().manual_seed(seed)
         frames = math.ceil(self.spec.frame_rate_hz)
         with torch.no_grad():

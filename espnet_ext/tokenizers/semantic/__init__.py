@@ -3,27 +3,29 @@
 The package of a tokenizer's network is imported only when a tokenizer of that name is created or loaded.
 """
 
-from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, register_semantic, semantic_tokenizers
-from espnet_ext.tokenizers.semantic.files import (
-    INFO_NAME,
-    SemanticInfo,
-    copy_semantic,
-    create_semantic,
-    load_semantic,
-    read_semantic_info,
-    save_semantic,
-    write_semantic_info,
+from espnet_ext.tokenizers.semantic.base import (
+    SemanticTokenizer,
+    register_semantic,
+    semantic_files,
+    semantic_tokenizers,
 )
+from espnet_ext.tokenizers.semantic.learn import create_semantic
 from espnet_ext.tokenizers.semantic.self_supervised import HubertTokenizer, XlsrTokenizer
 from espnet_ext.tokenizers.semantic.spectral import LogMelTokenizer, MfccTokenizer
 from espnet_ext.tokenizers.semantic.units import deduplicate
+
+INFO_NAME = semantic_files.file
+copy_semantic = semantic_files.copy
+load_semantic = semantic_files.load
+read_semantic_info = semantic_files.read
+save_semantic = semantic_files.save
+write_semantic_info = semantic_files.write
 
 __all__ = [
     "INFO_NAME",
     "HubertTokenizer",
     "LogMelTokenizer",
     "MfccTokenizer",
-    "SemanticInfo",
     "SemanticTokenizer",
     "XlsrTokenizer",
     "copy_semantic",
@@ -33,6 +35,7 @@ __all__ = [
     "read_semantic_info",
     "register_semantic",
     "save_semantic",
+    "semantic_files",
     "semantic_tokenizers",
     "write_semantic_info",
 ]

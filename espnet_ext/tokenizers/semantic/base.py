@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +13,12 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
 from espnet_ext.registry import Registry
+from espnet_ext.tokenizers.audio import AudioTokenizer
+from espnet_ext.tokenizers.description import TokenizerFiles
 from espnet_ext.tokenizers.semantic.kmeans import nearest
 
 
-class SemanticTokenizer(ABC):
+class SemanticTokenizer(AudioTokenizer):
     """Features of speech that tell what is said rather than who says it, and a k-means codebook over them.
 
     An utterance is always encoded alone, so that its units depend neither on padding nor on other utterances, and a
@@ -27,13 +28,11 @@ class SemanticTokenizer(ABC):
         frame_rate_hz: units per second
 
     Attributes:
-        weights_name: name of the weights file inside a tokenizer's directory.
-        sample_rate_hz: rate of the audio that it takes.
         default_units: K unless the user wants another.
         is_network: whether torch itself uses several threads for an utterance; in threads of ours it rounds otherwise.
         frame_rate_hz: units per second.
         centroids: (K, F) float32; empty until they are learned.
-        device: where it computes; units are on the CPU.
+        device: where the network computes; units are on the CPU.
     """
 
     weights_name: ClassVar[str] = "semantic.npz"
@@ -44,7 +43,6 @@ class SemanticTokenizer(ABC):
     def __init__(self, frame_rate_hz: float) -> None:
         self.frame_rate_hz = frame_rate_hz
         self.centroids = torch.zeros(0, 0)
-        self.device = torch.device("cpu")
 
     @classmethod
     @abstractmethod
@@ -56,26 +54,6 @@ class SemanticTokenizer(ABC):
 
         Returns:
             The tokenizer, as a rule without centroids.
-        """
-
-    @classmethod
-    @abstractmethod
-    def load(cls, checkpoint: Path) -> SemanticTokenizer:
-        """The tokenizer stored in a file that `save` wrote, on the CPU.
-
-        Args:
-            checkpoint: the file
-
-        Returns:
-            The tokenizer.
-        """
-
-    @abstractmethod
-    def save(self, checkpoint: Path) -> None:
-        """Write all that `load` needs; equal tokenizers give equal bytes.
-
-        Args:
-            checkpoint: file to write, with the suffix of `weights_name`
         """
 
     @abstractmethod
@@ -108,12 +86,8 @@ class SemanticTokenizer(ABC):
             waveforms: (samples,) float32 each
         """
 
-    def to(self, device: torch.device | str) -> Self:
-        """This tokenizer, its network on a device from now on; one without a network stays on the CPU."""
-        return self
-
     @property
-    def spec(self) -> CodecSpec:
+    def spec(self) -> CodecSpec:  # type: ignore[override]  # known as soon as there are centroids
         """Its facts as those of a codec with one codebook."""
         return CodecSpec(1, len(self.centroids), self.frame_rate_hz, self.sample_rate_hz)
 
@@ -140,3 +114,7 @@ class SemanticTokenizer(ABC):
 semantic_tokenizers: Registry[type[SemanticTokenizer]] = Registry("semantic", "espnet_ext.semantic")
 
 register_semantic = semantic_tokenizers.register
+
+semantic_files = TokenizerFiles(
+    semantic_tokenizers, "semantic tokenizer", "tokenizer", "espnet_ext.bin.semantic_fit", has_deduplicate=True
+)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.options import check_flag, check_number
+from espnet_ext.options import check_number
 from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
-from espnet_ext.tokenizers.codec.neural import build_seeded, exactly, spans
+from espnet_ext.tokenizers.codec.neural import exactly, spans
 from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights, write_weights
 from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, register_semantic
 
 CONTEXT_SEC = 2.0  # sound on both sides of a chunk that the network is shown besides
+_OPTION = "--semantic_conf model_name_or_path"
 _CENTROIDS = "kmeans.centroids"
 _EPSILON = 1e-5  # of the wave's normalisation, as in layer norm
 _UNMASKED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "apply_spec_augment": False, "layerdrop": 0.0}
@@ -35,18 +36,13 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
         chunk_sec: longest part of an utterance, in seconds, that the network is given at once
 
     Attributes:
-        semantic_name: registered name.
-        class_prefix: of the names of the classes in `transformers`.
-        model_type: of the checkpoints' configuration.
-        hub_name: the published weights.
+        hub: where the network comes from.
         default_layer: the layer whose output is used, counted from 1.
     """
 
     is_network = True
-    semantic_name: ClassVar[str]
-    class_prefix: ClassVar[str]
-    model_type: ClassVar[str]
-    hub_name: ClassVar[str]
+    hub: ClassVar[HubModel]
+    network: Any
     default_layer: ClassVar[int]
 
     def __init__(self, network: Any, chunk_sec: float) -> None:
@@ -62,11 +58,6 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
             network.encoder.layer_norm = nn.Identity()
         self.network = network.eval().requires_grad_(False)
         self.chunk_sec = chunk_sec
-
-    @classmethod
-    def _hub(cls) -> HubModel:
-        option = "--semantic_conf model_name_or_path"
-        return HubModel(f"semantic tokenizer {cls.semantic_name}", cls.class_prefix, cls.model_type, option)
 
     @classmethod
     def learns(cls, conf: Mapping[str, object]) -> bool:
@@ -103,29 +94,17 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
             UserError: if an option has an impossible value, the package is missing, or a file is another
             OSError: if a file is missing or cannot be downloaded
         """
-        check_flag("pretrained", pretrained)
-        if config is not None and (pretrained or model_name_or_path is not None or not isinstance(config, Mapping)):
-            raise UserError(f"config must be fields of a network with pretrained=false, got {config!r}")
         check_number("chunk_sec", chunk_sec, least=1)
-        hub, layer = cls._hub(), cls.default_layer if layer is None else layer
+        layer = cls.default_layer if layer is None else layer
         check_number("layer", layer, least=1, whole=True)
-        fewer = {**_UNMASKED, "num_hidden_layers": layer}
-        if pretrained or model_name_or_path is not None:
-            network = hub.pretrained(str(model_name_or_path or cls.hub_name), fewer)
-        else:
-            logging.warning("semantic tokenizer %s has random weights: its units tell nothing", cls.semantic_name)
-            fields = hub.config({**(config or {}), **fewer})
-            network = build_seeded(lambda: hub.classes()[0](fields), seed)
+        changes = {**_UNMASKED, "num_hidden_layers": layer}
+        network = cls.hub.network(seed, model_name_or_path, pretrained, config, changes)
+        if not pretrained and model_name_or_path is None:
+            logging.warning("%s has random weights: its units tell nothing", cls.hub.user)
         tokenizer = cls(network, chunk_sec)
         if codebook is not None:
             tokenizer.centroids = _published(Path(str(codebook)), network.config.hidden_size)
         return tokenizer
-
-    def to(self, device: torch.device | str) -> Self:
-        """This tokenizer, its network moved to a device."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
-        return self
 
     @torch.no_grad()
     def features(self, wav: Tensor) -> Tensor:
@@ -154,12 +133,11 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
     def load(cls, checkpoint: Path) -> Self:
         """The tokenizer stored in a file written by `save`."""
         state, config = read_weights(checkpoint)
-        model_class, config_class = cls._hub().classes()
         if config is None or _CENTROIDS not in state:
             raise UserError(f"semantic tokenizer file must hold a configuration and centroids: {checkpoint}")
         centroids, chunk_sec = state.pop(_CENTROIDS), config.pop("chunk_sec")
-        tokenizer = cls(model_class(config_class.from_dict(config)), chunk_sec)
-        load_strictly(tokenizer.network, state, model_class.__name__, checkpoint)
+        tokenizer = cls(cls.hub.rebuild(checkpoint, config), chunk_sec)
+        load_strictly(tokenizer.network, state, type(tokenizer.network).__name__, checkpoint)
         tokenizer.centroids = centroids
         return tokenizer
 
@@ -182,10 +160,7 @@ def _published(path: Path, width: int) -> Tensor:
 class HubertTokenizer(SelfSupervisedTokenizer):
     """HuBERT: 16 kHz, 50 units per second."""
 
-    semantic_name = "hubert_km"
-    model_type = "hubert"
-    class_prefix = "Hubert"
-    hub_name = "facebook/hubert-base-ls960"
+    hub = HubModel("semantic tokenizer hubert_km", "Hubert", "hubert", "facebook/hubert-base-ls960", _OPTION)
     default_layer = 9
     default_units = 500
 
@@ -198,9 +173,6 @@ class XlsrTokenizer(SelfSupervisedTokenizer):
     a converted checkpoint can be named, and its centroids with ``codebook``.
     """
 
-    semantic_name = "xlsr_km"
-    model_type = "wav2vec2"
-    class_prefix = "Wav2Vec2"
-    hub_name = "facebook/wav2vec2-xls-r-1b"
+    hub = HubModel("semantic tokenizer xlsr_km", "Wav2Vec2", "wav2vec2", "facebook/wav2vec2-xls-r-1b", _OPTION)
     default_layer = 35
     default_units = 10_000

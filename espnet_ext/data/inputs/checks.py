@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
 from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO_NAME
 from espnet_ext.tokenizers.semantic import read_semantic_info
-from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
 UNITS = ("semantic.scp", "prompt_semantic.scp")  # files of a token directory, where there are both infos
 
@@ -154,33 +151,10 @@ def check_archives(scp: str, table: Mapping[str, str]) -> None:
     """
     last: dict[str, tuple[int, str]] = {}
     for utterance, pointer in table.items():
-        archive, _, offset = pointer.rpartition(":")
-        last[archive] = max(last.get(archive, (0, utterance)), (int(offset), utterance))
+        archive, _, place = pointer.rpartition(":")
+        last[archive] = max(last.get(archive, (0, utterance)), (int(place), utterance))
     for archive, (offset, utterance) in last.items():
         if not Path(archive).is_file():
             raise FileNotFoundError(f"archive not found: {archive} (named by {scp})")
         if Path(archive).stat().st_size <= offset:
             raise UserError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
-
-
-def report_unknown_tokens(args: argparse.Namespace, tokenizer: TextTokenizer) -> None:
-    """Log, for every text file, the tokens that are not in the token list, with their counts.
-
-    Args:
-        args: parsed options.
-        tokenizer: of the text.
-
-    Raises:
-        UserError: naming file and utterance, if a text is empty.
-    """
-    for path, name, _ in [*args.train_data_path_and_name_and_type, *args.valid_data_path_and_name_and_type]:
-        if name != "text":
-            continue
-        tokenizer.unknown.clear()
-        for utterance, text in read_scp(path, allow_empty=True).items():
-            try:
-                tokenizer.encode(text)
-            except ValueError as error:
-                raise UserError(f"{path}, {utterance}: {error}") from None
-        if tokenizer.unknown:
-            logging.warning("tokens of %s outside of the token list: %s", path, tokenizer.describe_unknown())

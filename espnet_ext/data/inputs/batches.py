@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,17 +11,17 @@ from torch import Tensor
 
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.data.inputs.base import Inputs
+from espnet_ext.data.inputs.checks import check_maker
 from espnet_ext.data.preprocess import collate
 from espnet_ext.errors import UserError
-from espnet_ext.inputs.checks import check_maker
-from espnet_ext.inputs.kinds import inputs_of
 
 
-def utterances_by_length(args: Namespace, data_dir: Path) -> list[str]:
+def utterances_by_length(inputs: Inputs, data_dir: Path) -> list[str]:
     """The utterances of a directory, long ones first, as the batches of a training are ordered.
 
     Args:
-        args: options of the training.
+        inputs: of the model.
         data_dir: a data or token directory.
 
     Returns:
@@ -31,17 +30,17 @@ def utterances_by_length(args: Namespace, data_dir: Path) -> list[str]:
     Raises:
         FileNotFoundError: if it has no codes.
     """
-    codes = read_codes(data_dir / inputs_of(args.corelm).files(args)["codes"], 1)
+    codes = read_codes(data_dir / inputs.files["codes"], 1)
     return sorted(codes, key=lambda name: -len(codes[name]))
 
 
 def read_batches(
-    args: Namespace, data_dir: Path, names: Sequence[str], batch_size: int
+    inputs: Inputs, data_dir: Path, names: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
     """Ids and arguments of the core LM, so many utterances at a time.
 
     Args:
-        args: options of the training.
+        inputs: of the model.
         data_dir: a data or token directory.
         names: utterances, in their order.
         batch_size: of them at once.
@@ -53,10 +52,9 @@ def read_batches(
         FileNotFoundError: if the directory lacks what the model reads.
         UserError: if another tokenizer made the codes than that of the training, or an utterance is not all there.
     """
-    inputs = inputs_of(args.corelm)
-    preprocess, fingerprints = inputs.preprocessor(args, train=False), inputs.fingerprints(args)
+    preprocess, fingerprints = inputs.preprocessor(train=False), inputs.fingerprints
     tables: dict[str, Mapping[str, str | NDArray[np.int64]]] = {}
-    for name, file in inputs.files(args).items():
+    for name, file in inputs.files.items():
         path = data_dir / file
         if name not in inputs.required and not path.is_file():
             continue

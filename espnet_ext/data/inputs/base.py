@@ -1,0 +1,113 @@
+"""What a core LM is given, and all that training, validation and inference have to do for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from argparse import Namespace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from espnet_ext.codes import CodecSpec
+from espnet_ext.data.inputs.facts import Facts, files_of, read_facts, spec_of
+from espnet_ext.data.preprocess import Preprocess
+from espnet_ext.registry import Registry
+from espnet_ext.tokenizers.codec import codec_files
+from espnet_ext.tokenizers.semantic import semantic_files
+
+# of an experiment; each holds the tokenizer of its kind
+CODEC_DIRECTORY, SEMANTIC_DIRECTORY = codec_files.classes.kind, semantic_files.classes.kind
+
+
+class Inputs(ABC):
+    """One kind of input besides the codes, made once from the options of a training or from a config.yaml.
+
+    Args:
+        args: the options.
+
+    Attributes:
+        required: names of data that every utterance has.
+        optional: names of data that it may have.
+    """
+
+    required: ClassVar[tuple[str, ...]] = ("codes",)
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, args: Namespace) -> None:
+        self.args = args
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int | CodecSpec:
+        """The second argument of the core LM: ids of the text, or the facts of the units."""
+
+    @property
+    @abstractmethod
+    def files(self) -> dict[str, str]:
+        """Name of data → its file in a data directory, of all that validation reads."""
+
+    @abstractmethod
+    def preprocessor(self, train: bool) -> Preprocess:
+        """What turns data as read from disk into arrays.
+
+        Args:
+            train: whether it may draw random parts.
+
+        Returns:
+            A function of the utterance's id and its data by name.
+        """
+
+    @cached_property
+    def codec(self) -> Facts:
+        """Facts of what made the codes: a codec, or a semantic tokenizer for a model whose codes are units."""
+        return read_facts("codec_info", self.args.codec_info, "codes")
+
+    @property
+    def spec(self) -> CodecSpec:
+        """Codebooks, frame rate and sample rate of the codes."""
+        return spec_of(self.codec)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must not change when a training is continued, by its name in config.yaml."""
+        return {"codec_info": self.codec}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Name of data → fingerprint of the tokenizer that must have made them."""
+        return {name: self.codec["fingerprint"] for name in ("codes", "prompt")}
+
+    def shapes(self, frames: int, tokens: int) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """What a dry run draws at random: name of data → how many ids there are, and the shape of an utterance.
+
+        Args:
+            frames: of the codes.
+            tokens: of what the core LM reads.
+
+        Returns:
+            The shapes.
+        """
+        return {"codes": (self.spec.codebook_size, (frames, self.spec.num_codebooks))}
+
+    def check(self) -> None:  # noqa: B027, most options need no look at each other
+        """Refuse options that do not agree with each other or with the experiment directory.
+
+        Raises:
+            UserError: naming the option.
+        """
+
+    def report(self) -> None:  # noqa: B027, ids that are out of range are errors
+        """Say what is worth knowing about the data."""
+
+    def keep(self) -> None:
+        """Copy what decoding needs into the experiment directory."""
+        for option in ("codec_info", "semantic_info"):
+            path = getattr(self.args, option)
+            if isinstance(path, str):
+                files = files_of(option, path)
+                files.copy(path, Path(self.args.output_dir) / files.classes.kind)
+
+
+input_kinds: Registry[type[Inputs]] = Registry("inputs", "espnet_ext.inputs")
+
+register_inputs = input_kinds.register
