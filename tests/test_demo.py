@@ -29,12 +29,12 @@ def wish(**changes):
 
 def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
     from espnet_ext.bin.demo import load_models
-    from espnet_ext.inference.speech_jobs import Model
+    from espnet_ext.inference.model_ref import ModelRef
 
-    (label,) = found = load_models([Model(experiment, precision="float32")], None)
+    (label,) = found = load_models([ModelRef(experiment, precision="float32")], None)
     assert label.startswith("S = ") and isinstance(found[label].corelm.heads["ar"].read, FoldedRead)
     with pytest.raises(ValueError, match="compile must be false without precision"):
-        load_models([Model(experiment, compile=True)], None)
+        load_models([ModelRef(experiment, compile=True)], None)
 
 
 def test_strategies_offered_are_those_that_the_heads_serve(speak) -> None:

@@ -12,7 +12,8 @@ from conftest import built_in
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import gpst_inference
-from espnet_ext.inference.modes import modes
+from espnet_ext.inference.requests import modes_of
+from espnet_ext.model.core_lm import GPST
 from espnet_ext.tokenizers.semantic import semantic_tokenizers
 
 pytestmark = pytest.mark.espnet
@@ -32,7 +33,7 @@ def test_every_path_in_backticks_exists():
 
 
 def test_every_mode_and_every_semantic_tokenizer_has_a_row():
-    assert {row[0].strip("`") for row in table_rows("mode")} == set(modes)
+    assert {row[0].strip("`") for row in table_rows("mode")} == set(modes_of(GPST))
     named = {name.strip("` ") for row in table_rows("semantic tokenizer") for name in row[0].split(",")}
     assert named == set(built_in(semantic_tokenizers))
 
@@ -47,7 +48,7 @@ def test_the_commands_of_the_modes_are_understood():
         args = gpst_inference.get_parser().parse_args(words)
         gpst_inference.check_options(args)
         found.append(args.mode)
-    assert sorted(found) == sorted(modes)
+    assert sorted(found) == modes_of(GPST)
 
 
 def test_the_figures_of_the_sizes_are_those_of_the_dry_runs():

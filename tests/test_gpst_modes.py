@@ -10,11 +10,13 @@ from tiny_speech import OPTIONS, clock, streams
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.joint_preprocess import JointPreprocessor
 from espnet_ext.data.streams import Streams
-from espnet_ext.inference.modes import Request, modes
+from espnet_ext.inference.requests import Request, modes, modes_of
+from espnet_ext.model.core_lm import GPST, TextCoreLM
 
 
 def test_the_modes_are_those_of_the_paper_and_tts():
-    assert list(modes) == ["continuation", "semantic_to_acoustic", "speaker_transfer", "tts", "unconditional"]
+    assert modes_of(GPST) == ["continuation", "semantic_to_acoustic", "speaker_transfer", "tts", "unconditional"]
+    assert modes_of(TextCoreLM) == ["text"]
 
 
 def test_units_are_deduplicated_where_the_model_was_trained_so():

@@ -7,7 +7,7 @@ from fabricated import one_error
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import gpst_inference
-from espnet_ext.inference.modes import modes
+from espnet_ext.inference.requests import modes
 
 pytestmark = pytest.mark.espnet
 IGNORED = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_recipes import ROOT, Recipe, copy_recipes, value_of, values_of
 
-from espnet_ext.inference.modes import modes
+from espnet_ext.inference.requests import modes
 
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "semantic", "semantic_tokens", "mix", "token_list"]
 STAGES += ["stats", "train", "train_tts", "inference", "score"]

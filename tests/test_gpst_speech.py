@@ -8,6 +8,7 @@ import torch
 from conftest import SPEC, registered
 from test_gpst import UNITS, tiny_gpst
 from tiny_speech import (
+    INPUTS,
     NAMES,
     OPTIONS,
     Steps,
@@ -23,10 +24,12 @@ from tiny_speech import (
 from espnet_ext.data.streams import Streams
 from espnet_ext.decoding.options import GPSTDecodeOptions
 from espnet_ext.inference.gpst import GPSTSpeech
-from espnet_ext.inference.listener import Listener
-from espnet_ext.inference.modes import Request, modes
+from espnet_ext.inference.gpst_modes import languages_of
+from espnet_ext.inference.listener import Clock
+from espnet_ext.inference.requests import Request, modes, modes_of
+from espnet_ext.model.core_lm import GPST
 
-every_mode = pytest.mark.parametrize("mode", list(modes))
+every_mode = pytest.mark.parametrize("mode", modes_of(GPST))
 
 
 def assert_rows_are_their_own(speech, mode, decode):
@@ -76,10 +79,10 @@ def test_units_and_codes_of_an_utterance_are_drawn_with_different_numbers(monkey
         seeds.extend((seed, name) for name in names)
         return generators(seed, names, device)
 
-    from espnet_ext.inference import gpst as gpst_inference
+    from espnet_ext.inference import speaker
 
-    generators = gpst_inference.row_generators
-    monkeypatch.setattr(gpst_inference, "row_generators", remember)
+    generators = speaker.row_generators
+    monkeypatch.setattr(speaker, "row_generators", remember)
     shared_speech().batch(modes["unconditional"](), NAMES, [Request()] * 3, options())
     assert len(seeds) == len(set(seeds)) == 6
     drawn = [torch.rand(1, generator=one).item() for seed, name in seeds for one in generators(seed, [name])]
@@ -112,14 +115,14 @@ def test_a_length_limit_in_either_stage_is_no_end():
 
 
 def test_languages_are_told_by_their_number_and_0_is_none():
-    assert shared_speech()._languages(NAMES, requests()).tolist() == [1, 0, 2]
-    assert gpst_speech(tiny_gpst())._languages(NAMES, requests()) is None
+    assert languages_of(shared_speech(), NAMES, requests()).tolist() == [1, 0, 2]
+    assert languages_of(gpst_speech(tiny_gpst()), NAMES, requests()) is None
 
 
 def test_costs_are_counted():
     speech = gpst_speech(tiny_gpst(stacking=2))
     made = speech.batch(modes["unconditional"](), NAMES, requests(), options())
-    timing = speech.timing
+    timing = made[0].timing
     assert timing.utterances == 3 and timing.frames == sum(len(one.codes) for one in made)
     assert timing.units >= sum(len(one.units) for one in made)  # those that repeat one are left out
     assert timing.slots == 6 * timing.steps > 0
@@ -129,9 +132,9 @@ def test_costs_are_counted():
 
 
 def test_silence_is_encoded_where_nobody_has_it():
-    speech = GPSTSpeech(tiny_gpst(), Listener(Steps(), Zeros), True)
-    assert speech.clock.quiet(3).codes.tolist() == [[0, 0, 0]] * 3
-    assert speech.clock.quiet(3).units.tolist() == [0] * 6
+    clock = Clock.of(GPSTSpeech(tiny_gpst(), Steps(), INPUTS, Zeros))
+    assert clock.quiet(3).codes.tolist() == [[0, 0, 0]] * 3
+    assert clock.quiet(3).units.tolist() == [0] * 6
 
 
 # --- what cannot be spoken --------------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def test_units_that_do_not_end_leave_room_for_codes():
     ends = speech.corelm.unit_heads["parallel"].heads.bias
     ends.data[..., UNITS.eos_id] = -1e9
     made = speech.batch(modes["unconditional"](), ["a"], [Request()], options(max_sec=99, min_frames=4))[0]
-    assert speech.timing.units == 30 - 1 - 1 - 4  # behind EOS, and in front of the shortest speech and its end
+    assert made.timing.units == 30 - 1 - 1 - 4  # behind EOS, and in front of the shortest speech and its end
     assert len(made.codes) >= 4 and not made.has_eos
 
 
@@ -263,5 +266,5 @@ def test_a_language_that_the_model_cannot_be_told_is_refused(languages, message)
 def test_the_longest_unconditional_speech_has_so_many_units_whatever_they_last(max_sec):
     speech = gpst_speech(tiny_gpst())
     speech.corelm.unit_heads["parallel"].heads.bias.data[..., UNITS.eos_id] = -1e9
-    speech.batch(modes["unconditional"](), ["a"], [Request()], options(max_sec=max_sec))
-    assert speech.timing.units == max_sec * 50
+    (made,) = speech.batch(modes["unconditional"](), ["a"], [Request()], options(max_sec=max_sec))
+    assert made.timing.units == max_sec * 50

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from espnet_ext.inference.speech import Speech, Timing
-from espnet_ext.inference.speech_jobs import SpeechJob, is_out_of_memory, speak_shard
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.corpus import is_out_of_memory, speak_shard
+from espnet_ext.inference.requests import Job, modes
+from espnet_ext.inference.speech import Speech
 
 CPU_ERROR = (
     "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
@@ -15,14 +17,11 @@ CPU_ERROR = (
 
 
 class Forgetful:
-    """A voice with room for so many utterances; one that says "long" needs all there is and more."""
-
-    material = "prompt"
+    """A model with room for so many utterances; one that says "long" needs all there is and more."""
 
     def __init__(self, room: int, error: Exception) -> None:
         self.room, self.error, self.batches, self.freed = room, error, [], 0
-        self.timing, self.codec = Timing(), self
-        self.spec = type("Spec", (), {"sample_rate_hz": 8000})
+        self.codec, self.spec = self, type("Spec", (), {"sample_rate_hz": 8000})
 
     def load(self):
         return self
@@ -30,38 +29,34 @@ class Forgetful:
     def free_graphs(self):
         self.freed += 1
 
-    def read(self, utterance, job):
-        return job.text
-
-    def speak(self, given):
-        self.batches.append(len(given))
-        if len(given) > self.room or "long" in given.values():
+    def speak_all(self, mode, names, requests, options):
+        self.batches.append(len(names))
+        if len(names) > self.room or any(request.text == "long" for request in requests):
             raise self.error
-        return [Speech(np.zeros((2, 3)), np.zeros(8, np.float32), True, -1.0) for _ in given]
-
-    def wavs(self, job, speech):
-        return {job.wav: speech.waveform}
+        return [Speech(np.zeros((2, 3)), np.zeros(8, np.float32), True, -1.0) for _ in names]
 
 
-def jobs(tmp_path: Path, texts: list[str]) -> dict[str, SpeechJob]:
-    return {f"u{number}": SpeechJob(text, "", tmp_path / f"u{number}.wav") for number, text in enumerate(texts)}
+def spoken(model: Forgetful, folder: Path, texts: list[str]):
+    """What becomes of texts."""
+    jobs = {f"u{number}": Job(folder / f"u{number}.wav", text=text) for number, text in enumerate(texts)}
+    return speak_shard(model, modes["text"](), DecodeOptions("parallel"), jobs)[0]
 
 
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError(CPU_ERROR)]
 )
 def test_the_batch_is_halved_until_it_fits(tmp_path, error, caplog):
-    voice = Forgetful(2, error)
-    results, _ = speak_shard(voice, jobs(tmp_path, ["a"] * 7))
+    model = Forgetful(2, error)
+    results = spoken(model, tmp_path, ["a"] * 7)
     assert list(results) == [f"u{number}" for number in range(7)]
     assert not any(isinstance(result, str) for result in results.values())
-    assert voice.batches == [7, 3, 1, 2, 4, 2, 2] and voice.freed == 3
+    assert model.batches == [7, 3, 1, 2, 4, 2, 2] and model.freed == 3
     assert sum("going on with half as many" in record.message for record in caplog.records) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 7
 
 
 def test_what_does_not_fit_alone_is_named(tmp_path):
-    results, _ = speak_shard(Forgetful(9, MemoryError("no room")), jobs(tmp_path, ["a", "long", "a"]))
+    results = spoken(Forgetful(9, MemoryError("no room")), tmp_path, ["a", "long", "a"])
     assert results["u1"] == "cannot be spoken: out of memory, alone: no room"
     assert not isinstance(results["u0"], str) and not isinstance(results["u2"], str)
 
@@ -69,4 +64,4 @@ def test_what_does_not_fit_alone_is_named(tmp_path):
 def test_other_errors_are_not_taken_for_it(tmp_path):
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        speak_shard(Forgetful(1, RuntimeError("shape mismatch")), jobs(tmp_path, ["a", "b"]))
+        spoken(Forgetful(1, RuntimeError("shape mismatch")), tmp_path, ["a", "b"])

@@ -20,11 +20,12 @@ def test_one_process_decodes_several_strategies_loads_the_model_once_and_makes_t
     corpus: Path, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from espnet_ext.bin import codec_lm_inference
-    from espnet_ext.inference import speech_jobs
+    from espnet_ext.inference import model_ref
+    from espnet_ext.inference.experiment import Experiment
 
-    loaded, real = [], speech_jobs.load_model
-    monkeypatch.setattr(speech_jobs, "load_model", lambda model: (loaded.append(model), real(model))[1])
-    speech_jobs._load_once.cache_clear()
+    loaded, real = [], Experiment.load_corelm
+    monkeypatch.setattr(Experiment, "load_corelm", lambda one: (loaded.append(one), real(one))[1])
+    model_ref._load_once.cache_clear()
     line = ["--exp", experiment, "--data_dir", corpus / "dev", "--decoding"]
     outputs = {name: tmp_path / f"a {name}" for name in ("parallel", "local_ar")}
     jobs = write_jobs(tmp_path / "jobs", *([*line, name, "--output_dir", out] for name, out in outputs.items()))

@@ -64,7 +64,7 @@ def test_epochs_are_chosen_by_the_gain_and_the_best_is_what_is_loaded(chosen):
     experiment = Experiment.read(chosen)
     assert experiment.model_file == "valid.gain_ar.ave.pth"
     wanted = torch.load(chosen / best, weights_only=True)["corelm.embedding.table.weight"]
-    assert torch.equal(experiment.load_corelm(TextCoreLM).embedding.table.weight, wanted)
+    assert torch.equal(experiment.load_corelm().embedding.table.weight, wanted)
 
 
 def test_the_command_measures_what_the_validation_of_that_epoch_did(chosen, corpus, tmp_path, capsys):
@@ -110,7 +110,7 @@ def test_a_batch_of_one_utterance_has_no_share_in_the_epochs_gain(corpus, tmp_pa
         line = [word.replace(f"{corpus}/dev/{name}", f"{corpus}/train/{name}") for word in line]
     CodecLMTask.main(cmd=[*line, "--valid_batch_type", "numel", "--valid_batch_bins", "300"])
     assert [len(batch["text"]) for batch in seen] == [1, 5, 5]
-    model, valid = Experiment.read(tmp_path).load_corelm(TextCoreLM).eval(), read_learning_curves(tmp_path)["valid"]
+    model, valid = Experiment.read(tmp_path).load_corelm().eval(), read_learning_curves(tmp_path)["valid"]
     with torch.no_grad():
         expected = gain_statistics(text_nats(model, seen[1], model(**seen[1])))
     assert expected.keys() == GAINS

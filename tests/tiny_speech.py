@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from functools import cache
 
 import numpy as np
@@ -13,12 +14,13 @@ from espnet_ext.data.streams import Streams
 from espnet_ext.decoding import Generation
 from espnet_ext.decoding.options import GPSTDecodeOptions
 from espnet_ext.inference.gpst import GPSTSpeech
-from espnet_ext.inference.listener import Listener
-from espnet_ext.inference.modes import Clock, Request
+from espnet_ext.inference.listener import Clock
+from espnet_ext.inference.requests import Request
 from espnet_ext.tokenizers.codec.base import Codec
 
 SILENCE = Streams(np.array([6] * 50), np.full((25, 3), 7))
 NAMES = ["a", "b", "c"]
+INPUTS = Namespace(semantic={"deduplicate": True})
 OPTIONS = {"prompt_sec": 0.6, "silence_sec": 0.1}
 
 
@@ -80,7 +82,7 @@ def streams(frames, seed=0, spec=SPEC):
 
 
 def gpst_speech(model, texts=True):
-    speech = GPSTSpeech(model, Listener(Steps(), Zeros), True, Letters() if texts else None)
+    speech = GPSTSpeech(model, Steps(), INPUTS, Zeros, Letters() if texts else None)
     speech.silence = SILENCE
     return speech
 

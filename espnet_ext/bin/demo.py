@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.bin import run
-from espnet_ext.bin.codec_lm_inference import check_says_codes
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.codec_lm import CodecLM
-from espnet_ext.inference.corpus import add_fast_options, check_codec, fast_choices
-from espnet_ext.inference.speech_jobs import Model, load_model
+from espnet_ext.inference import Speaker
+from espnet_ext.inference.experiment import check_codec
+from espnet_ext.inference.model_ref import ModelRef
+from espnet_ext.inference.options import add_fast_options, fast_choices
 from espnet_ext.inference.sweep import Checkpoint, find_base
 
 HOST = "127.0.0.1"
@@ -95,7 +95,7 @@ def find_bases(exp: Path, conf_dir: Path) -> dict[str, DecodeOptions]:
     return bases
 
 
-def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, CodecLM]:
+def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
     """The models by what the page calls them.
 
     Args:
@@ -112,8 +112,7 @@ def load_models(wanted: Sequence[Model], data_dir: Path | None) -> dict[str, Cod
     models = {}
     for model in wanted:
         label = label_of(model.exp)
-        models[label] = load_model(model)
-        check_says_codes(model.exp, models[label])
+        models[label] = model.load()
         if data_dir is not None:
             check_codec(model.exp, data_dir, "codes.scp")
     return models
@@ -134,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("gradio is not installed: pip install 'espnet_ext[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    models = load_models([Model(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
+    models = load_models([ModelRef(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import THEME, build
 

@@ -17,8 +17,9 @@ from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.corpus import add_fast_options, check_codec, decode_options, fast_choices
-from espnet_ext.inference.speech_jobs import Model, load_model
+from espnet_ext.inference.experiment import check_codec
+from espnet_ext.inference.model_ref import ModelRef
+from espnet_ext.inference.options import add_fast_options, decode_options, fast_choices
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -77,7 +78,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
-    speak = load_model(Model(args.exp, args.model_file, **fast_choices(args)))
+    speak = ModelRef(args.exp, args.model_file, **fast_choices(args)).load()
     prompt: NDArray[np.int64] | Path | None = args.prompt
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
@@ -89,7 +90,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if not speech.has_eos:
         logging.warning("no EOS: the speech was cut at its length limit")
     seconds = len(speech.waveform) / speak.codec.spec.sample_rate_hz
-    logging.info("%s: %.2f s of speech, RTF %.3f", args.output, seconds, speak.timing.rtf)
+    logging.info("%s: %.2f s of speech, RTF %.3f", args.output, seconds, speech.timing.rtf)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
-from espnet_ext.inference.corpus import add_fast_options, fast_choices, model_of, model_state
-from espnet_ext.inference.speech_jobs import Model, TextVoice
+from espnet_ext.inference.model_ref import ModelRef, model_state
+from espnet_ext.inference.options import add_fast_options, fast_choices, model_of
 from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, find_base, parse_settings, plan
 from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.options import check_number
@@ -76,8 +76,7 @@ def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, st
     """
     possible, refused = [], {}
     for cell in cells:
-        speak = TextVoice(Model(cell.checkpoint.exp, None, device), cell.options).load()
-        codec_lm_inference.check_says_codes(cell.checkpoint.exp, speak)
+        speak = ModelRef(cell.checkpoint.exp, None, device).load()
         try:
             speak.check(cell.options)
         except ValueError as error:
@@ -147,7 +146,7 @@ def warm_up(args: argparse.Namespace, cell: Cell) -> None:
         cell: whose model speaks.
     """
     model = model_of(inference_args(args, cell, place(args, cell, 0)))  # the one that is loaded for the output
-    speak = TextVoice(model, cell.options).load()
+    speak = model.load()
     text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
     names = [f"warm-up {row}" for row in range(args.batch_size if args.device == "cuda" else 1)]
     speak.codes(names, [text] * len(names), [None] * len(names), cell.options)
@@ -221,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
     check_number("repeats", args.repeats, least=1, whole=True)
-    Model(args.exp[0], None, args.device, **fast_choices(args)).fast()
+    ModelRef(args.exp[0], None, args.device, **fast_choices(args)).fast()
     decodings = args.decodings.split()
     settings = parse_settings(args.set)
     check_settings(settings, decodings)

@@ -15,7 +15,6 @@ from espnet_ext.bin import run
 from espnet_ext.data.inputs.batches import read_batches, utterances_by_length
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.model.core_lm import corelms
 from espnet_ext.model.text_gain import TextNats, text_nats
 from espnet_ext.options import check_number
 from espnet_ext.scoring.tables.markdown import number, table
@@ -49,7 +48,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, TextN
     """
     inputs = experiment.inputs
     names = utterances_by_length(inputs, args.data_dir)
-    model = experiment.load_corelm(corelms[experiment.args.corelm]).eval().to(args.device)
+    model = experiment.load_corelm().eval().to(args.device)
     sums: dict[str, TextNats] = {}
     total = -(-len(names) // args.batch_size)
     for _, batch in tqdm(read_batches(inputs, args.data_dir, names, args.batch_size), total=total):

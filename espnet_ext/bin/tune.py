@@ -25,9 +25,9 @@ from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.codec_lm import CodecLM
-from espnet_ext.inference.corpus import add_fast_options, check_machine, fast_choices, model_state
-from espnet_ext.inference.speech_jobs import TextVoice
+from espnet_ext.inference import Speaker
+from espnet_ext.inference.model_ref import model_state
+from espnet_ext.inference.options import add_fast_options, check_machine, fast_choices
 from espnet_ext.inference.sweep import read_options
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.jobs.finished import digest
@@ -115,7 +115,7 @@ class Bench:
     """
 
     args: argparse.Namespace
-    speak: CodecLM
+    speak: Speaker
     listener: Choice
     data: TuningSet
     resamples: Resamples
@@ -183,7 +183,7 @@ class Bench:
         return codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"])
 
 
-def served(args: argparse.Namespace, speak: CodecLM) -> tuple[list[DecodeOptions], dict[str, str]]:
+def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions], dict[str, str]]:
     """Strategies to tune, and those that are left out with the reason.
 
     Args:
@@ -312,9 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_number("num_bootstrap", args.num_bootstrap, least=2, whole=True)
     grid = Grid(args.temperature, args.cfg_scale, args.top_k, args.per_codebook)
     listener = listening(args)
-    here = check_machine(args)
-    speak = TextVoice(here, DecodeOptions("parallel")).load()
-    codec_lm_inference.check_says_codes(args.exp, speak)
+    speak = check_machine(args).load()
     bases, refused = served(args, speak)
     place = args.output_dir / "data" / args.data_dir.name
     data = read_tuning_set(args.data_dir, place, args.limit, args.not_these, args.exp)
@@ -324,7 +322,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     vocabulary = [text for path in args.vocabulary_text for text in read_scp(path).values()]
     hears = words_to_hear(listener, [*reference.transcripts.values(), *vocabulary])
     state = [place / name for name in ("text", "codes.scp", "prompt.scp")] + [args.data_dir / "codes.ark"]
-    request = {**model_state(args.exp), "data": digest(state), "recogniser": [listener.label(), repr(hears.conf)]}
+    request = {
+        **model_state(args.exp, args.model_file),
+        "data": digest(state),
+        "recogniser": [listener.label(), repr(hears.conf)],
+    }
     request |= {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     request |= fast_choices(args)
     resamples = Resamples.draw([reference.utt2spk[one] for one in reference.transcripts], args.num_bootstrap, 0)

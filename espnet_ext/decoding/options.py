@@ -1,10 +1,11 @@
-"""Everything a decode yaml may say, checked before anything is loaded."""
+"""Everything a decode yaml may say, parsed once and before anything is loaded."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
@@ -18,15 +19,18 @@ UNIT_DECODING = "parallel"  # a unit is one code, so that there is nothing else 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How texts become codes.
+    """How texts become codes. `strategy` and `sampler` are built when the options are.
 
     Attributes:
         decoding: name of the strategy.
-        decoding_conf: its options.
-        sampling: fields of `SamplingOptions`.
+        decoding_conf: its options, as far as they are given.
+        sampling: fields of `SamplingOptions`, as far as they are given.
         seed: of the draws; an utterance's draws depend on it and the utterance's id alone.
         maxlenratio: most frames per text token.
         min_frames: fewest frames of an utterance, at least 1.
+
+    Raises:
+        UserError: naming the option that is unknown or out of range.
     """
 
     decoding: str = "local_ar"
@@ -48,69 +52,48 @@ class DecodeOptions:
         check_number("seed", self.seed, whole=True)
         check_number("min_frames", self.min_frames, least=1, whole=True)
         check_number("maxlenratio", self.maxlenratio, above=0)
-        build_strategy(self.decoding, **self.decoding_conf)
-        self.sampling_options()
+        _ = self.strategy, self.sampler
+
+    def __hash__(self) -> int:
+        return hash((self.strategy, self.sampler, self.seed, self.maxlenratio, self.min_frames))
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Self:
-        """Options from a yaml's content.
-
-        Args:
-            options: names and values.
-
-        Returns:
-            The options.
-
-        Raises:
-            UserError: if a name is unknown.
-        """
+        """Options from a yaml's content, names and values; a UserError if a name is unknown."""
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(options) - set(known), key=str)
         if unknown:
             raise UserError(f"inference_config must have keys among {known}, got {unknown}")
         return cls(**options)
 
+    @cached_property
+    def strategy(self) -> DecodingStrategy:
+        """How the slots of a step are filled."""
+        return build_strategy(self.decoding, **self.decoding_conf)
+
+    @cached_property
+    def sampler(self) -> SamplingOptions:
+        """How distributions are sharpened."""
+        return _sampling("sampling", self.sampling)
+
     def sampling_options(self) -> SamplingOptions:
-        """The checked sampling options.
-
-        Returns:
-            The options.
-
-        Raises:
-            UserError: if a name is unknown or a value out of range.
-        """
-        return checked_sampling("sampling", self.sampling)
+        """The same as `sampler`."""
+        return self.sampler
 
     def complete(self) -> dict[str, Any]:
         """All options with the defaults of strategy and sampler, as timing.json reports them."""
-        strategy: Any = build_strategy(self.decoding, **self.decoding_conf)
-        conf = asdict(strategy)
-        return {**asdict(self), "decoding_conf": conf, "sampling": asdict(self.sampling_options())}
+        strategy: Any = self.strategy
+        return {**asdict(self), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
 
-    def strategy_for(self, heads: Heads) -> DecodingStrategy:
-        """The strategy, if a model with these heads can run it.
-
-        Args:
-            heads: the model's.
-
-        Returns:
-            The strategy.
-
-        Raises:
-            UserError: naming the head that is missing, or the option that does not fit.
-        """
-        possible = [
-            name
-            for name in strategies
-            if all(any(isinstance(head, kind) for head in heads.values()) for kind in strategies[name].head_types)
-        ]
+    def check(self, heads: Heads, codebooks: int) -> None:
+        """Refuse a model of these heads and N codebooks that cannot be decoded so, with what is missing."""
+        possible = strategies_for(heads)
         if self.decoding not in possible:
-            needed = ", ".join(kind.__name__ for kind in strategies[self.decoding].head_types)
+            needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
             allowed = f"one of {possible} with this model's heads {list(heads)}"
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
-        strategy = build_strategy(self.decoding, **self.decoding_conf)
-        strategy.check(heads)
-        return strategy
+        self.strategy.check(heads)
+        self.sampler.check(codebooks)
 
 
 @dataclass(frozen=True)
@@ -135,36 +118,30 @@ class GPSTDecodeOptions(DecodeOptions):
         check_number("max_sec", self.max_sec, above=0)
         if not isinstance(self.semantic_sampling, Mapping):
             raise UserError(f"semantic_sampling must be names and values, got {self.semantic_sampling!r}")
-        self.semantic_options()
+        _sampling("semantic_sampling", self.semantic_sampling)
+        _ = self.units
 
-    def semantic_options(self) -> SamplingOptions:
-        """The checked sampling options of units.
+    def __hash__(self) -> int:
+        return hash((super().__hash__(), self.units, self.max_sec))
 
-        Returns:
-            The options.
-        """
-        return checked_sampling("semantic_sampling", self.semantic_sampling)
-
-    def for_texts(self) -> DecodeOptions:
-        """How a text-to-semantic model is decoded."""
-        return DecodeOptions(
-            UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=self.semantic_maxlenratio, min_frames=1
-        )
+    @cached_property
+    def units(self) -> DecodeOptions:
+        """How semantic units are generated, with or without a text."""
+        ratio = self.semantic_maxlenratio
+        return DecodeOptions(UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=ratio, min_frames=1)
 
 
-def checked_sampling(name: str, values: Mapping[str, Any]) -> SamplingOptions:
-    """Sampling options from an option of a decode yaml.
+def strategies_for(heads: Heads) -> list[str]:
+    """Names of the strategies that find the heads they need in a model."""
+    return [
+        name
+        for name in strategies
+        if all(any(isinstance(head, kind) for head in heads.values()) for kind in strategies[name].head_types)
+    ]
 
-    Args:
-        name: of the option.
-        values: fields of `SamplingOptions`.
 
-    Returns:
-        The options.
-
-    Raises:
-        UserError: if a name is unknown or a value out of range.
-    """
+def _sampling(name: str, values: Mapping[str, Any]) -> SamplingOptions:
+    """Sampling options from the option of a decode yaml that has this name."""
     known = list(inspect.signature(SamplingOptions).parameters)
     unknown = sorted(set(values) - set(known), key=str)
     if unknown:

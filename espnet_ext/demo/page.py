@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.demo.speak import Wish, answers, picture, served
-from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.speaker import Speaker
 
 # fonts of the machine: the page must not ask others for any
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
@@ -29,7 +29,7 @@ def _pcm(samples: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def _handler(
-    models: Mapping[str, CodecLM], bases: Bases, speakers: Speakers, live: bool
+    models: Mapping[str, Speaker], bases: Bases, speakers: Speakers, live: bool
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def speak(
         text: str,
@@ -57,7 +57,7 @@ def _handler(
     return speak
 
 
-def build(models: Mapping[str, CodecLM], bases: Bases, speakers: Speakers, live: bool) -> gr.Blocks:
+def build(models: Mapping[str, Speaker], bases: Bases, speakers: Speakers, live: bool) -> gr.Blocks:
     """The page.
 
     Args:

@@ -11,10 +11,9 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.options import DecodeOptions, strategies_for
 from espnet_ext.errors import UserError
-from espnet_ext.inference.codec_lm import CodecLM
+from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.streaming import SpeechChunk
 from espnet_ext.inference.sweep import options_of
 from espnet_ext.scoring.tables.figures import COLOURS, spectrogram
@@ -62,7 +61,7 @@ class Answer:
     is_last: bool
 
 
-def served(speak: CodecLM, bases: Iterable[str]) -> list[str]:
+def served(speak: Speaker, bases: Iterable[str]) -> list[str]:
     """Strategies that the heads of a model serve.
 
     Args:
@@ -72,12 +71,7 @@ def served(speak: CodecLM, bases: Iterable[str]) -> list[str]:
     Returns:
         Names.
     """
-    kinds = [type(head) for head in speak.corelm.heads.values()]
-    return [
-        name
-        for name in bases
-        if all(any(issubclass(kind, needed) for kind in kinds) for needed in strategies[name].head_types)
-    ]
+    return [name for name in strategies_for(speak.corelm.heads) if name in bases]
 
 
 def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions:
@@ -103,7 +97,7 @@ def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions
     return replace(base, decoding_conf=conf, sampling=sampling, seed=wish.seed)
 
 
-def answers(speak: CodecLM, wish: Wish, bases: Mapping[str, DecodeOptions]) -> Iterator[Answer]:
+def answers(speak: Speaker, wish: Wish, bases: Mapping[str, DecodeOptions]) -> Iterator[Answer]:
     """The speech, piece by piece.
 
     Args:

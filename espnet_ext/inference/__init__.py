@@ -1,9 +1,24 @@
-"""A trained experiment as a Python object: `CodecLM` reads texts, `GPSTSpeech` units, recordings or texts."""
+"""A trained experiment as a Python object: `Speaker`, for every core LM; importing this package registers the modes."""
 
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.fast import FastOptions
+from espnet_ext.inference import gpst_modes
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.gpst import GPSTSpeech
+from espnet_ext.inference.requests import Mode, Request, register_mode
+from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.speech import Speech, Timing
 
-__all__ = ["CodecLM", "DecodeOptions", "FastOptions", "GPSTSpeech", "Speech", "Timing"]
+__all__ = [
+    "CodecLM",
+    "DecodeOptions",
+    "FastOptions",
+    "GPSTSpeech",
+    "Mode",
+    "Request",
+    "Speaker",
+    "Speech",
+    "Timing",
+    "gpst_modes",
+    "register_mode",
+]

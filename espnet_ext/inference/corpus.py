@@ -1,4 +1,4 @@
-"""What the commands that decode a corpus share: their options, the shards, the output directory, the report."""
+"""Speech for a whole corpus: shards of utterances, the output directory, the report."""
 
 from __future__ import annotations
 
@@ -6,200 +6,68 @@ import argparse
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+
+import numpy as np
+import torch
 
 from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.audio import write_wav
 from espnet_ext.data.datadir import skipped_summary, write_scp, write_skipped
-from espnet_ext.data.inputs import CODEC_DIRECTORY
-from espnet_ext.decoding import strategies
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.fast.options import CHOICES
-from espnet_ext.inference.codec_lm import CodecLM
-from espnet_ext.inference.speech import Timing, total
-from espnet_ext.inference.speech_jobs import Model, Spoken, Voice, speak_shard
-from espnet_ext.jobs import Work, Workers, add_worker_options, run_shards
-from espnet_ext.jobs.finished import digest
-from espnet_ext.options import boolean
+from espnet_ext.inference.model_ref import ModelRef, model_state
+from espnet_ext.inference.options import FAST, check_machine, check_options, fast_choices, model_of
+from espnet_ext.inference.requests import WHOLE, Job, Mode, Plan, Request, default_mode, name_of, wav_of
+from espnet_ext.inference.speaker import Speaker
+from espnet_ext.inference.speech import Speech, Timing, total
+from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.storage.yaml_files import read_yaml
-from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
 
 TIMING = "timing.json"
-FAST = ("precision", "native", "compile")
-STARTUP_SECONDS = 8.0  # a process imports ESPnet and loads the model
-
-Options = TypeVar("Options", bound=DecodeOptions)
-Job = TypeVar("Job")
+STARTUP_SECONDS = 8.0  # a process imports torch and loads the model
+Result = tuple[dict[str, Speech | str], Timing]  # utterance → speech without its sound, or why there is none; the costs
 
 
-def add_decode_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command that decodes a corpus.
+def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
+    """Decode a corpus: codes, wavs, scores, status, skipped and timing, and one line about them.
 
     Args:
-        parser: of the command.
-    """
-    parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
-    parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--inference_config", type=Path, help="Decode yaml")
-    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
-    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
-    parser.add_argument("--batch_size", type=int, default=16)
-    add_worker_options(parser)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
-    parser.add_argument("--num_threads", type=int, default=1, help="Threads of each process")
-    add_fast_options(parser)
-    parser.add_argument("--log_level", default="INFO")
-
-
-def add_fast_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be done to a model for the sake of speed, see docs/speed.md.
-
-    Args:
-        parser: of the command.
-    """
-    parser.add_argument(
-        "--precision",
-        choices=CHOICES,
-        help="Pack the weights: float32 keeps the codes up to rounding, auto is what is fastest; default: not at all",
-    )
-    parser.add_argument(
-        "--native", type=boolean, default=False, help="With --precision: steps in a C++ kernel, on a CPU"
-    )
-    parser.add_argument("--compile", type=boolean, default=False, help="With --precision: torch.compile")
-
-
-def fast_choices(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `add_fast_options` by name, as `Model` takes them."""
-    return {name: getattr(args, name) for name in FAST}
-
-
-def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
-    """Options of the yaml, overridden by those of the command line.
-
-    Args:
-        args: options of the command.
-        kind: class of the result.
-
-    Returns:
-        The options.
+        args: the command's options.
+        options: how to decode, whatever `args` says of it.
 
     Raises:
-        FileNotFoundError: if there is no such yaml.
-        UserError: naming the option that is wrong, and the yaml.
+        FileNotFoundError: if a file is missing.
+        UserError: if model, data and options do not fit each other, or nothing can be spoken.
     """
-    path: Path | None = args.inference_config
-    content = {} if path is None else read_yaml(path, "inference_config")
-    try:
-        options = kind.from_mapping(content)
-    except ValueError as error:
-        raise UserError(f"{error} (in {path})") from None
-    if args.decoding is not None and args.decoding != options.decoding:
-        # options of another strategy mean nothing to this one
-        options = replace(options, decoding=args.decoding, decoding_conf={})
-    return options if args.seed is None else replace(options, seed=args.seed)
-
-
-def check_machine(args: argparse.Namespace) -> Model:
-    """The model of the options as this process can load it, after a look at how the work is to be shared.
-
-    Args:
-        args: options of the command.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: naming the option that is wrong.
-    """
-    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
-    if args.batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {args.batch_size}")
-    Workers(args.nj, args.dask_scheduler, args.num_threads)
-    model = model_of(args)
-    model.fast()
-    # where the command of a cluster runs there may be no GPU, and nothing is decoded there
-    return Model(args.exp, args.model_file) if args.dask_scheduler else model
-
-
-def model_of(args: argparse.Namespace) -> Model:
-    """The model of the options as the workers load it.
-
-    Args:
-        args: options of the command.
-
-    Returns:
-        The model.
-    """
-    batch_size = args.batch_size if args.precision else 1
-    return Model(args.exp, args.model_file, args.device, **fast_choices(args), batch_size=batch_size)
-
-
-def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp") -> None:
-    """Refuse codes that another codec made, or nobody knows which.
-
-    Args:
-        exp: experiment directory.
-        data_dir: directory with the codes.
-        scp: the file in it that lists them.
-
-    Raises:
-        FileNotFoundError: if there are codes without a codec_info.yaml beside them.
-        UserError: if the codec_info.yaml of both name different codecs.
-    """
-    if not (data_dir / INFO_NAME).is_file():
-        if (data_dir / scp).is_file():
-            raise FileNotFoundError(f"{data_dir / INFO_NAME} not found: it must tell which codec made {scp}")
-        return
-    expected, found = (read_codec_info(path) for path in (exp / CODEC_DIRECTORY, data_dir))
-    if expected.fingerprint != found.fingerprint:
-        told = [f"{info.fingerprint[:12]}… ({info.spec.num_codebooks} codebooks)" for info in (expected, found)]
-        raise UserError(f"data_dir {data_dir} must hold codes of codec {told[0]} as {exp}, got {told[1]}")
-
-
-def speak_corpus(
-    voice: Voice[Any, Job, Any],
-    options: DecodeOptions,
-    jobs: Mapping[str, Job],
-    skipped: dict[str, str],
-    files: Callable[[Job], Iterable[Path]],
-    args: argparse.Namespace,
-    label: str,
-    facts: Mapping[str, object],
-) -> Timing:
-    """Write codes, wavs, scores, status, skipped and timing, and log one line about them.
-
-    Args:
-        voice: who speaks; its work is shared by processes.
-        options: how it is decoded.
-        jobs: utterance → what to speak.
-        skipped: utterance → reason; gets those that turn out to be impossible.
-        files: the files that a job reads and makes.
-        args: options of the command.
-        label: of the progress bar.
-        facts: plain values that the speech depends on besides jobs, options and weights; they go into timing.json.
-
-    Returns:
-        What it cost.
-
-    Raises:
-        UserError: if no utterance can be spoken.
-    """
-    request = {**_request(args), **facts, **asdict(options)}
-    speak: Callable[[Mapping[str, Job]], tuple[dict[str, Spoken | str], Timing]]
-    speak = functools.partial(speak_shard, voice)
-    work = Work(speak, request, label, args.batch_size, files, first=args.batch_size)
-    cost, spoken = _run(work, jobs, skipped, args)
+    here, mode = check_machine(args), check_options(args)
+    # what is wrong with the model is said before any work
+    speaker = here.load()
+    speaker.check(options, mode)
+    speaker.check_language(args.language or "")
+    plan, facts = mode.plan(args), _facts(args, mode, speaker)
+    chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
+    # what was decoded before these options came stays finished
+    fast = {name: value for name, value in fast_choices(args).items() if value}
+    request = {**model_state(args.exp, args.model_file), **chosen, **fast, **facts, **asdict(options)}
+    speak = functools.partial(speak_shard, model_of(args), mode, options)
+    label = f"{options.decoding} {(args.data_dir or args.output_dir).name}"
+    work = Work(speak, request, label, args.batch_size, Job.files, first=args.batch_size)
+    workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
+    shards = [result for *_, result in run_groups(work, {args.output_dir: plan.jobs}, workers)]
+    cost = total(timing for _, timing in shards)
+    results = {utt: result for found, _ in shards for utt, result in found.items()}
+    spoken = {utt: result for utt, result in results.items() if isinstance(result, Speech)}
+    skipped = {**plan.skipped, **{utt: result for utt, result in results.items() if isinstance(result, str)}}
     write_skipped(args.output_dir / "skipped", skipped)
     if not spoken:
         first = next(iter(skipped), "nothing was asked for")
-        where = getattr(args, "data_dir", None) or args.output_dir
-        raise UserError(f"{where} must have utterances that can be spoken: {first}: {skipped.get(first, '')}")
-    _write_tables(args.output_dir, spoken, skipped)
+        reason = f"{args.data_dir or args.output_dir} must have utterances that can be spoken: {first}"
+        raise UserError(f"{reason}: {skipped.get(first, '')}")
+    write_tables(args.output_dir, mode, plan, spoken, skipped)
     machine = {name: getattr(args, name) for name in ("batch_size", "num_threads", "device", *FAST)}
     timing = {**asdict(cost), **cost.rates(), **machine, **facts, **options.complete()}
     with atomic_path(args.output_dir / TIMING) as temporary:
@@ -208,72 +76,121 @@ def speak_corpus(
         "%d utterances (%d without EOS; skipped: %s), %.1f s of speech, RTF %.3f, in %s",
         cost.utterances, cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
-    return cost
+    if mode.source == "text":
+        report_unknown(speaker.text_to_units or speaker, [plan.jobs[utt].text for utt in spoken])
+    remove_shards(args.output_dir)
 
 
-def _run(
-    work: Work[Job, tuple[dict[str, Spoken | str], Timing]],
-    jobs: Mapping[str, Job],
-    skipped: dict[str, str],
-    args: argparse.Namespace,
-) -> tuple[Timing, dict[str, Spoken]]:
-    spoken: dict[str, Spoken] = {}
-    timings = []
-    workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
-    for _, (results, timing) in run_shards(work, jobs, args.output_dir, workers):
-        timings.append(timing)
-        skipped.update({utt: result for utt, result in results.items() if isinstance(result, str)})
-        spoken.update({utt: result for utt, result in results.items() if not isinstance(result, str)})
-    return total(timings), spoken
+def _facts(args: argparse.Namespace, mode: Mode, speaker: Speaker) -> dict[str, object]:
+    """Plain values that the speech depends on besides jobs, options and weights; they go into timing.json."""
+    facts: dict[str, object] = {"frame_stacking_factor": speaker.corelm.stacking}
+    if name_of(mode) != default_mode(type(speaker.corelm)):
+        facts = {"mode": name_of(mode), **asdict(mode), **facts}
+    return facts | ({"text_to_semantic": model_state(args.text_to_semantic)} if speaker.text_to_units else {})
 
 
-def _write_tables(directory: Path, spoken: Mapping[str, Spoken], skipped: Mapping[str, str]) -> None:
+def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mapping[str, Job]) -> Result:
+    """Speak utterances, all at once, into wav files.
+
+    If that is impossible they are spoken in smaller batches, which changes nobody's speech. Where memory does not
+    suffice the batch is halved; where something else is wrong that a user can mend, every utterance is spoken alone,
+    which says whose fault it is. A defect of the program or of a plug-in ends the command.
+
+    Args:
+        model: who speaks.
+        mode: how they are asked for.
+        options: how to decode.
+        jobs: utterance → what to speak.
+
+    Returns:
+        What became of each, and what it cost.
+    """
+    speaker = model.load()
+    results: dict[str, Speech | str] = {}
+    given: dict[str, Request] = {}
+    for name, job in jobs.items():
+        try:
+            given[name] = job.read(speaker, name)
+        except (UserError, OSError) as error:
+            results[name] = f"bad {mode.material}: {error}"
+    timings = [Timing()]
+    waiting = [list(given)] if given else []
+    while waiting:
+        names = waiting.pop()
+        half = len(names) // 2
+        try:
+            speeches = speaker.speak_all(mode, names, [given[name] for name in names], options)
+        except UserError as error:
+            parts, reason = [[name] for name in names], f"cannot be spoken: {error}"
+        except Exception as error:
+            if not is_out_of_memory(error):
+                error.add_note(f"while speaking {', '.join(names)} with {_plug_ins(mode, options, speaker)}")
+                raise
+            speaker.free_graphs()
+            parts, reason = [names[:half], names[half:]], f"cannot be spoken: out of memory, alone: {error}"
+            if half:
+                logging.warning("out of memory with %d utterances at once: going on with half as many", len(names))
+        else:
+            timings.append(speeches[0].timing)
+            results |= {name: write_sound(speaker, jobs[name], one) for name, one in zip(names, speeches, strict=True)}
+            continue
+        # outside of the handlers, whose error keeps the failed batch's tensors alive
+        if half:
+            waiting += reversed(parts)
+        else:
+            results[names[0]] = reason
+    return results, total(timings)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python, torch on a GPU or torch on a CPU that asked for more memory than there is."""
+    told = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
+
+
+def _plug_ins(mode: Mode, options: DecodeOptions, speaker: Speaker) -> str:
+    """What may come from other packages, and where it is defined, for the traceback of a defect."""
+    parts = (f"decoding {options.decoding}", options.strategy), ("codec", speaker.codec), ("mode", mode)
+    return ", ".join(f"{what} ({type(part).__module__}.{type(part).__qualname__})" for what, part in parts)
+
+
+def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
+    """Write the audio files of an utterance; what the tables need of it comes back: int32 codes, and no sound."""
+    for path, samples in ((job.wav, speech.waveform), (job.whole, speech.whole)):
+        if path is not None and samples is not None:
+            write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
+    nothing = np.zeros(0, dtype=np.float32)
+    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob)
+
+
+def write_tables(
+    directory: Path, mode: Mode, plan: Plan, spoken: Mapping[str, Speech], skipped: Mapping[str, str]
+) -> None:
+    """Write codes, wav.scp, score and status, whose voice was given, and the tables of speech with what was given."""
     with codes_writer(directory) as write:
         for utt in sorted(spoken):
             write(utt, spoken[utt].codes)
     write_scp(directory / "wav.scp", {utt: wav_of(directory, utt) for utt in spoken})
     write_scp(directory / "score", {utt: f"{result.logprob:.4f}" for utt, result in spoken.items()})
     status = {utt: "ok" if result.has_eos else "no_eos" for utt, result in spoken.items()}
-    write_scp(directory / "status", {**status, **dict.fromkeys(skipped, "skipped")})
+    status |= dict.fromkeys(skipped, "skipped")
+    write_scp(directory / "status", status)
+    prompts = {utt: prompt for utt, prompt in plan.prompts.items() if utt in spoken}
+    if prompts:
+        write_scp(directory / PROMPTS_NAME, prompts)
+    else:  # of an earlier run in another mode
+        (directory / PROMPTS_NAME).unlink(missing_ok=True)
+    if mode.continues:
+        whole = directory / WHOLE
+        write_scp(whole / "wav.scp", {utt: wav_of(whole, utt) for utt in spoken})
+        write_scp(whole / "status", status)
+        write_scp(whole / PROMPTS_NAME, prompts)
 
 
-def wav_of(directory: Path, utterance: str) -> Path:
-    """Audio file of an utterance in an output directory."""
-    return directory / "wav" / f"{utterance}.wav"
-
-
-def _request(args: argparse.Namespace) -> dict[str, object]:
-    """What the speech depends on besides options and jobs."""
-    chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
-    # what was decoded before these options came stays finished
-    fast = {name: value for name, value in fast_choices(args).items() if value}
-    return {**model_state(args.exp), **chosen, **fast}
-
-
-def model_state(exp: Path) -> dict[str, object]:
-    """What changes with a model: plain values.
-
-    Args:
-        exp: experiment directory.
-
-    Returns:
-        Sizes and times of the weights, and a digest of config.yaml.
-    """
-    weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(exp.glob("*.pth"))}
-    return {"weights": weights, "config": digest([exp / "config.yaml"])}
-
-
-def report_unknown(speak: CodecLM, texts: Mapping[str, str], skipped: Mapping[str, str]) -> None:
-    """Say which tokens of the texts the model does not know, whoever spoke them.
-
-    Args:
-        speak: the model.
-        texts: utterance → what was spoken.
-        skipped: utterances that were not.
-    """
-    speak.tokenizer.unknown.clear()
-    for utt, text in texts.items():
-        if utt not in skipped:
-            speak.tokenizer.encode(text)
-    if speak.tokenizer.unknown:
-        logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
+def report_unknown(speaker: Speaker, texts: Sequence[str]) -> None:
+    """Say which tokens of texts the model does not know, whoever spoke them."""
+    speaker.tokenizer.unknown.clear()
+    for text in texts:
+        speaker.tokenizer.encode(text)
+    if speaker.tokenizer.unknown:
+        logging.warning("tokens outside of the vocabulary: %s", speaker.tokenizer.describe_unknown())

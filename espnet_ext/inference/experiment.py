@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from espnet_ext.errors import UserError
-
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
+from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
+from espnet_ext.errors import UserError
+from espnet_ext.model.build import ModelOptions
+from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
-from espnet_ext.tokenizers.codec import Codec, load_codec, read_codec_info
 from espnet_ext.storage.yaml_files import read_yaml
-from espnet_ext.model.core_lm import CoreLM, corelms
+from espnet_ext.tokenizers.codec import INFO_NAME, Codec, load_codec, read_codec_info
 from espnet_ext.tokenizers.description import Description
 from espnet_ext.tokenizers.semantic import SemanticTokenizer, load_semantic, read_semantic_info
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
-from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
-from espnet_ext.model.build import ModelOptions
 
-Kind = TypeVar("Kind", bound=CoreLM)
 PREFIX = "corelm."  # of the weights' names
 
 
@@ -133,26 +131,18 @@ class Experiment:
                 f"got {self.directory} with {told[1]}"
             )
 
-    def load_corelm(self, kind: type[Kind]) -> Kind:
+    def load_corelm(self) -> CoreLM:
         """The language model with its weights.
-
-        Args:
-            kind: class that it must be of.
 
         Returns:
             The model, in training mode on the CPU.
 
         Raises:
             FileNotFoundError: if the weights are missing.
-            UserError: if they are not those of such a model, or it is of another kind.
+            UserError: if they are not those of such a model.
         """
         inputs = self.inputs
         corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
-        if type(corelm) is not kind:
-            wanted = [name for name in corelms if corelms[name] is kind]
-            raise UserError(
-                f"exp must be an experiment of corelm {wanted[0]}, got {self.directory} of {self.args.corelm}"
-            )
         checkpoint = self.directory / self.model_file
         state = read_weights(checkpoint)
         _check_depth(corelm, state, checkpoint)
@@ -177,6 +167,35 @@ def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], foun
     """
     if found != facts["fingerprint"]:
         raise UserError(f"{directory} must hold {what} {facts['fingerprint'][:12]}…, got {found[:12]}…")
+
+
+def check_codec(exp: Path, data_dir: Path, scp: str = "prompt.scp", units: bool = False) -> None:
+    """Refuse codes that another codec made, or nobody knows which.
+
+    Args:
+        exp: experiment directory.
+        data_dir: directory with the codes.
+        scp: the file in it that lists them.
+        units: whether there are semantic units as well, which must be of the experiment's tokenizer.
+
+    Raises:
+        FileNotFoundError: if there are codes without a codec_info.yaml beside them.
+        UserError: if both name different codecs or tokenizers.
+    """
+    if not (data_dir / INFO_NAME).is_file():
+        if (data_dir / scp).is_file():
+            raise FileNotFoundError(f"{data_dir / INFO_NAME} not found: it must tell which codec made {scp}")
+        return
+    expected, found = (read_codec_info(path) for path in (exp / CODEC_DIRECTORY, data_dir))
+    if expected.fingerprint != found.fingerprint:
+        told = [f"{info.fingerprint[:12]}… ({info.spec.num_codebooks} codebooks)" for info in (expected, found)]
+        raise UserError(f"data_dir {data_dir} must hold codes of codec {told[0]} as {exp}, got {told[1]}")
+    if not units:
+        return
+    wanted, given = (read_semantic_info(path) for path in (exp / SEMANTIC_DIRECTORY, data_dir))
+    if wanted.fingerprint != given.fingerprint:
+        told = [f"{info.fingerprint[:12]}… ({info.spec.codebook_size} units)" for info in (wanted, given)]
+        raise UserError(f"data_dir {data_dir} must hold units of semantic tokenizer {told[0]} as {exp}, got {told[1]}")
 
 
 def _check_depth(corelm: CoreLM, state: Mapping[str, Any], checkpoint: Path) -> None:

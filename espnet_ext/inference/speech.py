@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Speech:
         logprob: sum over its codes.
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
+        timing: what its batch cost.
     """
 
     codes: NDArray[np.int64]
@@ -34,6 +36,7 @@ class Speech:
     logprob: float
     units: NDArray[np.int64] | None = None
     whole: NDArray[np.float32] | None = None
+    timing: Timing = field(default_factory=lambda: Timing())
 
 
 @dataclass
@@ -86,21 +89,28 @@ class Timing:
             "codes_per_pass": self.slots / max(self.local_passes, 1),
         }
 
-    def count(self, generation: Generation, slots: int, samples: Tensor, sample_rate_hz: int) -> None:
-        """Add a batch of codes; its seconds are the caller's to add.
+    @classmethod
+    def of(cls, generation: Generation, slots: int, samples: Tensor, sample_rate_hz: int) -> Self:
+        """What a batch of codes says about its costs; its seconds are the caller's to add.
 
         Args:
             generation: the codes.
             slots: M, codes of one step.
             samples: (B,) of the waveforms.
             sample_rate_hz: of the waveforms.
+
+        Returns:
+            The costs.
         """
-        self.utterances += len(samples)
-        self.frames += int(generation.lengths.sum())
-        self.steps += int(generation.steps.sum())
-        self.slots += int(generation.steps.sum()) * slots
-        self.local_passes += int(generation.local_passes.sum())
-        self.seconds_audio += float(samples.sum()) / sample_rate_hz
+        steps = int(generation.steps.sum())
+        return cls(
+            utterances=len(samples),
+            frames=int(generation.lengths.sum()),
+            steps=steps,
+            slots=steps * slots,
+            local_passes=int(generation.local_passes.sum()),
+            seconds_audio=float(samples.sum()) / sample_rate_hz,
+        )
 
 
 def total(timings: Iterable[Timing]) -> Timing:
