@@ -145,7 +145,8 @@ def test_an_unknown_strategy_on_the_command_line_is_one_line(tmp_path, monkeypat
         (
             "maskgit",
             "local_maskgit",
-            "'local_ar', 'local_speculative', 'parallel'] with this model's heads ['parallel', 'ar'], got 'local_maskgit', which needs MaskGITLocalTransformer",
+            "'local_ar', 'local_speculative', 'parallel'] with this model's heads ['parallel', 'ar'], got "
+            "'local_maskgit', which needs MaskGITLocalTransformer",
         ),
         ("ar", "local_speculative", "heads ['parallel', 'maskgit'], got 'local_speculative', which needs ARLocal"),
     ],
