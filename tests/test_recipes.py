@@ -25,10 +25,13 @@ STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "st
 STAGES.append("score")
 PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggregate_stats_dirs"]
 
-# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make; that
-# for each of --jobs.
-RECORDER = """#!/usr/bin/env bash
-here=$(dirname "$0")
+# Notes its arguments in one write, fails for the program named in the file "fail", else makes what programs make, with
+# their arguments as contents; that for each of --jobs. What is finished is the real record's to say.
+RECORDER = (
+    f"""#!/usr/bin/env bash
+if [[ $1 == -c || ${{2-}} == */jobs/finished.py ]]; then exec '{sys.executable}' "$@"; fi
+"""
+    + """here=$(dirname "$0")
 if [[ $3 == --jobs ]]; then
   number=0 status=0
   while read -r line; do
@@ -45,16 +48,19 @@ while (( $# > 0 )); do
   case $1 in
     --out | --output_dir)
       if [[ $2 == *.txt || $2 == *.md ]]; then
-        mkdir -p "${2%/*}"; echo x > "$2"
+        mkdir -p "${2%/*}"; echo "${line}" > "$2"
       else
         mkdir -p "$2"/{train,valid}
         for name in wav.scp text utt2spk utt2num_frames codes.scp prompt.scp codec_info.yaml config.yaml \\
-          semantic.scp semantic_info.yaml {train,valid}/{codes,text,semantic}_shape; do echo x > "$2/${name}"; done
+          semantic.scp semantic_info.yaml {train,valid}/{codes,text,semantic}_shape; do
+          echo "${line}" > "$2/${name}"
+        done
       fi ;;
   esac
   shift
 done
 """
+)
 
 DATA = """#!/usr/bin/env bash
 arguments=("$@")

@@ -6,13 +6,12 @@ import argparse
 import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from espnet_ext.bin import run
-from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
 from espnet_ext.data.ark import units_writer
 from espnet_ext.data.datadir import LANGUAGES_NAME, skipped_summary, write_skipped
 from espnet_ext.data.semantic_encoding import encode_shard, semantic_of
@@ -20,17 +19,17 @@ from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
 from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
 from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
 from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
+from espnet_ext.jobs.finished import read_request
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
 from espnet_ext.tokenizers.codec import CodecInfo, load_codec, read_codec_info, write_codec_info
 from espnet_ext.tokenizers.semantic import INFO_NAME, SemanticInfo, read_semantic_info, write_semantic_info
 
-RECORD_NAME = "semantic_tokens.yaml"
+FORMER_RECORD_NAME = "codec_tokens.yaml"  # of directories that an earlier version made
 SHARD_SIZE = 16
 DATA_FILES = ("wav.scp", "utt2spk", "utt2num_samples", LANGUAGES_NAME)
-CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped", CODES_RECORD_NAME)
+CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -90,8 +89,9 @@ def encode_units(
 
 def prompt_rule(codes_dir: Path) -> PromptRule:
     """How the prompts of a directory of codes were chosen."""
-    record = codes_dir / CODES_RECORD_NAME
-    content = read_yaml(record, "record") if record.is_file() else {}
+    content, former = read_request(codes_dir), codes_dir / FORMER_RECORD_NAME
+    if not content and former.is_file():
+        content = read_yaml(former, "record")
     return PromptRule(int(content.get("seed", 0)), float(content.get("min_sec", 0.0)))
 
 
@@ -111,29 +111,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoding = {"semantic": semantic.fingerprint, "device": args.device, "sample_rate_hz": found_hz}
     inputs = [args.data_dir / name for name in DATA_FILES] + [args.codes_dir / name for name in CODES_FILES]
     request = {
-        **encoding, "codec": codec.fingerprint, "deduplicate": semantic.deduplicate, "data": digest(inputs),
+        **encoding, **asdict(rule), "codec": codec.fingerprint, "deduplicate": semantic.deduplicate,
         "codes_dir": str(args.codes_dir), "out": str(args.out),
     }  # fmt: skip
-    record = args.out / RECORD_NAME
-    if is_finished(record, request) and (args.out / "semantic.ark").is_file():
-        if not (args.out / SILENCE_NAME).is_file():
-            write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
-        logging.info("%s was made earlier by the same tokenizer: nothing to do", args.out)
-        remove_shards(args.out)
-        return
-    record.unlink(missing_ok=True)
-    codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
-    encode = functools.partial(encode_shard, args.semantic_info, args.device, found_hz)
-    work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
-    kept = encode_units(work, codes, (semantic, codec), args.out, workers)
-    write_tables(
-        args.out, codes, args.codes_dir, args.data_dir, prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
-    )
-    write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
-    write_codec_info(replace(codec, origin={}), args.out / CODEC_INFO_NAME)
-    write_semantic_info(replace(semantic, origin={}), args.out / INFO_NAME)
-    mark_finished(record, request)
-    remove_shards(args.out)
+
+    def make() -> None:
+        codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
+        encode = functools.partial(encode_shard, args.semantic_info, args.device, found_hz)
+        work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
+        kept = encode_units(work, codes, (semantic, codec), args.out, workers)
+        prompts = prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
+        write_tables(args.out, codes, args.codes_dir, args.data_dir, prompts)
+        write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
+        write_codec_info(replace(codec, origin={}), args.out / CODEC_INFO_NAME)
+        write_semantic_info(replace(semantic, origin={}), args.out / INFO_NAME)
+
+    record = Record.of(args.out, request, inputs)
+    record.make(make, args.force, [args.out / "semantic.ark", args.out / SILENCE_NAME])
 
 
 if __name__ == "__main__":

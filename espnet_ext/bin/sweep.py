@@ -20,12 +20,13 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.corpus import add_fast_options, fast_choices, model_of, model_state
 from espnet_ext.inference.speech_jobs import Model, TextVoice
 from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record
+from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.yaml_files import read_yaml
 
-RECORD_NAME, FAILED_NAME = "sweep.yaml", "failed.yaml"
+FAILED_NAME = "failed.yaml"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -57,6 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nj", type=int, default=2, help="processes of the evaluation; decoding has one, to be timed")
     parser.add_argument("--system", action="append", default=[], metavar="NAME=DIR", help="a further row; repeatable")
     parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
+    add_force_option(parser)
     parser.add_argument("--skip_evaluation", action="store_true", help="decode only")
     return parser
 
@@ -156,14 +158,9 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     """
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
-    data = [args.data_dir / name for name in ("text", "prompt.scp", "codes.ark")]
-    request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine(args), **asdict(options)}
-    request["data"] = digest(data)
-    if is_finished(output / RECORD_NAME, request):
-        return
-    (output / RECORD_NAME).unlink(missing_ok=True)
-    codec_lm_inference.decode(inference_args(args, cell, output), options)
-    mark_finished(output / RECORD_NAME, request)
+    request = {**model_state(cell.checkpoint.exp), **machine(args), **asdict(options)}
+    record = Record.of(output, request, [args.data_dir / name for name in ("text", "prompt.scp")])
+    record.make(lambda: codec_lm_inference.decode(inference_args(args, cell, output), options), args.force)
 
 
 def warm_up(args: argparse.Namespace, cell: Cell) -> None:
@@ -232,7 +229,7 @@ def evaluation(args: argparse.Namespace, cells: Iterable[Cell]) -> list[str]:
             command += ["--repeat", f"{cell.name}={place(args, cell, repeat)}"]
     for exp in args.exp:
         command += ["--train_dir", str(exp)]
-    return [*command, *args.evaluate_args.split()]
+    return [*command, *(["--force"] if args.force else []), *args.evaluate_args.split()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

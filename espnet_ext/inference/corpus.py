@@ -21,8 +21,8 @@ from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.speech import Timing, total
 from espnet_ext.inference.speech_jobs import Model, Spoken, Voice, speak_shard
 from espnet_ext.inputs.kinds import CODEC_DIRECTORY
-from espnet_ext.jobs import Work, Workers, add_worker_options, run_shards
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.jobs.finished import content_hash
 from espnet_ext.options import boolean
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.yaml_files import read_yaml
@@ -193,6 +193,8 @@ def speak_corpus(
     speak: Callable[[Mapping[str, Job]], tuple[dict[str, Spoken | str], Timing]]
     speak = functools.partial(speak_shard, voice)
     work = Work(speak, request, label, args.batch_size, files, first=args.batch_size)
+    if args.force:
+        remove_shards(args.output_dir)
     cost, spoken = _run(work, jobs, skipped, args)
     write_skipped(args.output_dir / "skipped", skipped)
     if not spoken:
@@ -260,7 +262,7 @@ def model_state(exp: Path) -> dict[str, object]:
         Sizes and times of the weights, and a digest of config.yaml.
     """
     weights = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(exp.glob("*.pth"))}
-    return {"weights": weights, "config": digest([exp / "config.yaml"])}
+    return {"weights": weights, "config": content_hash(exp / "config.yaml")}
 
 
 def report_unknown(speak: CodecLM, texts: Mapping[str, str], skipped: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.scoring.measures.same_audio import content_of
 from espnet_ext.scoring.system import Reference, System
+from espnet_ext.tokenizers.codec import read_codec_info
 
 Codes = NDArray[np.int32]
 SHARD_SIZE = 16
@@ -88,7 +89,7 @@ def heard_codes(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="codes") as name:
             return heard_codes(codec_info, systems, reference, workers, Path(name))
-    request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
+    request = {"codec": read_codec_info(codec_info).fingerprint}
     work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
     codebooks = codec_of(codec_info).spec.num_codebooks
     places = {folder / f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs.finished import content_hash
 from espnet_ext.scoring.system import System
-
-
-@functools.lru_cache(maxsize=65536)
-def _digest(path: Path, size: int, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def content_of(path: Path) -> str:
@@ -23,13 +16,9 @@ def content_of(path: Path) -> str:
         path: the file.
 
     Returns:
-        A digest, or the name.
+        A hash, or the name.
     """
-    try:
-        status = path.stat()
-        return _digest(path, status.st_size, status.st_mtime_ns)
-    except OSError:
-        return str(path)
+    return content_hash(path) or str(path)
 
 
 def same_codes(systems: Sequence[System]) -> dict[str, str]:
@@ -46,7 +35,7 @@ def same_codes(systems: Sequence[System]) -> dict[str, str]:
     for system in systems:
         if not all(run.generates and run.says_codes for run in system.runs):
             continue
-        codes = tuple(digest([run.directory / "codes.ark"]) for run in system.runs)
+        codes = tuple(content_of(run.directory / "codes.ark") for run in system.runs)
         other = first.setdefault(codes, system.name)
         if other != system.name:
             found[system.name] = other
