@@ -263,6 +263,45 @@ def test_force_runs_the_stage_again(recipe: Recipe) -> None:
     assert recipe.programs() == ["espnet_ext.bin.codec_fit"]
 
 
+def test_force_reaches_every_command_that_remembers_what_it_has_finished(any_recipe: Recipe) -> None:
+    """It made the stages run again, whose commands then found that they had finished before."""
+    any_recipe.run("--stop_stage", "codec_tokens", "--force")
+    forced = {call[1] if call[0] == "-m" else Path(call[0]).name for call in any_recipe.calls() if "--force" in call}
+    assert forced == {"format_wav.py", "espnet_ext.bin.codec_fit", "espnet_ext.bin.codec_tokens"}
+    any_recipe.run("--stop_stage", "train")
+    any_recipe.calls()
+    any_recipe.run("--stage", "tune", "--force")
+    assert {call[1] for call in any_recipe.calls() if "--force" not in call} == {"espnet_ext.bin.results"}
+
+
+def test_a_transcript_that_was_corrected_by_hand_goes_through_all_stages(recipe: Recipe) -> None:
+    """A directory that no stage had made, or that was edited after it, was taken for finished."""
+    text = recipe.directory / "data" / "train" / "text"
+    recipe.run()
+    for content in ("u one", "u two"):
+        text.write_text(content)
+        recipe.calls()
+        told = recipe.run("--stop_stage", "format")
+        assert f"{Path(*text.parts[-3:])} changed after dump/raw/train was made" in told
+        assert [value_of(call, "--in") for call in recipe.calls()] == ["data/train"]
+        assert text.read_text() == content, "stage data has not written over it"
+    assert "nothing to do" in recipe.run("--stop_stage", "format")
+
+
+@pytest.mark.parametrize("named", ["option", "script", "beside"])
+def test_metadata_that_a_script_of_the_user_reads_makes_the_data_again(recipe: Recipe, named: str) -> None:
+    corpus = recipe.directory / "local" if named == "beside" else recipe.root / "a_corpus"
+    options = ["--local_data_opts", "--corpus ../../../a_corpus"] if named == "option" else []
+    if named == "script":
+        script = recipe.directory / "local" / "data.sh"
+        script.write_text(script.read_text() + 'corpus="../../../a_corpus"\n')
+    corpus.mkdir(exist_ok=True)
+    for content, finished in (("first", False), ("first", True), ("second", False)):
+        (corpus / "metadata.csv").write_text(content)
+        text = recipe.run("--stop_stage", "data", *options)
+        assert ("nothing to do" in text) == finished
+
+
 def test_changed_option_redoes_its_stage_and_what_depends_on_it(recipe: Recipe) -> None:
     recipe.run()
     recipe.calls()

@@ -15,9 +15,9 @@ from espnet_ext.data.ark import read_codes
 from espnet_ext.data.codec_encoding import codec_of
 from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work, Workers, run_groups
+from espnet_ext.jobs.finished import content_hash
 from espnet_ext.scoring.measures.same_audio import content_of
 from espnet_ext.scoring.system import Reference, System
-from espnet_ext.tokenizers.codec import read_codec_info
 
 Codes = NDArray[np.int32]
 SHARD_SIZE = 16
@@ -89,7 +89,7 @@ def heard_codes(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="codes") as name:
             return heard_codes(codec_info, systems, reference, workers, Path(name))
-    request = {"codec": read_codec_info(codec_info).fingerprint}
+    request = {"codec": content_hash(codec_info)}
     work = Work(functools.partial(encode_shard, codec_info), request, "codes of audio", SHARD_SIZE, lambda path: [path])
     codebooks = codec_of(codec_info).spec.num_codebooks
     places = {folder / f"{system.name}#{number}": run for system in systems for number, run in enumerate(system.runs)}
