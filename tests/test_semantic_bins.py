@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from pathlib import Path
 
@@ -250,27 +249,6 @@ def test_audio_that_changed_since_the_codes_were_made_is_listed() -> None:
         "a-1": "missing wav", "a-2": "unreadable wav", "b-1": "empty wav", "b-2": "not finite"
     }  # fmt: skip
     assert list(read_scp(TRAIN / "semantic.scp")) == ["a-3", "c-1"]
-
-
-def test_units_are_of_the_audio_as_it_is_now_and_force_makes_them_again() -> None:
-    """Only the tables were compared: audio that was replaced under its name kept its old units."""
-    semantic_tokens.main(TOKENS)
-    fingerprint, old = read_semantic_info("dump/semantic").fingerprint, Path(TRAIN / "semantic.ark").read_bytes()
-    before = os.stat("wav/a-1.wav")
-    soundfile.write("wav/a-1.wav", voice(0.8, 300.0, 9), 16000)
-    os.utime("wav/a-1.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
-    semantic_tokens.main(TOKENS)
-    assert Path(TRAIN / "semantic.ark").read_bytes() != old
-    semantic_fit.main(FIT)
-    assert read_semantic_info("dump/semantic").fingerprint != fingerprint
-    semantic_tokens.main(TOKENS)
-    for command, arguments, made_file in (
-        (semantic_fit, FIT, "dump/semantic/semantic_info.yaml"),
-        (semantic_tokens, TOKENS, str(TRAIN / "semantic.ark")),
-    ):
-        then = os.stat(made_file).st_mtime_ns
-        command.main([*arguments, "--force"])
-        assert os.stat(made_file).st_mtime_ns > then
 
 
 def test_nothing_usable_is_an_error_and_writes_no_description() -> None:
