@@ -88,7 +88,7 @@ class Recipe:
 
     def run(self, *options: str, status: int = 0) -> str:
         command = [str(self.directory / "run.sh"), "--python", str(self.recorder), *options]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False, timeout=180)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
