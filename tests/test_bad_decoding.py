@@ -14,6 +14,7 @@ import yaml
 from fabricated import command, one_error
 
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.decoding import strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 
 # --- options of decoding ---------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_sampling_options_of_the_wrong_kind_are_refused(options, message) -> Non
         ("sampling: {heat: 1}", "sampling must have keys among ['temperature', "),
         ("decoding_conf: [1]", "decoding_conf must be names and values, got [1]"),
         ("decoding_conf: {rounds: 4}", "decoding_conf of local_ar must be among [], got ['rounds']"),
-        ("decoding: fast", "decoding must be one of ['local_ar', "),
+        ("decoding: fast", f"decoding must be one of {list(strategies)}, got 'fast'"),
         ("decoding_conf: {3: 4}", "decoding_conf must be names and values, got {3: 4}"),
         ("{decoding: local_maskgit, decoding_conf: {n_rounds: 0}}", "n_rounds must be at least 1, got 0"),
         ("{decoding: local_maskgit, decoding_conf: {n_rounds: 1.5}}", "n_rounds must be an integer, got 1.5"),
@@ -130,7 +131,7 @@ def test_an_unknown_strategy_on_the_command_line_is_one_line(tmp_path, monkeypat
     from espnet_ext.bin import codec_lm_inference, say
 
     monkeypatch.chdir(tmp_path)
-    message = "error: decoding must be one of ['local_ar', "
+    message = f"error: decoding must be one of {list(strategies)}, got 'fast'"
     assert one_error(say.main, "exp", "abc", "-o", "out.wav", "--decoding", "fast").startswith(message)
     line = ("--exp", "exp", "--data_dir", "data", "--output_dir", "out", "--decoding", "fast")
     assert one_error(codec_lm_inference.main, *line).endswith("got 'fast'")
@@ -144,8 +145,8 @@ def test_an_unknown_strategy_on_the_command_line_is_one_line(tmp_path, monkeypat
         (
             "maskgit",
             "local_maskgit",
-            "decoding must be one of ['local_ar', 'local_speculative', 'parallel'] with this model's heads "
-            "['parallel', 'ar'], got 'local_maskgit', which needs MaskGITLocalTransformer",
+            "'local_ar', 'local_speculative', 'parallel'] with this model's heads ['parallel', 'ar'], got "
+            "'local_maskgit', which needs MaskGITLocalTransformer",
         ),
         ("ar", "local_speculative", "heads ['parallel', 'maskgit'], got 'local_speculative', which needs ARLocal"),
     ],

@@ -65,7 +65,7 @@ def test_the_contract_finds_what_a_codec_must_not_do(
 
 
 def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"codec must be one of \['dac', .*, 'world_vq'\], got 'soundstream'"):
+    with pytest.raises(ValueError, match=r"codec must be one of \[.*'dac', .*'world_vq'.*\], got 'soundstream'"):
         create_codec("soundstream", [], 0, {})
     with pytest.raises(ValueError, match=r"codec_conf of world_vq must be among \['codebook_size', .*got 'size'"):
         create_codec("world_vq", [], 0, {"size": 3})

@@ -187,7 +187,7 @@ def test_a_damaged_bpe_model_is_refused(tmp_path):
         ({"token_type": "letters"}, "token_type must be one of"),
         ({"cleaner": "loud"}, "cleaner must be one of"),
         ({"token_type": "bpe"}, "bpemodel must be given"),
-        ({"g2p": "loud"}, r"g2p must be one of \['cmudict', 'g2p_en', 'none'\], got 'loud'"),
+        ({"g2p": "loud"}, "g2p must be one of .*'cmudict', 'g2p_en', 'none'.*, got 'loud'"),
         ({"g2p": "g2p_en"}, "g2p must be none with token_type char, got 'g2p_en'"),
     ],
 )

@@ -15,10 +15,10 @@ shared=${recipe}/../../../local
 
 size=$(option_value size full "$@")
 case ${size} in
-  full) defaults=(--train_config conf/train_fsdd.yaml --inference_config conf/decode_fsdd.yaml) ;;
+  full) defaults=(--train_config conf/train_fsdd.yaml --base_config conf/train_fsdd_base.yaml --inference_config conf/decode_fsdd.yaml) ;;
   tiny)
     # its own directories, so that neither size undoes the work of the other
-    defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml
+    defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml --base_config conf/train_tiny_base.yaml
       --score_args "--num_bootstrap 100 --mos_utterances 2")
     ;;
   *) usage_error "--size must be full or tiny, got '${size}'" ;;
@@ -33,7 +33,8 @@ exec bash "${shared}/codec_lm.sh" \
   --test_sets test_seen \
   --fs 16000 \
   --codec world_vq \
-  --token_type char \
+  --token_type phn \
+  --g2p cmudict \
   --stacking "1 2" \
   --decodings "parallel local_ar" \
   "${defaults[@]}" "$@"

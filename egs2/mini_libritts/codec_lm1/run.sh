@@ -14,7 +14,7 @@ shared=${recipe}/../../../local
 
 size=$(option_value size mini "$@")
 case ${size} in
-  mini) defaults=(--train_config conf/train_mini.yaml --base_config conf/train_mini_base.yaml --tune_args "--temperature 0,0.4,0.7 --cfg_scale 1.5 --top_k 80 --num_bootstrap 200" --score_args "--mos_utterances 8") ;;
+  mini) defaults=(--train_config conf/train_mini.yaml --base_config conf/train_mini_base.yaml --tune_args "--temperature 0,0.4 --cfg_scale 1.5 --top_k 80 --num_bootstrap 200" --score_args "--mos_utterances 8") ;;
   tiny)
     # its own directories, so that neither size undoes the work of the other
     defaults=(--datadir data_tiny --dumpdir dump_tiny --expdir exp_tiny --train_config conf/train_tiny.yaml --base_config conf/train_tiny_base.yaml

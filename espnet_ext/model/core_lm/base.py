@@ -223,11 +223,9 @@ class CoreLM(nn.Module, StepModel):
         seen = every
         if self.training and self.local_drop > 0.0:
             seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
-        drawn = seen[0]
-        if true is not None:
-            clean = seen[0] & true
-            # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
-            seen = clean.where(clean.any(dim=1, keepdim=True), seen[0]), seen[1]
+        clean = seen[0] if true is None else seen[0] & true
+        # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
+        clean = clean.where(clean.any(dim=1, keepdim=True), seen[0])
         heads, exists = {}, every[0]
         residual = any(head.residual for head in self.heads.values())
         base = self.heads.base(hidden[exists]) if residual else None  # once for all that need them
@@ -236,9 +234,11 @@ class CoreLM(nn.Module, StepModel):
             inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
             logits, mask = head(inputs, targets[chosen])
             asked = (counted * weight[:, None, None]).to(torch.promote_types(hidden.dtype, torch.float32))
-            weights = asked[chosen] * mask
             # what local-drop leaves out the other steps stand for; steps behind replaced ones are left out of the mean
-            stands_for = codes / asked[exists if name == "parallel" else drawn].sum()
+            stands_for = codes / asked[chosen].sum()
+            # they go through the head all the same: their number differs in every batch, and kernels are made for one
+            # shape each
+            weights = asked[chosen] * mask * (chosen if name == "parallel" else clean)[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
         return CoreLMOutput(heads, targets[exists], codes, alignment, units)
 
