@@ -16,7 +16,7 @@ train_options() {
       --"${part}_data_path_and_name_and_type" "${codec_dir}/${!name}/codes.scp,codes,kaldi_ark"
       --"${part}_data_path_and_name_and_type" "${codec_dir}/${!name}/prompt.scp,prompt,kaldi_ark")
   done
-  inputs=("${codec_dir}" "${token_list%/*}" "${codec_dir}/${train_set}" "${codec_dir}/${valid_set}")
+  inputs=("${codec_dir}" "${token_list%/*}" "${codec_dir}"/{"${train_set}","${valid_set}"}/{text,codes.scp,prompt.scp,utt2num_frames})
 }
 
 stage_token_list() { make_token_list; }
@@ -32,7 +32,7 @@ stage_stats() {
     --config "${train_config}" "${common[@]}" --train_shape_file "${codec_dir}/${train_set}/utt2num_frames" \
     --valid_shape_file "${codec_dir}/${valid_set}/utt2num_frames" --output_dir "${collected}" --ngpu 0
   wait_for_jobs
-  job aggregate "${stats_dir}" "${collected}" -- "${python}" -m espnet2.bin.aggregate_stats_dirs --skip_sum_stats \
+  job aggregate "${stats_dir}" "${collected}"/{train,valid} -- "${python}" -m espnet2.bin.aggregate_stats_dirs --skip_sum_stats \
     --input_dir "${collected}" --output_dir "${stats_dir}"
 }
 
@@ -49,7 +49,7 @@ train_all() {
   common+=(--train_shape_file "${stats_dir}/train/codes_shape" --train_shape_file "${stats_dir}/train/text_shape"
     --valid_shape_file "${stats_dir}/valid/codes_shape" --valid_shape_file "${stats_dir}/valid/text_shape"
     --resume true --ngpu "${ngpu}" --multiprocessing_distributed true)
-  inputs+=("${stats_dir}")
+  inputs+=("${stats_dir}"/{train,valid})
   if [[ -n ${base_config} ]]; then train_base; fi
   for factor in ${stacking}; do
     train_model "s${factor}" "$(model_dir "${factor}")" "${train_config}" --frame_stacking_factor "${factor}" "${more[@]}"
@@ -71,19 +71,23 @@ train_model() {
 
 # the model with one frame per step that the others begin with; nothing runs beside it, so it has the threads of all
 train_base() {
-  local base more
+  local base more files
   base=$(base_dir)
   words more "${base_args}"
   require_conf base_config "${base_config}"
   if (( ngpu == 0 && max_parallel_train > 1 )); then local -x OMP_NUM_THREADS=${max_parallel_train}; fi
   train_model base "${base}" "${base_config}" --frame_stacking_factor 1 \
     "${more[@]}"
-  [[ ${dry_run} == true ]] || { wait_for_jobs; common+=(--init_from "${base}"); inputs+=("${base}"); }
+  [[ ${dry_run} == true ]] || {
+    wait_for_jobs
+    model_files "${base}"
+    common+=(--init_from "${base}") inputs+=("${files[@]}")
+  }
 }
 
 # the sampling of each strategy, chosen on the validation set; nothing to do where it is given
 stage_tune() {
-  local factor name strategy model more vocabulary=() others=() configs=()
+  local factor name strategy model more files vocabulary=() others=() configs=()
   [[ ${tune} == true ]] || { log '  --tune false: the sampling is that of the configurations'; return 0; }
   [[ -z ${inference_config} ]] || { log '  --inference_config says how to sample'; return 0; }
   check_decodings
@@ -100,7 +104,8 @@ stage_tune() {
   for factor in ${stacking}; do
     model=$(model_dir "${factor}")
     require_file "${model}/config.yaml" train
-    job "s${factor}" "${model}/decode" "${model}" "${configs[@]}" "${codec_dir}/${valid_set}" -- \
+    model_files "${model}" "${more[@]}"
+    job "s${factor}" "${model}/decode" "${files[@]}" "${configs[@]}" "${codec_dir}/${valid_set}" "${vocabulary[@]:1}" -- \
       "${python}" -m espnet_ext.bin.tune --exp "${model}" --data_dir "${codec_dir}/${valid_set}" \
       --decodings "${decodings}" --conf_dir conf --conf_dir ../../../conf "${vocabulary[@]}" "${others[@]}" \
       --output_dir "${model}/decode" "${workers[@]}" "${more[@]}"
@@ -136,7 +141,7 @@ decode_share() {
 
 # decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have their number
 decode() {
-  local model output config more label="s$1.$2.$3"
+  local model output config more files label="s$1.$2.$3"
   config=$(decode_config "$2" "$1")
   require_file "${codec_dir}/$3/text" codec_tokens
   words more "${inference_args}"
@@ -144,7 +149,8 @@ decode() {
   model=$(model_dir "$1")
   output=$(decode_dir "$1" "$2" "$4")/$3
   if (( $4 > 0 )); then more+=(--seed "$4") label+=.seed$4; fi
-  part "${label}" "${output}" "${model}" "${config}" "${codec_dir}/$3" -- \
+  model_files "${model}" "${more[@]}"
+  part "${label}" "${output}" "${files[@]}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \
     --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
 }

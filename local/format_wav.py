@@ -31,9 +31,10 @@ from espnet_ext.data.datadir import (
 )
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
+from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
 
 SHARD_SIZE = 64
+TABLES = ("wav.scp", "text", "utt2spk", PROMPTS_NAME, LANGUAGES_NAME)
 SILENT_PEAK = 1e-4  # -80 dB: nothing but dither
 
 
@@ -65,13 +66,6 @@ def has_format(wav: Path | str, rate_hz: int) -> bool:
     return bool((info.samplerate, info.channels, info.format, info.subtype) == (rate_hz, 1, "WAV", "PCM_16"))
 
 
-def is_fresh(job: Job) -> bool:
-    """Whether an earlier run has already formatted this very file."""
-    if not job.target.is_file() or job.target.stat().st_mtime_ns <= Path(job.source).stat().st_mtime_ns:
-        return False
-    return has_format(job.target, job.rate_hz)
-
-
 def format_one(job: Job) -> Outcome:
     """Format one utterance; trouble with its audio is an outcome, not an error."""
     if job.source.rstrip().endswith("|"):
@@ -79,9 +73,6 @@ def format_one(job: Job) -> Outcome:
     if not Path(job.source).is_file():
         return Outcome(job.utterance, reason=f"missing wav: {job.source}")
     try:
-        if is_fresh(job):
-            source_rate_hz = soundfile.info(job.source).samplerate
-            return Outcome(job.utterance, soundfile.info(job.target).frames, job.target, source_rate_hz)
         samples, rate_hz = soundfile.read(job.source, dtype="float64", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         return Outcome(job.utterance, reason=f"unreadable wav: {job.source} ({error})")
@@ -164,7 +155,16 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(done), hours, skipped_summary(skipped))
     if odd:
         logging.warning("%s: %s", out, skipped_summary(odd))
-    remove_shards(out)
+
+
+def format_if_changed(args: argparse.Namespace) -> None:
+    """Format unless that was done, as it was asked for, with the audio and the tables as they are now."""
+    workers = Workers(args.nj, args.dask_scheduler)
+    request = {"fs": args.fs, "reuse": args.reuse, "out": str(args.out)}
+    record = Record.of(args.out, request, [args.source / name for name in TABLES])
+    record.make(
+        lambda: format_data_dir(args.source, args.out, args.fs, workers, args.reuse), args.force, [args.out / "wav.scp"]
+    )
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true", help="do not copy audio that has the format already")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(lambda: format_data_dir(args.source, args.out, args.fs, Workers(args.nj, args.dask_scheduler), args.reuse))
+    run(lambda: format_if_changed(args))
 
 
 if __name__ == "__main__":

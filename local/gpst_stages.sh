@@ -28,9 +28,10 @@ stage_semantic() {
   require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
   semantic_options
   files_of "${semantic_conf}"
-  job "${semantic}" "${semantic_dir}" "${dumpdir}/filtered/${train_set}" "${files[@]}" -- "${python}" -m espnet_ext.bin.semantic_fit \
+  job "${semantic}" "${semantic_dir}" "${dumpdir}/filtered/${train_set}/wav.scp" "${files[@]}" -- \
+    "${python}" -m espnet_ext.bin.semantic_fit \
     "${semantic_args[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${semantic_dir}" --nj "${nj}" \
-    "${options[@]}"
+    "${options[@]}" "${forced[@]}"
 }
 
 stage_semantic_tokens() {
@@ -40,7 +41,8 @@ stage_semantic_tokens() {
   require_file "${semantic_dir}/semantic_info.yaml" semantic
   for name in "${sets[@]}"; do
     require_file "${codec_dir}/${name}/codes.scp" codec_tokens
-    job "${name}" "${token_dir}/${name}" "${semantic_dir}" "${dumpdir}/filtered/${name}" "${codec_dir}/${name}" -- \
+    job "${name}" "${token_dir}/${name}" "${semantic_dir}" "${codec_dir}/${name}" "${dumpdir}/filtered/${name}" \
+      "${dumpdir}/filtered/${name}/wav.scp" -- \
       "${python}" -m espnet_ext.bin.semantic_tokens --semantic_info "${semantic_dir}/semantic_info.yaml" \
       --data_dir "${dumpdir}/filtered/${name}" --codes_dir "${codec_dir}/${name}" --out "${token_dir}/${name}" \
       "${workers[@]}" --nj "${nj}" "${options[@]}"
@@ -59,13 +61,13 @@ stage_mix() {
     [[ -f ${value}/semantic.scp ]] || die "--mix must name token directories, found no ${value}/semantic.scp" 2
     directories+=("${value}" "${value}/semantic.scp" "${value}/codes.scp")
   done
-  job mix "${train_dir}" "${token_dir}/${train_set}" "${directories[@]}" -- "${python}" "${shared}/mix_corpora.py" \
+  job mix "${train_dir}" "${token_dir}/${train_set}" "${token_dir}/${train_set}/codes.scp" "${directories[@]}" -- "${python}" "${shared}/mix_corpora.py" \
     --corpus "${mix_name}=${token_dir}/${train_set}" "${corpora[@]}" --temperature "${mix_temperature}" "${languages[@]}" \
     --out "${train_dir}"
   [[ ${valid_dir} != "${token_dir}/${valid_set}" ]] || return 0
   require_file "${token_dir}/${valid_set}/semantic.scp" semantic_tokens
   # alone, and therefore as it is, but with its language
-  job mix_valid "${valid_dir}" "${token_dir}/${valid_set}" -- "${python}" "${shared}/mix_corpora.py" \
+  job mix_valid "${valid_dir}" "${token_dir}/${valid_set}" "${token_dir}/${valid_set}/codes.scp" -- "${python}" "${shared}/mix_corpora.py" \
     --corpus "${mix_name}=${token_dir}/${valid_set}" --language "${mix_name}=${own_language}" --out "${valid_dir}"
 }
 
@@ -93,7 +95,8 @@ gpst_options() {
     [[ ! -f ${directory}/utt2lang ]] || # without it, no utterance of the part has a language
       common+=(--"${part}_data_path_and_name_and_type" "${directory}/utt2lang,language,text")
   done
-  inputs=("${train_config}" "${codec_dir}" "${semantic_dir}" "${train_dir}" "${valid_dir}")
+  inputs=("${train_config}" "${codec_dir}" "${semantic_dir}"
+    {"${train_dir}","${valid_dir}"}/{semantic.scp,codes.scp,prompt.scp,prompt_semantic.scp,utt2lang,utt2num_frames})
 }
 
 # tts_options: the same of the text-to-semantic model, to which the units are the codes
@@ -108,7 +111,8 @@ tts_options() {
     common+=(--"${part}_data_path_and_name_and_type" "${token_dir}/${!name}/text,text,text"
       --"${part}_data_path_and_name_and_type" "${token_dir}/${!name}/semantic.scp,codes,kaldi_ark")
   done
-  inputs=("${tts_config}" "${semantic_dir}" "${token_list%/*}" "${token_dir}/${train_set}" "${token_dir}/${valid_set}")
+  inputs=("${tts_config}" "${semantic_dir}" "${token_list%/*}"
+    "${token_dir}"/{"${train_set}","${valid_set}"}/{text,semantic.scp,utt2num_units})
 }
 
 stage_stats() {
@@ -132,7 +136,7 @@ collect_stats() {
   job "$1.collect" "${collected}" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.codec_lm_train --collect_stats true \
     "${common[@]}" --train_shape_file "$3" --valid_shape_file "$4" --output_dir "${collected}" --ngpu 0
   wait_for_jobs
-  job "$1.aggregate" "$2" "${collected}" -- "${python}" -m espnet2.bin.aggregate_stats_dirs --skip_sum_stats \
+  job "$1.aggregate" "$2" "${collected}"/{train,valid} -- "${python}" -m espnet2.bin.aggregate_stats_dirs --skip_sum_stats \
     --input_dir "${collected}" --output_dir "$2"
   wait_for_jobs
 }
@@ -176,7 +180,7 @@ train_model() {
   if [[ ${dry_run} == true ]]; then
     "${python}" "${command[@]}" --dry_run true --output_dir "${output}_dry_run"
   else
-    job "${label}" "${output}" "${inputs[@]}" "${stats}" -- train_python "${command[@]}"
+    job "${label}" "${output}" "${inputs[@]}" "${stats}"/{train,valid} -- train_python "${command[@]}"
   fi
 }
 
@@ -213,7 +217,10 @@ decode_mode() {
     continuation) options=(--prompt_sec "${continuation_sec}") ;;
     *) options=(--prompt_sec "${prompt_sec}" --silence_sec "${silence_sec}") ;;
   esac
-  if [[ $2 == tts ]]; then options+=(--text_to_semantic "${tts_dir}") files=("${tts_dir}"); fi
+  if [[ $2 == tts ]]; then
+    options+=(--text_to_semantic "${tts_dir}")
+    model_files "${tts_dir}"
+  fi
   for name in "${tests[@]}"; do
     prompts=()
     [[ $2 != speaker_conversion ]] || prompts=(--prompts "${expdir}/other_speakers/${name}/utt2prompt")
@@ -228,9 +235,9 @@ is_told_languages() { grep -Eq '^ +languages:( *$| *\[ *[^] ])' "$1/config.yaml"
 # decode STACKING MODE STRATEGY SET OPTION...: `files` are further inputs
 decode() {
   local model output config more factor=$1 mode=$2 strategy=$3 name=$4
-  local inputs=("${files[@]}") language=()
+  local inputs=("${files[@]}") language=() files
   shift 4
-  [[ ${mode} == unconditional ]] || inputs+=("${token_dir}/${name}")
+  [[ ${mode} == unconditional ]] || inputs+=("${token_dir}/${name}" "${token_dir}/${name}/codes.scp")
   [[ ${mode} != speaker_conversion ]] || inputs+=("${expdir}/other_speakers/${name}")
   config=$(decode_config)
   words more "${inference_args}"
@@ -240,7 +247,8 @@ decode() {
   [[ -z ${own_language} || -f ${token_dir}/${name}/utt2lang ]] || ! is_told_languages "${model}" ||
     language=(--language "${own_language}")
   output=$(decode_dir "${factor}" "${mode}" "${strategy}")/${name}
-  job "s${factor}.${mode}.${strategy}.${name}" "${output}" "${model}" "${config}" "${inputs[@]}" -- \
+  model_files "${model}" "${more[@]}"
+  job "s${factor}.${mode}.${strategy}.${name}" "${output}" "${files[@]}" "${config}" "${inputs[@]}" -- \
     "${python}" -m espnet_ext.bin.gpst_inference --exp "${model}" "$@" --decoding "${strategy}" \
     --inference_config "${config}" --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
 }

@@ -18,7 +18,7 @@ caller_dir=${PWD}
 declare_shared_options() {
   option stage 1 "first stage to run, number or name"
   option stop_stage "${#stages[@]}" "last stage to run, number or name"
-  option force false "run the stages even if they were finished with the same options"
+  option force false "run the stages, and everything in them, even if nothing changed since they were finished"
   option recipe_dir . "directory that holds the recipe's local/, conf/, data and experiments"
   option python "" "Python interpreter; empty: python3 of the active environment, else the repository's .venv"
   option ngpu 0 "GPUs for training, of each machine; 0 trains on the CPU"
@@ -163,8 +163,10 @@ set_shared_names() {
   [[ -n ${codec_tag} ]] || codec_tag=${codec}$(short_name "${codec_conf}")
   codec_dir=${dumpdir}/codec_${codec_tag}
   token_name=${token_type}$([[ ${g2p} == none ]] || printf '_%s' "${g2p}")
-  workers=()
+  forced=() workers=()
+  [[ ${force} == false ]] || forced=(--force)
   [[ -z ${dask_scheduler} ]] || workers=(--dask_scheduler "${dask_scheduler}")
+  workers+=("${forced[@]}")
   token_list=${datadir}/token_list/${token_name}/tokens.txt
 }
 
@@ -194,6 +196,9 @@ run_recipe() {
   check_options
   set_names
   export PYTHONPATH="${shared%/*}${PYTHONPATH:+:${PYTHONPATH}}"
+  package_root=${shared%/*}
+  [[ -d ${package_root}/espnet_ext ]] ||
+    package_root=$("${python}" -c 'import espnet_ext; print(espnet_ext.__path__[0].rpartition("/")[0])')
   if in_range inference; then check_decodings; fi
   check_tokenizers
   trap end_of_run EXIT

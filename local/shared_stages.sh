@@ -4,19 +4,32 @@
 # shellcheck disable=SC2034,SC2154,SC2317,SC2329 # recipe.sh declares the options, and stages.sh calls the stages by name
 
 stage_data() {
-  local options=() value file tables=()
+  local options=() value inputs=() values named
   for value in ${corpus_option} ${corpus_path}; do
     [[ -z ${!value} ]] || options+=("--${value}" "${!value}")
   done
-  for value in ${corpus_path}; do
-    for file in "${!value}"/*.tsv; do # test lists and the like, which the user may change
-      [[ -z ${!value} || ! -f ${file} ]] || tables+=("${file}")
-    done
+  for value in ${corpus_path}; do # metadata, test lists and the like, which the user may change
+    [[ -z ${!value} ]] || inputs+=("${!value}")
   done
   [[ -z ${size} ]] || options+=(--size "${size}")
-  words value "${local_data_opts}"
-  job "${size:-corpus}" "${datadir}" local/data.sh "${tables[@]}" -- \
-    bash local/data.sh --python "${python}" --datadir "${datadir}" "${options[@]}" "${value[@]}"
+  words values "${local_data_opts}"
+  # shellcheck disable=SC2016 # names with variables in them are no files
+  words named "$(sed '/^ *#/d' local/data.sh | tr -c 'A-Za-z0-9._/${}-' ' ')"
+  named_inputs "${values[@]}" "${named[@]}"
+  job "${size:-corpus}" "${datadir}" local "${inputs[@]}" -- \
+    bash local/data.sh --python "${python}" --datadir "${datadir}" "${options[@]}" "${values[@]}"
+}
+
+# named_inputs WORD...: adds to `inputs` what may be files or directories of a corpus: no programs, nothing that a recipe makes
+named_inputs() {
+  local word
+  for word in "$@"; do
+    case ${word} in
+      -* | . | .. | / | *.sh | *.py | local | local/* | conf | conf/* | downloads | downloads/*) ;;
+      "${datadir}" | "${datadir}"/* | "${dumpdir}" | "${dumpdir}"/* | "${expdir}" | "${expdir}"/*) ;;
+      *) [[ ! -e ${word} || ${word} -ef ${shared} || ( -f ${word} && -x ${word} ) ]] || inputs+=("${word}") ;;
+    esac
+  done
 }
 
 stage_format() {
@@ -24,7 +37,8 @@ stage_format() {
   [[ ${reuse_audio} == false ]] || options=(--reuse)
   for name in "${sets[@]}"; do
     require_file "${datadir}/${name}/wav.scp" data
-    job "${name}" "${dumpdir}/raw/${name}" "${datadir}" -- "${python}" "${shared}/format_wav.py" \
+    job "${name}" "${dumpdir}/raw/${name}" "${datadir}/${name}" "${datadir}/${name}/wav.scp" -- \
+      "${python}" "${shared}/format_wav.py" \
       --in "${datadir}/${name}" --out "${dumpdir}/raw/${name}" --fs "${fs}" "${workers[@]}" --nj "${nj}" "${options[@]}"
   done
 }
@@ -66,8 +80,9 @@ stage_codec() {
   require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
   codec_options
   files_of "${codec_conf}"
-  job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}" "${files[@]}" -- "${python}" -m espnet_ext.bin.codec_fit \
-    "${codec_args[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}"
+  job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}/wav.scp" "${files[@]}" -- \
+    "${python}" -m espnet_ext.bin.codec_fit \
+    "${codec_args[@]}" --wav_scp "${dumpdir}/filtered/${train_set}/wav.scp" --out "${codec_dir}" "${forced[@]}"
 }
 
 stage_codec_tokens() {
@@ -78,7 +93,7 @@ stage_codec_tokens() {
   require_file "${codec_dir}/codec_info.yaml" codec
   for name in "${sets[@]}"; do
     require_file "${dumpdir}/filtered/${name}/wav.scp" filter
-    job "${name}" "${codec_dir}/${name}" "${codec_dir}" "${dumpdir}/filtered/${name}" -- \
+    job "${name}" "${codec_dir}/${name}" "${codec_dir}" "${dumpdir}/filtered/${name}" "${dumpdir}/filtered/${name}/wav.scp" -- \
       "${python}" -m espnet_ext.bin.codec_tokens --codec_info "${codec_dir}/codec_info.yaml" \
       --data_dir "${dumpdir}/filtered/${name}" --out "${codec_dir}/${name}" "${workers[@]}" --nj "${nj}" --prompt_seed 0 \
       "${options[@]}"
@@ -93,7 +108,7 @@ make_token_list() {
   [[ ${g2p} == none ]] || options+=(--g2p "${g2p}")
   (( min_count == 1 )) || options+=(--min_count "${min_count}")
   [[ ${token_type} != bpe ]] || options+=(--bpemodel "${token_list%/*}/bpe.model" --vocab_size "${nbpe}" --train_bpe)
-  job "${token_name}" "${token_list%/*}" "${codec_dir}/${train_set}" -- "${python}" -m espnet_ext.bin.token_list \
+  job "${token_name}" "${token_list%/*}" "${codec_dir}/${train_set}/text" -- "${python}" -m espnet_ext.bin.token_list \
     --text "${codec_dir}/${train_set}/text" "${options[@]}" --out "${token_list}"
 }
 
@@ -124,6 +139,14 @@ train_python() {
     export ONEDNN_PRIMITIVE_CACHE_CAPACITY=${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-16384}
   fi
   exec "${launch[@]}" "${python}" "$@" "${meeting[@]}"
+}
+
+# model_files MODEL [WORD...]: sets `files` to what decoding reads of a model; weights that a WORD names instead of the average
+# of the best epochs are among them
+model_files() {
+  local name
+  files=("$1/config.yaml" "$1"/*.ave.pth)
+  for name in "${@:2}"; do [[ ! -f $1/${name} ]] || files+=("$1/${name}"); done
 }
 
 # resynthesize_all: the codec's own speech for every test set, in one process
@@ -170,7 +193,7 @@ stage_score() {
   done
   wait_for_jobs
   max_jobs=1
-  job results "${expdir}/scoring" "${tests[@]/#/${expdir}/scoring/}" -- "${python}" -m espnet_ext.bin.results \
+  job results "${expdir}/scoring" "${pages[@]}" -- "${python}" -m espnet_ext.bin.results \
     "${pages[@]}" --out "${expdir}/RESULTS.md"
 }
 
@@ -178,13 +201,12 @@ stage_score() {
 score() {
   local reference name more vocabulary=() systems inputs
   reference=$(reference_dir "$1")
-  systems=(--system "original=${reference}") inputs=("${reference}")
+  systems=(--system "original=${reference}") inputs=("${codec_dir}" "${reference}" "${reference}/wav.scp")
   for name in resynthesis shuffled noise; do add_system "${name}" "${expdir}/${name}/$1"; done
   add_systems "$1"
   words more "${score_args}"
   [[ ${asr_vocabulary} == test ]] || vocabulary=(--vocabulary_text "${codec_dir}/${train_set}/text")
-  [[ ${force} == false ]] || more+=(--force)
-  job "$1" "${expdir}/scoring/$1" "${inputs[@]}" -- "${python}" -m espnet_ext.bin.evaluate \
+  job "$1" "${expdir}/scoring/$1" "${inputs[@]}" "${vocabulary[@]:1}" -- "${python}" -m espnet_ext.bin.evaluate \
     --codec_info "${codec_dir}/codec_info.yaml" --reference "${reference}" "${systems[@]}" \
     "${vocabulary[@]}" \
     --output_dir "${expdir}/scoring/$1" "${workers[@]}" --nj "$((nj / max_jobs))" "${more[@]}"
@@ -195,5 +217,5 @@ score() {
 add_system() {
   require_file "$2/wav.scp" inference
   systems+=("${3:---system}" "$1=$2")
-  inputs+=("$2")
+  inputs+=("$2" "$2/wav.scp" "$2/whole/wav.scp")
 }

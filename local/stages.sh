@@ -1,8 +1,8 @@
-# Named stages made of jobs that are skipped when they were finished before with the same options. To be sourced.
+# Named stages made of jobs that are skipped when they were finished before from the same input. To be sourced.
 #
-# The sourcing script defines the array `stages`, one function stage_<name> for each, and the variables expdir and force.
-# A job is one command that makes one directory; DIRECTORY/.done holds its command line, the state of what it read and
-# an id of its own, so that a change of options or of an input makes it, and whatever reads its output, run again.
+# The sourcing script defines the array `stages`, one function stage_<name> for each, and the variables expdir, force, python
+# and package_root, where espnet_ext lies. A job is one command that makes one directory; the record DIRECTORY/.done holds its
+# command line and the contents of what it read, so that other options or another input make it run again.
 # shellcheck shell=bash
 
 current_stage=""
@@ -56,46 +56,25 @@ require_conf() {
   [[ -f $2 ]] || die "--$1 must be an existing file, got '$2' (looked for in ${PWD})" 2
 }
 
-# job_state PATH...: one line per input that changes when the input is made anew
-job_state() {
-  local path
-  for path in "$@"; do
-    if [[ -f ${path}/.done ]]; then
-      printf 'input %s %s\n' "${path}" "$(cksum < "${path}/.done")"
-    elif [[ -f ${path} ]]; then
-      printf 'input %s %s\n' "${path}" "$(cksum < "${path}")"
-    else
-      printf 'input %s\n' "${path}" # a directory that the user made
-    fi
-  done
-}
+# record [OPTION...] DIRECTORY INPUT... -- COMMAND...: status 0 if COMMAND has made DIRECTORY from the INPUTs; else it writes
+# DIRECTORY/.started, prints why if something else was made there, and has status 3
+record() { PYTHONPATH=${package_root} "${python}" -S "${package_root}/espnet_ext/jobs/finished.py" "$@"; }
 
-# job_command COMMAND...: the command without what cannot change its result
-job_command() {
-  shift # the interpreter
-  while (( $# > 0 )); do
-    case $1 in
-      --nj | --ngpu | --python | --dask_scheduler) shift ;;
-      --force) ;;
-      *) printf 'argument %q\n' "$1" ;;
-    esac
-    shift
-  done
-}
-
-# is_due DIRECTORY INPUT... -- COMMAND...: whether COMMAND, which makes DIRECTORY from the INPUTs, was not run yet; sets `key`
-# and `command` of the caller
+# is_due DIRECTORY INPUT... -- COMMAND...: whether COMMAND is still to be run; an INPUT is a file, a table *.scp with the files
+# that it lists, or a directory with the files directly in it; sets `key` and `command` of the caller
 is_due() {
-  local output=$1 inputs=()
-  shift
-  while [[ $1 != -- ]]; do inputs+=("$1"); shift; done
-  shift
-  command=("$@")
-  key=$(job_state "${inputs[@]}"; job_command "$@")
+  local reason status=0 options=()
   job_number=$((job_number + 1))
-  [[ ${force} == true || ! -f ${output}/.done || "$(sed '$d' "${output}/.done")" != "${key}" ]] || return 1
+  [[ ${force} == false ]] || options+=(--force)
+  [[ ${resumable} == false ]] || options+=(--resumable)
+  reason=$(record "${options[@]}" "$@") || status=$?
+  (( status == 0 || status == 3 )) || die "stage ${current_stage} cannot tell whether $1 is finished"
+  [[ -z ${reason} ]] || log "  ${reason}"
+  (( status == 3 )) || return 1
   job_ran=$((job_ran + 1))
-  rm -f "${output}/.done"
+  key=$(printf '%q ' "$@")
+  while [[ $1 != -- ]]; do shift; done
+  command=("${@:2}")
 }
 
 # job LABEL DIRECTORY INPUT... -- COMMAND...: runs COMMAND, which makes DIRECTORY from the INPUTs, unless that was done
@@ -103,7 +82,6 @@ job() {
   local label=$1 output=$2 key command log_file
   shift
   is_due "$@" || return 0
-  if [[ ${resumable} == true ]]; then keep_or_move_aside "${output}" "${key}"; fi
   log_file=${expdir}/log/${current_stage}.${label}.log
   mkdir -p "${expdir}/log"
   if [[ ${resumable} == true ]]; then log_file=${output}/${current_stage}.log; else : > "${log_file}"; fi
@@ -171,42 +149,14 @@ unfinished_parts() {
   printf '%s\n' "${found:-${job_label[$1]}}"
 }
 
-# epochs_of KEY, without_epochs KEY: the number behind --max_epoch, empty without it; everything else
-epochs_of() { sed -n '/^argument --max_epoch$/{n;s/^argument //p}' <<< "$1"; }
-without_epochs() { sed '/^argument --max_epoch$/,+1d' <<< "$1"; }
-
-# may_continue DIRECTORY KEY: whether what was begun there differs from KEY in nothing, or in having fewer epochs alone
-may_continue() {
-  local old before now
-  [[ ${force} == false && -f $1/.started ]] || return 1
-  old=$(< "$1/.started")
-  [[ ${old} != "$2" ]] || return 0
-  before=$(epochs_of "${old}") now=$(epochs_of "$2")
-  [[ ${before} =~ ^[0-9]+$ && ${now} =~ ^[0-9]+$ ]] && (( now >= before )) &&
-    [[ $(without_epochs "${old}") == "$(without_epochs "$2")" ]]
-}
-
-# keep_or_move_aside DIRECTORY KEY: never continues from, and never deletes, what other options or inputs made
-keep_or_move_aside() {
-  local number=1
-  if [[ -d $1 ]] && ! may_continue "$1" "$2"; then
-    while [[ -e $1.old${number} ]]; do number=$((number + 1)); done
-    log "  $1 was made with other options or inputs: moved to $1.old${number}"
-    mv "$1" "$1.old${number}"
-  fi
-  mkdir -p "$1"
-  printf '%s\n' "$2" > "$1/.started"
-}
-
 job_failed() {
   die "stage ${current_stage} (${1}) failed, see $(cd "$(dirname "$2")" && pwd)/$(basename "$2")"
 }
 
+# job_finished DIRECTORY KEY: what the job began with is what it is made from
 job_finished() {
-  mkdir -p "$1"
-  # written aside first: a marker that a full disk cut short must not count
-  printf '%s\nid %s %s\n' "$2" "$(date +%Y-%m-%dT%H:%M:%S)" "${RANDOM}${RANDOM}" > "$1/.done.part"
-  mv "$1/.done.part" "$1/.done"
+  [[ -f $1/.started ]] || eval "record $2" > /dev/null || true # the command has emptied its directory
+  mv "$1/.started" "$1/.done"
 }
 
 # reap_jobs: waits a moment, then collects the jobs that ended; the first failure ends the run

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
 from espnet_ext.storage.atomic import atomic_dir, atomic_path
 
 
@@ -72,20 +71,6 @@ def test_an_error_keeps_the_old_directory(tmp_path: Path) -> None:
         fill_directory(final, "half", fail=True)
     assert os.listdir(final) == ["old"]
     assert os.listdir(tmp_path) == ["exp"]
-
-
-def test_a_request_is_finished_only_when_its_own_record_is_there(tmp_path: Path) -> None:
-    record = tmp_path / "record.yaml"
-    source = tmp_path / "wav.scp"
-    source.write_text("a a.wav\n")
-    request = {"codec": "abc", "data": digest([source, tmp_path / "missing"])}
-    assert not is_finished(record, request)
-    mark_finished(record, request)
-    assert is_finished(record, request)
-    source.write_text("a b.wav\n")
-    assert not is_finished(record, {"codec": "abc", "data": digest([source])})
-    record.write_text("codec: [")
-    assert not is_finished(record, request)
 
 
 def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,41 @@ def test_finished_tokens_are_kept_until_the_codec_or_the_data_change() -> None:
     codec_fit.main([*FIT, "--seed", "1"])
     codec_tokens.main(TOKENS)
     assert read_codec_info("dump/codec/train").fingerprint == read_codec_info("dump/codec").fingerprint
+
+
+def replace_in_place(wav: str) -> None:
+    """Another sound under the same name, of the same length and of the same age."""
+    before, (samples, rate_hz) = os.stat(wav), soundfile.read(wav)
+    soundfile.write(wav, samples[::-1] * np.linspace(0.1, 1, len(samples)), rate_hz)
+    os.utime(wav, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_codec_and_codes_are_of_the_audio_as_it_is_now() -> None:
+    """Only the tables were compared: audio that was replaced under its name kept its old codes."""
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    fingerprint, old = read_codec_info("dump/codec").fingerprint, dict(read_codes("dump/codec/train/codes.scp", 8))
+    replace_in_place("wav/a-1.wav")
+    codec_tokens.main(TOKENS)
+    new = read_codes("dump/codec/train/codes.scp", 8)
+    assert [name for name in new if not np.array_equal(new[name], old[name])] == ["a-1"]
+    codec_fit.main(FIT)
+    assert read_codec_info("dump/codec").fingerprint != fingerprint
+
+
+def test_force_makes_codec_codes_and_speech_again() -> None:
+    resynthesis = [*RESYNTHESIS, "--out", "exp/resynthesis"]
+    for command, arguments, made_file in (
+        (codec_fit, FIT, "dump/codec/codec_info.yaml"),
+        (codec_tokens, TOKENS, "dump/codec/train/codes.ark"),
+        (codec_resynthesis, resynthesis, "exp/resynthesis/wav/a-1.wav"),
+    ):
+        command.main(arguments)
+        before = os.stat(made_file).st_mtime_ns
+        command.main(arguments)
+        assert os.stat(made_file).st_mtime_ns == before
+        command.main([*arguments, "--force"])
+        assert os.stat(made_file).st_mtime_ns > before
 
 
 def test_processes_do_not_change_the_codes() -> None:

@@ -151,12 +151,35 @@ def test_format_names_what_has_another_sample_rate_than_the_rest(tmp_path: Path)
         soundfile.write(path, tone(0.5, 8000 if utt_id == "s-1" else 24000), 8000 if utt_id == "s-1" else 24000)
     source = data_dir(tmp_path / "data", wavs, dict.fromkeys(wavs, "one"))
     command = ("format_wav.py", "--in", source, "--out", "raw", "--fs", 16000)
-    for _ in range(2):  # the second run finds formatted audio and still knows
-        result = run(*command, cwd=tmp_path)
-        assert "raw: 1 odd sample rate (s-1)" in result.stderr
-        listed = (tmp_path / "raw" / "odd_sample_rate").read_text()
-        assert listed == "s-1\todd sample rate: 8000 Hz, most have 24000 Hz\n"
-        assert set(read_scp(tmp_path / "raw" / "utt2num_samples").values()) == {"8000"}
+    assert "raw: 1 odd sample rate (s-1)" in run(*command, cwd=tmp_path).stderr
+    listed = (tmp_path / "raw" / "odd_sample_rate").read_text()
+    assert listed == "s-1\todd sample rate: 8000 Hz, most have 24000 Hz\n"
+    assert set(read_scp(tmp_path / "raw" / "utt2num_samples").values()) == {"8000"}
+
+
+def test_format_notices_audio_that_was_replaced_and_tables_that_point_elsewhere(tmp_path: Path) -> None:
+    """It compared times: an older recording, or one as old as the first, kept the first one's sound, --force or not."""
+    wavs = {"s-0": tmp_path / "0.wav", "s-1": tmp_path / "1.wav"}
+    for path in (*wavs.values(), tmp_path / "older.wav"):
+        soundfile.write(path, tone(0.5, 16000), 16000)
+    source = data_dir(tmp_path / "data", wavs, dict.fromkeys(wavs, "one"))
+    command = ("format_wav.py", "--in", source, "--out", "raw", "--fs", 16000)
+
+    def loudness(*options: str) -> list[float]:
+        result = run(*command, *options, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        made = (tmp_path / path for path in read_scp(tmp_path / "raw" / "wav.scp").values())
+        return [round(float(np.abs(soundfile.read(path)[0]).max()), 2) for path in made]
+
+    first = loudness()[0]
+    before = wavs["s-0"].stat()
+    soundfile.write(wavs["s-0"], tone(0.5, 16000) / 2, 16000)
+    os.utime(wavs["s-0"], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert loudness() == [pytest.approx(first / 2, abs=0.01), first]
+    soundfile.write(tmp_path / "older.wav", tone(0.5, 16000) / 4, 16000)
+    os.utime(tmp_path / "older.wav", (1, 1))
+    write_scp(source / "wav.scp", {"s-0": wavs["s-0"], "s-1": tmp_path / "older.wav"})
+    assert loudness() == loudness("--force") == [pytest.approx(first / number, abs=0.01) for number in (2, 4)]
 
 
 def test_format_reuses_audio_that_needs_no_change(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from espnet_ext.bin import run
 from espnet_ext.data.audio import read_wav
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.errors import UserError
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs import Record
+from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.storage.yaml_files import add_pair, read_yaml
-from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, codecs, create_codec, read_codec_info, save_codec
+from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, codecs, create_codec, save_codec
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,6 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check_rate", type=int, metavar="HZ", help="write nothing: only check that there is such a codec of this rate"
     )
+    add_force_option(parser)
     return parser
 
 
@@ -202,12 +204,25 @@ def named_files(conf: Mapping[str, Any]) -> list[Path]:
     return [path for path in [*paths, *inside] if path.is_file()]
 
 
-def is_made(out: Path, name: str, origin: dict[str, object]) -> bool:
-    """Whether `out` holds the codec that this request would make again."""
-    if not (out / INFO_NAME).exists():
-        return False
-    info = read_codec_info(out)
-    return info.name == name and info.origin == origin and info.checkpoint.is_file()
+def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object]) -> None:
+    """Make the codec.
+
+    Args:
+        args: the options
+        wavs: utterance → audio file to learn from; empty for a codec that does not learn
+        origin: how it is made, for the reader of codec_info.yaml
+    """
+    kind = codecs[args.codec]
+    chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
+    waveforms = read_waveforms(wavs, chosen, lambda wav: read_wav(wav, kind.sample_rate_hz), skipped)
+    codec = create_codec(args.codec, waveforms, args.seed, args.codec_conf)
+    if args.wav_scp is not None and not kind.learns:
+        check_rate(read_scp(args.wav_scp), codec.spec.sample_rate_hz, args.codec)
+    write_skipped(args.out / "skipped", skipped)
+    info = save_codec(codec, args.codec, args.out, origin)
+    if kind.learns:
+        logging.info("learned from %d of %d utterances; skipped: %s", len(chosen), len(wavs), skipped_summary(skipped))
+    logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -224,26 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     kind = codecs[args.codec]
     origin: dict[str, object] = {"codec_conf": args.codec_conf, "seed": args.seed}
-    files = named_files(args.codec_conf)
-    if files:  # weights that were trained further under the same name make another codec
-        origin["files"] = digest(files)
+    inputs = named_files(args.codec_conf)  # weights that were trained further under the same name make another codec
     wavs: dict[str, str] = {}
     if kind.learns:
         wavs = read_scp(args.wav_scp)
-        origin |= {"max_minutes": args.max_minutes, "audio": digest([args.wav_scp])}
-    if is_made(args.out, args.codec, origin):
-        logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
-        return
-    chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
-    waveforms = read_waveforms(wavs, chosen, lambda wav: read_wav(wav, kind.sample_rate_hz), skipped)
-    codec = create_codec(args.codec, waveforms, args.seed, args.codec_conf)
-    if args.wav_scp is not None and not kind.learns:
-        check_rate(read_scp(args.wav_scp), codec.spec.sample_rate_hz, args.codec)
-    write_skipped(args.out / "skipped", skipped)
-    info = save_codec(codec, args.codec, args.out, origin)
-    if kind.learns:
-        logging.info("learned from %d of %d utterances; skipped: %s", len(chosen), len(wavs), skipped_summary(skipped))
-    logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])
+        origin["max_minutes"] = args.max_minutes
+        inputs.append(args.wav_scp)
+    record = Record.of(args.out, {"codec": args.codec, **origin}, inputs)
+    made = [args.out / INFO_NAME, args.out / kind.weights_name]
+    record.make(lambda: fit(args, wavs, origin), args.force, made)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,11 @@ from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.data.encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.errors import UserError
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards, run_shards
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
 from espnet_ext.tokenizers.description import Description
 
-RECORD_NAME = "codec_resynthesis.yaml"
 SHARD_SIZE = 16
 
 
@@ -143,21 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pointers = read_scp(args.data_dir / "codes.scp")
     if not pointers:
         raise UserError(f"{args.data_dir / 'codes.scp'} must list codes, got an empty file")
-    data = digest([args.data_dir / "codes.scp", args.data_dir / "codes.ark"])
-    request = {"codec": info.fingerprint, "codes": data, "shuffle_frames": args.shuffle_frames, "noise": args.noise}
-    request["out"] = str(args.out)
-    record = args.out / RECORD_NAME
-    if is_finished(record, request):
-        logging.info("%s was made earlier from the same codes: nothing to do", args.out)
-        remove_shards(args.out)
-        return
-    record.unlink(missing_ok=True)
+    request = {"codec": info.fingerprint, "shuffle_frames": args.shuffle_frames, "noise": args.noise}
+    record = Record.of(args.out, {**request, "out": str(args.out)}, [args.data_dir / "codes.scp"])
     decode = functools.partial(decode_shard, args.codec_info)
+    # a shard's own files are the speech that it makes: the codes are part of its request
+    request["codes"] = {path: state and state[-1] for path, state in record.files.items()}
     work = Work(decode, request, f"resynthesise {args.data_dir.name}", SHARD_SIZE, wavs_of)
-    resynthesise(work, info, decode_jobs(pointers, args.out, args.shuffle_frames, args.noise), args.out, workers)
-    mark_finished(record, request)
-    remove_shards(args.out)
-    logging.info("%s: %d utterances", args.out, len(pointers))
+    jobs = decode_jobs(pointers, args.out, args.shuffle_frames, args.noise)
+    if record.make(lambda: resynthesise(work, info, jobs, args.out, workers), args.force):
+        logging.info("%s: %d utterances", args.out, len(pointers))
 
 
 if __name__ == "__main__":

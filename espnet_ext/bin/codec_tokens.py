@@ -14,11 +14,9 @@ from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import read_if_there, read_scp, write_data_dir
 from espnet_ext.data.encoding import Encoded, codec_of, encode_codes, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record, Work, Workers, add_worker_options
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
 
-RECORD_NAME = "codec_tokens.yaml"
 SHARD_SIZE = 16
 
 
@@ -72,20 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rule = PromptRule(args.prompt_seed, args.prompt_min_sec)
     inputs = [args.data_dir / name for name in ("wav.scp", "text", "utt2spk", "utt2num_samples", PROMPTS_NAME)]
     encoding = {"codec": info.fingerprint, "device": args.device}
-    request = {**encoding, "data": digest(inputs), **asdict(rule), "out": str(args.out)}
-    record = args.out / RECORD_NAME
-    if is_finished(record, request) and (args.out / "codes.ark").is_file():
-        logging.info("%s was made earlier by the same codec: nothing to do", args.out)
-        remove_shards(args.out)
-        return
-    record.unlink(missing_ok=True)
     encode = functools.partial(encode_codes, args.codec_info, args.device)
     work = Work(encode, encoding, f"codes of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
-    encode_data_dir(work, args.data_dir, args.out, workers)
-    write_prompts(args.out, args.data_dir, rule, info.spec.frame_rate_hz)
-    write_codec_info(replace(info, origin={}), args.out / INFO_NAME)
-    mark_finished(record, request)
-    remove_shards(args.out)
+
+    def make() -> None:
+        encode_data_dir(work, args.data_dir, args.out, workers)
+        write_prompts(args.out, args.data_dir, rule, info.spec.frame_rate_hz)
+        write_codec_info(replace(info, origin={}), args.out / INFO_NAME)
+
+    record = Record.of(args.out, {**encoding, **asdict(rule), "out": str(args.out)}, inputs)
+    record.make(make, args.force, [args.out / "codes.ark"])
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from espnet_ext import __version__
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp
-from espnet_ext.jobs import Workers
+from espnet_ext.jobs import Record, Workers
 from espnet_ext.scoring.environment import environment
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.options import Named, add_options, check_options, parse_evaluators
@@ -40,44 +40,29 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def input_files(args: argparse.Namespace, directories: Iterable[Path]) -> list[Path]:
-    """Everything that the scores depend on and that exists.
+    """Everything that the scores depend on.
 
     Args:
         args: the options.
         directories: of the systems.
 
     Returns:
-        Files.
+        Files, and tables of files.
     """
-    tables = ["text", "utt2spk", "utt2prompt", "wav.scp", "codes.scp", "codes.ark", "status", "timing.json"]
-    tables.append(WHOLE_NAME)
+    tables = ["text", "utt2spk", "utt2prompt", "wav.scp", "codes.scp", "codes.ark", "status", "timing.json", WHOLE_NAME]
     folders = [args.reference, *directories, *([args.frechet_reference] if args.frechet_reference else [])]
     files = [args.codec_info, *args.vocabulary_text, *(folder / name for folder in folders for name in tables)]
-    files += [folder / name for folder in args.train_dir for name in ("checkpoint.pth", "train.log")]
-    for table in (folder / name for folder in folders for name in ("wav.scp", WHOLE_NAME)):
-        if table.is_file():
-            files += [Path(wav) for wav in read_scp(table).values()]
-    return [path for path in files if path.is_file()]
+    return files + [folder / name for folder in args.train_dir for name in ("checkpoint.pth", "train.log")]
 
 
-def is_up_to_date(scores: Path, request: Mapping[str, Any], inputs: Iterable[Path]) -> bool:
-    """Whether scores were made with these options after the last change of any input, and nothing of them is lost.
-
-    Args:
-        scores: scores.json.
-        request: the options that matter.
-        inputs: files.
-
-    Returns:
-        True if there is nothing to do.
-    """
+def made_files(directory: Path) -> list[Path]:
+    """What an evaluation writes: the scores, the page, and the figures that the scores name."""
+    scores = directory / SCORES_NAME
     try:
-        found = json.loads(scores.read_text(encoding="utf-8"))
-        made = scores.stat().st_mtime_ns
-        complete = all(Path(path).is_file() for path in [scores.parent / PAGE_NAME, *found["figures"].values()])
-        return complete and found["request"] == request and all(path.stat().st_mtime_ns <= made for path in inputs)
+        figures = [Path(path) for path in json.loads(scores.read_text(encoding="utf-8"))["figures"].values()]
     except (OSError, KeyError, TypeError, AttributeError, ValueError):  # missing, or not a file of this command
-        return False
+        figures = [directory / "figures"]
+    return [scores, directory / PAGE_NAME, *figures]
 
 
 def draw_figures(
@@ -147,7 +132,7 @@ def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Score, unless that was done after the last change of any input.
+    """Score, unless that was done with the same options and from the same input.
 
     Args:
         arguments: command line without the program name; None takes it from the process
@@ -164,16 +149,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = {name: value for name, value in vars(args).items() if name not in left_out}
     labels = [choice.label() for choices in evaluators.values() for choice in choices]
     request = json.loads(json.dumps({**wanted, "evaluators": labels}, default=str))
-    scores = args.output_dir / SCORES_NAME
-    if not args.force and is_up_to_date(scores, request, input_files(args, named.directories)):
-        logging.info("%s is newer than all its inputs: nothing to do", scores)
-        return
+    record = Record.of(args.output_dir, {**request, "version": __version__}, input_files(args, named.directories))
+
+    def make() -> None:
+        if args.force:
+            shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
+        write(args, replace(score(args, named, evaluators), request=request))
+
+    record.make(make, args.force, made_files(args.output_dir))
+
+
+def write(args: argparse.Namespace, result: Scores) -> None:
+    """Write the page and scores.json, whose figures are there already."""
     from espnet_ext.scoring.tables.report import results_page
 
-    result = replace(score(args, named, evaluators), request=request)
     with atomic_path(args.output_dir / PAGE_NAME) as temporary:
         temporary.write_text(results_page([result], args.output_dir), encoding="utf-8")
-    write_scores(result, scores)  # last: it says that everything else is there
+    write_scores(result, args.output_dir / SCORES_NAME)
     if not args.keep_work:
         shutil.rmtree(args.output_dir / WORK_NAME, ignore_errors=True)
     logging.info("scored in %.0f s: %s", result.seconds, args.output_dir / PAGE_NAME)

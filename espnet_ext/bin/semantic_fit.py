@@ -15,11 +15,11 @@ from espnet_ext.data.audio import read_wav
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs import Record
+from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.tokenizers.semantic import (
     INFO_NAME,
     create_semantic,
-    read_semantic_info,
     save_semantic,
     semantic_tokenizers,
 )
@@ -43,6 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the random part and of learning")
     parser.add_argument("--nj", type=int, default=1, help="threads that compute spectral features")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where features are computed")
+    add_force_option(parser)
     parser.add_argument("--check", action="store_true", help="write nothing: only check that there is such a tokenizer")
     return parser
 
@@ -85,20 +86,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         unlearned_semantic(args.semantic, args.seed, args.semantic_conf)
         return
     kind = semantic_tokenizers[args.semantic]
-    learns = kind.learns(args.semantic_conf)
     origin: dict[str, object] = {"semantic_conf": args.semantic_conf, "seed": args.seed}
-    files = named_files(args.semantic_conf)
-    if files:  # weights that were trained further under the same name make another tokenizer
-        origin["files"] = digest(files)
+    inputs = named_files(args.semantic_conf)  # weights that were trained further make another tokenizer
     wavs: dict[str, str] = {}
-    if learns:
+    if kind.learns(args.semantic_conf):
         if args.wav_scp is None:
             raise UserError(f"--wav_scp must be given: semantic tokenizer {args.semantic} learns units from audio")
         wavs = read_scp(args.wav_scp)
-        origin |= {"max_minutes": args.max_minutes, "audio": digest([args.wav_scp])}
-    if is_made(args, origin):
-        logging.info("%s was made earlier: nothing to do", args.out / INFO_NAME)
-        return
+        origin["max_minutes"] = args.max_minutes
+        inputs.append(args.wav_scp)
+    request = {"semantic": args.semantic, "deduplicate": args.deduplicate, **origin}
+    made = [args.out / INFO_NAME, args.out / kind.weights_name]
+    Record.of(args.out, request, inputs).make(lambda: fit(args, wavs, origin), args.force, made)
+
+
+def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object]) -> None:
+    """Make the tokenizer.
+
+    Args:
+        args: the options
+        wavs: utterance → audio file to learn from; empty for a tokenizer that does not learn
+        origin: how it is made, for the reader of semantic_info.yaml
+    """
+    kind = semantic_tokenizers[args.semantic]
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
     shuffled = [chosen[index] for index in np.random.default_rng(args.seed).permutation(len(chosen))]
     found_hz, _ = first_rate(wavs)
@@ -110,19 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizer = create_semantic(args.semantic, waveforms, args.seed, args.semantic_conf, args.nj, args.device)
     write_skipped(args.out / "skipped", skipped)
     info = save_semantic(tokenizer, args.semantic, args.out, origin, args.deduplicate)
-    if learns:
+    if wavs:
         used = len(chosen) - len(skipped.keys() & set(chosen))
         logging.info("learned from %d of %d utterances; skipped: %s", used, len(wavs), skipped_summary(skipped))
     logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])
-
-
-def is_made(args: argparse.Namespace, origin: dict[str, object]) -> bool:
-    """Whether `--out` holds the tokenizer that this request would make again."""
-    if not (args.out / INFO_NAME).exists():
-        return False
-    info = read_semantic_info(args.out)
-    same = (info.name, info.deduplicate, info.origin) == (args.semantic, args.deduplicate, origin)
-    return same and info.checkpoint.is_file()
 
 
 if __name__ == "__main__":

@@ -6,30 +6,29 @@ import argparse
 import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from espnet_ext.bin import run
-from espnet_ext.bin.codec_tokens import RECORD_NAME as CODES_RECORD_NAME
 from espnet_ext.data.ark import units_writer
 from espnet_ext.data.datadir import LANGUAGES_NAME
 from espnet_ext.data.encoding import encode_units, semantic_of, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
 from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
 from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
-from espnet_ext.jobs import Work, Workers, add_worker_options, remove_shards
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record, Work, Workers, add_worker_options
+from espnet_ext.jobs.finished import read_request
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
 from espnet_ext.tokenizers.codec import load_codec, read_codec_info, write_codec_info
 from espnet_ext.tokenizers.semantic import INFO_NAME, read_semantic_info, write_semantic_info
 
-RECORD_NAME = "semantic_tokens.yaml"
+FORMER_RECORD_NAME = "codec_tokens.yaml"  # of directories that an earlier version made
 SHARD_SIZE = 16
 DATA_FILES = ("wav.scp", "utt2spk", "utt2num_samples", LANGUAGES_NAME)
-CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped", CODES_RECORD_NAME)
+CODES_FILES = ("codes.scp", "utt2num_frames", PROMPTS_NAME, "prompt.scp", "text", "skipped")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,8 +45,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def prompt_rule(codes_dir: Path) -> PromptRule:
     """How the prompts of a directory of codes were chosen."""
-    record = codes_dir / CODES_RECORD_NAME
-    content = read_yaml(record, "record") if record.is_file() else {}
+    content, former = read_request(codes_dir), codes_dir / FORMER_RECORD_NAME
+    if not content and former.is_file():
+        content = read_yaml(former, "record")
     return PromptRule(int(content.get("seed", 0)), float(content.get("min_sec", 0.0)))
 
 
@@ -67,34 +67,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoding = {"semantic": semantic.fingerprint, "device": args.device, "sample_rate_hz": found_hz}
     inputs = [args.data_dir / name for name in DATA_FILES] + [args.codes_dir / name for name in CODES_FILES]
     request = {
-        **encoding, "codec": codec.fingerprint, "deduplicate": semantic.deduplicate, "data": digest(inputs),
+        **encoding, **asdict(rule), "codec": codec.fingerprint, "deduplicate": semantic.deduplicate,
         "codes_dir": str(args.codes_dir), "out": str(args.out),
     }  # fmt: skip
-    record = args.out / RECORD_NAME
-    if is_finished(record, request) and (args.out / "semantic.ark").is_file():
-        if not (args.out / SILENCE_NAME).is_file():
-            write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
-        logging.info("%s was made earlier by the same tokenizer: nothing to do", args.out)
-        remove_shards(args.out)
-        return
-    record.unlink(missing_ok=True)
-    codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
-    encode = functools.partial(encode_units, args.semantic_info, args.device, found_hz)
-    work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
 
-    def refuse(utterance: str, units: np.ndarray) -> str | None:
-        return disagreement(len(units), codes.frames[utterance], semantic.spec, codec.spec)
+    def make() -> None:
+        codes = CodesDir.read(args.codes_dir, args.data_dir, codec.spec.num_codebooks)
+        encode = functools.partial(encode_units, args.semantic_info, args.device, found_hz)
+        work = Work(encode, encoding, f"units of {args.data_dir.name}", SHARD_SIZE, lambda wav: [wav])
 
-    place = args.data_dir, args.out
-    kept = write_encoded(work, codes.wavs, place, workers, units_writer, dict(codes.lost), codes.prompts, refuse)
-    write_tables(
-        args.out, codes, args.codes_dir, args.data_dir, prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
-    )
-    write_silence(args.out / SILENCE_NAME, load_codec(args.codes_dir), tokenizer)
-    write_codec_info(replace(codec, origin={}), args.out / CODEC_INFO_NAME)
-    write_semantic_info(replace(semantic, origin={}), args.out / INFO_NAME)
-    mark_finished(record, request)
-    remove_shards(args.out)
+        def refuse(utterance: str, units: np.ndarray) -> str | None:
+            return disagreement(len(units), codes.frames[utterance], semantic.spec, codec.spec)
+
+        place = args.data_dir, args.out
+        kept = write_encoded(work, codes.wavs, place, workers, units_writer, dict(codes.lost), codes.prompts, refuse)
+        prompts = prompts_of(codes, kept, rule, codec.spec.frame_rate_hz)
+        write_tables(args.out, codes, args.codes_dir, args.data_dir, prompts)
+        write_silence(silence, load_codec(args.codes_dir), tokenizer)
+        write_codec_info(replace(codec, origin={}), args.out / CODEC_INFO_NAME)
+        write_semantic_info(replace(semantic, origin={}), args.out / INFO_NAME)
+
+    record, silence = Record.of(args.out, request, inputs), args.out / SILENCE_NAME
+    if not record.make(make, args.force, [args.out / "semantic.ark"]) and not silence.is_file():
+        write_silence(silence, load_codec(args.codes_dir), tokenizer)  # the units are still good
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
-from espnet_ext.inference.model_ref import ModelRef, model_state
+from espnet_ext.inference.model_ref import ModelRef, model_files
 from espnet_ext.inference.options import add_fast_options, fast_choices, model_of
 from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, find_base, parse_settings, plan
-from espnet_ext.jobs.finished import digest, is_finished, mark_finished
+from espnet_ext.jobs import Record
+from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
 
-RECORD_NAME, FAILED_NAME, SOURCES_NAME = "sweep.yaml", "failed.yaml", "sources.yaml"
+FAILED_NAME, SOURCES_NAME = "failed.yaml", "sources.yaml"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -56,6 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nj", type=int, default=2, help="processes of the evaluation; decoding has one, to be timed")
     parser.add_argument("--system", action="append", default=[], metavar="NAME=DIR", help="a further row; repeatable")
     parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
+    add_force_option(parser)
     parser.add_argument("--skip_evaluation", action="store_true", help="decode only")
     return parser
 
@@ -128,14 +130,9 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     """
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
-    data = [args.data_dir / name for name in ("text", "prompt.scp", "codes.ark")]
-    request: dict[str, Any] = {**model_state(cell.checkpoint.exp), **machine(args), **asdict(options)}
-    request["data"] = digest(data)
-    if is_finished(output / RECORD_NAME, request):
-        return
-    (output / RECORD_NAME).unlink(missing_ok=True)
-    codec_lm_inference.decode(inference_args(args, cell, output), options)
-    mark_finished(output / RECORD_NAME, request)
+    inputs = model_files(cell.checkpoint.exp) + [args.data_dir / name for name in ("text", "prompt.scp")]
+    record = Record.of(output, {**machine(args), **asdict(options)}, inputs)
+    record.make(lambda: codec_lm_inference.decode(inference_args(args, cell, output), options), args.force)
 
 
 def warm_up(args: argparse.Namespace, cell: Cell) -> None:
@@ -204,7 +201,7 @@ def evaluation(args: argparse.Namespace, cells: Iterable[Cell]) -> list[str]:
             command += ["--repeat", f"{cell.name}={place(args, cell, repeat)}"]
     for exp in args.exp:
         command += ["--train_dir", str(exp)]
-    return [*command, *args.evaluate_args.split()]
+    return [*command, *(["--force"] if args.force else []), *args.evaluate_args.split()]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

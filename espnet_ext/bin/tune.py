@@ -26,11 +26,10 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference import Speaker
-from espnet_ext.inference.model_ref import model_state
+from espnet_ext.inference.model_ref import model_files
 from espnet_ext.inference.options import add_fast_options, check_machine, fast_choices
 from espnet_ext.inference.sweep import read_options
-from espnet_ext.jobs import Workers, add_worker_options
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs import Record, Workers, add_worker_options
 from espnet_ext.options import check_number
 from espnet_ext.scoring.compared import SAME_CODES
 from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
@@ -43,7 +42,7 @@ from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of, reason, search
 from espnet_ext.tuning.development_set import TuningSet, read_tuning_set
 
-RESULT_NAME, PAGE_NAME, CELL_NAME = "tuned.json", "TUNED.md", "cell.json"
+RESULT_NAME, PAGE_NAME, HEARD_NAME = "tuned.json", "TUNED.md", "heard.json"
 DISTANCE_RESAMPLES = 200  # each needs the roots of two covariances; intervals of many settings need not cost minutes
 
 
@@ -110,7 +109,8 @@ class Bench:
         listener: the recogniser.
         data: the development set.
         resamples: of its utterances.
-        request: what everything that is tried depends on, plain values.
+        request: options that everything that is tried depends on, plain values.
+        inputs: files that it depends on.
         bar: counts what was tried.
     """
 
@@ -120,6 +120,7 @@ class Bench:
     data: TuningSet
     resamples: Resamples
     request: Mapping[str, Any]
+    inputs: Sequence[Path]
     bar: tqdm[Any]
 
     def place(self, options: DecodeOptions) -> Path:
@@ -144,24 +145,19 @@ class Bench:
     def _heard(self, options: DecodeOptions) -> dict[str, str]:
         """What the recogniser hears of a setting: utterance → words."""
         self.bar.set_description(f"tune {options.decoding} ({in_words(options)})")
-        place, request = self.place(options), {**self.request, **options.complete()}
-        request = json.loads(json.dumps(request))
-        record = place / CELL_NAME
-        try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-            words: dict[str, str] = found["heard"] if found["request"] == request else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            words = {}
-        if not words or not (place / "codes.scp").is_file():
-            record.unlink(missing_ok=True)
+        place = self.place(options)
+
+        def make() -> None:
             codec_lm_inference.decode(self._inference_args(place), options)
-            words = self._listen(place)
-            with atomic_path(record) as temporary:
-                content = json.dumps({"request": request, "heard": words}, ensure_ascii=False)
-                temporary.write_text(content + "\n", encoding="utf-8")
+            with atomic_path(place / HEARD_NAME) as temporary:
+                temporary.write_text(json.dumps(self._listen(place), ensure_ascii=False) + "\n", encoding="utf-8")
             if not self.args.keep_speech:
                 shutil.rmtree(place / "wav", ignore_errors=True)
+
+        record = Record.of(place, {**self.request, **options.complete()}, self.inputs)
+        record.make(make, self.args.force, [place / HEARD_NAME, place / "codes.scp"])
         self.bar.update()
+        words: dict[str, str] = json.loads((place / HEARD_NAME).read_text(encoding="utf-8"))
         return words
 
     def _listen(self, place: Path) -> dict[str, str]:
@@ -321,17 +317,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reference = data.reference
     vocabulary = [text for path in args.vocabulary_text for text in read_scp(path).values()]
     hears = words_to_hear(listener, [*reference.transcripts.values(), *vocabulary])
-    state = [place / name for name in ("text", "codes.scp", "prompt.scp")] + [args.data_dir / "codes.ark"]
-    request = {
-        **model_state(args.exp, args.model_file),
-        "data": digest(state),
-        "recogniser": [listener.label(), repr(hears.conf)],
-    }
+    inputs = model_files(args.exp, args.model_file) + [place / name for name in ("text", "codes.scp", "prompt.scp")]
+    request: dict[str, Any] = {"recogniser": [listener.label(), repr(hears.conf)]}
     request |= {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     request |= fast_choices(args)
     resamples = Resamples.draw([reference.utt2spk[one] for one in reference.transcripts], args.num_bootstrap, 0)
     with tqdm(total=grid.cells * sum(SAME_CODES.get(one.decoding) is None for one in bases), unit="setting") as bar:
-        bench = Bench(args, speak, hears, data, resamples, request, bar)
+        bench = Bench(args, speak, hears, data, resamples, request, inputs, bar)
         found = tune_all(bases, grid, bench, bar.write)
     tuned = {
         "experiment": str(args.exp),

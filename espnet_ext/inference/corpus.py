@@ -57,6 +57,8 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     label = f"{options.decoding} {(args.data_dir or args.output_dir).name}"
     work = Work(speak, request, label, args.batch_size, Job.files, first=args.batch_size)
     workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
+    if args.force:
+        remove_shards(args.output_dir)
     shards = [result for *_, result in run_groups(work, {args.output_dir: plan.jobs}, workers)]
     cost = total(timing for _, timing in shards)
     results = {utt: result for found, _ in shards for utt, result in found.items()}

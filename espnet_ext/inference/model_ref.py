@@ -12,7 +12,7 @@ from espnet_ext.data.streams import SILENCE_NAME, read_silence
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference.speaker import Speaker
-from espnet_ext.jobs.finished import digest
+from espnet_ext.jobs.finished import content_hash
 from espnet_ext.storage.checkpoint import averaged_model_file
 from espnet_ext.storage.yaml_files import read_yaml
 
@@ -115,7 +115,6 @@ def _averaged(config: Path, state: State) -> str:
 
 
 def model_state(exp: Path, model_file: str | None = None) -> dict[str, object]:
-    """What changes with a model, plain values: size and time of the weights that are used, a digest of config.yaml."""
+    """What changes with a model, plain values: the contents of config.yaml and of the weights that are used."""
     config, *weights = model_files(exp, model_file)
-    found = {path.name: list(state) for path in weights if (state := state_of(path)) is not None}
-    return {"weights": found, "config": digest([config])}
+    return {"weights": {path.name: content_hash(path) for path in weights}, "config": content_hash(config)}

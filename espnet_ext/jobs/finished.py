@@ -1,50 +1,333 @@
-"""Records of finished outputs, by which a stage that runs again knows that there is nothing to do."""
+"""The record of what is finished: what a step was told, and the contents of what it read.
+
+A record lies in the directory that the step made. Contents are SHA-256 hashes, each beside size and times of its file,
+so that files that have not changed are not read again. Python commands call `Record.make`. Jobs of the shell run this:
+
+    python espnet_ext/jobs/finished.py [--force] [--resumable] DIRECTORY INPUT... -- COMMAND...
+
+It ends with status 0 if DIRECTORY is finished, and else with status 3, after it has written DIRECTORY/.started, which
+the shell renames to .done when the command has ended well. Recipes ask often: only the standard library is imported.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+import itertools
+import json
+import logging
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from espnet_ext.storage.atomic import atomic_path
 
+FORMAT = "espnet_ext record 1"
+RECORD_NAME, STARTED_NAME, DONE_NAME = ".finished.json", ".started", ".done"
+SHARDS_NAME = "shards"
+DUE = 3
+# options that change no result, and how many values they have
+NO_RESULT = {"--nj": 1, "--ngpu": 1, "--python": 1, "--dask_scheduler": 1, "--force": 0}
+NOT_READ = (".log", ".tmp")
 
-def digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of those files that exist, hexadecimal."""
-    total = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            total.update(f"{path.name} {path.stat().st_size}\n".encode())
-            with path.open("rb") as stream:  # in pieces: an archive may be larger than the memory
-                while content := stream.read(2**20):
-                    total.update(content)
-    return total.hexdigest()
+State = list[Any] | None  # [size, time of change, time of the inode's change, SHA-256]; None where there is no file
 
 
-def is_finished(record: Path, request: Mapping[str, object]) -> bool:
-    """Look up whether this very request was completed.
+def content_hash(path: Path | str) -> str | None:
+    """SHA-256 of a file, hexadecimal; None if it cannot be read."""
+    found = _state(str(path), None)
+    return None if found is None else str(found[3])
+
+
+def _state(path: str, known: State) -> State:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        # the inode's time, too: archives give all their files one time of change
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if known is not None and known[:3] == stamp:
+            return known
+        return [*stamp, _hash(path, *stamp)]
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=65536)
+def _hash(path: str, *stamp: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def states_of(paths: Iterable[Path | str], known: Mapping[str, State] | None = None) -> dict[str, State]:
+    """Contents of files as they are now.
 
     Args:
-        record: file written by `mark_finished`
-        request: inputs and options, as given to `mark_finished`; a missing or damaged record is no completion
+        paths: files, which need not exist.
+        known: what was found earlier; files with the same size and times are not read again.
 
     Returns:
-        Whether the record says so.
+        Path → state.
     """
-    try:
-        return bool(yaml.safe_load(record.read_text(encoding="utf-8")) == dict(request))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
+    known = known or {}
+    return {name: _state(name, known.get(name)) for name in map(str, paths)}
 
 
-def mark_finished(record: Path, request: Mapping[str, object]) -> None:
-    """Write a record; call it after everything else is in place.
+def changes(before: Mapping[str, State], now: Mapping[str, State]) -> list[str]:
+    """Paths whose contents differ, or which are in one of two tables alone."""
+
+    def content(states: Mapping[str, State], path: str) -> object:
+        state = states.get(path, [])
+        return state and state[-1]
+
+    return [path for path in dict.fromkeys([*now, *before]) if content(before, path) != content(now, path)]
+
+
+def files_of(inputs: Iterable[Path | str]) -> Iterator[str]:
+    """The files that a step reads.
 
     Args:
-        record: file to write
-        request: inputs and options, plain yaml values
+        inputs: files; tables of files, *.scp, which stand for themselves and what they list; directories, which stand
+            for the files directly in them, without hidden ones and logs.
+
+    Yields:
+        Paths; some may not exist.
     """
-    with atomic_path(record) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(request), sort_keys=False), encoding="utf-8")
+    for name in map(str, inputs):
+        if os.path.isdir(name):
+            for entry in sorted(os.scandir(name), key=lambda entry: entry.name):
+                if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(NOT_READ):
+                    yield entry.path
+            continue
+        yield name
+        if name.endswith(".scp") and os.path.isfile(name):
+            yield from _listed(name)
+
+
+def _listed(table: str) -> Iterator[str]:
+    archives: set[str] = set()
+    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            value = "".join(line.split(maxsplit=1)[1:]).strip()
+            archive, _, offset = value.rpartition(":")
+            if offset.isdigit() and (archive in archives or os.path.isfile(archive)):
+                archives.add(archive)
+            elif value and not value.endswith("|"):
+                yield value
+    yield from sorted(archives)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The content of a record; None if there is none, or something else under its name."""
+    try:
+        content = json.loads(path.read_bytes())
+        known = content["format"] == FORMAT and isinstance(content["request"], dict)
+        whole = known and all(state is None or len(state) == 4 for state in content["files"].values())
+        return content if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a directory is made from.
+
+    Attributes:
+        path: file of the record, in the directory.
+        request: options that the result depends on, as JSON has them.
+        files: contents of what is read, as they were when the record was asked for.
+    """
+
+    path: Path
+    request: dict[str, Any]
+    files: dict[str, State]
+
+    @classmethod
+    def of(
+        cls, directory: Path, request: Mapping[str, object], inputs: Iterable[Path | str] = (), name: str = RECORD_NAME
+    ) -> Record:
+        """Look at the inputs of a step that is to make a directory.
+
+        Args:
+            directory: what it makes.
+            request: options that the result depends on, plain values.
+            inputs: what it reads, see `files_of`.
+            name: of the record in the directory.
+
+        Returns:
+            The record, which `make` or `write` puts into its place.
+        """
+        known: dict[str, State] = {}
+        for other in {DONE_NAME, STARTED_NAME, RECORD_NAME, name}:
+            known |= (_read(directory / other) or {}).get("files", {})
+        plain = json.loads(json.dumps(dict(request), default=str))
+        return cls(directory / name, plain, states_of(files_of(inputs), known))
+
+    def why_not(self, made: Iterable[Path] = ()) -> str | None:
+        """The reason why the directory is not finished.
+
+        Args:
+            made: what must be there besides the record.
+
+        Returns:
+            One line, empty if nothing was made before; None if it is finished.
+        """
+        if not self.path.exists():
+            return ""
+        before = _read(self.path)
+        if before is None:
+            return f"{self.path} is not a whole record of this version"
+        if before["request"] != self.request:
+            return f"{self.path.parent} was made with other options"
+        changed = changes(before["files"], self.files)
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            return f"{changed[0]}{more} changed after {self.path.parent} was made"
+        lost = next((path for path in made if not path.exists()), None)
+        if lost is not None:
+            return f"{lost} is missing"
+        if before["files"] != self.files:  # touched, or copied: need not be read again
+            with suppress(OSError):
+                self.write()
+        return None
+
+    def is_finished(self, made: Iterable[Path] = ()) -> bool:
+        """Whether the directory is finished; if something else was made there, the log says why it does not count."""
+        reason = self.why_not(made)
+        if reason:
+            logging.info("%s: it is made again", reason)
+        return reason is None
+
+    def write(self) -> None:
+        """Write the record; call it after everything else is in place."""
+        with atomic_path(self.path) as temporary:
+            content = {"format": FORMAT, "request": self.request, "files": self.files}
+            temporary.write_text(json.dumps(content) + "\n", encoding="ascii")
+
+    def make(self, step: Callable[[], object], force: bool = False, made: Iterable[Path] = ()) -> bool:
+        """Run a step unless its directory is finished.
+
+        Args:
+            step: makes the directory.
+            force: run it anyway, and continue nothing.
+            made: what must be there besides the record.
+
+        Returns:
+            Whether it ran.
+        """
+        directory = self.path.parent
+        due = force or not self.is_finished(made)
+        if due:
+            self.path.unlink(missing_ok=True)
+            if force:
+                remove_shards(directory)
+            step()
+            self.write()
+        else:
+            logging.info("%s was made earlier from the same input: nothing to do", directory)
+        if (directory / SHARDS_NAME).is_dir():
+            remove_shards(directory)
+        return due
+
+
+def remove_shards(directory: Path) -> None:
+    """Remove the shards of a directory, and the temporary files of workers that were killed; call it at the very end.
+
+    Args:
+        directory: as given to `run_shards`.
+    """
+    for temporary in directory.rglob(".*.tmp*"):
+        if temporary.is_file():
+            temporary.unlink(missing_ok=True)
+    shutil.rmtree(directory / SHARDS_NAME, ignore_errors=True)
+
+
+def read_request(directory: Path) -> dict[str, Any]:
+    """The options that a finished directory was made with; empty if there is no record.
+
+    Args:
+        directory: made by a command with a record.
+
+    Returns:
+        The options.
+    """
+    return dict((_read(directory / RECORD_NAME) or {}).get("request", {}))
+
+
+def _words(command: Sequence[str]) -> list[str]:
+    """A command without its interpreter and the options that cannot change its result."""
+    words, skip = [], 1
+    for word in command:
+        if skip:
+            skip -= 1
+        elif word in NO_RESULT:
+            skip = NO_RESULT[word]
+        else:
+            words.append(word)
+    return words
+
+
+def _epochs(words: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The number behind --max_epoch, None unless there is one, and all other words."""
+    rest = list(words)
+    if rest.count("--max_epoch") != 1 or rest[-1] == "--max_epoch":
+        return None, rest
+    place = rest.index("--max_epoch")
+    value = rest.pop(place + 1)
+    rest.pop(place)
+    return (int(value) if value.isdigit() else None), rest
+
+
+def _may_continue(record: Record) -> bool:
+    """Whether what was begun there differs in nothing, or in having fewer epochs alone."""
+    before = _read(record.path.with_name(STARTED_NAME)) or _read(record.path)
+    if before is None or changes(before["files"], record.files):
+        return False
+    if before["request"] == record.request:
+        return True
+    (old, rest), (new, same) = (_epochs(request["command"]) for request in (before["request"], record.request))
+    return old is not None and new is not None and old <= new and rest == same
+
+
+def _move_aside(directory: Path) -> None:
+    number = 1
+    while directory.with_name(f"{directory.name}.old{number}").exists():
+        number += 1
+    aside = directory.with_name(f"{directory.name}.old{number}")
+    sys.stdout.write(f"{directory} was made with other options or inputs: moved to {aside}\n")
+    directory.rename(aside)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Tell the shell whether a job is finished, and begin its record if it is not.
+
+    Args:
+        arguments: as in this file's description.
+
+    Returns:
+        Exit status.
+    """
+    given = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
+    directory, *inputs = arguments[len(given) : arguments.index("--")]
+    force, command = "--force" in given, arguments[arguments.index("--") + 1 :]
+    record = Record.of(Path(directory), {"command": _words(command)}, inputs, DONE_NAME)
+    reason = None if force else record.why_not()
+    if reason is None and not force:
+        return 0
+    if reason:
+        sys.stdout.write(f"{reason}\n")
+    if "--resumable" in given and record.path.parent.is_dir() and (force or not _may_continue(record)):
+        _move_aside(record.path.parent)
+    Record(record.path.with_name(STARTED_NAME), record.request, record.files).write()
+    record.path.unlink(missing_ok=True)
+    return DUE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

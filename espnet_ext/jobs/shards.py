@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import pickle
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,13 +19,12 @@ from tqdm import tqdm
 
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
+from espnet_ext.jobs.finished import SHARDS_NAME, State, changes, states_of
 from espnet_ext.jobs.workers import Workers
 from espnet_ext.storage.atomic import atomic_path
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-FOLDER = "shards"
 
 
 def no_files(item: object) -> Iterable[Path]:
@@ -91,7 +89,7 @@ class Shard(Generic[Item, Result]):
             "count": len(self.items),
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
-            "files": _state(self),
+            "files": self._files(),
         }
         with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
             stream.write(json.dumps(header).encode() + b"\n")
@@ -103,7 +101,7 @@ class Shard(Generic[Item, Result]):
             header, _ = self._read()
         except (OSError, ValueError):
             return False
-        return bool(header["files"] == _state(self))
+        return not changes(header["files"], self._files(header["files"]))
 
     def result(self) -> Result:
         """What the function made of the items.
@@ -119,30 +117,21 @@ class Shard(Generic[Item, Result]):
         except ValueError as error:
             raise OSError(f"{error}; the same command makes it again") from None
 
+    def _files(self, known: Mapping[str, State] | None = None) -> dict[str, State]:
+        return states_of((path for item in self.items.values() for path in self.work.files(item)), known)
+
     def _read(self) -> tuple[dict[str, Any], bytes]:
         first, _, content = self.path.read_bytes().partition(b"\n")
         try:
             header = json.loads(first)
             expected = [header["count"], header["bytes"], header["sha256"]]
             whole = expected == [len(self.items), len(content), hashlib.sha256(content).hexdigest()]
-        except (ValueError, KeyError, TypeError):
+            whole = whole and all(state is None or len(state) == 4 for state in header["files"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:  # a machine that lost power, for example: the name was on the disk before the content
             raise UserError(f"shard is damaged: {self.path}")
         return header, content
-
-
-def _state(shard: Shard[Any, Any]) -> dict[str, list[int] | None]:
-    """Size and time of the last change of every file of a shard; None where there is none."""
-    found: dict[str, list[int] | None] = {}
-    for item in shard.items.values():
-        for path in shard.work.files(item):
-            try:
-                status = Path(path).stat()
-                found[str(path)] = [status.st_size, status.st_mtime_ns]
-            except OSError:
-                found[str(path)] = None
-    return found
 
 
 def cut(work: Work[Item, Result], items: Mapping[str, Item], directory: Path) -> list[Shard[Item, Result]]:
@@ -165,7 +154,7 @@ def cut(work: Work[Item, Result], items: Mapping[str, Item], directory: Path) ->
     for number, (start, end) in enumerate(pairwise([0, *ends])):
         part = dict(pairs[start:end])
         key = hashlib.sha256(f"{request}\n{list(part.items())!r}".encode()).hexdigest()[:16]
-        shards.append(Shard(work, directory / FOLDER / f"{number:06d}-{key}", part))
+        shards.append(Shard(work, directory / SHARDS_NAME / f"{number:06d}-{key}", part))
     return shards
 
 
@@ -214,7 +203,7 @@ def run_groups(
     shards = {directory: cut(work, items, directory) for directory, items in groups.items()}
     missing: list[Shard[Item, Result]] = []
     for directory, group in shards.items():
-        folder = directory / FOLDER
+        folder = directory / SHARDS_NAME
         _discard_others(folder, group)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = [shard for shard in group if not shard.is_finished()]
@@ -238,15 +227,3 @@ def _discard_others(folder: Path, shards: Sequence[Shard[Any, Any]]) -> None:
     made = [path for path in others if not path.name.startswith(".")]
     if made:
         logging.info("%s: %d shards of another request were discarded", folder, len(made))
-
-
-def remove_shards(directory: Path) -> None:
-    """Remove the shards of a directory, and the temporary files of workers that were killed; call it at the very end.
-
-    Args:
-        directory: as given to `run_shards`.
-    """
-    shutil.rmtree(directory / FOLDER, ignore_errors=True)
-    for temporary in directory.rglob(".*.tmp*"):
-        if temporary.is_file():
-            temporary.unlink(missing_ok=True)

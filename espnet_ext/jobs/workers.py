@@ -301,7 +301,7 @@ def _check(future: Future[Any], task: Task, scheduler: str) -> None:
 
 
 def add_worker_options(parser: argparse.ArgumentParser, nj: int = 1) -> None:
-    """Add --nj and --dask_scheduler.
+    """Add --nj, --dask_scheduler and --force.
 
     Args:
         parser: of a command.
@@ -312,3 +312,9 @@ def add_worker_options(parser: argparse.ArgumentParser, nj: int = 1) -> None:
         "--dask_scheduler", default="", metavar="ADDRESS",
         help="use the workers of this dask scheduler instead, tcp://HOST:PORT; they must see the same files",
     )  # fmt: skip
+    add_force_option(parser)
+
+
+def add_force_option(parser: argparse.ArgumentParser) -> None:
+    """Add --force."""
+    parser.add_argument("--force", action="store_true", help="make everything again, though nothing has changed")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.errors import UserError
-from espnet_ext.jobs.finished import digest
+from espnet_ext.scoring.measures.same_audio import content_of
 from espnet_ext.scoring.system import System
 
 SAME_CODES = {"local_speculative": "local_ar"}  # a strategy and the one whose codes it should repeat
@@ -60,7 +60,7 @@ def same_codes(systems: Sequence[System]) -> dict[str, str]:
     for system in systems:
         if not all(run.generates and run.says_codes for run in system.runs):
             continue
-        codes = tuple(digest([run.directory / "codes.ark"]) for run in system.runs)
+        codes = tuple(content_of(run.directory / "codes.ark") for run in system.runs)
         other = first.setdefault(codes, system.name)
         if other != system.name:
             found[system.name] = other

@@ -34,7 +34,7 @@ class Description:
         options: what `configure` takes.
         spec: codebooks, frame rate, sample rate.
         fingerprint: what `fingerprint_of` says of weights file and options.
-        origin: how it was made; for the reader, and to recognise a finished fit.
+        origin: how it was made, for the reader.
         deduplicate: whether a model sees the units of a semantic tokenizer without repetitions; those on disk have
             them.
     """

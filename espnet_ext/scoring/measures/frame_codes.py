@@ -13,6 +13,7 @@ from espnet_ext.data.ark import read_codes
 from espnet_ext.data.encoding import codec_of, codes_of
 from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work
+from espnet_ext.jobs.finished import content_hash
 from espnet_ext.scoring.measures.same_audio import Unheard, content_of, judge_each, judge_once
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import Reference, System
@@ -55,7 +56,7 @@ def heard_codes(
     codec_info = settings.codec_info
     if codec_info is None:
         return None
-    request = {"codec": str(codec_info), "state": codec_info.stat().st_mtime_ns}
+    request = {"codec": content_hash(codec_info)}
     load = functools.partial(_encoder, codec_info)
     work = Work(functools.partial(judge_each, load), request, "codes of audio", SHARD_SIZE, lambda path: [path])
     codebooks = codec_of(codec_info).spec.num_codebooks

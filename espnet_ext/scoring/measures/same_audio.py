@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from espnet_ext.jobs import Work, Workers, run_groups
+from espnet_ext.jobs.finished import content_hash
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,18 +26,9 @@ class Unheard:
     reason: str
 
 
-@functools.lru_cache(maxsize=65536)
-def _digest(path: Path, size: int, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def content_of(path: Path) -> str:
-    """What is equal for files of equal content: a digest; of a file that cannot be read its name."""
-    try:
-        status = path.stat()
-        return _digest(path, status.st_size, status.st_mtime_ns)
-    except OSError:
-        return str(path)
+    """What is equal for files of equal content: a hash; of a file that cannot be read its name."""
+    return content_hash(path) or str(path)
 
 
 def judge_each(load: Callable[[], Callable[[Item], Result]], items: Mapping[str, Item]) -> dict[str, Result | Unheard]:
