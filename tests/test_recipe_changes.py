@@ -81,7 +81,7 @@ def test_changed_configuration_trains_anew_and_keeps_the_old_model(recipe: Recip
     (recipe.root / "conf" / "train_fsdd.yaml").write_text("max_epoch: 3\n")
     recipe.run("--stop_stage", "train", "--stacking", "1")
     models = sorted(path.name for path in (recipe.directory / "exp").glob("codec_lm_train_*"))
-    assert models == ["codec_lm_train_fsdd_world_vq_char_s1", "codec_lm_train_fsdd_world_vq_char_s1.old1"]
+    assert models == ["codec_lm_train_fsdd_world_vq_phn_cmudict_s1", "codec_lm_train_fsdd_world_vq_phn_cmudict_s1.old1"]
 
 
 def test_another_decoding_does_not_repeat_the_others(recipe: Recipe) -> None:

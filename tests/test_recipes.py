@@ -18,7 +18,7 @@ STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive",
 DECODINGS = {"mini_libritts": STRATEGIES, "fsdd": STRATEGIES[:2], "libritts": STRATEGIES[:2]}
 MODELS = {
     "mini_libritts": [f"train_mini_world_vq_phn_cmudict_s{factor}" for factor in (1, 2)],
-    "fsdd": [f"train_fsdd_world_vq_char_s{factor}" for factor in (1, 2)],
+    "fsdd": [f"train_fsdd_world_vq_phn_cmudict_s{factor}" for factor in (1, 2)],
     "libritts": [f"train_local_ar_encodec_char_s{factor}" for factor in (1, 2, 4)],
 }
 STAGES = ["data", "format", "filter", "codec", "codec_tokens", "token_list", "stats", "train", "tune", "inference"]
@@ -121,7 +121,15 @@ def copy_recipes(tmp_path: Path, name: str, model: str = "codec_lm1") -> Recipe:
     shutil.copy2(ROOT / "egs2" / name / model / "run.sh", made.directory)
     (made.directory / "local" / "data.sh").write_text(DATA)
     for config in (
-        *("train_mini", "train_mini_base", "train_fsdd", "train_local_ar", "train_tiny", "train_tiny_base"),
+        *(
+            "train_mini",
+            "train_mini_base",
+            "train_fsdd",
+            "train_fsdd_base",
+            "train_local_ar",
+            "train_tiny",
+            "train_tiny_base",
+        ),
         "train_mini_gpst",
         "train_mini_text_to_semantic",
         "train_tiny_gpst",
@@ -251,10 +259,8 @@ def test_a_cluster_gets_the_work_and_changes_no_result(recipe: Recipe) -> None:
 
 
 def test_training_command(recipe: Recipe) -> None:
-    options = ("--train_args", "--max_epoch 1 --seed 3", "--stacking", "1 4", "--tag", "x")
-    recipe.run(
-        "--stop_stage", "train", *options, "--base_config", "conf/train_tiny_base.yaml", "--base_args", "--seed 5"
-    )
+    options = ("--train_args", "--max_epoch 1 --seed 3", "--base_args", "--seed 5", "--stacking", "1 4", "--tag", "x")
+    recipe.run("--stop_stage", "train", *options)
     base, *both = recipe.calls()[-3:]
     first, second = sorted(both, key=lambda call: value_of(call, "--frame_stacking_factor"))
     assert [value_of(base, name) for name in ("--frame_stacking_factor", "--seed")] == ["1", "5"]
@@ -262,7 +268,7 @@ def test_training_command(recipe: Recipe) -> None:
     assert {value_of(call, "--init_from") for call in both} == {value_of(base, "--output_dir")}
     assert [value_of(call, "--output_dir") for call in (first, second)] == ["exp/codec_lm_x_s1", "exp/codec_lm_x_s4"]
     assert (value_of(first, "--max_epoch"), value_of(first, "--seed")) == ("1", "3")
-    stats = "exp/codec_lm_stats_world_vq_char/train"
+    stats = "exp/codec_lm_stats_world_vq_phn_cmudict/train"
     assert values_of(first, "--train_shape_file") == [f"{stats}/codes_shape", f"{stats}/text_shape"]
     codes = "dump/codec_world_vq/train"
     assert values_of(first, "--train_data_path_and_name_and_type") == [
