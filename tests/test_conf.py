@@ -164,10 +164,11 @@ def test_every_strategy_has_a_decoding_configuration_of_its_own():
     assert sorted(DECODE) == [f"decode_{name}" for name in built_in(strategies)]
 
 
-def test_a_recipe_without_conditioning_dropout_is_decoded_without_guidance():
+def test_a_recipe_that_is_decoded_with_guidance_is_trained_for_it():
     content = yaml.safe_load((CONF / f"{SHARED}.yaml").read_text())
-    assert not DecodeOptions.from_mapping(content).sampling_options().guided
-    assert "conditioning_dropout" not in yaml.safe_load((CONF / "train_fsdd.yaml").read_text())["corelm_conf"]
+    assert DecodeOptions.from_mapping(content).sampling_options().guided
+    for name in ("train_fsdd_base", "train_fsdd"):
+        assert yaml.safe_load((CONF / f"{name}.yaml").read_text())["corelm_conf"]["conditioning_dropout"] > 0
 
 
 def test_the_decoding_configuration_of_gpst_is_complete():
