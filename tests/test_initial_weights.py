@@ -162,5 +162,8 @@ def test_residual_needs_parallel_heads():
 
 def test_the_mini_configurations_fit_each_other():
     base, mini = (yaml.safe_load((ROOT / f"conf/train_{name}.yaml").read_text()) for name in ("mini_base", "mini"))
+    assert mini["corelm_conf"].pop("local_drop") > 0  # there are no local transformers in the base
     for name in ("primary", "primary_conf", "corelm_conf", "prompt_sec"):
         assert base[name] == mini[name], name
+    # the base ends with the rate with which its models go on
+    assert base["scheduler_conf"]["final_lr_scale"] == 1.0 and base["optim_conf"] == mini["optim_conf"]

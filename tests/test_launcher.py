@@ -33,8 +33,8 @@ def test_a_launcher_starts_the_training_on_every_machine_and_all_meet_at_one_fil
     recipe.calls()
     several = ["--num_nodes", "2", "--launcher", "srun --nodes=2", "--ngpu", "4"]
     recipe.run("--stage", "train", "--stop_stage", "train", "--stacking", "1", *several)
-    calls = trainings(recipe.calls())
-    assert len(calls) == 2 and calls[0] == calls[1]
+    base, same_base, *calls = trainings(recipe.calls())
+    assert base == same_base and len(calls) == 2 and calls[0] == calls[1]
     assert value_of(calls[0], "--dist_launcher") == "slurm" and value_of(calls[0], "--ngpu") == "4"
     meeting = Path(value_of(calls[0], "--dist_init_method").removeprefix("file://"))
     assert meeting.parent.is_dir() and not meeting.exists()
@@ -53,9 +53,9 @@ def test_a_dry_run_measures_every_model_and_trains_none(recipe: Recipe) -> None:
     recipe.calls()
     recipe.run("--stage", "train", "--dry_run", "true")
     calls = recipe.calls()
-    assert len(calls) == 2 and all(value_of(call, "--dry_run") == "true" for call in calls)
+    assert len(calls) == 3 and all(value_of(call, "--dry_run") == "true" for call in calls)
     recipe.run("--stage", "train", "--stop_stage", "train")
-    assert len(trainings(recipe.calls())) == 2, "a dry run counted as a training"
+    assert len(trainings(recipe.calls())) == 3, "a dry run counted as a training"
 
 
 def test_a_dry_run_is_no_stage_time_and_says_where_it_stopped(recipe: Recipe) -> None:  # noqa: F811
@@ -81,8 +81,6 @@ def test_phones_have_their_own_tokens_statistics_and_models(recipe: Recipe) -> N
     (tokens,) = [call for call in calls if call[1] == "espnet_ext.bin.token_list"]
     assert value_of(tokens, "--g2p") == "g2p_en" and value_of(tokens, "--min_count") == "3"
     assert value_of(tokens, "--out") == "data/token_list/phn_g2p_en/tokens.txt"
-    (training,) = trainings(calls)
-    assert value_of(training, "--g2p") == "g2p_en"
-    assert "phn_g2p_en" in value_of(training, "--output_dir") and "phn_g2p_en" in value_of(
-        training, "--train_shape_file"
-    )
+    for training in trainings(calls):
+        assert value_of(training, "--g2p") == "g2p_en"
+        assert all("phn_g2p_en" in value_of(training, name) for name in ("--output_dir", "--train_shape_file"))

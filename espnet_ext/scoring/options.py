@@ -70,7 +70,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_bootstrap", type=int, default=1000, help="resamples of the utterances")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--num_spectrograms", type=int, default=3, help="sentences shown")
-    parser.add_argument("--force", action="store_true", help="score again even if nothing changed")
     text = "keep what evaluators said, so that further systems cost only themselves"
     parser.add_argument("--keep_work", action="store_true", help=text)
 
