@@ -112,9 +112,11 @@ class SpeechMode(Mode):
                 if streams is not None:
                     _check_streams(f"{what} of {name}", streams, speaker)
         clock, said = Clock.of(speaker), self.spell(speaker, names, requests, options)
-        starts = [self.start(*row, one.units, clock) for *row, one in zip(names, requests, said, strict=True)]
-        pairs = zip(starts, said, strict=True)
-        return [replace(start, has_eos=one.has_eos, generated=one.generated) for start, one in pairs]
+        starts = []
+        for name, request, one in zip(names, requests, said, strict=True):
+            start = self.start(name, request, one.units, clock)
+            starts.append(replace(start, has_eos=one.has_eos, generated=one.generated))
+        return starts
 
     def conditions(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], starts: Sequence[Start]
