@@ -1,4 +1,4 @@
-"""docs/extending.md is a package that works: its code is installed, and the tests it shows are run."""
+"""docs/extending.md is a package that works: its code is installed, its tests are run, its core LM is trained."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
+from fabricated import tone
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -88,3 +91,63 @@ def test_the_package_of_the_page_keeps_its_contracts(installed: Path) -> None:
 def test_tests_of_this_package_are_green_where_a_plug_in_is_installed(installed: Path) -> None:
     """Installing the strategy of CONTRIBUTING.md made ten of them fail."""
     run_tests(installed, *OF_OURS, *OF_ALL)
+
+
+def prepared(recipe: Path) -> None:
+    """What the stages in front of the statistics leave behind: a codec, codes and data files of tones, a token list."""
+    from espnet_ext.data.ark import codes_writer
+    from espnet_ext.data.datadir import read_scp, write_scp
+    from espnet_ext.tokenizers.codec import copy_codec, create_codec, save_codec
+
+    dump = recipe / "dump/codec_world_vq"
+    codec = create_codec("world_vq", [tone(), tone(0.7)], seed=0, conf={"codebook_size": 8})
+    save_codec(codec, "world_vq", dump, origin={})
+    tokens = recipe / "data/token_list/char/tokens.txt"
+    tokens.parent.mkdir(parents=True)
+    tokens.write_text("\n".join(["<unk>", "<space>", *"ha", "<eos>"]) + "\n")
+    for part, size in (("train", 4), ("dev", 2), ("test_seen", 2)):
+        waves = {f"s-{index}": tone(0.4 + 0.1 * index) for index in range(size)}
+        with codes_writer(dump / part) as write:
+            for name, wave in waves.items():
+                write(name, codec.encode_utterance(torch.from_numpy(wave)).numpy())
+                soundfile.write(dump / part / f"{name}.wav", wave, 16000)
+        places = list(read_scp(dump / part / "codes.scp").values())
+        tables = {
+            "prompt.scp": dict(zip(waves, reversed(places), strict=True)),
+            "text": dict.fromkeys(waves, "ha"),
+            "utt2spk": dict.fromkeys(waves, "s"),
+            "wav.scp": {name: str(dump / part / f"{name}.wav") for name in waves},
+        }
+        for file, table in tables.items():
+            write_scp(dump / part / file, table)
+        copy_codec(dump, dump / part)
+
+
+@pytest.mark.recipe
+@pytest.mark.espnet
+def test_the_core_lm_of_the_page_is_trained_decoded_and_scored_by_the_recipe(installed: Path, tmp_path: Path) -> None:
+    """One file of another package: neither the stages nor the package know what it reads and how it is asked."""
+    from espnet_ext.data.datadir import read_scp
+
+    prepared(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/lasting.yaml").write_text(blocks("yaml")[-1])
+    (tmp_path / "conf/decode.yaml").write_text("decoding: parallel\n")
+    options = {
+        "recipe_dir": tmp_path, "python": sys.executable, "stage": "stats", "stop_stage": "score", "stacking": "1",
+        "train_config": "conf/lasting.yaml", "max_epoch": 1, "inference_config": "conf/decode.yaml",
+        "decodings": "parallel local_ar", "inference_args": "--mode_conf stretch=0.5", "nj": 1, "inference_nj": 1,
+        "score_args": "--asr none --speaker none --mos none --distortion false --num_bootstrap 10",
+    }  # fmt: skip
+    command = ["bash", str(ROOT / "local/codec_lm.sh")]
+    command += [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    (model,) = (tmp_path / "exp").glob("codec_lm_lasting_*_s1")
+    wished = read_scp(tmp_path / "dump/codec_world_vq/test_seen/utt2num_frames")
+    for strategy in ("parallel", "local_ar"):
+        spoken = read_scp(model / f"decode_{strategy}/test_seen/utt2num_frames")
+        assert spoken.keys() == wished.keys()
+        assert all(int(spoken[utt]) <= max(round(int(wished[utt]) * 0.5), 1) for utt in wished)
+        assert f"s1_{strategy}" in (tmp_path / "exp/RESULTS.md").read_text()

@@ -39,3 +39,8 @@ def test_an_option_that_a_mode_would_ignore_is_refused_with_the_modes_that_read_
 def test_an_unknown_mode_is_refused_with_the_list(tmp_path):
     error = one_error(gpst_inference.main, "--exp", "x", "--output_dir", tmp_path / "out", "--mode", "dubbing")
     assert "mode must be one of ['continuation', " in error
+
+
+def test_options_of_another_mode_are_refused_with_those_there_are(tmp_path):
+    line = ("--exp", "x", "--output_dir", tmp_path / "out", "--mode", "continuation", "--mode_conf", "stretch=2")
+    assert "mode_conf of continuation must be among [], got ['stretch']" in one_error(gpst_inference.main, *line)

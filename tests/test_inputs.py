@@ -119,3 +119,15 @@ def test_a_defect_of_a_codec_is_no_reason_to_skip_an_utterance() -> None:
     assert encode_each(encode, {"a": "empty.wav"}) == {"a": "empty wav: empty.wav"}
     with pytest.raises(ValueError, match="too many values to unpack"):
         encode_each(encode, {"a": "good.wav"})
+
+
+def test_what_a_recipe_does_not_name_is_found_beside_the_codes(pitched: type[Inputs], tmp_path: Path) -> None:
+    codes = (str(tmp_path / "codes.scp"), "codes", "kaldi_ark")
+    inputs = pitched(options(tmp_path))
+    assert inputs.complete([codes]) == [codes]
+    pitch = str(tmp_path / "pitch")
+    Path(pitch).write_text("a-1 60\n")
+    assert inputs.complete([codes]) == [codes, (pitch, "pitch", "text")]
+    for named in ("pitch", "other"):  # whoever names it says what it is
+        assert inputs.complete([codes, (pitch, named, "text")]) == [codes, (pitch, named, "text")]
+    assert inputs.complete([]) == []

@@ -93,3 +93,9 @@ def test_the_python_example_runs(corpus, experiment, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "someone.wav", tone(), 16000)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_tour_has_at_most_eight_files_and_passes_through_sampling_and_a_codec():
+    tour = re.findall(r"^\d\. `([\w/]+\.py)`: ", README.partition("A tour in reading order")[2], flags=re.MULTILINE)
+    assert 1 < len(tour) <= 8 and [path for path in tour if not (ROOT / path).is_file()] == []
+    assert "espnet_ext/decoding/sampling.py" in tour and tour[-1].startswith("espnet_ext/tokenizers/codec/")

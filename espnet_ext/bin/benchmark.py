@@ -35,21 +35,29 @@ SIZES = {
 OURS = (sys.executable, "-m", "espnet_ext.benchmark.ours")
 
 
+def names_of(text: str) -> list[str]:
+    """What stands between the commas."""
+    return text.split(",")
+
+
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    many = {"type": lambda text: text.split(",")}
     parser.add_argument(
-        "--strategy", **many, default=["parallel", "local_ar", "local_maskgit"], help="Names, by commas"
+        "--strategy", type=names_of, default=["parallel", "local_ar", "local_maskgit"], help="Names, by commas"
     )
-    parser.add_argument("--s", **many, default=["1"], help="Frames of a step, numbers by commas")
-    parser.add_argument("--batch", **many, default=["1"], help="Rows, numbers by commas")
-    parser.add_argument("--precision", **many, default=["reference", "float32", "fp16", "int8"],
+    parser.add_argument("--s", type=names_of, default=["1"], help="Frames of a step, numbers by commas")
+    parser.add_argument("--batch", type=names_of, default=["1"], help="Rows, numbers by commas")
+    parser.add_argument("--precision", type=names_of, default=["reference", "float32", "fp16", "int8"],
                         help="float32, fp16, bf16, int8, auto; reference is the model as it was trained; with :native "
                         "behind it, as in int8:native, in the native kernel, with :compile compiled, with :eager "
                         "on a GPU without CUDA graphs")  # fmt: skip
-    parser.add_argument("--peers", **many, default=[], help=f"Among {', '.join(PEERS)}; see benchmarks/peers/README.md")
-    parser.add_argument("--peer_python", **many, default=[], help="name=interpreter, for peers installed elsewhere")
+    parser.add_argument(
+        "--peers", type=names_of, default=[], help=f"Among {', '.join(PEERS)}; see benchmarks/peers/README.md"
+    )
+    parser.add_argument(
+        "--peer_python", type=names_of, default=[], help="name=interpreter, for peers installed elsewhere"
+    )
     parser.add_argument("--peers_dir", type=Path, default=Path("benchmarks/peers"))
     parser.add_argument("--frames", type=int, default=24, help="Frames that are timed")
     parser.add_argument("--context", type=int, default=2, help="Frames in front of them")

@@ -38,5 +38,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     decode(args, decode_options(args, mode_class(args).options))
 
 
+__all__ = ["decode", "get_parser", "main"]
+
 if __name__ == "__main__":
     run(main)

@@ -83,10 +83,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
         heads[name] = {**cell(*(part.sum() for part in nats)), "frames": frames}
     rows = []
     for name, head in heads.items():
-        cells = {"all": head, **(dict(enumerate(head["frames"])) if len(head["frames"]) > 1 else {})}
-        for frame, means in cells.items():
+        frames = head["frames"] if len(head["frames"]) > 1 else []
+        for frame, means in [("all", head), *((str(index), means) for index, means in enumerate(frames))]:
             numbers = [number(means[part], 3) for part in ("right", "wrong", "gain")]
-            rows.append([name, str(frame), *numbers, str(means["codes"])])
+            rows.append([name, frame, *numbers, str(means["codes"])])
     print(table(["head", "frame", "NLL right", "NLL wrong", "gain", "codes"], rows), end="")  # noqa: T201
     if args.out is not None:
         content = {

@@ -5,7 +5,7 @@ from espnet_ext.fast import FastOptions
 from espnet_ext.inference import gpst_modes
 from espnet_ext.inference.codec_lm import CodecLM
 from espnet_ext.inference.gpst import GPSTSpeech
-from espnet_ext.inference.requests import Mode, Request, register_mode
+from espnet_ext.inference.requests import Job, Mode, Plan, Recording, Request, Start, register_mode
 from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.speech import Speech, Timing
 
@@ -14,10 +14,14 @@ __all__ = [
     "DecodeOptions",
     "FastOptions",
     "GPSTSpeech",
+    "Job",
     "Mode",
+    "Plan",
+    "Recording",
     "Request",
     "Speaker",
     "Speech",
+    "Start",
     "Timing",
     "gpst_modes",
     "register_mode",

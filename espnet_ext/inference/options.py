@@ -20,7 +20,7 @@ from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import boolean, check_number
-from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.storage.yaml_files import add_pair, read_yaml
 
 FAST = ("precision", "native", "compile")
 
@@ -48,6 +48,9 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--silence_sec", type=float, help=f"Behind a prompt; default: {PAUSE_SEC}")
     parser.add_argument(
         "--text_to_semantic", type=Path, help="Experiment directory of the model in front, for mode tts"
+    )
+    parser.add_argument(
+        "--mode_conf", action="append", default=[], metavar="K=V", help="Option of the mode alone; repeatable"
     )
     parser.add_argument("--num_utterances", type=int, help=f"For mode unconditional; default: {NUM_UTTERANCES}")
     parser.add_argument("--target_wav", help="Audio file of the utterance, instead of --data_dir")
@@ -143,13 +146,19 @@ def mode_class(args: argparse.Namespace) -> type[Mode]:
 def check_options(args: argparse.Namespace) -> Mode:
     """What is asked for; a UserError names an option that would be ignored or contradicts another."""
     kind: Any = mode_class(args)
+    own = next(one for one in modes if modes[one] is kind)
     for name in sorted({option for one in modes for option in modes[one].reads} - set(kind.reads)):
         if (value := getattr(args, name, None)) is not None:
             known = ", ".join(one for one in modes if name in modes[one].reads)
-            own = next(one for one in modes if modes[one] is kind)
             raise UserError(f"{name} must be left out with mode {own}, got {value}: it is for {known}")
+    conf: dict[str, Any] = {}
+    for pair in args.mode_conf:
+        add_pair(conf, pair, "mode_conf")
     seconds = {name: getattr(args, name) for name in ("prompt_sec", "silence_sec")}
-    mode: Mode = kind(**{name: value for name, value in seconds.items() if value is not None})
+    options = sorted(set(modes.options(own)) - set(seconds))
+    if strangers := sorted(set(conf) - set(options)):
+        raise UserError(f"mode_conf of {own} must be among {options}, got {strangers}")
+    mode: Mode = kind(**conf, **{name: value for name, value in seconds.items() if value is not None})
     for name in ("prompts", "prompt_wav"):
         if getattr(args, name) is not None and not mode.prompted:
             raise UserError(f"{name} must be left out with prompt_sec 0, got {getattr(args, name)}")

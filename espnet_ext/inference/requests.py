@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,12 +41,14 @@ class Request:
         prompt: recording of the voice to speak with; without units for a model that reads none.
         text: what to say.
         language: its name; empty for one that is not told.
+        further: what else a mode of another package needs, plain values by name.
     """
 
     speech: Streams | None = None
     prompt: Streams | None = None
     text: str = ""
     language: str = ""
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Job:
         speech: recording of the utterance.
         prompt: recording of the voice to speak with.
         language: its name; empty for one that is not told.
+        further: what else a mode of another package needs, plain values by name.
     """
 
     wav: Path
@@ -114,6 +117,7 @@ class Job:
     speech: Recording | None = None
     prompt: Recording | None = None
     language: str = ""
+    further: Mapping[str, Any] = field(default_factory=dict)
 
     def files(self) -> list[Path]:
         """What is read and made."""
@@ -124,7 +128,7 @@ class Job:
         """What the speaker is to be given; a UserError or OSError if that cannot be read."""
         recordings = (self.speech, name), (self.prompt, f"prompt of {name}")
         said, voice = (None if one is None else one.read(speaker, whose) for one, whose in recordings)
-        return Request(said, voice, self.text, self.language)
+        return Request(said, voice, self.text, self.language, self.further)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -199,6 +199,7 @@ class Speaker:
         language: str = "",
         options: DecodeOptions | None = None,
         name: str = "utterance",
+        further: Mapping[str, Any] | None = None,
     ) -> Speech:
         """One utterance.
 
@@ -210,6 +211,7 @@ class Speaker:
             language: its name; empty for one that is not told.
             options: how to decode.
             name: seeds the draws together with `options.seed`.
+            further: what else a mode of another package needs.
 
         Returns:
             The speech.
@@ -219,7 +221,8 @@ class Speaker:
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         self.check_language(language)
-        request = Request(self._streams(speech, "speech"), self._streams(prompt, "prompt"), text, language)
+        sounds = self._streams(speech, "speech"), self._streams(prompt, "prompt")
+        request = Request(*sounds, text, language, further or {})
         return self.speak_all(mode, [name], [request], options or mode.options())[0]
 
     def speak_all(

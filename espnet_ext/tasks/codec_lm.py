@@ -6,17 +6,19 @@ import argparse
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from typeguard import typechecked
 
 from espnet_ext.data.inputs import Inputs, input_kinds
 from espnet_ext.data.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
-from espnet_ext.data.preprocess import Preprocess, collate
+from espnet_ext.data.preprocess import Array, Preprocess, collate
 from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import corelms
@@ -152,7 +154,9 @@ class CodecLMTask(AbsTask):
     @typechecked
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Preprocess:
         """The preprocessor; it works before the model is built, too."""
-        return inputs_of(args).preprocessor(train)
+        inputs = inputs_of(args)
+        preprocess = inputs.preprocessor(train)
+        return Counting(preprocess, (*inputs.required, *inputs.optional)) if args.collect_stats else preprocess
 
     @classmethod
     def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
@@ -208,7 +212,8 @@ class CodecLMTask(AbsTask):
         inputs = inputs_of(args)
         inputs.check()
         for part in ("train", "valid"):
-            data = getattr(args, f"{part}_data_path_and_name_and_type")
+            data = inputs.complete(getattr(args, f"{part}_data_path_and_name_and_type"))
+            setattr(args, f"{part}_data_path_and_name_and_type", data)
             check_names(data, inputs.required, part)
             check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints)
         if args.dry_run or args.collect_stats:
@@ -248,6 +253,26 @@ class CodecLMTask(AbsTask):
             inputs_of(args).keep()
         with atomic_saves():
             super().main_worker(args)
+
+
+class Counting:
+    """A preprocessor for statistics, which tell the lengths of texts as well that the core LM does not read.
+
+    A recipe makes batches by the lengths of what it names, whatever the core LM reads of it.
+
+    Args:
+        preprocess: that of the core LM.
+        read: names of data that the core LM knows.
+    """
+
+    def __init__(self, preprocess: Preprocess, read: Collection[str]) -> None:
+        self.preprocess, self.read = preprocess, read
+
+    def __call__(self, utt_id: str, data: Mapping[str, str | NDArray[np.integer]]) -> dict[str, Array]:
+        """The arrays of the core LM, and of every other text as many zeros as it has letters."""
+        others = {name: len(value) for name, value in data.items() if name not in self.read and isinstance(value, str)}
+        zeros = {name: np.zeros(length, dtype=np.int64) for name, length in others.items()}
+        return {**zeros, **self.preprocess(utt_id, data)}
 
 
 def inputs_of(args: argparse.Namespace) -> Inputs:

@@ -10,6 +10,7 @@ from espnet_ext.testing.evaluator import (
 from espnet_ext.testing.exactness import check_same_distribution
 from espnet_ext.testing.g2p import check_g2p
 from espnet_ext.testing.semantic import check_semantic_tokenizer
+from espnet_ext.testing.steps import check_steps
 from espnet_ext.testing.strategy import check_strategy
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "check_same_distribution",
     "check_semantic_tokenizer",
     "check_speaker_encoder",
+    "check_steps",
     "check_strategy",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +77,26 @@ class Inputs(ABC):
     def fingerprints(self) -> dict[str, str]:
         """Name of data → fingerprint of the tokenizer that must have made them."""
         return {name: self.codec["fingerprint"] for name in ("codes", "prompt")}
+
+    def complete(self, data: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+        """The data files of a command, and those required ones that it does not name but that lie beside the codes.
+
+        A recipe names what most core LMs read, and need not know the others.
+
+        Args:
+            data: path, name and type of each.
+
+        Returns:
+            The same, and what was found.
+        """
+        complete = list(data)
+        paths, names = {Path(path) for path, _, _ in data}, {name for _, name, _ in data}
+        for folder in [Path(path).parent for path, name, _ in data if name == "codes"]:
+            found = {name: folder / self.files[name] for name in self.required if name not in names}
+            for name, path in found.items():
+                if path.is_file() and path not in paths:
+                    complete.append((str(path), name, "kaldi_ark" if path.suffix == ".scp" else "text"))
+        return complete
 
     def shapes(self, frames: int, tokens: int) -> dict[str, tuple[int, tuple[int, ...]]]:
         """What a dry run draws at random: name of data → how many ids there are, and the shape of an utterance.
