@@ -85,9 +85,8 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
 
 def _facts(args: argparse.Namespace, mode: Mode, speaker: Speaker) -> dict[str, object]:
     """Plain values that the speech depends on besides jobs, options and weights; they go into timing.json."""
-    facts: dict[str, object] = {"frame_stacking_factor": speaker.corelm.stacking}
-    if name_of(mode) != default_mode(type(speaker.corelm)):
-        facts = {"mode": name_of(mode), **asdict(mode), **facts}
+    name = {} if name_of(mode) == default_mode(type(speaker.corelm)) else {"mode": name_of(mode)}
+    facts = {**name, **asdict(mode), "frame_stacking_factor": speaker.corelm.stacking}
     return facts | ({"text_to_semantic": model_state(args.text_to_semantic)} if speaker.text_to_units else {})
 
 
