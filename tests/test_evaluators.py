@@ -17,6 +17,7 @@ import soundfile
 from conftest import built_in
 from test_scoring import buzz, corpus_clips
 
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers
 from espnet_ext.scoring.evaluators import Recogniser, mos_predictors, recognisers, speaker_encoders
 from espnet_ext.scoring.evaluators.evaluator import Choice, Evaluator, Unheard, evaluate_files, registry_of
@@ -90,7 +91,7 @@ def test_a_file_is_heard_once_and_what_cannot_be_judged_has_a_reason(
         def recognise(self, samples: np.ndarray) -> str:
             heard.append(samples)
             if len(samples) < 8000:
-                raise ValueError("too short\nfor me")
+                raise UserError("too short\nfor me")
             return "Two  RED dogs!"
 
     monkeypatch.setitem(recognisers._classes, "picky", Picky)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -229,6 +230,27 @@ def test_former_names_of_modules_are_the_modules_themselves() -> None:
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code], cwd=ROOT, check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_former_modules_still_have_what_plug_ins_took_from_them() -> None:
+    taken = {
+        "decoding": ("register_strategy", "build_strategy", "DecodingStrategy"),
+        "local_transformer": ("Heads", "ParallelHeads", "LocalTransformer"),
+        "sampling": ("Sampler", "SamplingOptions", "row_generators"),
+        "codec": ("Codec", "register_codec", "load_codec"),
+        "semantic": ("SemanticTokenizer", "register_semantic"),
+        "scoring.recogniser": ("Recogniser", "register_recogniser"),
+        "scoring.voice": ("SpeakerEncoder", "register_speaker_encoder"),
+        "scoring.mos": ("OpinionPredictor", "register_mos"),
+        "inference": ("CodecLM", "DecodeOptions", "FastOptions", "Speech", "Timing"),
+        "gpst_inference": ("GPSTSpeech",),
+        "gpst_modes": ("SpeakerTransfer", "TextToSpeech", "Request", "modes"),
+        "tuning": ("Grid", "choose", "search"),
+    }
+    for module, names in taken.items():
+        found = importlib.import_module(f"espnet_ext.{module}")
+        assert not [name for name in names if not hasattr(found, name)], module
 
 
 def test_model_core_needs_only_torch() -> None:

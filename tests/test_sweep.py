@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.inference.sweep import Base, Checkpoint, check_settings, find_base, parse_settings, plan
 
 ONE, TWO = Checkpoint(Path("exp/a"), 1), Checkpoint(Path("exp/b"), 2)
@@ -148,7 +149,7 @@ def test_cell_that_fails_is_named_and_does_not_stop_the_others(
 
     def fails(args, options):
         if options.decoding == "parallel":
-            raise RuntimeError("out of\nmemory")
+            raise UserError("out of\nmemory")
         real(args, options)
 
     monkeypatch.setattr(codec_lm_inference, "decode", fails)

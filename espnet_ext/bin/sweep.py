@@ -81,7 +81,7 @@ def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, st
         speak = ModelRef(cell.checkpoint.exp, None, device).load()
         try:
             speak.check(cell.options)
-        except ValueError as error:
+        except UserError as error:
             refused[cell.name] = str(error)
             logging.warning("%s is left out: %s", cell.name, error)
             continue
@@ -173,7 +173,7 @@ def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str
                             warm_up(args, cell)
                             warm.add(to_warm)
                         decode(args, cell, repeat)
-                    except (ValueError, RuntimeError) as error:
+                    except (UserError, OSError) as error:
                         failed[cell.name] = " ".join(str(error).split())
                         logging.error("%s failed: %s", cell.name, failed[cell.name])
                 bar.update()

@@ -204,7 +204,7 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
         base = DecodeOptions(name) if found is None else read_options(found, name)
         try:
             speak.check(base)
-        except ValueError as error:
+        except UserError as error:
             refused[base.decoding] = str(error)
             logging.warning("%s is left out: %s", base.decoding, error)
             continue

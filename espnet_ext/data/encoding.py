@@ -37,16 +37,18 @@ def check_device(device: str) -> None:
 
 
 @functools.lru_cache(maxsize=2)  # a codec and a semantic tokenizer
-def _load_once(files: TokenizerFiles[Any], path: Path, modified_ns: int, device: str) -> Any:
+def _load_once(files: TokenizerFiles[Any], path: Path, states: tuple[tuple[int, int], ...], device: str) -> Any:
     check_device(device)
     return files.load(path).to(device)
 
 
 def _loaded(files: TokenizerFiles[Kind], path: Path, device: str) -> Kind:
-    """The codec or tokenizer of this process, loaded once unless its description changes."""
+    """The codec or tokenizer of this process, loaded once unless its description or its weights change."""
     if not path.is_file():
         raise FileNotFoundError(f"{files.classes.kind}_info not found: {path}")
-    made: Kind = _load_once(files, path.absolute(), path.stat().st_mtime_ns, device)
+    parts = (path, files.read(path).checkpoint)
+    states = tuple((part.stat().st_size, part.stat().st_mtime_ns) for part in parts if part.is_file())
+    made: Kind = _load_once(files, path.absolute(), states, device)
     return made
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.demo.speak import Wish, answers, picture, served
+from espnet_ext.errors import UserError
 from espnet_ext.inference.speaker import Speaker
 
 # fonts of the machine: the page must not ask others for any
@@ -51,7 +52,7 @@ def _handler(
                 heard = soxr.resample(answer.whole, rate, EVALUATION_RATE_HZ).astype(np.float32)
                 shown = (whole, picture(heard), answer.line)
                 yield ((rate, _pcm(answer.samples)), *shown) if live else shown
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from None
 
     return speak

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Experiment:
         args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
         return cls(directory, args, model_file or averaged_model_file(content))
 
-    @property
+    @cached_property
     def inputs(self) -> Inputs:
         """What the model is given."""
         return input_kinds[ModelOptions.of(self.args).reads](self.args)

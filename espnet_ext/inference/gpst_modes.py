@@ -35,6 +35,9 @@ from espnet_ext.inference.requests import (
     register_mode,
     wav_of,
 )
+from espnet_ext.inference.requests import (
+    modes as modes,
+)
 from espnet_ext.options import check_number
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ class Evaluator(ABC):
         requires: module that it imports → what pip installs for it. The first one's version is reported.
     """
 
-    requires: ClassVar[Mapping[str, str]]
+    requires: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def __call__(self, path: Path) -> Any:

@@ -62,7 +62,7 @@ class Choice:
 
     def label(self) -> str:
         """Its name with the version of its package, and its options where they are few."""
-        module = next(iter(self.evaluator.requires))
+        module = next(iter(self.evaluator.requires), "")
         packages = metadata.packages_distributions().get(module, [])
         version = f" ({packages[0]} {metadata.version(packages[0])})" if packages else ""
         conf = "".join(f" {key}={value}" for key, value in self.conf.items() if isinstance(value, str | int | float))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, run_groups
 from espnet_ext.jobs.finished import content_hash
 
@@ -39,14 +40,14 @@ def judge_each(load: Callable[[], Callable[[Item], Result]], items: Mapping[str,
         items: any key → what the function gets.
 
     Returns:
-        Key → value; `Unheard` where the function raised a ValueError.
+        Key → value; `Unheard` where the function raised a UserError.
     """
     function = load()
     results: dict[str, Result | Unheard] = {}
     for key, item in items.items():
         try:
             results[key] = function(item)
-        except ValueError as error:
+        except UserError as error:
             results[key] = Unheard(" ".join(str(error).split()))
     return results
 
