@@ -1,7 +1,7 @@
 """How a newcomer finds the package: rooms, arrows between them, the way from the command to the draw of a code, twins.
 
-python benchmarks/structure.py --out benchmarks/results/structure
-python benchmarks/structure.py --root OTHER_CHECKOUT
+python benchmarks/structure.py --out benchmarks/results/structure_after
+python benchmarks/structure.py --root OTHER_CHECKOUT --out benchmarks/results/structure_before    # of 02ee457
 
 The same script looks at any revision: the sources are read, and one sentence is spoken by the revision's own commands.
 """
