@@ -123,7 +123,8 @@ def test_a_large_corpus_that_did_not_change_is_checked_in_a_moment() -> None:
 def ask(*words: str) -> tuple[int, str]:
     """Status and output of the program that the shell runs."""
     command = [sys.executable, "-S", SCRIPT, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(SCRIPT).parents[2])}  # as local/stages.sh calls it
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert not done.stderr
     return done.returncode, done.stdout
 
