@@ -7,7 +7,8 @@ configurations and data directories, and loads each model once for all jobs that
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.inference.corpus import decode
@@ -26,6 +27,24 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def options_for(exp: Path, data_dir: Path, output_dir: Path, how: Mapping[str, object]) -> argparse.Namespace:
+    """The options of this command for another one that decodes with it.
+
+    Args:
+        exp: experiment directory.
+        data_dir: what to speak.
+        output_dir: directory of the output.
+        how: further options by name; those that are None, false or empty are left out.
+
+    Returns:
+        The options; only warnings are logged.
+    """
+    command = ["--exp", str(exp), "--data_dir", str(data_dir), "--output_dir", str(output_dir)]
+    given = {name: value for name, value in how.items() if value is not None and value is not False and value != ""}
+    command += [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    return get_parser().parse_args([*command, "--log_level", "WARNING"])
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Decode as the command line says.
 
@@ -38,7 +57,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     decode(args, decode_options(args, mode_class(args).options))
 
 
-__all__ = ["decode", "get_parser", "main"]
+__all__ = ["decode", "get_parser", "main", "options_for"]
 
 if __name__ == "__main__":
     run(main)

@@ -102,19 +102,8 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def inference_args(args: argparse.Namespace, cell: Cell, output: Path) -> argparse.Namespace:
-    """The options of codec_lm_inference for an output.
-
-    Args:
-        args: options of this command.
-        cell: what to decode.
-        output: directory of the output.
-
-    Returns:
-        The options.
-    """
-    command = ["--exp", str(cell.checkpoint.exp), "--data_dir", str(args.data_dir), "--output_dir", str(output)]
-    command += [word for name, value in machine(args).items() for word in (f"--{name}", str(value))]
-    return codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"])
+    """The options of codec_lm_inference for an output."""
+    return codec_lm_inference.options_for(cell.checkpoint.exp, args.data_dir, output, machine(args))
 
 
 def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:

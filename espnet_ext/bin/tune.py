@@ -43,6 +43,7 @@ from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of,
 from espnet_ext.tuning.development_set import TuningSet, read_tuning_set
 
 RESULT_NAME, PAGE_NAME, HEARD_NAME = "tuned.json", "TUNED.md", "heard.json"
+HOW = ("batch_size", "num_threads", "device", "nj", "model_file", "dask_scheduler")  # options of the decoding itself
 DISTANCE_RESAMPLES = 200  # each needs the roots of two covariances; intervals of many settings need not cost minutes
 
 
@@ -148,7 +149,9 @@ class Bench:
         place = self.place(options)
 
         def make() -> None:
-            codec_lm_inference.decode(self._inference_args(place), options)
+            how = {name: getattr(self.args, name) for name in HOW} | fast_choices(self.args)
+            data_dir = self.data.reference.directory
+            codec_lm_inference.decode(codec_lm_inference.options_for(self.args.exp, data_dir, place, how), options)
             with atomic_path(place / HEARD_NAME) as temporary:
                 temporary.write_text(json.dumps(self._listen(place), ensure_ascii=False) + "\n", encoding="utf-8")
             if not self.args.keep_speech:
@@ -167,16 +170,6 @@ class Bench:
         said = evaluate_files(self.listener, {"speech": wavs}, workers, folder)["speech"]
         shutil.rmtree(place / "work", ignore_errors=True)
         return {one: "" if isinstance(text, Unheard) else text for one, text in said.items()}
-
-    def _inference_args(self, place: Path) -> argparse.Namespace:
-        args, data_dir = self.args, self.data.reference.directory
-        command = ["--exp", str(args.exp), "--data_dir", str(data_dir), "--output_dir", str(place)]
-        for name in ("batch_size", "num_threads", "device", "nj"):
-            command += [f"--{name}", str(getattr(args, name))]
-        command += [word for name, value in fast_choices(args).items() if value for word in (f"--{name}", str(value))]
-        command += ["--model_file", args.model_file] if args.model_file else []
-        command += ["--dask_scheduler", args.dask_scheduler] if args.dask_scheduler else []
-        return codec_lm_inference.get_parser().parse_args([*command, "--log_level", "WARNING"])
 
 
 def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions], dict[str, str]]:

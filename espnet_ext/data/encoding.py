@@ -20,6 +20,7 @@ from espnet_ext.data.datadir import skipped_summary, write_skipped
 from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, run_shards
+from espnet_ext.jobs.finished import Stamp, stamp_of
 from espnet_ext.tokenizers.audio import AudioTokenizer
 from espnet_ext.tokenizers.codec.base import Codec, codec_files
 from espnet_ext.tokenizers.description import TokenizerFiles
@@ -37,7 +38,7 @@ def check_device(device: str) -> None:
 
 
 @functools.lru_cache(maxsize=2)  # a codec and a semantic tokenizer
-def _load_once(files: TokenizerFiles[Any], path: Path, states: tuple[tuple[int, int], ...], device: str) -> Any:
+def _load_once(files: TokenizerFiles[Any], path: Path, stamps: tuple[Stamp | None, ...], device: str) -> Any:
     check_device(device)
     return files.load(path).to(device)
 
@@ -46,9 +47,8 @@ def _loaded(files: TokenizerFiles[Kind], path: Path, device: str) -> Kind:
     """The codec or tokenizer of this process, loaded once unless its description or its weights change."""
     if not path.is_file():
         raise FileNotFoundError(f"{files.classes.kind}_info not found: {path}")
-    parts = (path, files.read(path).checkpoint)
-    states = tuple((part.stat().st_size, part.stat().st_mtime_ns) for part in parts if part.is_file())
-    made: Kind = _load_once(files, path.absolute(), states, device)
+    stamps = stamp_of(path), stamp_of(files.read(path).checkpoint)
+    made: Kind = _load_once(files, path.absolute(), stamps, device)
     return made
 
 

@@ -12,11 +12,9 @@ from espnet_ext.data.streams import SILENCE_NAME, read_silence
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference.speaker import Speaker
-from espnet_ext.jobs.finished import content_hash
+from espnet_ext.jobs.finished import Stamp, content_hash, stamp_of
 from espnet_ext.storage.checkpoint import averaged_model_file
 from espnet_ext.storage.yaml_files import read_yaml
-
-State = tuple[int, int] | None  # size and time of the last change of a file; None where there is none
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,11 @@ class ModelRef:
         """
         self.fast()  # a wrong option is refused before anything is loaded
         check_device(self.device)
-        return _load_once(self, tuple((path.absolute(), state_of(path)) for path in self.files()))
+        return _load_once(self, tuple((path.absolute(), stamp_of(path)) for path in self.files()))
 
 
 @functools.lru_cache(maxsize=1)
-def _load_once(model: ModelRef, files: tuple[tuple[Path, State], ...]) -> Speaker:
+def _load_once(model: ModelRef, files: tuple[tuple[Path, Stamp | None], ...]) -> Speaker:
     speaker = Speaker.from_experiment(model.exp, model.model_file, model.text_to_semantic, model.device)
     if not speaker.says_codes:
         raise UserError(
@@ -92,25 +90,16 @@ def _load_once(model: ModelRef, files: tuple[tuple[Path, State], ...]) -> Speake
     return speaker
 
 
-def state_of(path: Path) -> State:
-    """Size in bytes and time of the last change in ns of a file; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
 def model_files(exp: Path, model_file: str | None = None) -> list[Path]:
     """The config.yaml of an experiment and the weights that are used, as `ModelRef` names them, if it tells them."""
     config = exp / "config.yaml"
-    if model_file is None and (state := state_of(config)) is not None:
-        model_file = _averaged(config.absolute(), state)
+    if model_file is None and (stamp := stamp_of(config)) is not None:
+        model_file = _averaged(config.absolute(), stamp)
     return [config, exp / model_file] if model_file else [config]
 
 
 @functools.lru_cache(maxsize=8)
-def _averaged(config: Path, state: State) -> str:
+def _averaged(config: Path, stamp: Stamp) -> str:
     return averaged_model_file(read_yaml(config, "config.yaml"))
 
 

@@ -39,6 +39,19 @@ NOT_READ = (".log", ".tmp")
 State = list[Any] | None  # [size, time of change, time of the inode's change, SHA-256]; None where there is no file
 
 
+Stamp = tuple[int, int, int]  # size in bytes, time of the last change and of the inode's change in ns
+
+
+def stamp_of(path: Path | str) -> Stamp | None:
+    """What tells at little cost that a file has changed; None where there is none that can be read."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # the inode's time, too: archives give all their files one time of change
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
 def content_hash(path: Path | str) -> str | None:
     """SHA-256 of a file, hexadecimal; None if it cannot be read."""
     found = _state(str(path), None)
@@ -46,14 +59,12 @@ def content_hash(path: Path | str) -> str | None:
 
 
 def _state(path: str, known: State) -> State:
+    stamp = stamp_of(path)
+    if stamp is None:
+        return None
+    if known is not None and known[:3] == [*stamp]:
+        return known
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        # the inode's time, too: archives give all their files one time of change
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        if known is not None and known[:3] == stamp:
-            return known
         return [*stamp, _hash(path, *stamp)]
     except OSError:
         return None

@@ -219,26 +219,26 @@ class CoreLM(nn.Module, StepModel):
         counted = (frames >= 0) & (frames <= lengths[:, None, None])  # the frame that ends an utterance counts
         codes = (lengths + 1).sum() * self.spec.num_codebooks
         step_lengths = self.layout.num_steps(lengths + 1)
-        every = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
-        seen = every
+        exists, ones = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
+        seen, weight = exists, ones
         if self.training and self.local_drop > 0.0:
-            seen = local_drop(step_lengths, targets.shape[1], self.local_drop)
-        clean = seen[0] if true is None else seen[0] & true
+            seen, weight = local_drop(step_lengths, targets.shape[1], self.local_drop)
+        clean = seen if true is None else seen & true
         # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
-        clean = clean.where(clean.any(dim=1, keepdim=True), seen[0])
-        heads, exists = {}, every[0]
+        clean = clean.where(clean.any(dim=1, keepdim=True), seen)
+        heads = {}
         residual = any(head.residual for head in self.heads.values())
         base = self.heads.base(hidden[exists]) if residual else None  # once for all that need them
         for name, head in self.heads.items():
-            chosen, weight = every if name == "parallel" else seen
+            chosen, stands, learned = (exists, ones, exists) if name == "parallel" else (seen, weight, clean)
             inputs = LocalInput(hidden[chosen], base if base is None or chosen is exists else base[chosen[exists]])
             logits, mask = head(inputs, targets[chosen])
-            asked = (counted * weight[:, None, None]).to(torch.promote_types(hidden.dtype, torch.float32))
+            asked = (counted * stands[:, None, None]).to(torch.promote_types(hidden.dtype, torch.float32))
             # what local-drop leaves out the other steps stand for; steps behind replaced ones are left out of the mean
             stands_for = codes / asked[chosen].sum()
             # they go through the head all the same: their number differs in every batch, and kernels are made for one
             # shape each
-            weights = asked[chosen] * mask * (chosen if name == "parallel" else clean)[chosen][:, None]
+            weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
         return CoreLMOutput(heads, targets[exists], codes, alignment, units)
 
