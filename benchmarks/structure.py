@@ -25,6 +25,7 @@ import numpy as np
 import soundfile
 
 PACKAGE = "espnet_ext"
+DRAWS = ("categorical", "_draw")  # methods of the sampler, the first of which calls the second where there is one
 SHORTEST_RUN = 6  # lines that are the same before two places are called twins
 SMALL = ["--primary_conf", "width=32", "--primary_conf", "layers=1", "--local", "ar", "--local_conf", "width=16"]
 ROWS = {
@@ -262,7 +263,9 @@ class Trace:
         if not self._is_ours(code):
             return None
         lines = self.lines.setdefault(code.co_filename, set())
-        if code.co_name == "_draw" and code.co_filename.endswith("sampling.py") and not self.stack:
+        first = not self.stack or self.stack[-1][1].endswith(DRAWS[0])
+        if code.co_name in DRAWS and code.co_filename.endswith("sampling.py") and first:
+            self.stack.clear()
             caller: FrameType | None = frame
             while caller is not None:
                 if self._is_ours(caller.f_code) and not caller.f_code.co_name.startswith("<"):

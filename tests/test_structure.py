@@ -62,5 +62,5 @@ def test_a_root_without_the_package_is_refused(tmp_path: Path) -> None:
 def test_the_way_to_the_draw_begins_at_the_command(script: ModuleType) -> None:
     found = script.spoken_by(SCRIPT.parent.parent)
     way = found["details"]["way_to_the_draw"]
-    assert way[0].endswith("codec_lm_inference.py:main") and way[-1].endswith("_draw")
+    assert way[0].endswith("codec_lm_inference.py:main") and way[-1].endswith("categorical")
     assert found["functions_to_the_draw"] == len(set(way)) and found["executed_lines"] > 300

@@ -4,14 +4,12 @@ from espnet_ext.decoding.base import (
     DecodingStrategy,
     Filled,
     Round,
-    Step,
     build_strategy,
-    plain_step,
     register_strategy,
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import Generation, generate, generate_stream
+from espnet_ext.decoding.generate import Generation, Step, generate, generate_stream, plain_step
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from espnet_ext.decoding.sampling import Sampler
-from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.heads import Head, Heads
-from espnet_ext.model.primary import PrimaryState
 from espnet_ext.registry import Registry
 
 
@@ -100,27 +98,6 @@ class DecodingStrategy(ABC):
         filled = self.decode_step(heads, hidden, sampler)
         yield Round(filled, torch.zeros_like(filled.local_passes, dtype=torch.bool))
 
-
-def plain_step(
-    model: StepModel, strategy: DecodingStrategy, codes: Tensor, state: PrimaryState, sampler: Sampler
-) -> Filled:
-    """The next step of every row: the primary transformer's, and then its codes.
-
-    Args:
-        model: what is decoded.
-        strategy: how the slots of a step are filled.
-        codes: (R, M) of the step before.
-        state: of the primary transformer; it moves on.
-        sampler: of this step.
-
-    Returns:
-        As `DecodingStrategy.decode_step`.
-    """
-    return strategy.decode_step(model.heads, model.step(codes, state), sampler)
-
-
-# how `generate` runs a step: `plain_step`, or what makes the same codes sooner; the next step may overwrite its tensors
-Step = Callable[[StepModel, DecodingStrategy, Tensor, PrimaryState, Sampler], Filled]
 
 strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
-from espnet_ext.decoding.base import DecodingStrategy, Filled, Step, plain_step
+from espnet_ext.decoding.base import DecodingStrategy, Filled
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepConditions, StepModel
-from espnet_ext.model.primary import Ending, with_unconditional
+from espnet_ext.model.primary import Ending, PrimaryState, with_unconditional
 
 COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
 STEPS_AT_ONCE = 8  # on a GPU, which would stand still while its host looks whether all rows are finished
@@ -81,6 +81,28 @@ def guard_ends(spec: CodecSpec, legal: Tensor, ending: Ending) -> Tensor:
     too_early = ~ending.possible[:, None, None] & open_.any(-1, keepdim=True)
     due = ending.due[:, None, None] & legal[..., spec.eos_id, None]
     return torch.where(due, is_eos, torch.where(too_early, open_, legal))
+
+
+def plain_step(
+    model: StepModel, strategy: DecodingStrategy, codes: Tensor, state: PrimaryState, sampler: Sampler
+) -> Filled:
+    """The next step of every row: the primary transformer's, and then its codes.
+
+    Args:
+        model: what is decoded.
+        strategy: how the slots of a step are filled.
+        codes: (R, M) of the step before.
+        state: of the primary transformer; it moves on.
+        sampler: of this step.
+
+    Returns:
+        As `DecodingStrategy.decode_step`.
+    """
+    return strategy.decode_step(model.heads, model.step(codes, state), sampler)
+
+
+# how `generate` runs a step: `plain_step`, or what makes the same codes sooner; the next step may overwrite its tensors
+Step = Callable[[StepModel, DecodingStrategy, Tensor, PrimaryState, Sampler], Filled]
 
 
 def generate(

@@ -265,9 +265,19 @@ class Sampler:
         return self._spread(logprobs), self._spread(probs)
 
     def categorical(self, probs: Tensor, first_slot: int = 0) -> Tensor:
-        """One id per distribution: (R, m, V) probabilities of slots first_slot … → (R, m) int64."""
-        noise = None if self.noise is None else self.noise[:, first_slot : first_slot + probs.shape[1]]
-        return self._spread(self._draw(self._once(probs), noise))
+        """One id per distribution: (R, m, V) probabilities of slots first_slot … → (R, m) int64.
+
+        A race of exponentials: id v arrives at time Exp(1) / p_v and the first one wins. It is the Gumbel trick without
+        logarithms: argmax(log p + G) with G = -log Exp(1).
+        """
+        probs = self._once(probs)
+        if self.options.is_greedy:
+            return self._spread(probs.argmax(dim=-1))
+        if self.noise is None:
+            noise = self._arrivals(tuple(probs.shape[1:]), probs.device)
+        else:
+            noise = self.noise[:, first_slot : first_slot + probs.shape[1]]
+        return self._spread((noise / probs).argmin(dim=-1))
 
     def uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Uniform numbers in [0, 1): (R, *shape) float64."""
@@ -285,16 +295,6 @@ class Sampler:
         # not 0, so that an id of probability 0 never arrives
         arrivals = self.draw_uniform(shape, device).neg_().log1p_().neg_()
         return arrivals.clamp_min_(torch.finfo(torch.float64).tiny)
-
-    def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:
-        """The race of exponentials: id v arrives at time Exp(1) / p_v and the first one wins.
-
-        It is the Gumbel trick without logarithms: argmax(log p + G) with G = -log Exp(1).
-        """
-        if self.options.is_greedy:
-            return probs.argmax(dim=-1)
-        noise = self._arrivals(tuple(probs.shape[1:]), probs.device) if noise is None else noise
-        return (noise / probs).argmin(dim=-1)
 
     def _share(self, vocab_size: int, slots: slice, dtype: torch.dtype) -> Tensor:
         """Of the last frames, the share that has each code: (B, m, V)."""

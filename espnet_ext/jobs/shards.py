@@ -20,7 +20,7 @@ from tqdm import tqdm
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import SHARDS_NAME, State, changes, states_of
-from espnet_ext.jobs.workers import Workers
+from espnet_ext.jobs.workers import Workers, threads
 from espnet_ext.storage.atomic import atomic_path
 
 Item = TypeVar("Item")
@@ -215,7 +215,13 @@ def run_groups(
     count = sum(len(items) for items in groups.values())
     found = count - sum(len(shard.items) for shard in missing)
     with tqdm(total=count, initial=found, desc=work.label, unit="utt", mininterval=1.0) as bar:
-        workers.run(missing, lambda shard: bar.update(len(shard.items)))
+        made = 0
+        for shard in workers.here(missing):
+            with threads(workers.num_threads):
+                shard.make()
+            bar.update(len(shard.items))
+            made += 1
+        workers.elsewhere(missing[made:], lambda shard: bar.update(len(shard.items)))
     return ((directory, list(shard.items), shard.result()) for directory, group in shards.items() for shard in group)
 
 

@@ -67,7 +67,7 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """The same number of threads in every process: another number may round another way."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -119,7 +119,7 @@ def _make_elsewhere(task: Task, directory: str, version: str, num_threads: int) 
         try:
             # it is there if a worker died, or was lost, after it had made it and before that was known
             if not task.path.is_file():
-                with _threads(num_threads):
+                with threads(num_threads):
                     task.make()
         finally:
             os.chdir(before)
@@ -148,8 +148,23 @@ class Workers:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def run(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> None:
-        """Make all tasks; returns when the last one is made.
+    def here(self, tasks: Sequence[AnyTask]) -> Iterator[AnyTask]:
+        """The tasks that the caller is to make one by one, until it pays to give the rest to `elsewhere`."""
+        if self.scheduler:
+            return
+        started, items = perf_counter(), 0
+        left = sum(len(task.items) for task in tasks)
+        for number, task in enumerate(tasks):
+            others = min(self.nj, len(tasks) - number)
+            expected = (perf_counter() - started) / items * left if items else 0.0  # seconds, alone
+            pays_off = expected * (1 - 1 / others) > self.startup_seconds or not self.startup_seconds
+            if others > 1 and pays_off:
+                return
+            yield task
+            items, left = items + len(task.items), left - len(task.items)
+
+    def elsewhere(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> None:
+        """Make tasks in other processes; returns when the last one is made.
 
         Args:
             tasks: in the order in which they are begun.
@@ -159,26 +174,9 @@ class Workers:
             UserError: what a task raised.
             OSError: likewise; or the cluster is out of reach, or a task killed its worker again and again.
         """
-        rest = list(tasks) if self.scheduler else self._run_here(tasks, done)
-        if rest:
-            with self._client(len(rest)) as client:
-                _run_on(client, rest, self, done)
-
-    def _run_here(self, tasks: Sequence[AnyTask], done: Callable[[AnyTask], object]) -> Sequence[AnyTask]:
-        """Make tasks in this process until it pays to start others; returns what is left for those."""
-        started, items = perf_counter(), 0
-        left = sum(len(task.items) for task in tasks)
-        for number, task in enumerate(tasks):
-            helpers = min(self.nj, len(tasks) - number)
-            expected = (perf_counter() - started) / items * left if items else 0.0  # seconds, alone
-            pays_off = expected * (1 - 1 / helpers) > self.startup_seconds or not self.startup_seconds
-            if helpers > 1 and pays_off:
-                return tasks[number:]
-            with _threads(self.num_threads):
-                task.make()
-            items, left = items + len(task.items), left - len(task.items)
-            done(task)
-        return []
+        if tasks:
+            with self._client(len(tasks)) as client:
+                _run_on(client, tasks, self, done)
 
     @contextmanager
     def _client(self, count: int) -> Iterator[Client]:

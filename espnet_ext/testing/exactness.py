@@ -155,8 +155,8 @@ class EnumeratingSampler(Sampler):
     def draw_uniform(self, shape: tuple[int, ...], device: torch.device) -> Tensor:  # noqa: D102 (inherited)
         raise NotImplementedError("uniform numbers cannot be enumerated")
 
-    def _draw(self, probs: Tensor, noise: Tensor | None) -> Tensor:
-        return self.tape.decide(torch.tensor(self.generators, dtype=torch.int64), probs)
+    def categorical(self, probs: Tensor, first_slot: int = 0) -> Tensor:  # noqa: D102 (inherited)
+        return self._spread(self.tape.decide(torch.tensor(self.generators, dtype=torch.int64), self._once(probs)))
 
 
 def conditions(model: TextCoreLM, batch: int) -> Conditions:
