@@ -20,6 +20,7 @@ declare_shared_options() {
   option stop_stage "${#stages[@]}" "last stage to run, number or name"
   option force false "run the stages, and everything in them, even if nothing changed since they were finished"
   option recipe_dir . "directory that holds the recipe's local/, conf/, data and experiments"
+  option conf_dir conf "further configurations, looked for behind those of recipe_dir and in front of the repository's"
   option python "" "Python interpreter; empty: python3 of the active environment, else the repository's .venv"
   option ngpu 0 "GPUs for training, of each machine; 0 trains on the CPU"
   option num_nodes 1 "machines for training; several need --launcher"
@@ -141,9 +142,13 @@ find_python() {
   command -v "${python}" > /dev/null || usage_error "--python must be a Python interpreter, got '${python}'"
 }
 
-# conf_path FILE: FILE of this recipe, else of the repository's root
+# conf_path FILE: FILE of the recipe directory, else of --conf_dir, else of the repository's root
 conf_path() {
-  if [[ ! -f $1 && -f ../../../$1 ]]; then printf '../../../%s\n' "$1"; else printf '%s\n' "$1"; fi
+  local path
+  for path in "$1" "${conf_dir}/${1#conf/}" "../../../$1"; do
+    [[ ! -f ${path} ]] || { printf '%s\n' "${path}"; return; }
+  done
+  printf '%s\n' "$1"
 }
 
 # short_name OPTIONS: "_" and the options as a part of a file name; many of them as a number

@@ -341,8 +341,14 @@ def test_what_codec_lm1_prepared_is_not_prepared_again(tmp_path: Path) -> None:
     first = Recipe(recipe.root, "mini_libritts")
     first.run("--stop_stage", "codec_tokens")
     first.calls()
+    own = recipe.directory / "conf/decode_gpst.yaml"
+    own.parent.mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "egs2/mini_libritts/gpst1/conf/decode_gpst.yaml", own)
     recipe.run("--recipe_dir", "egs2/mini_libritts/codec_lm1", "--expdir", "../gpst1/exp")
-    programs = recipe.programs()
+    calls = recipe.calls()
+    configs = {call[call.index("--inference_config") + 1] for call in calls if "--inference_config" in call}
+    assert configs == {str(own)}, "with the guidance of this recipe, not as the repository's says"
+    programs = [call[1] if call[0] == "-m" else Path(call[0]).name for call in calls]
     assert programs[0].endswith("semantic_fit")
     assert not {"format_wav.py", "filter_data.py", "espnet_ext.bin.codec_tokens"} & set(programs)
     assert (recipe.directory / "exp" / GPST).is_dir()

@@ -28,6 +28,7 @@ esac
 
 exec bash "${shared}/gpst.sh" \
   --recipe_dir "${recipe}" \
+  --conf_dir "${recipe}/conf" \
   --size "${size}" \
   --train_set train \
   --valid_set dev \
