@@ -139,7 +139,7 @@ decode_share() {
   run_parts "s$1$( (( $2 == 0 )) || printf '.%d' "$2" )" "${python}" -m espnet_ext.bin.codec_lm_inference
 }
 
-# decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have their number
+# decode STACKING STRATEGY SET REPEAT: the first has the seed of the configuration, the others have the following ones
 decode() {
   local model output config more files label="s$1.$2.$3"
   config=$(decode_config "$2" "$1")
@@ -148,7 +148,7 @@ decode() {
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "$1")
   output=$(decode_dir "$1" "$2" "$4")/$3
-  if (( $4 > 0 )); then more+=(--seed "$4") label+=.seed$4; fi
+  if (( $4 > 0 )); then more+=(--repeat "$4") label+=.seed$4; else more+=(--keep_config); fi
   model_files "${model}" "${more[@]}"
   part "${label}" "${output}" "${files[@]}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \

@@ -250,7 +250,7 @@ decode() {
   model_files "${model}" "${more[@]}"
   job "s${factor}.${mode}.${strategy}.${name}" "${output}" "${files[@]}" "${config}" "${inputs[@]}" -- \
     "${python}" -m espnet_ext.bin.gpst_inference --exp "${model}" "$@" --decoding "${strategy}" \
-    --inference_config "${config}" --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
+    --inference_config "${config}" --keep_config --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
 }
 
 reference_dir() { printf '%s\n' "${token_dir}/$1"; }

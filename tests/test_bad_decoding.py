@@ -72,7 +72,7 @@ def test_sampling_options_of_the_wrong_kind_are_refused(options, message) -> Non
         ("min_frames: 0", "min_frames must be at least 1, got 0"),
         ("min_frames: 2.5", "min_frames must be an integer, got 2.5"),
         ("3: 4\na: 5", "inference_config must have keys among"),
-        ("- 1", "inference_config must hold names and values, got decode.yaml with list"),
+        ("- 1", "inference_config must hold names and values, got a list (in decode.yaml)"),
         ("seed: [", "inference_config must be a yaml file, got decode.yaml"),
     ],
 )

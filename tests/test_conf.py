@@ -166,14 +166,14 @@ def test_every_strategy_has_a_decoding_configuration_of_its_own():
 
 def test_a_recipe_that_is_decoded_with_guidance_is_trained_for_it():
     content = yaml.safe_load((CONF / f"{SHARED}.yaml").read_text())
-    assert DecodeOptions.from_mapping(content).sampling_options().guided
+    assert DecodeOptions.from_mapping(content).sampler.guided
     for name in ("train_fsdd_base", "train_fsdd"):
         assert yaml.safe_load((CONF / f"{name}.yaml").read_text())["corelm_conf"]["conditioning_dropout"] > 0
 
 
 def test_the_decoding_configuration_of_gpst_is_complete():
     content = yaml.safe_load((CONF / f"{DECODE_GPST}.yaml").read_text())
-    assert GPSTDecodeOptions.from_mapping(content).sampling_options().temperature > 0
+    assert GPSTDecodeOptions.from_mapping(content).sampler.temperature > 0
     assert set(content) == {field.name for field in dataclasses.fields(GPSTDecodeOptions)}
 
 
@@ -196,7 +196,7 @@ def test_every_decoding_configuration_is_complete_and_decodes(name, stacking):
     ).eval()  # fmt: skip
     text, nothing = torch.randint(10, (2, 4)), torch.zeros(2, dtype=torch.int64)
     conditions = model.conditions(text, torch.tensor([4, 2]), torch.zeros(2, 0, 8, dtype=torch.int64), nothing)
-    sampler = Sampler(options.sampling_options(), row_generators(options.seed, ["a", "b"]))
+    sampler = Sampler(options.sampler, row_generators(options.seed, ["a", "b"]))
     made = generate(model, conditions, strategy, sampler, max_frames=9, min_frames=options.min_frames)
     assert int(made.lengths.min()) >= options.min_frames
     for row, length in enumerate(made.lengths.tolist()):

@@ -317,4 +317,4 @@ def test_unknown_keys_of_a_decode_yaml_are_refused():
     with pytest.raises(ValueError, match=r"inference_config must have keys among .*, got \['temperature'\]"):
         DecodeOptions.from_mapping({"temperature": 1.0})
     with pytest.raises(ValueError, match=r"sampling must have keys among .*, got \['heat'\]"):
-        DecodeOptions.from_mapping({"sampling": {"heat": 1.0}}).sampling_options()
+        DecodeOptions.from_mapping({"sampling": {"heat": 1.0}})

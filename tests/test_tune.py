@@ -74,7 +74,7 @@ class Scripted:
         return [Tried(one, *self._scores(one)) for one in several]
 
     def _scores(self, options: DecodeOptions) -> tuple[Any, Any, Any]:
-        rate = self.rule(options.sampling_options())
+        rate = self.rule(options.sampler)
         return ErrorRate(rate=rate), np.full(9, rate), FrameDistance(corrected=1.0)
 
     def values(self, name: str) -> list[list[Any]]:

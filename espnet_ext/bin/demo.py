@@ -20,10 +20,11 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference import Speaker
+from espnet_ext.inference.decode_yaml import find_base
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.options import add_fast_options, fast_choices
-from espnet_ext.inference.sweep import Checkpoint, find_base
+from espnet_ext.inference.sweep import Checkpoint
 
 HOST = "127.0.0.1"
 
@@ -36,9 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--conf_dir",
         type=Path,
-        default=Path("conf"),
-        help="directory with decode_<strategy>.yaml; before it "
-        "the experiment's decode/ is looked at, and behind it the conf/ of its recipe",
+        help="directory with decode_<strategy>.yaml; behind it the experiment's decode/, conf/ and the conf/ of its "
+        "recipe are looked at",
     )
     parser.add_argument("--port", type=int, default=7860, help="of the page; others than this machine cannot reach it")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language models run")
@@ -70,12 +70,12 @@ def label_of(exp: Path) -> str:
     return f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
 
 
-def find_bases(exp: Path, conf_dir: Path) -> dict[str, DecodeOptions]:
+def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
     """The strategies that a model is offered with: those that have a decode yaml.
 
     Args:
         exp: experiment directory.
-        conf_dir: the user's directory of decode yamls.
+        conf_dir: the user's directory of decode yamls; None if nothing is said.
 
     Returns:
         Strategy → what the page does not ask.
@@ -91,7 +91,8 @@ def find_bases(exp: Path, conf_dir: Path) -> dict[str, DecodeOptions]:
         except FileNotFoundError as error:
             logging.warning("not offered: %s", error)
     if not bases:
-        raise UserError(f"--conf_dir must have decode_<strategy>.yaml for {exp}, got {conf_dir}, which has none")
+        where = "its decode/, conf/ and the conf/ of its recipe" + ("" if conf_dir is None else f", and {conf_dir}")
+        raise UserError(f"--conf_dir must have decode_<strategy>.yaml for {exp}: {where} have none")
     return bases
 
 

@@ -16,9 +16,10 @@ from espnet_ext.bin import codec_lm_inference, run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
+from espnet_ext.inference.decode_yaml import find_base
 from espnet_ext.inference.model_ref import ModelRef, model_files
 from espnet_ext.inference.options import add_fast_options, fast_choices, model_of
-from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, find_base, parse_settings, plan
+from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
@@ -45,9 +46,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--conf_dir",
         type=Path,
-        default=Path("conf"),
-        help="directory with decode_<strategy>.yaml, for what is not varied; before it the experiment's decode/ is "
-        "looked at, and behind it the conf/ of its recipe",
+        help="directory with decode_<strategy>.yaml, for what is not varied; behind it the experiment's decode/, "
+        "conf/ and the conf/ of its recipe are looked at",
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="for the speech, scores.json and RESULTS.md")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where the language model runs")

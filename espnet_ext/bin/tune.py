@@ -26,9 +26,9 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference import Speaker
+from espnet_ext.inference.decode_yaml import keep, read_options, yaml_of
 from espnet_ext.inference.model_ref import model_files
 from espnet_ext.inference.options import add_fast_options, check_machine, fast_choices
-from espnet_ext.inference.sweep import read_options
 from espnet_ext.jobs import Record, Workers, add_worker_options
 from espnet_ext.options import check_number
 from espnet_ext.scoring.compared import SAME_CODES
@@ -190,11 +190,11 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
     names = sorted(dict.fromkeys(args.decodings.split() or strategies), key=lambda name: name in SAME_CODES)
     places = args.conf_dir or [Path("conf")]
     for name in names:
-        paths = [place / f"decode_{name}.yaml" for place in places]
+        paths = [yaml_of(place, name) for place in places]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
             logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
-        base = DecodeOptions(name) if found is None else read_options(found, name)
+        base = DecodeOptions(name) if found is None else read_options(found, name, DecodeOptions)
         try:
             speak.check(base)
         except UserError as error:
@@ -234,25 +234,6 @@ def tune(base: DecodeOptions, grid: Grid, bench: Bench) -> tuple[DecodeOptions, 
     return chosen, {"cells": cells, "chosen": name_of(chosen), "why": reason(choice, tried)}
 
 
-def store(exp: Path, options: DecodeOptions, why: str, data_dir: Path) -> Path:
-    """Write the decode yaml of a strategy into its experiment.
-
-    Args:
-        exp: experiment directory.
-        options: how to decode.
-        why: this and not another sampling.
-        data_dir: what it was chosen on.
-
-    Returns:
-        The file.
-    """
-    path = exp / "decode" / f"decode_{options.decoding}.yaml"
-    content = yaml.safe_dump(options.complete(), sort_keys=False, default_flow_style=None)
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"# Chosen by espnet_ext.bin.tune on {data_dir}.\n# {why}\n{content}", encoding="utf-8")
-    return path
-
-
 def tune_all(
     bases: Sequence[DecodeOptions], grid: Grid, bench: Bench, say: Callable[[str], object]
 ) -> dict[str, dict[str, Any]]:
@@ -280,7 +261,8 @@ def tune_all(
             options, result = tune(base, grid, bench)
             bench.bar.total -= grid.cells - (bench.bar.n - before)
         chosen[base.decoding] = options
-        result["config"] = str(store(bench.args.exp, options, result["why"], bench.args.data_dir))
+        chosen_on = f"Chosen by espnet_ext.bin.tune on {bench.args.data_dir}."
+        result["config"] = str(keep(bench.args.exp, options, chosen_on, result["why"]))
         found[base.decoding] = result
         table = tuning_table(result["cells"], result["chosen"]) if result["cells"] else ""
         say(f"\n{base.decoding}\n{table}{result['why']}")

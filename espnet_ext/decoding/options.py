@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
@@ -14,6 +16,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads
 from espnet_ext.options import check_number
 
+SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
 UNIT_DECODING = "parallel"  # a unit is one code, so that there is nothing else to choose
 
 
@@ -25,8 +28,8 @@ class DecodeOptions:
         decoding: name of the strategy.
         decoding_conf: its options, as far as they are given.
         sampling: fields of `SamplingOptions`, as far as they are given.
-        seed: of the draws; an utterance's draws depend on it and the utterance's id alone.
-        maxlenratio: most frames per text token.
+        seed: of the draws; an utterance's draws depend on it and the utterance's id alone. None draws one.
+        maxlenratio: most frames per text token; None for what the training set says of the experiment's tokens.
         min_frames: fewest frames of an utterance, at least 1.
 
     Raises:
@@ -37,10 +40,12 @@ class DecodeOptions:
     decoding_conf: Mapping[str, object] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    maxlenratio: float = 6.0
+    maxlenratio: float | None = None
     min_frames: int = 4
 
     def __post_init__(self) -> None:
+        if self.seed is None:
+            object.__setattr__(self, "seed", secrets.randbelow(2**31))
         for name, kind, what in (
             ("decoding", str, "the name of a strategy"),
             ("decoding_conf", Mapping, "names and values"),
@@ -51,20 +56,87 @@ class DecodeOptions:
                 raise UserError(f"{name} must be {what}, got {value!r}")
         check_number("seed", self.seed, whole=True)
         check_number("min_frames", self.min_frames, least=1, whole=True)
-        check_number("maxlenratio", self.maxlenratio, above=0)
+        if self.maxlenratio is not None:
+            check_number("maxlenratio", self.maxlenratio, above=0)
         _ = self.strategy, self.sampler
 
     def __hash__(self) -> int:
         return hash((self.strategy, self.sampler, self.seed, self.maxlenratio, self.min_frames))
 
     @classmethod
-    def from_mapping(cls, options: Mapping[str, Any]) -> Self:
-        """Options from a yaml's content, names and values; a UserError if a name is unknown."""
+    def from_mapping(cls, options: Mapping[str, Any], default: str = "local_ar") -> Self:
+        """Options from a yaml's content.
+
+        Args:
+            options: names and values.
+            default: strategy where none is named.
+
+        Returns:
+            The options.
+
+        Raises:
+            UserError: naming what is unknown or out of range.
+        """
         known = [item.name for item in fields(cls)]
+        if not isinstance(options, Mapping):
+            raise UserError(f"inference_config must hold names and values, got a {type(options).__name__}")
         unknown = sorted(set(options) - set(known), key=str)
         if unknown:
             raise UserError(f"inference_config must have keys among {known}, got {unknown}")
-        return cls(**options)
+        return cls(**{"decoding": default, **options})
+
+    @classmethod
+    def from_yaml(cls, path: Path | str, default: str = "local_ar") -> Self:
+        """Options of a decode yaml.
+
+        Args:
+            path: the file.
+            default: strategy where it names none.
+
+        Returns:
+            The options.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            UserError: naming what is wrong, and the file.
+        """
+        import yaml  # here: nothing else of decoding needs more than torch
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"inference_config not found: {path}")
+        try:
+            return cls.from_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, default)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"inference_config must be a yaml file, got {path} ({reason})") from None
+        except UserError as error:
+            raise UserError(f"{error} (in {path})") from None
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with some options changed.
+
+        Args:
+            **changes: options by name: those of this class, of its sampling, or of the strategy. Another strategy has
+                none of the options of this one.
+
+        Returns:
+            The options.
+
+        Raises:
+            UserError: naming the option that is unknown or out of range.
+        """
+        own = {item.name for item in fields(self)}
+        mine = {name: value for name, value in changes.items() if name in own}
+        if mine.get("decoding", self.decoding) != self.decoding:
+            mine.setdefault("decoding_conf", {})
+        told: Self = replace(self, **mine)
+        samples = {name: value for name, value in changes.items() if name in SAMPLING}
+        conf = {name: value for name, value in changes.items() if name not in {*own, *samples}}
+        known = strategies.options(told.decoding)
+        if unknown := sorted(set(conf) - set(known)):
+            raise UserError(f"options must be among {sorted({*own, *SAMPLING, *known})}, got {unknown}")
+        parts = {"sampling": {**told.sampling, **samples}, "decoding_conf": {**told.decoding_conf, **conf}}
+        return replace(told, **parts) if samples or conf else told
 
     @cached_property
     def strategy(self) -> DecodingStrategy:
@@ -75,10 +147,6 @@ class DecodeOptions:
     def sampler(self) -> SamplingOptions:
         """How distributions are sharpened."""
         return _sampling("sampling", self.sampling)
-
-    def sampling_options(self) -> SamplingOptions:
-        """The same as `sampler`."""
-        return self.sampler
 
     def complete(self) -> dict[str, Any]:
         """All options with the defaults of strategy and sampler, as timing.json reports them."""
@@ -103,18 +171,19 @@ class GPSTDecodeOptions(DecodeOptions):
     Attributes:
         maxlenratio: most frames per semantic unit that is left to speak.
         semantic_sampling: fields of `SamplingOptions`, for units that are generated.
-        semantic_maxlenratio: most units per text token.
+        semantic_maxlenratio: most units per text token; None as for `maxlenratio`.
         max_sec: most units of unconditional speech, as the seconds that they take if none is repeated; where the model
             reads units without repetitions, the speech lasts longer.
     """
 
     semantic_sampling: Mapping[str, Any] = field(default_factory=dict)
-    semantic_maxlenratio: float = 6.0
+    semantic_maxlenratio: float | None = None
     max_sec: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("semantic_maxlenratio", self.semantic_maxlenratio, above=0)
+        if self.semantic_maxlenratio is not None:
+            check_number("semantic_maxlenratio", self.semantic_maxlenratio, above=0)
         check_number("max_sec", self.max_sec, above=0)
         if not isinstance(self.semantic_sampling, Mapping):
             raise UserError(f"semantic_sampling must be names and values, got {self.semantic_sampling!r}")
@@ -142,8 +211,7 @@ def strategies_for(heads: Heads) -> list[str]:
 
 def _sampling(name: str, values: Mapping[str, Any]) -> SamplingOptions:
     """Sampling options from the option of a decode yaml that has this name."""
-    known = list(inspect.signature(SamplingOptions).parameters)
-    unknown = sorted(set(values) - set(known), key=str)
+    unknown = sorted(set(values) - set(SAMPLING), key=str)
     if unknown:
-        raise UserError(f"{name} must have keys among {known}, got {unknown}")
+        raise UserError(f"{name} must have keys among {list(SAMPLING)}, got {unknown}")
     return SamplingOptions(**values)

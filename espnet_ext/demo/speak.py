@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
+from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions, strategies_for
 from espnet_ext.errors import UserError
 from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.streaming import SpeechChunk
-from espnet_ext.inference.sweep import options_of
 from espnet_ext.scoring.tables.figures import COLOURS, spectrogram
 
 CHUNK_SECONDS = 0.4  # of a piece: short enough to begin soon, long enough for a browser not to stutter
@@ -88,13 +88,10 @@ def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions
         UserError: naming an impossible value.
     """
     base = bases[wish.decoding]
-    conf = dict(base.decoding_conf)
-    if "n_rounds" in options_of(wish.decoding):
-        conf["n_rounds"] = wish.rounds
-    sampling = {**base.sampling, "temperature": wish.temperature, "cfg_scale": wish.guidance}
-    if wish.temperature == 0:
-        sampling["repetition_window"] = 0
-    return replace(base, decoding_conf=conf, sampling=sampling, seed=wish.seed)
+    changes: dict[str, Any] = {"temperature": wish.temperature, "cfg_scale": wish.guidance, "seed": wish.seed}
+    if "n_rounds" in strategies.options(wish.decoding):
+        changes["n_rounds"] = wish.rounds
+    return base.changed(**changes, **({"repetition_window": 0} if wish.temperature == 0 else {}))
 
 
 def answers(speak: Speaker, wish: Wish, bases: Mapping[str, DecodeOptions]) -> Iterator[Answer]:

@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,14 @@ from espnet_ext.data.datadir import skipped_summary, write_scp, write_skipped
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
+from espnet_ext.inference.decode_yaml import keep_unless_chosen
 from espnet_ext.inference.model_ref import ModelRef, model_state
 from espnet_ext.inference.options import FAST, check_machine, check_options, fast_choices, model_of
 from espnet_ext.inference.requests import WHOLE, Job, Mode, Plan, Request, default_mode, name_of, wav_of
 from espnet_ext.inference.speaker import Speaker
 from espnet_ext.inference.speech import Speech, Timing, total
 from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
+from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
 
 TIMING = "timing.json"
@@ -44,10 +46,14 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
         UserError: if model, data and options do not fit each other, or nothing can be spoken.
     """
     here, mode = check_machine(args), check_options(args)
+    check_number("repeat", args.repeat, least=0, whole=True)
+    options = replace(options, seed=options.seed + args.repeat)
     # what is wrong with the model is said before any work
     speaker = here.load()
     speaker.check(options, mode)
     speaker.check_language(args.language or "")
+    if args.keep_config:
+        keep_unless_chosen(args.exp, options)
     plan, facts = mode.plan(args), _facts(args, mode, speaker)
     chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     # what was decoded before these options came stays finished
@@ -71,7 +77,8 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
         raise UserError(f"{reason}: {skipped.get(first, '')}")
     write_tables(args.output_dir, mode, plan, spoken, skipped)
     machine = {name: getattr(args, name) for name in ("batch_size", "num_threads", "device", *FAST)}
-    timing = {**asdict(cost), **cost.rates(), **machine, **facts, **options.complete()}
+    used = {**options.complete(), "maxlenratio": speaker.maxlenratio(options)}
+    timing = {**asdict(cost), **cost.rates(), **machine, **facts, **used}
     with atomic_path(args.output_dir / TIMING) as temporary:
         temporary.write_text(json.dumps(timing, indent=2) + "\n", encoding="utf-8")
     logging.info(

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from espnet_ext.data.streams import PAUSE_SEC, SILENCE_NAME
 from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.options import SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast.options import CHOICES
+from espnet_ext.inference.decode_yaml import kept_options
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.gpst_modes import NUM_UTTERANCES, SpeechMode
 from espnet_ext.inference.model_ref import ModelRef
@@ -20,7 +21,7 @@ from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import boolean, check_number
-from espnet_ext.storage.yaml_files import add_pair, read_yaml
+from espnet_ext.storage.yaml_files import add_pair
 
 FAST = ("precision", "native", "compile")
 
@@ -32,9 +33,11 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
     parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--inference_config", type=Path, help="Decode yaml")
-    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
-    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+    add_sampling_options(parser)
+    parser.add_argument("--repeat", type=int, default=0, help="Number of the repetition, which is added to the seed")
+    parser.add_argument(
+        "--keep_config", action="store_true", help="Keep the configuration in --exp, for whoever speaks with it later"
+    )
     parser.add_argument("--batch_size", type=int, default=16)
     add_worker_options(parser)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
@@ -77,6 +80,13 @@ def fast_choices(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in FAST}
 
 
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may differ from a decode yaml."""
+    parser.add_argument("--inference_config", type=Path, help="Decode yaml; default: the one that --exp keeps")
+    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
+    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+
+
 def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     """Options of the yaml, overridden by those of the command line.
 
@@ -91,16 +101,15 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         FileNotFoundError: if there is no such yaml.
         UserError: naming the option that is wrong, and the yaml.
     """
-    path: Path | None = args.inference_config
-    content = {} if path is None else read_yaml(path, "inference_config")
-    try:
-        options = kind.from_mapping(content)
-    except UserError as error:
-        raise UserError(f"{error} (in {path})") from None
-    if args.decoding is not None and args.decoding != options.decoding:
-        # options of another strategy mean nothing to this one
-        options = replace(options, decoding=args.decoding, decoding_conf={})
-    return options if args.seed is None else replace(options, seed=args.seed)
+    if args.inference_config is not None:
+        options, source = kind.from_yaml(args.inference_config), args.inference_config
+    else:
+        options, source = kept_options(args.exp, args.decoding, kind)
+    logging.info("decoding as %s says", source or "nobody: with the defaults")
+    changes = {
+        name: value for name in ("decoding", "seed", *SAMPLING) if (value := getattr(args, name, None)) is not None
+    }
+    return options.changed(**changes) if changes else options
 
 
 def check_machine(args: argparse.Namespace) -> ModelRef:

@@ -211,7 +211,7 @@ class Mode(ABC):
     ) -> Tensor:
         """Most frames of each utterance: (B,) int64; arguments are those of `starts`, and what came of them."""
         spoken = torch.tensor([start.spoken for start in starts], device=speaker.device)
-        return (spoken * options.maxlenratio).ceil().long().clamp_min(options.min_frames)
+        return (spoken * speaker.maxlenratio(options)).ceil().long().clamp_min(options.min_frames)
 
     def plan(self, args: Namespace) -> Plan:
         """What a command asks for.

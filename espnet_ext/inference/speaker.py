@@ -16,11 +16,12 @@ from torch import Tensor
 
 from espnet_ext.data.streams import Streams
 from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream, plain_step
-from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.options import DecodeOptions, strategies_for
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
 from espnet_ext.fast.graphs import Graphs
+from espnet_ext.inference.decode_yaml import kept_options
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import NO_UNITS, Listener
 from espnet_ext.inference.requests import Mode, Request, Start, default_mode, modes, modes_of, name_of
@@ -31,6 +32,7 @@ from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer
 from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
+MARGIN, UNKNOWN_RATIO = 1.5, 6.0  # of what training utterances need; of an experiment that does not tell
 Sound = Path | str | NDArray[np.int64]  # an audio file, or its codes (T, N)
 Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step]  # what `generate` is given
 
@@ -50,6 +52,7 @@ class Speaker:
 
     Attributes:
         silence: both streams of silence, where somebody has them already; None to encode it.
+        directory: the experiment, which keeps how it is decoded; None if there is none.
 
     >>> speak = Speaker.from_experiment("exp/codec_lm_small_s1")  # doctest: +SKIP
     >>> speak("two red dogs", prompt="someone.wav").waveform  # doctest: +SKIP
@@ -72,6 +75,7 @@ class Speaker:
         self._codec, self.inputs, self._semantic, self.device = codec, inputs, semantic, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None
+        self.directory: Path | None = None
         self._step: Step = plain_step
 
     @classmethod
@@ -112,7 +116,9 @@ class Speaker:
             experiment.semantic_info()  # another tokenizer than that of the training is refused
             semantic = experiment.load_semantic
         codec = None if experiment.says_units else experiment.load_codec()
-        return cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
+        speaker = cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
+        speaker.directory = experiment.directory
+        return speaker
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -160,6 +166,39 @@ class Speaker:
         kind: Any = modes[names[0]]
         return kind(prompt_sec=0) if kind().prompted and not prompted else kind()
 
+    def options(self, mode: Mode, **changes: Any) -> DecodeOptions:
+        """How it is decoded where nothing else is said: as its experiment keeps it.
+
+        Args:
+            mode: how utterances are asked for.
+            **changes: what is to differ, see `DecodeOptions.changed`.
+
+        Returns:
+            The options.
+
+        Raises:
+            UserError: naming the option that is wrong.
+        """
+        decoding = changes.get("decoding")
+        if self.directory is not None:
+            kept, source = kept_options(self.directory, decoding, mode.options)
+        else:
+            kept, source = mode.options(), None
+        if source is None and decoding is None:
+            possible = strategies_for(self.corelm.heads)
+            changes["decoding"] = kept.decoding if kept.decoding in possible else possible[0]
+        return kept.changed(**changes)
+
+    def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
+        return self.options(mode, **changes) if options is None else options.changed(**changes)
+
+    def maxlenratio(self, options: DecodeOptions) -> float:
+        """Most frames per token: what the options say, or else what the training set needed, and half as much again."""
+        if options.maxlenratio is not None:
+            return options.maxlenratio
+        needed = self.inputs.frames_per_token
+        return UNKNOWN_RATIO if needed is None else MARGIN * needed
+
     def check(self, options: DecodeOptions, mode: Mode | None = None) -> None:
         """Refuse what this model cannot do.
 
@@ -185,10 +224,16 @@ class Speaker:
             raise UserError(f"language must be {allowed}, got {language!r}")
 
     def __call__(
-        self, text: str, prompt: Sound | None = None, options: DecodeOptions | None = None, name: str = "utterance"
+        self,
+        text: str,
+        prompt: Sound | None = None,
+        options: DecodeOptions | None = None,
+        name: str = "utterance",
+        **changes: Any,
     ) -> Speech:
         """Speech for one text; the arguments are those of `speak`."""
-        return self.speak(self.text_mode(prompt is not None), prompt=prompt, text=text, options=options, name=name)
+        mode = self.text_mode(prompt is not None)
+        return self.speak(mode, prompt=prompt, text=text, options=options, name=name, **changes)
 
     def speak(
         self,
@@ -200,6 +245,7 @@ class Speaker:
         options: DecodeOptions | None = None,
         name: str = "utterance",
         further: Mapping[str, Any] | None = None,
+        **changes: Any,
     ) -> Speech:
         """One utterance.
 
@@ -209,9 +255,10 @@ class Speaker:
             prompt: who says it: an audio file, or codes (T, N) for a model that reads text.
             text: what to say, likewise.
             language: its name; empty for one that is not told.
-            options: how to decode.
+            options: how to decode; None for what the experiment keeps.
             name: seeds the draws together with `options.seed`.
             further: what else a mode of another package needs.
+            **changes: options of the decoding that differ, by name, such as decoding="parallel" or temperature=0.6.
 
         Returns:
             The speech.
@@ -223,7 +270,7 @@ class Speaker:
         self.check_language(language)
         sounds = self._streams(speech, "speech"), self._streams(prompt, "prompt")
         request = Request(*sounds, text, language, further or {})
-        return self.speak_all(mode, [name], [request], options or mode.options())[0]
+        return self.speak_all(mode, [name], [request], self._options(mode, options, changes))[0]
 
     def speak_all(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
@@ -260,7 +307,7 @@ class Speaker:
         timing.seconds_codec = time.perf_counter() - generated
         reads_units = self.corelm.reads == "semantic"
         return [
-            replace(speech, units=start.units if reads_units else None, whole=whole, timing=timing)
+            replace(speech, units=start.units if reads_units else None, whole=whole, timing=timing, options=options)
             for speech, start, whole in zip(speeches, starts, wholes, strict=True)
         ]
 
@@ -292,15 +339,17 @@ class Speaker:
         options: DecodeOptions | None = None,
         name: str = "utterance",
         chunk_frames: int = 10,
+        **changes: Any,
     ) -> Iterator[SpeechChunk]:
         """Speech for one text, piece by piece while it is made; see `stream_speech`.
 
         Args:
             text: what to say.
             prompt: who says it: an audio file, or codes (T, N).
-            options: how to decode.
+            options: how to decode; None for what the experiment keeps.
             name: seeds the draws together with `options.seed`.
             chunk_frames: frames of a piece, at least.
+            **changes: options of the decoding that differ, by name.
 
         Returns:
             The pieces; their codes are those of a call with the same arguments.
@@ -310,7 +359,7 @@ class Speaker:
         """
         mode = self.text_mode(prompt is not None)
         request = Request(prompt=self._streams(prompt, "prompt"), text=text)
-        *_, decoding = self._prepare(mode, [name], [request], options or mode.options())
+        *_, decoding = self._prepare(mode, [name], [request], self._options(mode, options, changes))
         return stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
 
     def decoding(

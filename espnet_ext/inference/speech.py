@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.decoding import Generation
+from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
+
+FADE_SEC = 0.005
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Speech:
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
         timing: what its batch cost.
+        options: how it was decoded; None where only codes were decoded.
     """
 
     codes: NDArray[np.int64]
@@ -37,6 +41,7 @@ class Speech:
     units: NDArray[np.int64] | None = None
     whole: NDArray[np.float32] | None = None
     timing: Timing = field(default_factory=lambda: Timing())
+    options: DecodeOptions | None = None
 
 
 @dataclass
@@ -136,11 +141,21 @@ def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], T
     codes, lengths = generation.codes.cpu(), generation.lengths.cpu()
     waveforms, samples = codec.decode(codes, lengths)
     rows = zip(codes, lengths.tolist(), waveforms, samples.tolist(), strict=True)
-    ends, logprobs = generation.has_eos.tolist(), generation.logprobs.tolist()
+    ends, logprobs, rate = generation.has_eos.tolist(), generation.logprobs.tolist(), codec.spec.sample_rate_hz
     return [
-        Speech(frames[:length].numpy(), wave[:count].numpy(), ends[row], logprobs[row])
+        Speech(frames[:length].numpy(), cut_off(wave[:count].numpy(), ends[row], rate), ends[row], logprobs[row])
         for row, (frames, length, wave, count) in enumerate(rows)
     ], samples
+
+
+def cut_off(samples: NDArray[np.float32], has_eos: bool, sample_rate_hz: int) -> NDArray[np.float32]:
+    """The end of speech, (samples,), faded where it ran into its limit, so that it does not click."""
+    count = min(len(samples), round(FADE_SEC * sample_rate_hz))
+    if has_eos or not count:
+        return samples
+    faded = samples.copy()
+    faded[-count:] *= np.linspace(1, 0, count, dtype=np.float32)
+    return faded
 
 
 def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.float32]:

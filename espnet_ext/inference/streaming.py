@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from espnet_ext.decoding import Generation
+from espnet_ext.inference.speech import cut_off
 from espnet_ext.options import check_number
 from espnet_ext.tokenizers.codec.base import Codec
 
@@ -65,13 +66,15 @@ def _pieces(codec: Codec, generations: Iterable[Generation], chunk_frames: int) 
         frames = int(last.lengths[0])
         if codec.lookahead_frames is None or bool(last.has_eos[0]):
             continue
-        settled = frames - codec.lookahead_frames
+        settled = frames - max(codec.lookahead_frames, 1)  # the end may have to be faded
         if settled - sent // codec.hop_samples >= chunk_frames:
             samples = _decode(codec, last, sent, frames)[: settled * codec.hop_samples - sent]
             sent += len(samples)
             yield _chunk(samples, last, started, is_last=False)
     if last is not None:
-        yield _chunk(_decode(codec, last, sent, int(last.lengths[0])), last, started, is_last=True)
+        samples = _decode(codec, last, sent, int(last.lengths[0]))
+        samples = cut_off(samples, bool(last.has_eos[0]), codec.spec.sample_rate_hz)
+        yield _chunk(samples, last, started, is_last=True)
 
 
 def _decode(codec: Codec, generation: Generation, sent: int, frames: int) -> NDArray[np.float32]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.decoding.sampling import SamplingOptions
+from espnet_ext.decoding.options import SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
+from espnet_ext.inference.decode_yaml import Base
 from espnet_ext.storage.yaml_files import read_yaml
 
 Settings = Mapping[str, Sequence[Any]]  # name of an option → its values
-SAMPLING = tuple(item.name for item in fields(SamplingOptions))
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,6 @@ class Checkpoint:
         return cls(exp, stacking)
 
 
-class Base(NamedTuple):
-    """What is not varied of a strategy.
-
-    Attributes:
-        options: the strategy and its options.
-        source: the yaml that says so.
-    """
-
-    options: DecodeOptions
-    source: Path
-
-
 @dataclass(frozen=True)
 class Cell:
     """One row of the table: a checkpoint, a strategy and its settings.
@@ -79,56 +66,6 @@ class Cell:
     checkpoint: Checkpoint
     options: DecodeOptions
     source: Path
-
-
-def read_options(path: Path, decoding: str) -> DecodeOptions:
-    """Options of a strategy from its decode yaml.
-
-    Args:
-        path: the file.
-        decoding: the strategy.
-
-    Returns:
-        The options.
-
-    Raises:
-        UserError: if the yaml is wrong, or of another strategy.
-    """
-    try:
-        options = DecodeOptions.from_mapping({"decoding": decoding, **read_yaml(path, "conf_dir")})
-    except UserError as error:
-        raise UserError(f"{error} (in {path})") from None
-    if options.decoding != decoding:
-        raise UserError(f"{path} must be for {decoding}, got decoding {options.decoding}")
-    return options
-
-
-def find_base(exp: Path, conf_dir: Path, decoding: str) -> Base:
-    """What is not varied of a strategy with a model.
-
-    Its decode_<strategy>.yaml is looked for where the model was tuned, where the user says, and in the conf/ of the
-    model's recipe and the one that all recipes share.
-
-    Args:
-        exp: experiment directory, of a recipe if it is RECIPE/exp/NAME.
-        conf_dir: the user's directory of such files.
-        decoding: the strategy.
-
-    Returns:
-        Options and the file that they are from.
-
-    Raises:
-        FileNotFoundError: naming the files that were looked for, none of which is there.
-        UserError: if the yaml is wrong, or of another strategy.
-    """
-    recipe = exp.resolve().parent.parent
-    places = [exp / "decode", conf_dir, *(place / "conf" for place in (recipe, *recipe.parents[2:3]))]
-    paths = list(dict.fromkeys(place / f"decode_{decoding}.yaml" for place in places))
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
-        looked_for = ", ".join(map(str, paths))
-        raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")
-    return Base(read_options(found, decoding), found)
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
@@ -157,18 +94,6 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
     return settings
 
 
-def options_of(strategy: str) -> list[str]:
-    """Names of the options of a strategy.
-
-    Args:
-        strategy: registered name.
-
-    Returns:
-        The names.
-    """
-    return [item.name for item in fields(strategies[strategy])]  # type: ignore[arg-type]
-
-
 def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
     """Refuse an option that means nothing to any of the strategies, before anything runs.
 
@@ -179,7 +104,7 @@ def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
     Raises:
         UserError: naming the options that there are.
     """
-    known = {*SAMPLING, *(name for strategy in decodings for name in options_of(strategy))}
+    known = {*SAMPLING, *(name for strategy in decodings for name in strategies.options(strategy))}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise UserError(
@@ -203,15 +128,12 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
     >>> [name for name, _ in vary(DecodeOptions("local_maskgit"), {"n_rounds": [1, 3], "threshold": [0.5]})]
     ['_n_rounds-1', '_n_rounds-3']
     """
-    own = options_of(base.decoding)
+    own = strategies.options(base.decoding)
     names = [name for name in settings if name in own or name in SAMPLING]
     found = []
     for values in product(*(settings[name] for name in names)):
         chosen = dict(zip(names, values, strict=True))
-        conf = {**base.decoding_conf, **{name: value for name, value in chosen.items() if name in own}}
-        sampling = {**base.sampling, **{name: value for name, value in chosen.items() if name not in own}}
-        label = "".join(f"_{name}-{value}" for name, value in chosen.items())
-        found.append((label, replace(base, decoding_conf=conf, sampling=sampling)))
+        found.append(("".join(f"_{name}-{value}" for name, value in chosen.items()), base.changed(**chosen)))
     return found
 
 

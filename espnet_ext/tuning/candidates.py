@@ -143,7 +143,7 @@ def search(base: DecodeOptions, grid: Grid, measure: Measure, codebooks: int, gu
 def _candidates(here: DecodeOptions, grid: Grid, stage: str, codebooks: int) -> Iterable[DecodeOptions]:
     if stage != PER_CODEBOOK:
         return [with_sampling(here, **{stage: value}) for value in getattr(grid, stage)]
-    temperature = here.sampling_options().temperature
+    temperature = here.sampler.temperature
     if not grid.per_codebook or codebooks == 1 or not isinstance(temperature, (int, float)):
         return []
     others = [value for value in grid.temperature if value != temperature]
@@ -162,7 +162,7 @@ def with_sampling(options: DecodeOptions, **values: object) -> DecodeOptions:
 
 def _effect(options: DecodeOptions) -> SamplingOptions:
     """Equal for options that make the same codes: where the most likely code is taken, no truncation changes it."""
-    sampling = options.sampling_options()
+    sampling = options.sampler
     return replace(sampling, top_k=0, top_p=1.0) if sampling.is_greedy else sampling
 
 
@@ -184,7 +184,7 @@ def name_of(options: DecodeOptions) -> str:
     >>> name_of(DecodeOptions("parallel", sampling={"temperature": 0.7, "top_k": 80}))
     'temperature-0.7_top_k-80_cfg_scale-1'
     """
-    sampling = options.sampling_options()
+    sampling = options.sampler
     return f"temperature-{short(sampling.temperature)}_top_k-{sampling.top_k}_cfg_scale-{sampling.cfg_scale:g}"
 
 
@@ -194,7 +194,7 @@ def in_words(options: DecodeOptions) -> str:
     >>> in_words(DecodeOptions("parallel", sampling={"temperature": 0.7, "top_k": 80}))
     'temperature 0.7, top-k 80, guidance 1'
     """
-    sampling = options.sampling_options()
+    sampling = options.sampler
     values = {item.name: getattr(sampling, item.name) for item in fields(sampling) if item.name in LABELS}
     return ", ".join(f"{LABELS[name]} {short(value)}" for name, value in values.items())
 

@@ -74,6 +74,11 @@ class Inputs(ABC):
         return {"codec_info": self.codec}
 
     @property
+    def frames_per_token(self) -> float | None:
+        """Frames of code per token that nearly all of the training set keeps below; None if config.yaml lacks it."""
+        return getattr(self.args, "frames_per_token", None)
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Name of data → fingerprint of the tokenizer that must have made them."""
         return {name: self.codec["fingerprint"] for name in ("codes", "prompt")}

@@ -1,0 +1,134 @@
+"""The decode yamls that an experiment keeps, one per strategy: how it was decoded when it was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import yaml
+
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
+from espnet_ext.storage.atomic import atomic_path
+
+FOLDER, PREFIX = "decode", "decode_"
+AS_DECODED = "How the recipe decoded its test sets."
+
+Options = TypeVar("Options", bound=DecodeOptions)
+
+
+class Base(NamedTuple):
+    """Options of a strategy, and where they are from.
+
+    Attributes:
+        options: the strategy and its options.
+        source: the yaml that says so.
+    """
+
+    options: DecodeOptions
+    source: Path
+
+
+def yaml_of(place: Path, decoding: str) -> Path:
+    """The decode yaml of a strategy in a directory of such files."""
+    return place / f"{PREFIX}{decoding}.yaml"
+
+
+def kept_yaml(exp: Path, decoding: str | None = None) -> Path | None:
+    """What an experiment keeps for a strategy.
+
+    Args:
+        exp: experiment directory.
+        decoding: the strategy; None for the one of `DecodeOptions`, or the first that there is.
+
+    Returns:
+        The file; None if there is none.
+    """
+    named = yaml_of(exp / FOLDER, decoding or DecodeOptions.decoding)
+    if named.is_file():
+        return named
+    return next(iter(sorted((exp / FOLDER).glob(f"{PREFIX}*.yaml"))), None) if decoding is None else None
+
+
+def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[Options, Path | None]:
+    """How an experiment is decoded where nothing else is said.
+
+    Args:
+        exp: experiment directory.
+        decoding: the strategy; None as for `kept_yaml`.
+        kind: class of the options.
+
+    Returns:
+        The options, and the file that they are from; defaults and None if it keeps none.
+
+    Raises:
+        UserError: naming what is wrong with the file.
+    """
+    path = kept_yaml(exp, decoding)
+    if path is not None:
+        return read_options(path, path.stem.removeprefix(PREFIX), kind), path
+    return kind() if decoding is None else kind(decoding), None
+
+
+def read_options(path: Path, decoding: str, kind: type[Options]) -> Options:
+    """Options of a strategy from its decode yaml; a UserError if it is wrong, or of another strategy."""
+    options = kind.from_yaml(path, decoding)
+    if options.decoding != decoding:
+        raise UserError(f"{path} must be for {decoding}, got decoding {options.decoding}")
+    return options
+
+
+def keep(exp: Path, options: DecodeOptions, *why: str) -> Path:
+    """Write the decode yaml of a strategy into its experiment.
+
+    Args:
+        exp: experiment directory.
+        options: how to decode.
+        *why: lines about where they are from.
+
+    Returns:
+        The file.
+    """
+    path = yaml_of(exp / FOLDER, options.decoding)
+    content = yaml.safe_dump(options.complete(), sort_keys=False, default_flow_style=None)
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"# {line}\n" for line in why) + content, encoding="utf-8")
+    return path
+
+
+def keep_unless_chosen(exp: Path, options: DecodeOptions) -> None:
+    """Write the decode yaml of a strategy into its experiment, but in the place of none that somebody else wrote."""
+    path = yaml_of(exp / FOLDER, options.decoding)
+    if not path.is_file() or path.read_text(encoding="utf-8").startswith(f"# {AS_DECODED}\n"):
+        keep(exp, options, AS_DECODED)
+
+
+def find_base(exp: Path, conf_dir: Path | None, decoding: str) -> Base:
+    """How a strategy of an experiment is decoded.
+
+    Its decode_<strategy>.yaml is looked for where the user says, in the experiment, in conf/, and in the conf/ of the
+    model's recipe and the one that all recipes share.
+
+    Args:
+        exp: experiment directory, of a recipe if it is RECIPE/exp/NAME.
+        conf_dir: the user's directory of such files; None if nothing is said.
+        decoding: the strategy.
+
+    Returns:
+        Options and the file that they are from.
+
+    Raises:
+        FileNotFoundError: naming the directory or the files that were looked for, none of which is there.
+        UserError: if the yaml is wrong, or of another strategy.
+    """
+    recipe = exp.resolve().parent.parent
+    if conf_dir is not None and not conf_dir.is_dir():
+        raise FileNotFoundError(f"conf_dir not found: {conf_dir}")
+    places = [exp / FOLDER, Path("conf")] if conf_dir is None else [conf_dir, exp / FOLDER]
+    places += [place / "conf" for place in (recipe, *recipe.parents[2:3])]
+    paths = list(dict.fromkeys(yaml_of(place, decoding) for place in places))
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        looked_for = ", ".join(map(str, paths))
+        raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")
+    return Base(read_options(found, decoding, DecodeOptions), found)
