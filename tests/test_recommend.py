@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from espnet_ext.bin import recommend
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.scoring.scores import Decoding, ErrorRate, FrameDistance, Scores, SystemScores, write_scores
-from espnet_ext.scoring.tables.advice import Limit, advise
+from espnet_ext.scoring.tables.advice import Advice, Candidate, Limit, advise
 
 # name: WER, half of its interval, FD, RTF, frames/s
 TABLE = {
@@ -25,7 +27,7 @@ TABLE = {
 def system(wer: float | None, half: float, frechet: float, rtf: float, speed: float, name: str) -> SystemScores:
     return SystemScores(
         wer=None if wer is None else ErrorRate(rate=wer, interval=(wer - half, wer + half)),
-        frechet=FrameDistance(frechet),
+        frechet=FrameDistance(frechet + 0.1, frechet, (frechet - 0.01, frechet + 0.01)),
         rtf=rtf,
         timing={"steps": 9, "decoding": name[3:], "frames_per_second": speed, "batch_size": 16},
         decoding=Decoding(name[3:], {"n_rounds": 3}, {"temperature": 0.7}, int(name[1])),
@@ -72,6 +74,45 @@ def test_reasons_name_the_next_best_the_baseline_and_what_better_and_faster_woul
 def test_overlapping_intervals_are_called_no_difference() -> None:
     text = " ".join(advise([scores()], "quality").reasons)
     assert "WER % 20.0 against 21.0, which is no difference here" in text
+
+
+def test_distances_decide_by_what_is_left_without_bias_and_by_its_interval() -> None:
+    speeds = {name: (0.2, 0.02, 0.2, *values[3:]) for name, values in TABLE.items()}
+    told = {**speeds, "s1_local_ar": (0.2, 0.02, 0.15, 0.060, 700.0)}
+    equal = {**speeds, "s1_local_ar": (0.2, 0.02, 0.19, 0.060, 700.0)}
+    apart, same = (advise([scores(**table)], "quality").chosen for table in (told, equal))
+    assert apart is not None and apart.name == "s1_local_ar"
+    assert same is not None and same.name == "s2_parallel", "the intervals overlap: the speed decides"
+
+
+def test_what_nobody_understands_is_recommended_with_a_warning() -> None:
+    advice = advise([scores()], "throughput")
+    assert advice.chosen is not None and advice.chosen.name == "s2_parallel"
+    assert advice.reasons[0].startswith("WARNING: nobody will understand it: 60.0 % of its words are wrong.")
+    assert "WARNING" not in " ".join(advise([scores()], "quality").reasons)
+
+
+@pytest.mark.espnet
+def test_the_yaml_of_a_recommendation_makes_the_very_codes_that_were_measured(
+    experiment: Path, corpus: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("espnet2")
+    from espnet_ext.bin import codec_lm_inference
+    from espnet_ext.scoring.evaluate import decoding_of
+    from espnet_ext.scoring.system import load_system
+
+    common = ["--exp", str(experiment), "--data_dir", str(corpus / "dev")]
+    given = {"decoding": "local_maskgit", "decoding_conf": {"n_rounds": 2}, "sampling": {"top_k": 5}}
+    config = tmp_path / "decode.yaml"
+    for number, more in enumerate(({}, {"seed": 7, "maxlenratio": 1.3, "min_frames": 5})):
+        first, second = tmp_path / f"first{number}", tmp_path / f"second{number}"
+        config.write_text(yaml.safe_dump({**given, **more}))
+        codec_lm_inference.main([*common, "--inference_config", str(config), "--output_dir", str(first)])
+        decoding = decoding_of(load_system("s2_local_maskgit", first, read_scp(corpus / "dev/text")))
+        chosen = Candidate("s2_local_maskgit", {}, {}, decoding, 16)
+        config.write_text(recommend.decode_yaml(Advice(chosen, [], {})))
+        codec_lm_inference.main([*common, "--inference_config", str(config), "--output_dir", str(second)])
+        assert (first / "codes.ark").read_bytes() == (second / "codes.ark").read_bytes()
 
 
 def test_the_worst_test_set_counts() -> None:

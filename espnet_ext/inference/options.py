@@ -112,9 +112,14 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     return options.changed(**changes) if changes else options
 
 
+def begin_log(args: argparse.Namespace) -> None:
+    """Show what the command has to say, as far as it is asked for."""
+    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+
+
 def check_machine(args: argparse.Namespace) -> ModelRef:
     """The model of the options as this process can load it, after a look at how the work is to be shared."""
-    logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")
+    begin_log(args)
     if args.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {args.batch_size}")
     Workers(args.nj, args.dask_scheduler, args.num_threads)

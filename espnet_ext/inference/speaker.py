@@ -25,7 +25,7 @@ from espnet_ext.inference.decode_yaml import kept_options
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import NO_UNITS, Listener
 from espnet_ext.inference.requests import Mode, Request, Start, default_mode, modes, modes_of, name_of
-from espnet_ext.inference.speech import Speech, Timing, decode_speech
+from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.model.core_lm import CoreLM, StepModel
 from espnet_ext.tokenizers.codec import Codec
@@ -396,5 +396,4 @@ class Speaker:
     def _whole(self, start: Start, speech: Speech) -> NDArray[np.float32]:
         codes = torch.from_numpy(np.concatenate((start.prompt, speech.codes)))
         waves, _ = self.codec.decode(codes[None], torch.tensor([len(codes)]))
-        samples: NDArray[np.float32] = waves[0].numpy()
-        return samples
+        return cut_off(waves[0].numpy(), speech.has_eos, self.codec.spec.sample_rate_hz)

@@ -55,12 +55,14 @@ def _eos_rate(system: System, reference: Reference) -> float | None:
     return states.count("ok") / len(states)
 
 
-def _decoding(system: System) -> Decoding | None:
+def decoding_of(system: System) -> Decoding | None:
+    """How a system was decoded; None for one that nobody decoded."""
     if system.strategy is None:
         return None
     seeds = [run.seed for run in system.runs]
     conf, stacking = system.cost("decoding_conf") or {}, system.cost("frame_stacking_factor")
-    return Decoding(system.strategy, conf, system.sampling, stacking, seeds)
+    limits = system.cost("maxlenratio"), system.cost("min_frames")
+    return Decoding(system.strategy, conf, system.sampling, stacking, seeds, *limits)
 
 
 def _problems(system: System, reference: Reference, outputs: Sequence[Output]) -> dict[str, list[str]]:
@@ -182,7 +184,7 @@ def _scores(
         eos_rate=_eos_rate(system, reference),
         rtf=None if costs is None else costs.get("rtf"),
         timing=costs,
-        decoding=_decoding(system),
+        decoding=decoding_of(system),
         other_prompt_speaker=_other_speakers(reference, system.targets(reference)),
         wer=wer,
         cer=cer,

@@ -137,13 +137,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a system was decoded: strategy, its options, those of the sampler, frames per step, seed of each output."""
+    """How a system was decoded: strategy, its options, those of the sampler, frames per step, seeds, limits of a length."""
 
     name: str
     conf: dict[str, Any]
     sampling: dict[str, Any]
     stacking: int | None
     seeds: list[int | None] = field(default_factory=list)
+    maxlenratio: float | None = None
+    min_frames: int | None = None
 
 
 @dataclass(frozen=True)

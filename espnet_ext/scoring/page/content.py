@@ -50,7 +50,7 @@ def table(result: Scores, front: Sequence[str]) -> Values:
         for key in keys:
             value, (text, ends) = value_of(scores, key), cells(scores, key, result.unavailable)
             is_best = value is not None and value == best[key] and scores.generates
-            ends = "" if key == "frechet" else ends.strip("–")  # that of a distance is of another value
+            ends = ends.strip("–")
             row.append({"text": text, "value": value, "interval": ends, "best": is_best})
         rows.append({"name": name, "cells": row, "front": name in front})
     return {"columns": columns, "rows": rows}

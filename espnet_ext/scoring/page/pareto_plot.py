@@ -86,7 +86,7 @@ def plot(systems: Systems, key: str) -> Plot | None:
         )
         for name, (colour, marker) in _style(list(points), systems).items():
             value, cost = points[name]
-            ends = interval_of(systems[name], key) if key != "frechet" else None  # that belongs to another value
+            ends = interval_of(systems[name], key)
             if ends is not None:
                 axes.vlines(cost, *(found.factor * end for end in ends), color=colour, alpha=0.45, zorder=1)
             axes.scatter(cost, value, s=46, color=colour, marker=marker, zorder=2, edgecolors=INK, linewidths=0.6)

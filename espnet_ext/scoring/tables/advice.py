@@ -18,6 +18,7 @@ ORDERS = {
     "quality": ("wer", "frechet", "speaker", "rtf"),
 }
 SPEEDS = ("rtf", "frames_per_second")
+UNINTELLIGIBLE = 0.5  # word error rate
 SAME_SPEED = 0.05  # relative; timings of one run differ by as much from themselves
 
 
@@ -95,7 +96,7 @@ def candidates(results: Sequence[Scores]) -> list[Candidate]:
             if len(here) == len(rows):
                 worst = (min if measure(key).better == "higher" else max)(here, key=lambda pair: pair[0])
                 values[key] = worst[0]
-                if worst[1] is not None and key != "frechet":  # that of a distance belongs to another value
+                if worst[1] is not None:
                     intervals[key] = worst[1]
         found.append(Candidate(name, values, intervals, rows[0].decoding, rows[0].cost("batch_size")))
     if not found:
@@ -240,7 +241,13 @@ def _reasons(
 ) -> list[str]:
     order = ORDERS[target]
     rule = ", then ".join(f"{measure(key).better} {measure(key).label}" for key in order if key in chosen.values)
-    sentences = [f"{len(admissible)} of {len(choice)} systems are admissible; target {target}: {rule}."]
+    sentences = []
+    if chosen.values.get("wer", 0) > UNINTELLIGIBLE:
+        sentences.append(
+            f"WARNING: nobody will understand it: {_shown(chosen, 'wer')} % of its words are wrong. It needs another model, "
+            "not another strategy."
+        )
+    sentences += [f"{len(admissible)} of {len(choice)} systems are admissible; target {target}: {rule}."]
     rest = [one for one in admissible if one is not chosen]
     if rest:
         sentences.append(_against(chosen, _best(rest, order), order, "Against the next best,"))

@@ -41,15 +41,15 @@ MEASURES: dict[str, Measure] = {
         "codec FD",
         "lower",
         4,
-        "Fréchet distance of the codec frames that are said to those of the recordings",
-        ("frechet", "distance"),
+        "Fréchet distance of the codec frames that are said to those of the recordings, bias-corrected",
+        ("frechet", "corrected"),
     ),
     "frechet_heard": Measure(
         "FD, heard",
         "lower",
         3,
-        "Fréchet distance of the frames that the codec makes of the audio to those of the recordings",
-        ("frechet_heard", "distance"),
+        "Fréchet distance of the frames that the codec makes of the audio to those of the recordings, bias-corrected",
+        ("frechet_heard", "corrected"),
     ),
     "speaker": Measure("speaker own", "higher", 3, "similarity to the speaker of the prompt", ("speaker", "own")),
     "dnsmos_ovrl": Measure("DNSMOS", "higher", 2, "DNSMOS P.835, overall quality, 1 to 5"),
@@ -97,7 +97,7 @@ def value_of(scores: SystemScores, key: str) -> float | None:
 
 
 def interval_of(scores: SystemScores, key: str) -> tuple[float, float] | None:
-    """The 95 % interval of a number of a system, if there is one; that of a distance is of its corrected value."""
+    """The 95 % interval of a number of a system, if there is one."""
     place = measure(key).place
     block = getattr(scores, place[0]) if place else scores.measures.get(key)
     return getattr(block, "interval", None)
