@@ -10,7 +10,7 @@ import pytest
 import yaml
 from fabricated import command
 
-from espnet_ext.data.inputs.lengths import frames_per_token
+from espnet_ext.data.inputs.lengths import training_lengths
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.decode_yaml import AS_DECODED, keep, keep_unless_chosen, kept_options, kept_yaml
@@ -29,7 +29,7 @@ def own(experiment: Path, tmp_path: Path) -> Path:
     return copy
 
 
-# --- options -----------------------------------------------------------------------------------------------------------
+# --- options ----------------------------------------------------------------------------------------------------------
 
 
 def test_options_are_changed_by_their_names_wherever_they_belong() -> None:
@@ -64,7 +64,7 @@ def test_options_come_from_a_yaml(tmp_path: Path) -> None:
         DecodeOptions.from_yaml("nowhere.yaml")
 
 
-# --- what an experiment keeps ------------------------------------------------------------------------------------------
+# --- what an experiment keeps -----------------------------------------------------------------------------------------
 
 
 def test_an_experiment_keeps_one_decode_yaml_per_strategy(tmp_path: Path) -> None:
@@ -137,16 +137,16 @@ def test_commands_decode_as_the_experiment_keeps_it_and_keep_what_they_are_told(
     assert "decode_parallel.yaml" in caplog.text.rpartition("decoding as ")[2]
 
 
-# --- how long speech may become ----------------------------------------------------------------------------------------
+# --- how long speech may become ---------------------------------------------------------------------------------------
 
 
 def test_frames_per_token_are_those_of_nearly_all_training_utterances(tmp_path: Path) -> None:
     codes, text = tmp_path / "codes_shape", tmp_path / "text_shape"
     codes.write_text("".join(f"u{row:03d} {30 if row else 900},8\n" for row in range(400)))
     text.write_text("".join(f"u{row:03d} 10,40\n" for row in range(400)))
-    assert frames_per_token([str(codes), str(text)], "text") == 3.0, "one bad utterance says nothing"
-    assert frames_per_token([str(codes)], "text") is None
-    assert frames_per_token([str(codes), str(text)], "semantic") is None
+    assert training_lengths([str(codes), str(text)], "text") == (3.0, 10), "one bad utterance says nothing"
+    assert training_lengths([str(codes)], "text") == (None, None)
+    assert training_lengths([str(codes), str(text)], "semantic") == (None, None)
 
 
 @pytest.mark.espnet
@@ -177,7 +177,8 @@ def test_training_writes_what_its_utterances_need_per_token(corpus: Path, tmp_pa
         (tmp_path / f"{name}_shape").write_text("".join(f"{one} {shape}\n" for one in utterances))
         more += ["--train_shape_file", str(tmp_path / f"{name}_shape")]
     CodecLMTask.main(cmd=command(corpus, tmp_path / "model", *more))
-    assert yaml.safe_load((tmp_path / "model/config.yaml").read_text())["frames_per_token"] == 3.5
+    config = yaml.safe_load((tmp_path / "model/config.yaml").read_text())
+    assert (config["frames_per_token"], config["longest"]) == (3.5, 4)
 
 
 def test_speech_that_is_cut_ends_in_five_milliseconds_and_not_at_once() -> None:

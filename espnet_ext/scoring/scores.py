@@ -137,7 +137,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a system was decoded: strategy, its options, those of the sampler, frames per step, seeds, limits of a length."""
+    """How a system was decoded: strategy, its options, those of the sampler, frames per step, seeds, limits."""
 
     name: str
     conf: dict[str, Any]

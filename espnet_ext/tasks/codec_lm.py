@@ -18,7 +18,7 @@ from typeguard import typechecked
 
 from espnet_ext.data.inputs import Inputs, input_kinds
 from espnet_ext.data.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
-from espnet_ext.data.inputs.lengths import frames_per_token
+from espnet_ext.data.inputs.lengths import training_lengths
 from espnet_ext.data.preprocess import Array, Preprocess, collate
 from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
@@ -41,7 +41,7 @@ from espnet2.train.class_choices import ClassChoices  # noqa: E402
 from espnet2.train.distributed_utils import get_rank  # noqa: E402
 from espnet2.train.trainer import Trainer  # noqa: E402
 from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
-from espnet2.utils.types import float_or_none, str_or_none  # noqa: E402
+from espnet2.utils.types import float_or_none, int_or_none, str_or_none  # noqa: E402
 
 from espnet_ext.tasks import dry_run  # noqa: E402
 
@@ -122,6 +122,10 @@ class CodecLMTask(AbsTask):
         group.add_argument(
             "--frames_per_token", type=float_or_none, default=None,
             help="Frames per token of nearly all utterances, for the limit of decoding; default: from the shape files",
+        )  # fmt: skip
+        group.add_argument(
+            "--longest", type=int_or_none, default=None,
+            help="Most tokens of an utterance; longer texts are spoken in parts; default: from the shape files",
         )  # fmt: skip
         group.add_argument("--frame_stacking_factor", type=int, default=1, help="Frames per primary step, S")
         group.add_argument(
@@ -223,9 +227,10 @@ class CodecLMTask(AbsTask):
             check_data(data, getattr(args, f"{part}_shape_file"), inputs.fingerprints)
         if args.dry_run or args.collect_stats:
             return
-        if args.frames_per_token is None:
-            read = next(iter(name for name in inputs.required if name != "codes"), "")
-            args.frames_per_token = frames_per_token(args.train_shape_file, read)
+        read = next(iter(name for name in inputs.required if name != "codes"), "")
+        for name, value in training_lengths(args.train_shape_file, read)._asdict().items():
+            if getattr(args, name) is None:
+                setattr(args, name, value)
         local = [args.local] if isinstance(args.local, str) else args.local or []
         heads = [] if args.corelm_conf.get("parallel_heads") is False else ["parallel"]
         check_gain_criteria(

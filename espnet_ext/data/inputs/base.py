@@ -79,6 +79,11 @@ class Inputs(ABC):
         return getattr(self.args, "frames_per_token", None)
 
     @property
+    def longest(self) -> int | None:
+        """Most tokens of a training utterance; None if config.yaml lacks it."""
+        return getattr(self.args, "longest", None)
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Name of data → fingerprint of the tokenizer that must have made them."""
         return {name: self.codec["fingerprint"] for name in ("codes", "prompt")}

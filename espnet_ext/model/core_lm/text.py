@@ -10,6 +10,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
+from espnet_ext.model.alignment import best_path
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.heads import (
     Heads,
@@ -17,7 +18,7 @@ from espnet_ext.model.heads import (
     ParallelHeads,
     SlotEmbedding,
 )
-from espnet_ext.model.primary import Conditions, PrimaryState, primaries
+from espnet_ext.model.primary import Conditions, PrimaryOutput, PrimaryState, primaries
 from espnet_ext.model.transformer import Transformer
 
 
@@ -96,13 +97,41 @@ class TextCoreLM(CoreLM):
             The scores.
         """
         targets = self.targets(codes, codes_lengths)
-        step_lengths = self.layout.num_steps(codes_lengths + 1)
         inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
-        embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        hidden, alignment = self.primary(conditions, *embedded, step_lengths)
+        hidden, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
         return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true)
+
+    @torch.no_grad()
+    def spoken_at(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        codes: Tensor,
+        codes_lengths: Tensor,
+        prompt: Tensor,
+        prompt_lengths: Tensor,
+    ) -> Tensor | None:
+        """The text token that every frame speaks, on the best monotonic path through the model's own alignment.
+
+        The arguments are those of `forward`.
+
+        Returns:
+            (B, T) int64; None for a model that aligns nothing.
+        """
+        targets = self.targets(codes, codes_lengths)
+        inputs, _ = self.inputs(targets, self.spec.bos_id)
+        conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
+        _, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
+        if alignment is None:
+            return None
+        path = best_path(alignment.log_attention, alignment.frame_lengths, alignment.text_lengths)
+        return path[:, : codes.shape[1]]
+
+    def _hidden(self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor) -> PrimaryOutput:
+        embedded = self.embedding.step(inputs), self.embedding.frames(targets)
+        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1))
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""

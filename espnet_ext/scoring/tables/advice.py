@@ -244,8 +244,8 @@ def _reasons(
     sentences = []
     if chosen.values.get("wer", 0) > UNINTELLIGIBLE:
         sentences.append(
-            f"WARNING: nobody will understand it: {_shown(chosen, 'wer')} % of its words are wrong. It needs another model, "
-            "not another strategy."
+            f"WARNING: nobody will understand it: {_shown(chosen, 'wer')} % of its words are wrong. It needs another "
+            "model, not another strategy."
         )
     sentences += [f"{len(admissible)} of {len(choice)} systems are admissible; target {target}: {rule}."]
     rest = [one for one in admissible if one is not chosen]
