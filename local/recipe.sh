@@ -122,6 +122,25 @@ resolve_conf() {
   printf -v "$1" '%s' "${words[*]}"
 }
 
+# before the first stage: what would stop a later one, after hours perhaps
+check_before_work() {
+  local name
+  for name in datadir dumpdir expdir; do
+    [[ ${!name} != *[,:]* ]] || usage_error "--${name} must have neither comma nor colon, which separate names in tables, got '${!name}'"
+  done
+  if in_range stats || in_range train; then
+    for name in train_config base_config tts_config; do [[ -z ${!name-} ]] || require_conf "${name}" "${!name}"; done
+  fi
+  if [[ ${g2p} != none ]] && in_range token_list; then
+    "${python}" -c 'import sys; from espnet_ext.bin import run; from espnet_ext.tokenizers.text.g2p import g2ps
+run(lambda: g2ps[sys.argv[1]]()("a"))' "${g2p}" || exit 1
+  fi
+  if (( ngpu > 0 )) && [[ -z ${launcher} ]] && in_range train; then
+    name=$("${python}" -c 'import torch; print(torch.cuda.device_count())')
+    [[ -z ${name} ]] || (( ngpu <= name )) || usage_error "--ngpu must be at most ${name}, the GPUs of this machine, got ${ngpu}"
+  fi
+}
+
 # before the first stage: a codec that cannot be made should not be found after a download of hours
 check_codec() {
   local number codec_args
@@ -205,8 +224,10 @@ run_recipe() {
   [[ -d ${package_root}/espnet_ext ]] ||
     package_root=$("${python}" -c 'import espnet_ext; print(espnet_ext.__path__[0].rpartition("/")[0])')
   if in_range inference; then check_decodings; fi
+  check_before_work
   check_tokenizers
   trap end_of_run EXIT
+  claim "${expdir}"
   trap 'exit 130' INT
   trap 'exit 143' TERM
   for (( number = first; number <= last; number++ )); do run_stage "${stages[number - 1]}"; done

@@ -7,6 +7,7 @@
 
 current_stage=""
 failure_told=false
+claimed=""        # the file that says who runs here
 max_jobs=1        # jobs that may run side by side; a stage may raise it
 quiet=false       # true: output goes to the log only, with a line of progress now and then; implied by max_jobs > 1
 resumable=false   # true: what an interrupted job left is continued, if its options and inputs are still the same
@@ -233,8 +234,23 @@ print_stage_times() {
 }
 
 # for `trap … EXIT`: stops what still runs and names the stage that failed if nobody did
+# claim DIRECTORY: nobody else may run in it until this shell ends
+claim() {
+  local lock=$1/.running pid host
+  mkdir -p "$1"
+  if ! (set -o noclobber && printf '%d %s\n' "$$" "${HOSTNAME}" > "${lock}") 2> /dev/null; then
+    read -r pid host < "${lock}" || true
+    if [[ ${host} != "${HOSTNAME}" ]] || kill -0 "${pid}" 2> /dev/null; then
+      die "$1 is in use by process ${pid} on ${host}; remove ${lock} if that has ended"
+    fi
+    printf '%d %s\n' "$$" "${HOSTNAME}" > "${lock}" # it was killed
+  fi
+  claimed=${lock}
+}
+
 end_of_run() {
   local status=$? pid
+  [[ -z ${claimed} ]] || rm -f "${claimed}"
   for pid in "${running_pids[@]}"; do
     [[ -z ${pid} ]] || { finish_parts "${pid}"; kill "${pid}" 2> /dev/null || true; }
   done

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,3 +148,36 @@ def test_more_epochs_continue_a_training_and_fewer_begin_a_new_one(recipe: Recip
         "--seed 2",
     )
     assert len(list((recipe.directory / "exp").glob("codec_lm_train_*"))) == 3, "another option is no continuation"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--train_config", "conf/nowhere.yaml"), "--train_config must be an existing file, got 'conf/nowhere.yaml'"),
+        (("--base_config", "conf/nowhere.yaml"), "--base_config must be an existing file, got "),
+        (("--expdir", "exp,1"), "--expdir must have neither comma nor colon, which separate names in tables, got"),
+        (("--dumpdir", "a:b"), "--dumpdir must have neither comma nor colon"),
+        (("--ngpu", "99"), "--ngpu must be at most "),
+    ],
+)
+def test_what_would_stop_a_later_stage_is_said_before_the_first(
+    recipe: Recipe, options: tuple[str, ...], message: str
+) -> None:
+    text = recipe.run("--python", sys.executable, *options, status=2)
+    assert message in text
+    assert not (recipe.directory / "data").exists()
+
+
+def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Recipe) -> None:
+    lock = recipe.directory / "exp" / ".running"
+    lock.parent.mkdir()
+    lock.write_text(f"{os.getpid()} {socket.gethostname()}\n")
+    text = recipe.run("--stop_stage", "data", status=1)
+    assert f"exp is in use by process {os.getpid()} on {socket.gethostname()}; remove exp/.running" in text
+    lock.write_text("7 elsewhere\n")
+    assert "in use by process 7 on elsewhere" in recipe.run("--stop_stage", "data", status=1)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    lock.write_text(f"{ended.pid} {socket.gethostname()}\n")
+    recipe.run("--stop_stage", "data")
+    assert not lock.exists(), "one that was killed does not stand in the way"
