@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from espnet_ext.data.ark import codes_writer, read_codes
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
 
 
@@ -78,3 +80,17 @@ def test_skipped_items_are_listed_and_counted_by_reason(tmp_path: Path) -> None:
         tmp_path / "skipped"
     ).read_text() == "a\ttoo short: 0.02 s\nb\ttoo short: 0.01 s\nc\tunreadable wav: two lines\n"
     assert skipped_summary(skipped, most=1) == "2 too short (a, …), 1 unreadable wav (c)"
+
+
+def test_paths_of_a_table_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, elsewhere = tmp_path / "recipe", tmp_path / "elsewhere"
+    (recipe / "dump/train").mkdir(parents=True)
+    elsewhere.mkdir()
+    monkeypatch.chdir(recipe)
+    with codes_writer(Path("dump/train")) as write:
+        write("a", np.ones((3, 2), dtype=np.int32))
+    assert read_scp("dump/train/codes.scp")["a"].startswith("dump/train/codes.ark:")
+    monkeypatch.chdir(elsewhere)
+    assert read_codes("../recipe/dump/train/codes.scp", 2)["a"].tolist() == [[1, 1]] * 3
+    (recipe / "dump/train/codes.ark").unlink()
+    assert read_scp("../recipe/dump/train/codes.scp")["a"].startswith("dump/train/codes.ark:"), "as it was written"

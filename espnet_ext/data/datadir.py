@@ -25,7 +25,7 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         allow_empty: accept a key without a value; the value is then the empty string.
 
     Returns:
-        The table.
+        The table; the relative paths of an .scp file are those of the directory above it that has them.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -58,7 +58,20 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
             )
         table[key] = fields[1].strip() if len(fields) == 2 else ""
         previous = key
-    return table
+    return _from_here(path, table) if path.suffix == ".scp" else table
+
+
+def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
+    """The table with paths that can be opened from this directory, though they were written in another one.
+
+    Those of a table are written together, and relative to a directory above it: the first one tells.
+    """
+    first = next(iter(table.values()), "")
+    name = first.rpartition(":")[0] or first
+    if not name or Path(name).is_absolute() or Path(name).is_file():
+        return table
+    base = next((folder for folder in scp.resolve().parents if (folder / name).is_file()), None)
+    return table if base is None else {key: str(base / value) for key, value in table.items()}
 
 
 def read_if_there(path: Path | str, allow_empty: bool = False) -> dict[str, str] | None:
