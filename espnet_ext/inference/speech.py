@@ -28,6 +28,7 @@ class Speech:
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
         timing: what its batch cost.
+        unknown: tokens and characters of its text that the model does not know, each as often as it occurs.
     """
 
     codes: NDArray[np.int64]
@@ -37,6 +38,7 @@ class Speech:
     units: NDArray[np.int64] | None = None
     whole: NDArray[np.float32] | None = None
     timing: Timing = field(default_factory=lambda: Timing())
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass
