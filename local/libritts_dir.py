@@ -45,7 +45,7 @@ def read_transcript(wav: Path, text_form: str) -> tuple[str, str]:
     """
     path = wav.with_suffix(".original.txt" if text_form == "original" else ".normalized.txt")
     try:
-        transcript = " ".join(path.read_text(encoding="utf-8").split())
+        transcript = " ".join(path.read_text(encoding="utf-8-sig").split())
     except FileNotFoundError:
         return "", "missing transcript"
     except UnicodeDecodeError as error:

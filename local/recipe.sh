@@ -230,7 +230,11 @@ run_recipe() {
   claim "${expdir}"
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  for (( number = first; number <= last; number++ )); do run_stage "${stages[number - 1]}"; done
+  (( first == 1 )) || check_words
+  for (( number = first; number <= last; number++ )); do
+    run_stage "${stages[number - 1]}"
+    (( number > 1 )) || check_words
+  done
   log "stages ${first} to ${last} are finished in ${PWD}"
   printf 'times of the stages\n'
   print_stage_times

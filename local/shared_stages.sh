@@ -171,6 +171,17 @@ resynthesize() {
   done
 }
 
+# check_words: says before the training which words the recogniser of the scores will not hear
+check_words() {
+  local name more texts=()
+  in_range train && in_range score || return 0
+  for name in "${tests[@]}"; do
+    [[ ! -s ${datadir}/${name}/text ]] || texts+=("${datadir}/${name}/text")
+  done
+  words more "${score_args}"
+  (( ${#texts[@]} == 0 )) || "${python}" "${shared}/check_words.py" "${texts[@]}" "${more[@]}"
+}
+
 stage_score() {
   local name pages=() transcribed=()
   for name in "${tests[@]}"; do

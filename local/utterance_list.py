@@ -99,7 +99,7 @@ def read_list(path: Path) -> list[Item]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"test list not found: {path}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     title = _TITLE.fullmatch(lines[0]) if lines else None
     body = lines[1:] if title else lines
     if not body or body[0] != COLUMNS:

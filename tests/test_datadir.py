@@ -9,6 +9,7 @@ import pytest
 
 from espnet_ext.data.ark import codes_writer, read_codes
 from espnet_ext.data.datadir import read_scp, skipped_summary, write_data_dir, write_scp, write_skipped
+from espnet_ext.storage.yaml_files import read_yaml
 
 
 def test_a_written_table_is_read_back_in_c_locale_order(tmp_path: Path) -> None:
@@ -94,3 +95,22 @@ def test_paths_of_a_table_are_found_from_any_directory(tmp_path: Path, monkeypat
     assert read_codes("../recipe/dump/train/codes.scp", 2)["a"].tolist() == [[1, 1]] * 3
     (recipe / "dump/train/codes.ark").unlink()
     assert read_scp("../recipe/dump/train/codes.scp")["a"].startswith("dump/train/codes.ark:"), "as it was written"
+
+
+@pytest.mark.parametrize("name", ["text", "wav.scp", "utt2spk"])
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path, name: str) -> None:
+    """The first key was another one than in the other tables, and every table with it "must be sorted"."""
+    (tmp_path / name).write_text("p01_25 x\np01_26 y\n", encoding="utf-8-sig")
+    assert read_scp(tmp_path / name) == {"p01_25": "x", "p01_26": "y"}
+    (tmp_path / "some.yaml").write_text("seed: 1\n", encoding="utf-8-sig")
+    assert read_yaml(tmp_path / "some.yaml", "some") == {"seed": 1}
+
+
+def test_keys_in_messages_show_what_cannot_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("b x\na\u200b y\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got 'a\\u200b' after b$"):
+        read_scp(tmp_path / "text")
+    (tmp_path / "text").write_text("scho\u0308n x\nscho\u0308n y\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"text:2: 'scho\\u0308n' is a duplicate"):
+        read_scp(tmp_path / "text")
+    assert skipped_summary({"a\u200b": "missing wav"}) == r"1 missing wav ('a\u200b')"

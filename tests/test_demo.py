@@ -84,10 +84,18 @@ def test_answers_grow_to_the_speech_of_a_call_and_say_how_fast_they_came(speak) 
     assert picture(found[-1].whole).ndim == 3
 
 
+def test_what_the_model_does_not_know_of_the_text_is_shown(speak) -> None:
+    from espnet_ext.demo.speak import answers
+
+    line = list(answers(speak, wish(text="abx", decoding="local_ar"), {"local_ar": DecodeOptions("local_ar")}))[-1].line
+    assert line.endswith("The model does not know 'x' (1)")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"text": "  "}, "text must not be empty"),
+        ({"text": "\u4f60\u597d"}, "text must have something that the model knows"),
         ({"prompt": Path("nowhere.wav")}, "prompt not found: nowhere.wav"),
         ({"rounds": 0}, "n_rounds must be at least 1, got 0"),
     ],

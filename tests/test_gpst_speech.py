@@ -114,6 +114,14 @@ def test_a_length_limit_in_either_stage_is_no_end():
     assert ended.has_eos and not endless.has_eos
 
 
+def test_what_the_model_in_front_does_not_know_comes_with_the_speech_and_is_said_once(caplog):
+    made = shared_speech().batch(
+        modes["tts"](prompt_sec=0), ["a", "b"], [Request(text="a?b"), Request(text="ab")], options()
+    )
+    assert [one.unknown for one in made] == [("?",), ()]
+    assert [one.message for one in caplog.records] == ["tokens outside of the vocabulary: '?' (1)"]
+
+
 def test_languages_are_told_by_their_number_and_0_is_none():
     assert languages_of(shared_speech(), NAMES, requests()).tolist() == [1, 0, 2]
     assert languages_of(gpst_speech(tiny_gpst()), NAMES, requests()) is None

@@ -29,7 +29,7 @@ class Forgetful:
     def free_graphs(self):
         self.freed += 1
 
-    def speak_all(self, mode, names, requests, options):
+    def speak_all(self, mode, names, requests, options, warn):
         self.batches.append(len(names))
         if len(names) > self.room or any(request.text == "long" for request in requests):
             raise self.error

@@ -35,6 +35,21 @@ def test_libritts_is_scored_with_the_words_of_the_test_set_alone(tmp_path: Path,
     assert {"--vocabulary_text" in call for call in calls} == {name != "libritts"}
 
 
+def test_words_that_the_recogniser_lacks_are_looked_for_before_the_training(recipe: Recipe) -> None:
+    """Stage score found it out, after the whole training."""
+    text = recipe.directory / "data" / "test_seen" / "text"
+    text.parent.mkdir(parents=True)
+    text.write_text("u-1 zyxxyz\n")
+    recipe.run("--stacking", "1", "--score_args", "--asr whisper")
+    calls = recipe.calls()
+    programs = [call[1] if call[0] == "-m" else call[0] for call in calls]
+    (number,) = [index for index, name in enumerate(programs) if name.endswith("check_words.py")]
+    assert calls[number][1:] == ["data/test_seen/text", "--asr", "whisper"]
+    assert number < next(index for index, name in enumerate(programs) if "format_wav" in name)
+    recipe.run("--stage", "score", "--stacking", "1")
+    assert not any("check_words" in call[0] for call in recipe.calls())
+
+
 def test_libritts_is_prepared_for_its_codec(tmp_path: Path) -> None:
     libritts = copy_recipes(tmp_path, "libritts")
     for options, rate in (

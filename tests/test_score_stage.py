@@ -105,6 +105,29 @@ def test_absent_and_unreadable_utterances_are_named_and_their_words_count_as_del
     assert [(pair.first, pair.second) for pair in result.comparisons] == [("y", "x")]
 
 
+def test_texts_of_which_the_recogniser_knows_no_word_are_scored_without_error_rates_and_with_the_reason(
+    test_set: Path,
+) -> None:
+    """Stage score ended with an error after the whole training."""
+    write_scp("reference/text", dict.fromkeys(["a-1", "a-2", "b-1", "b-2"], "zyxxyz qqzz"))
+    result = evaluated()
+    reason = "a word of the dictionary of pocketsphinx, got none (qqzz, zyxxyz)"
+    assert reason in result.unavailable["wer"] and reason in result.unavailable["cer"]
+    assert result.systems["x"].wer is None and result.systems["x"].frechet.distance is not None
+    page = results_page([replace(result, title="set", environment={"date": "2026"})], Path())
+    assert any(line.startswith("- WER %: the texts must have ") and reason in line for line in page.splitlines())
+    assert "### WER" not in page and "the recogniser chooses among" not in page
+
+
+def test_results_page_says_where_the_words_of_the_recogniser_come_from(test_set: Path) -> None:
+    reference, text = load_reference(Path("reference")), Path("train text")
+    systems = [load_system("x", Path("exp/decode_x/set"), reference.transcripts)]
+    settings = Settings(resamples=20, mos=(), vocabulary=("seven green dogs",), vocabulary_of=(str(text),))
+    result = evaluate(reference, systems, ToyCodec(), settings)
+    page = results_page([replace(result, title="set", environment={"date": "2026"})], Path())
+    assert "chooses among 5 words, those of the test set and of `train text`, all equally likely" in page
+
+
 def test_results_page_has_the_tables_of_espnet_and_says_what_is_absent(test_set: Path) -> None:
     environment = {"date": "2026", "python version": "3"}
     page = results_page([replace(evaluated(), title="set", environment=environment)], Path())

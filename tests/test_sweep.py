@@ -129,6 +129,24 @@ def test_cell_is_decoded_once_and_an_interrupted_sweep_goes_on(
 
 
 @pytest.mark.espnet
+def test_the_recogniser_of_a_sweep_knows_the_words_that_it_knows_in_a_recipe(
+    command: list[str], corpus: Path, experiment: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The README's sweep had 94 words, run.sh 106, and so other error rates of the same codes."""
+    from espnet_ext.bin import sweep
+
+    args = sweep.get_parser().parse_args(command)
+    assert sweep.evaluation(args, [])[-2:] == ["--vocabulary_text", str(corpus / "train" / "text")]
+    args = sweep.get_parser().parse_args([*command, "--asr_vocabulary", "test"])
+    assert "--vocabulary_text" not in sweep.evaluation(args, [])
+    (tmp_path / "exp").mkdir()
+    data = [["gone/train/text", "text", "text"], ["gone/train/codes.scp", "codes", "kaldi_ark"]]
+    (tmp_path / "exp" / "config.yaml").write_text(yaml.safe_dump({"train_data_path_and_name_and_type": data}))
+    assert sweep.training_texts([tmp_path / "exp"], tmp_path) == []
+    assert "gone/train/text of " in caplog.text and "hears words of the test set alone" in caplog.text
+
+
+@pytest.mark.espnet
 def test_precision_is_that_of_every_cell_and_another_one_decodes_again(command: list[str], tmp_path: Path) -> None:
     from espnet_ext.bin import sweep
 

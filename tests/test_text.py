@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from espnet_ext.bin.token_list import main
 from espnet_ext.errors import UserError
 from espnet_ext.testing import check_g2p
-from espnet_ext.tokenizers.text.cleaners import ABBREVIATIONS, CLEANERS, clean_english, removed
+from espnet_ext.tokenizers.text.cleaners import ABBREVIATIONS, CLEANERS, clean_english, compose, removed
 from espnet_ext.tokenizers.text.cmudict import pronunciations
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import (
@@ -22,6 +23,7 @@ from espnet_ext.tokenizers.text.tokens import (
     SPACE,
     TOKEN_TYPES,
     UNKNOWN,
+    Encoding,
     TextSplitter,
     TextTokenizer,
     make_token_list,
@@ -77,15 +79,81 @@ def test_every_text_of_the_corpus_is_known_and_ends():
     texts = ["two dogs", "a cat"]
     tokenizer = TextTokenizer(TextSplitter(), make_token_list(texts, TextSplitter())[0])
     for text in texts:
-        ids = tokenizer.encode(text)
-        assert len(ids) == len(text) + 1 and ids[-1] == tokenizer.ids[END]
-    assert not tokenizer.unknown
+        encoding = tokenizer.read(text)
+        assert len(encoding.ids) == len(text) + 1 and encoding.ids[-1] == tokenizer.ids[END]
+        assert encoding.known and not encoding.unknown
 
 
-def test_unknown_characters_are_counted_and_named():
+def test_unknown_characters_come_with_their_encoding_and_are_counted_and_named():
+    """They were left on the tokenizer, where every thread and every later call found them."""
     tokenizer = TextTokenizer(TextSplitter(), make_token_list(["abc"], TextSplitter())[0])
-    tokenizer.encode("a?b?ç")
-    assert tokenizer.describe_unknown() == "'?' (2), 'ç' (1)"
+    encoding = tokenizer.read("a?b?ç")
+    assert encoding.unknown == ("?", "?", "ç") and tokenizer.describe(encoding.unknown) == "'?' (2), 'ç' (1)"
+    assert tokenizer.read("abc").unknown == () and not hasattr(tokenizer, "unknown")
+
+
+ENGLISH = [*"abcdefghijklmnopqrstuvwxyz'.,!", SPACE]
+
+
+@pytest.mark.parametrize("cleaner", ["lower", "english"])
+@pytest.mark.parametrize("text", ["!!!", "\U0001f600", "\u4f60\u597d", "?! ...", "\u00bf"])
+def test_a_text_of_which_nothing_is_known_is_not_spoken(text, cleaner):
+    tokenizer = TextTokenizer(TextSplitter(cleaner=cleaner), [UNKNOWN, *ENGLISH, END])
+    with pytest.raises(UserError, match="text must have something that"):
+        tokenizer.read_to_speak(text)
+    assert tokenizer.read_to_speak(f"a {text}").known
+
+
+def test_what_cleaner_and_g2p_drop_is_unknown_but_for_punctuation(tmp_path):
+    tokenizer = TextTokenizer(TextSplitter(cleaner="english"), [UNKNOWN, *ENGLISH, END])
+    assert tokenizer.read("\u201cCaf\u00e9\u201d [b]").unknown == ()
+    assert tokenizer.read("a \U0001f600 \u4f60\U0001f600 \u20ac").unknown == (
+        "\U0001f600",
+        "\u4f60",
+        "\U0001f600",
+        "\u20ac",
+    )
+    pytest.importorskip("pocketsphinx")
+    splitter = TextSplitter("phn", g2p="cmudict")
+    tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter)[0])
+    assert tokenizer.read("Two dogs\U0001f600!").unknown == ("\U0001f600",)
+
+
+def test_composed_and_decomposed_letters_are_one_text(tmp_path, caplog):
+    text = "\u00dcber die Stra\u00dfe l\u00e4uft ein M\u00e4dchen"
+    apart = unicodedata.normalize("NFD", text)
+    for number, (token_type, more) in enumerate((("char", []), ("word", []), ("bpe", ["--vocab_size", "30"]))):
+        out, model = tmp_path / f"{number}.txt", tmp_path / f"{number}.model"
+        line = ["--text", str(write_text(tmp_path / "text", apart, text)), "--token_type", token_type, *more]
+        main([*line, "--out", str(out), *(["--bpemodel", str(model)] if more else [])])
+        tokenizer = TextTokenizer(TextSplitter(token_type, model if more else None), read(out))
+        assert tokenizer.read(text) == tokenizer.read(apart) and tokenizer.read(apart).unknown == ()
+        assert not any("\u0308" in token for token in read(out))
+
+
+def test_an_older_token_list_of_decomposed_letters_still_knows_them():
+    old = [UNKNOWN, *"schno", "\u0308", END]
+    tokenizer = TextTokenizer(TextSplitter(), old)
+    assert tokenizer.encode("sch\u00f6n") == tokenizer.encode("scho\u0308n") == [1, 2, 3, 5, 6, 4, 7]
+    words = TextTokenizer(TextSplitter("word"), [UNKNOWN, "scho\u0308n", END])
+    assert words.encode("sch\u00f6n") == [1, 2]
+
+
+def test_invisible_characters_are_left_out_and_counted(tmp_path, caplog):
+    text, out = write_text(tmp_path / "text", "ge\u00adsagt\u200b", "\ufeffge\u200csagt"), tmp_path / "tokens.txt"
+    with caplog.at_level("INFO"):
+        main(["--text", str(text), "--out", str(out)])
+    assert read(out) == [UNKNOWN, *sorted(set("gesagt")), END]
+    assert "invisible characters (zero-width, soft hyphens, …) that are left out: 4" in caplog.text
+    assert TextTokenizer(TextSplitter(), read(out)).read("ge\u00adsagt") == Encoding([3, 2, 4, 1, 3, 5, 6], (), 1, True)
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    assert compose(persian) == (persian, 0), "the joiner is spelling there"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_token_list(tmp_path):
+    path = tmp_path / "tokens.txt"
+    path.write_text(f"{UNKNOWN}\na\n{END}\n", encoding="utf-8-sig")
+    assert read(path) == [UNKNOWN, "a", END]
 
 
 def test_a_sentencepiece_model_that_is_there_is_kept_unless_it_should_be_trained(tmp_path):
@@ -241,7 +309,7 @@ def test_phones_come_from_the_recognisers_dictionary_and_a_word_it_lacks_is_repo
     assert splitter("Two dogs, don't!") == ["T", "UW", "<space>", "D", "AA", "G", "Z", "<space>", "D", "OW", "N", "T"]
     tokenizer = TextTokenizer(splitter, make_token_list(["two dogs"], splitter)[0])
     assert tokenizer.encode("two zyxq dogs").count(tokenizer.ids[UNKNOWN]) == 1
-    assert "zyxq" in tokenizer.describe_unknown()
+    assert tokenizer.read("two zyxq dogs").unknown == ("zyxq",)
 
 
 def test_pronunciations_come_in_the_order_of_the_dictionary():

@@ -273,6 +273,18 @@ def test_strategies_that_the_model_lacks_are_left_out_and_another_one_is_a_wrong
 
 
 @pytest.mark.espnet
+def test_words_that_the_recogniser_lacks_do_not_stop_a_recipe(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from espnet_ext.bin import tune
+
+    monkeypatch.setattr(recognisers["pocketsphinx"], "known_words", classmethod(lambda cls, words: set()))
+    tune.main([*command, "--asr", "pocketsphinx"])
+    assert "nothing is tuned, and the sampling stays that of the configurations: the texts must" in caplog.text
+    assert not (tmp_path / "tuned" / "tuned.json").exists()
+
+
+@pytest.mark.espnet
 def test_temperatures_of_another_number_of_codebooks_are_one_line(command: list[str], tmp_path: Path) -> None:
     from espnet_ext.bin import codec_lm_inference
 

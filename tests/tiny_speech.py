@@ -17,6 +17,7 @@ from espnet_ext.inference.gpst import GPSTSpeech
 from espnet_ext.inference.listener import Clock
 from espnet_ext.inference.requests import Request
 from espnet_ext.tokenizers.codec.base import Codec
+from espnet_ext.tokenizers.text.tokens import END, UNKNOWN, TextSplitter, TextTokenizer
 
 SILENCE = Streams(np.array([6] * 50), np.full((25, 3), 7))
 NAMES = ["a", "b", "c"]
@@ -60,14 +61,17 @@ class Zeros:
 
 
 class Letters:
-    """A text-to-semantic model: a letter is a unit; "!" is a text without an end."""
+    """A text-to-semantic model: a letter is a unit; "!" is a text without an end, "?" is unknown."""
 
-    def codes(self, names, texts, prompts, options):
+    tokenizer = TextTokenizer(TextSplitter(), [UNKNOWN, *"abc", END])
+
+    def codes_and_unknown(self, names, texts, prompts, options):
         rows = [torch.tensor([ord(letter) % 7 for letter in text])[:, None] for text in texts]
         lengths = torch.tensor([len(row) for row in rows])
         codes = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         ends = torch.tensor([not text.endswith("!") for text in texts])
-        return Generation(codes, lengths, ends, torch.zeros(len(rows)), lengths, lengths)
+        generation = Generation(codes, lengths, ends, torch.zeros(len(rows)), lengths, lengths)
+        return generation, [("?",) * text.count("?") for text in texts]
 
 
 def clock(stacking=1, deduplicates=True, spec=SPEC):

@@ -117,6 +117,7 @@ def score(args: argparse.Namespace, named: Named, evaluators: Mapping[str, tuple
         mos_utterances=args.mos_utterances,
         distortion=args.distortion == "true",
         vocabulary=tuple(text for path in args.vocabulary_text for text in read_scp(path).values()),
+        vocabulary_of=tuple(map(str, args.vocabulary_text)),
         resamples=args.num_bootstrap,
         seed=args.seed,
         compare=tuple((first, second) for first, second in args.compare),

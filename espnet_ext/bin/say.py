@@ -85,8 +85,6 @@ def main(cmd: Sequence[str] | None = None) -> None:
         check_codec(args.exp, args.data_dir, "codes.scp")
     speech = speak(args.text, prompt, options)
     write_wav(args.output, speech.waveform, speak.codec.spec.sample_rate_hz)
-    if speak.tokenizer.unknown:
-        logging.warning("tokens outside of the vocabulary: %s", speak.tokenizer.describe_unknown())
     if not speech.has_eos:
         logging.warning("no EOS: the speech was cut at its length limit")
     seconds = len(speech.waveform) / speak.codec.spec.sample_rate_hz

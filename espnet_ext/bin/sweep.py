@@ -24,6 +24,7 @@ from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.yaml_files import read_yaml
 
 FAILED_NAME, SOURCES_NAME = "failed.yaml", "sources.yaml"
 
@@ -56,6 +57,8 @@ def get_parser() -> argparse.ArgumentParser:
     add_fast_options(parser)
     parser.add_argument("--nj", type=int, default=2, help="processes of the evaluation; decoding has one, to be timed")
     parser.add_argument("--system", action="append", default=[], metavar="NAME=DIR", help="a further row; repeatable")
+    text = "words that the recogniser knows besides the test set's: those of the trainings, or none"
+    parser.add_argument("--asr_vocabulary", default="train", choices=["train", "test"], help=text)
     parser.add_argument("--evaluate_args", default="", help="further options of espnet_ext.bin.evaluate")
     add_force_option(parser)
     parser.add_argument("--skip_evaluation", action="store_true", help="decode only")
@@ -169,6 +172,29 @@ def decode_all(args: argparse.Namespace, cells: Sequence[Cell]) -> dict[str, str
     return failed
 
 
+def training_texts(exps: Sequence[Path], data_dir: Path) -> list[Path]:
+    """The texts that models were trained on, as a recipe's scores take the recogniser's words from them.
+
+    Args:
+        exps: experiment directories.
+        data_dir: codes of the test set, beside which they are looked for first, as recipes may be moved.
+
+    Returns:
+        Files; one that is not there is left out with a warning.
+    """
+    found: dict[Path, None] = {}
+    for exp in exps:
+        data = read_yaml(exp / "config.yaml", "config.yaml").get("train_data_path_and_name_and_type") or []
+        for text in [Path(path) for path, name, _ in data if name == "text"]:
+            places = [data_dir.parent / text.parent.name / text.name, text]
+            there = next((path for path in places if path.is_file()), None)
+            if there is None:
+                logging.warning("%s of %s is not there: the recogniser hears words of the test set alone", text, exp)
+            else:
+                found[there] = None
+    return list(found)
+
+
 def evaluation(args: argparse.Namespace, cells: Iterable[Cell]) -> list[str]:
     """The command line of the evaluation of all cells.
 
@@ -190,6 +216,8 @@ def evaluation(args: argparse.Namespace, cells: Iterable[Cell]) -> list[str]:
             command += ["--repeat", f"{cell.name}={place(args, cell, repeat)}"]
     for exp in args.exp:
         command += ["--train_dir", str(exp)]
+    for text in training_texts(args.exp, args.data_dir) if args.asr_vocabulary == "train" else []:
+        command += ["--vocabulary_text", str(text)]
     return [*command, *(["--force"] if args.force else []), *args.evaluate_args.split()]
 
 

@@ -12,7 +12,7 @@ from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.tokenizers.text.cleaners import CLEANERS, find_cleaner, removed
+from espnet_ext.tokenizers.text.cleaners import CLEANERS, compose, find_cleaner, removed
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import TOKEN_TYPES, TextSplitter, describe_counts, make_token_list
 
@@ -70,12 +70,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
-    texts = [text for path in args.text for text in read_scp(path).values()]
+    composed = [compose(text) for path in args.text for text in read_scp(path).values()]
+    texts, invisible = [text for text, _ in composed], sum(count for _, count in composed)
     if args.token_type == "bpe" and args.bpemodel is not None and (args.train_bpe or not args.bpemodel.is_file()):
         train_bpe(texts, args.bpemodel, args.vocab_size, args.cleaner)
     splitter = TextSplitter(args.token_type, args.bpemodel, args.cleaner, args.g2p)
     tokens, rare = make_token_list(texts, splitter, args.min_count)
     gone = sum((removed(text, args.cleaner) for text in texts), Counter())
+    if invisible:
+        logging.warning("invisible characters (zero-width, soft hyphens, …) that are left out: %d", invisible)
     if gone:
         logging.warning("characters that cleaner %s removed: %s", args.cleaner, describe_counts(gone))
     if rare:

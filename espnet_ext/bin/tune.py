@@ -35,7 +35,7 @@ from espnet_ext.scoring.compared import SAME_CODES
 from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
 from espnet_ext.scoring.measures.bootstrap import Resamples
 from espnet_ext.scoring.measures.frame_distance import frame_distances
-from espnet_ext.scoring.measures.words import errors_of, rate, words_to_hear
+from espnet_ext.scoring.measures.words import errors_of, rate, spelt_for, words_to_hear
 from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators
 from espnet_ext.scoring.tables.tuning_table import tuning_page, tuning_table
 from espnet_ext.storage.atomic import atomic_path
@@ -139,7 +139,7 @@ class Bench:
         distances, _ = frame_distances(self.speak.codec, reference, tables, None, fewer)
         tried = []
         for options, words in zip(several, heard, strict=True):
-            wer, draws = rate(errors_of(texts, [words]), self.resamples)
+            wer, draws = rate(errors_of(spelt_for(self.listener, texts), [words]), self.resamples)
             tried.append(Tried(options, wer, draws, distances[str(self.place(options))]))
         return tried
 
@@ -291,7 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.warning("%s", remark)
     reference = data.reference
     vocabulary = [text for path in args.vocabulary_text for text in read_scp(path).values()]
-    hears = words_to_hear(listener, [*reference.transcripts.values(), *vocabulary])
+    try:
+        hears = words_to_hear(listener, [*reference.transcripts.values(), *vocabulary])
+    except UserError as error:  # what follows can do without
+        logging.warning("nothing is tuned, and the sampling stays that of the configurations: %s", error)
+        return
     inputs = model_files(args.exp, args.model_file) + [place / name for name in ("text", "codes.scp", "prompt.scp")]
     request: dict[str, Any] = {"recogniser": [listener.label(), repr(hears.conf)]}
     request |= {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}

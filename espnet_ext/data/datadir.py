@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,10 +12,15 @@ from espnet_ext.storage.atomic import atomic_path
 LANGUAGES_NAME = "utt2lang"
 
 
+def shown(key: str) -> str:
+    """A key as messages show it: escaped where it has characters that may not be seen, or look like others."""
+    return key if key.isascii() and key.isprintable() else ascii(key)
+
+
 def _check_key(key: str, place: str) -> None:
     # keys become file names: a slash would lead into another directory
     if "/" in key:
-        raise UserError(f"{place}: a key must not contain '/', got {key!r}")
+        raise UserError(f"{place}: a key must not contain '/', got {key!a}")
 
 
 def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
@@ -38,7 +44,7 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
     table: dict[str, str] = {}
     previous = ""
     # only "\n" ends a line: str.splitlines would also split at the odd Unicode separators of real transcripts
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     if not lines[-1]:
         lines.pop()
     for number, raw in enumerate(lines, start=1):
@@ -47,14 +53,15 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
         if not fields or (len(fields) == 1 and not allow_empty):
-            raise UserError(f"{path}:{number}: must be a key and a value, got {raw.decode()!r}")
+            raise UserError(f"{path}:{number}: must be a key and a value, got {raw.decode()!a}")
         key = fields[0]
         _check_key(key, f"{path}:{number}")
         if key in table:
-            raise UserError(f"{path}:{number}: {key} is a duplicate")
+            raise UserError(f"{path}:{number}: {shown(key)} is a duplicate")
         if key < previous:  # code points order like UTF-8 bytes, which is the C locale
             raise UserError(
-                f"{path}:{number}: must be sorted as in the C locale (LC_ALL=C sort), got {key} after {previous}"
+                f"{path}:{number}: must be sorted as in the C locale (LC_ALL=C sort), "
+                f"got {shown(key)} after {shown(previous)}"
             )
         table[key] = fields[1].strip() if len(fields) == 2 else ""
         previous = key
@@ -93,10 +100,10 @@ def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
     for key in sorted(table):
         value = str(table[key])
         if not key or len(key.split()) != 1 or key != key.strip():
-            raise UserError(f"{path}: a key must be one word, got {key!r}")
+            raise UserError(f"{path}: a key must be one word, got {key!a}")
         _check_key(key, str(path))
         if "\n" in value or "\r" in value:
-            raise UserError(f"{path}: the value of {key} must be one line, got {value!r}")
+            raise UserError(f"{path}: the value of {shown(key)} must be one line, got {value!r}")
         lines.append(f"{key} {value}".rstrip() + "\n")
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
@@ -132,9 +139,13 @@ def write_data_dir(
     for utterance in wav_scp:
         speaker = utt2spk.get(utterance)
         if speaker is None:
-            raise UserError(f"{folder}/utt2spk must name the speaker of every utterance, got none for {utterance}")
+            raise UserError(
+                f"{folder}/utt2spk must name the speaker of every utterance, got none for {shown(utterance)}"
+            )
         if not utterance.startswith(speaker):
-            raise UserError(f"{folder}: utterance id must start with its speaker {speaker}, got {utterance}")
+            raise UserError(
+                f"{folder}: utterance id must start with its speaker {shown(speaker)}, got {shown(utterance)}"
+            )
     speakers = {utterance: utt2spk[utterance] for utterance in wav_scp}
     if text is None:
         (folder / "text").unlink(missing_ok=True)
@@ -206,6 +217,6 @@ def skipped_summary(skipped: Mapping[str, str], most: int = 3) -> str:
         by_reason.setdefault(skipped[name].split(":")[0], []).append(name)
     parts = []
     for reason, names in sorted(by_reason.items()):
-        shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
-        parts.append(f"{len(names)} {reason} ({shown})")
+        listed = ", ".join(map(shown, names[:most])) + (", …" if len(names) > most else "")
+        parts.append(f"{len(names)} {reason} ({listed})")
     return ", ".join(parts) or "none"

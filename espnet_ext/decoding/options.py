@@ -105,7 +105,7 @@ class DecodeOptions:
         if not Path(path).is_file():
             raise FileNotFoundError(f"inference_config not found: {path}")
         try:
-            return cls.from_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, default)
+            return cls.from_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}, default)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"inference_config must be a yaml file, got {path} ({reason})") from None

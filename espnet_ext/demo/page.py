@@ -100,7 +100,7 @@ def build(models: Mapping[str, Speaker], bases: Bases, speakers: Speakers, live:
                 )
                 whole = gr.Audio(label="Whole utterance", autoplay=not live, interactive=False)
                 image = gr.Image(label="Spectrogram, 0 to 8 kHz", interactive=False)
-                line = gr.Textbox(label="Timing", interactive=False)
+                line = gr.Textbox(label="Timing, and what the model does not know of the text", interactive=False)
         model.change(
             lambda label: gr.update(choices=served(models[label], bases[label])), model, decoding, api_name=False
         )

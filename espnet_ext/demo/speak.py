@@ -51,7 +51,7 @@ class Answer:
     Attributes:
         samples: (samples,) float32 that follow on those before.
         whole: (samples,) float32 of the whole utterance so far.
-        line: how fast it went.
+        line: how fast it went, and what the model does not know of the text.
         is_last: whether the utterance is complete.
     """
 
@@ -118,6 +118,8 @@ def answers(speak: Speaker, wish: Wish, bases: Mapping[str, DecodeOptions]) -> I
         first = piece.seconds if first is None else first
         parts.append(piece.samples)
         line = timing_line(piece, first, parts, spec.sample_rate_hz)
+        if piece.unknown:
+            line += f"\nThe model does not know {speak.tokenizer.describe(piece.unknown)}"
         yield Answer(piece.samples, np.concatenate(parts), line, piece.is_last)
 
 

@@ -6,7 +6,7 @@ import argparse
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -85,8 +85,7 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
         "%d utterances (%d without EOS; skipped: %s), %.1f s of speech, RTF %.3f, in %s",
         cost.utterances, cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
-    if mode.source == "text":
-        report_unknown(speaker.text_to_units or speaker, [plan.jobs[utt].text for utt in spoken])
+    speaker.warn_of_unknown(result.unknown for result in spoken.values())
     remove_shards(args.output_dir)
 
 
@@ -127,7 +126,7 @@ def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mappi
         names = waiting.pop()
         half = len(names) // 2
         try:
-            speeches = speaker.speak_all(mode, names, [given[name] for name in names], options)
+            speeches = speaker.speak_all(mode, names, [given[name] for name in names], options, warn=False)
         except UserError as error:
             parts, reason = [[name] for name in names], f"cannot be spoken: {error}"
         except Exception as error:
@@ -168,7 +167,7 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
     nothing = np.zeros(0, dtype=np.float32)
-    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob)
+    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, unknown=speech.unknown)
 
 
 def write_tables(
@@ -193,12 +192,3 @@ def write_tables(
         write_scp(whole / "wav.scp", {utt: wav_of(whole, utt) for utt in spoken})
         write_scp(whole / "status", status)
         write_scp(whole / PROMPTS_NAME, prompts)
-
-
-def report_unknown(speaker: Speaker, texts: Sequence[str]) -> None:
-    """Say which tokens of texts the model does not know, whoever spoke them."""
-    speaker.tokenizer.unknown.clear()
-    for text in texts:
-        speaker.tokenizer.encode(text)
-    if speaker.tokenizer.unknown:
-        logging.warning("tokens outside of the vocabulary: %s", speaker.tokenizer.describe_unknown())

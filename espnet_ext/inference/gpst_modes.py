@@ -116,7 +116,12 @@ class SpeechMode(Mode):
                     _check_streams(f"{what} of {name}", streams, speaker)
         clock, said = Clock.of(speaker), self.spell(speaker, names, requests, options)
         return [
-            replace(self.start(name, request, one.units, clock), has_eos=one.has_eos, generated=one.generated)
+            replace(
+                self.start(name, request, one.units, clock),
+                has_eos=one.has_eos,
+                generated=one.generated,
+                unknown=one.unknown,
+            )
             for name, request, one in zip(names, requests, said, strict=True)
         ]
 
@@ -296,7 +301,10 @@ class TextToSpeech(_Prompted):
     ) -> list[Start]:
         assert speaker.text_to_units is not None, "checked"
         texts, nobody = [request.text for request in requests], [None] * len(names)
-        return generated_starts(speaker.text_to_units.codes(unit_names(names), texts, nobody, _units_of(options)))
+        front = speaker.text_to_units
+        generation, unknown = front.codes_and_unknown(unit_names(names), texts, nobody, _units_of(options))
+        starts = generated_starts(generation)
+        return [replace(start, unknown=tokens) for start, tokens in zip(starts, unknown, strict=True)]
 
 
 def _units_of(options: DecodeOptions) -> DecodeOptions:

@@ -61,6 +61,7 @@ class Start:
         prompt: (T', N) int64 codes, possibly none.
         has_eos: False if the units were generated and ran into their limit.
         generated: how many units were generated for it.
+        unknown: what the model does not know of its text.
     """
 
     units: Ids
@@ -68,6 +69,7 @@ class Start:
     prompt: Ids = field(default_factory=lambda: NO_UNITS)
     has_eos: bool = True
     generated: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -303,8 +305,9 @@ class Text(Mode):
         for name, request in zip(names, requests, strict=True):
             prompt = no_codes(spec) if request.prompt is None else request.prompt.codes[:longest]
             check_ids(f"prompt of {name}", prompt, spec)
-            ids = np.asarray(speaker.tokenizer.encode(request.text))
-            starts.append(Start(ids, len(ids), prompt))
+            encoding = speaker.tokenizer.read_to_speak(request.text)
+            ids = np.asarray(encoding.ids)
+            starts.append(Start(ids, len(ids), prompt, unknown=encoding.unknown))
         return starts
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -273,7 +274,12 @@ class Speaker:
         return self.speak_all(mode, [name], [request], self._options(mode, options, changes))[0]
 
     def speak_all(
-        self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
+        self,
+        mode: Mode,
+        names: Sequence[str],
+        requests: Sequence[Request],
+        options: DecodeOptions,
+        warn: bool = True,
     ) -> list[Speech]:
         """Several utterances at once; every row comes out as if it were alone.
 
@@ -282,6 +288,7 @@ class Speaker:
             names: utterance ids; an id and the seed determine the draws.
             requests: what is known of each.
             options: how to decode.
+            warn: whether to log what the model does not know of the texts; the speech tells it in any case.
 
         Returns:
             One speech per row.
@@ -292,6 +299,8 @@ class Speaker:
         """
         codec, begin = self.codec, time.perf_counter()
         starts, spelt, decoding = self._prepare(mode, names, requests, options)
+        if warn:
+            self.warn_of_unknown(start.unknown for start in starts)
         generation = generate(*decoding)
         generated = time.perf_counter()
         ends = generation.has_eos.cpu() & torch.tensor([start.has_eos for start in starts])
@@ -307,7 +316,14 @@ class Speaker:
         timing.seconds_codec = time.perf_counter() - generated
         reads_units = self.corelm.reads == "semantic"
         return [
-            replace(speech, units=start.units if reads_units else None, whole=whole, timing=timing, options=options)
+            replace(
+                speech,
+                units=start.units if reads_units else None,
+                whole=whole,
+                timing=timing,
+                unknown=start.unknown,
+                options=options,
+            )
             for speech, start, whole in zip(speeches, starts, wholes, strict=True)
         ]
 
@@ -329,8 +345,32 @@ class Speaker:
         Returns:
             The codes.
         """
+        generation, unknown = self.codes_and_unknown(names, texts, prompts, options)
+        self.warn_of_unknown(unknown)
+        return generation
+
+    def codes_and_unknown(
+        self,
+        names: Sequence[str],
+        texts: Sequence[str],
+        prompts: Sequence[NDArray[np.int64] | None],
+        options: DecodeOptions,
+    ) -> tuple[Generation, list[tuple[str, ...]]]:
+        """What `codes` gives, and what the model does not know of each text, without a word about it."""
         mode, requests = self.text_requests(texts, prompts)
-        return generate(*self._prepare(mode, names, requests, options)[-1])
+        starts, _, decoding = self._prepare(mode, names, requests, options)
+        return generate(*decoding), [start.unknown for start in starts]
+
+    def warn_of_unknown(self, found: Iterable[Sequence[str]]) -> None:
+        """Log once what the model does not know of several texts.
+
+        Args:
+            found: `Speech.unknown` of each.
+        """
+        unknown = [token for tokens in found for token in tokens]
+        if unknown:
+            tokenizer = (self.text_to_units or self).tokenizer
+            logging.warning("tokens outside of the vocabulary: %s", tokenizer.describe(unknown))
 
     def stream(
         self,
@@ -359,8 +399,10 @@ class Speaker:
         """
         mode = self.text_mode(prompt is not None)
         request = Request(prompt=self._streams(prompt, "prompt"), text=text)
-        *_, decoding = self._prepare(mode, [name], [request], self._options(mode, options, changes))
-        return stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
+        (start,), _, decoding = self._prepare(mode, [name], [request], self._options(mode, options, changes))
+        self.warn_of_unknown([start.unknown])
+        pieces = stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
+        return (replace(piece, unknown=start.unknown) for piece in pieces)
 
     def decoding(
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor

@@ -32,6 +32,7 @@ class Speech:
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
         timing: what its batch cost.
         options: how it was decoded; None where only codes were decoded.
+        unknown: tokens and characters of its text that the model does not know, each as often as it occurs.
     """
 
     codes: NDArray[np.int64]
@@ -42,6 +43,7 @@ class Speech:
     whole: NDArray[np.float32] | None = None
     timing: Timing = field(default_factory=lambda: Timing())
     options: DecodeOptions | None = None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass

@@ -27,6 +27,7 @@ class SpeechChunk:
         is_last: whether the utterance is complete.
         has_eos: False if it ran into its length limit; known of the last piece only.
         local_passes: passes of the local head so far.
+        unknown: of the text, as in `Speech`.
     """
 
     samples: NDArray[np.float32]
@@ -35,6 +36,7 @@ class SpeechChunk:
     is_last: bool
     has_eos: bool
     local_passes: int
+    unknown: tuple[str, ...] = ()
 
 
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:

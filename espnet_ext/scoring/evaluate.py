@@ -19,7 +19,7 @@ from espnet_ext.scoring.measures.heard import Heard, Output, hear
 from espnet_ext.scoring.measures.quality import mean, means, summarise
 from espnet_ext.scoring.measures.speaker import speaker_scores
 from espnet_ext.scoring.measures.untranscribed import untranscribed_scores
-from espnet_ext.scoring.measures.words import Counts, Vocabulary, errors_of, rate, rate_of
+from espnet_ext.scoring.measures.words import Counts, Vocabulary, errors_of, rate, rate_of, spelt_for
 from espnet_ext.scoring.scores import (
     Comparison,
     Decoding,
@@ -65,11 +65,11 @@ def decoding_of(system: System) -> Decoding | None:
     return Decoding(system.strategy, conf, system.sampling, stacking, seeds, *limits)
 
 
-def _problems(system: System, reference: Reference, outputs: Sequence[Output]) -> dict[str, list[str]]:
+def _problems(system: System, texts: Mapping[str, str], outputs: Sequence[Output]) -> dict[str, list[str]]:
     """Utterances of any repeat that something is wrong with, by what it is."""
     found: dict[str, list[str]] = {name: [] for name in ("silent", "clipped", "no_eos", "repeated", "truncated")}
     for number, (run, output) in enumerate(zip(system.runs, outputs, strict=True)):
-        for one, text in reference.transcripts.items():
+        for one, text in texts.items():
             wrong = list(run.conditions.get(one, []))
             if system.generates and (run.status or {}).get(one) == "no_eos":
                 wrong.append("no_eos")
@@ -110,8 +110,8 @@ def _about(reference: Reference, settings: Settings) -> ReferenceFacts:
     vocabulary, unknown = None, {}
     if recogniser is not None and recogniser.hears_given_words:
         texts = list(reference.transcripts.values())
-        vocabulary = len(Vocabulary.of(recogniser, [*texts, *settings.vocabulary]).known)
-        unknown = Vocabulary.of(recogniser, texts).unknown
+        vocabulary = len(Vocabulary.of(recogniser, [*texts, *settings.vocabulary]).known) or None
+        unknown = Vocabulary.of(recogniser, texts).unknown if vocabulary else {}
     return ReferenceFacts(
         directory=str(reference.directory),
         frechet_reference=str(settings.frechet_reference or reference.directory),
@@ -123,6 +123,7 @@ def _about(reference: Reference, settings: Settings) -> ReferenceFacts:
         skipped=reference.skipped,
         recogniser=None if settings.asr is None else settings.asr.name,
         vocabulary=vocabulary,
+        vocabulary_of=list(settings.vocabulary_of),
         unknown_words=unknown,
         other_prompt_speaker=_other_speakers(reference, reference.targets),
     )
@@ -162,10 +163,11 @@ def _scores(
     distances: tuple[FrameDistance, FrameDistance | None],
     same: str | None,
     resamples: Resamples,
+    texts: Mapping[str, str],
 ) -> tuple[SystemScores, Array | None]:
     """Measures of one system, and its word error rate in every resample."""
     outputs, runs = heard.outputs[system.name], system.runs
-    texts, words = reference.transcripts, [output.words for output in outputs]
+    words = [output.words for output in outputs]
     wer, cer, draws, voices = None, None, None, None
     errors = {}
     if heard.has("wer"):
@@ -192,7 +194,7 @@ def _scores(
         frechet_heard=distances[1],
         speaker=voices,
         measures=summarise(list(texts), [one.numbers for one in outputs], resamples),
-        problems=_problems(system, reference, outputs),
+        problems=_problems(system, texts, outputs),
         unheard=_of_all(system, [one.unheard for one in outputs]),
         hypotheses={one: words[0].get(one, "") for one in texts} if heard.has("wer") else {},
         same_codes_as=same,
@@ -232,10 +234,10 @@ def evaluate(
         again, _ = frame_distances(codec, reference, spoken, settings.frechet_reference, fewer)
     heard = hear(reference, systems, untranscribed, settings)
     results: dict[str, SystemScores] = {}
-    word_draws, same = {}, same_codes(systems)
+    word_draws, same, texts = {}, same_codes(systems), spelt_for(settings.asr, reference.transcripts)
     for system in systems:
         name, distances = system.name, (frechet[system.name], again.get(system.name))
-        results[name], draws = _scores(system, reference, heard, distances, same.get(name), resamples)
+        results[name], draws = _scores(system, reference, heard, distances, same.get(name), resamples, texts)
         if draws is not None:
             word_draws[name] = draws
         for run in system.runs:

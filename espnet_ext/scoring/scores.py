@@ -273,6 +273,7 @@ class ReferenceFacts:
         missing: utterance → why it has no recording.
         skipped: utterance that was left out → why.
         vocabulary: words that the recogniser chooses among; None for one that is not given its words.
+        vocabulary_of: files of texts that they are taken from besides the test set's own.
         unknown_words: word that it cannot hear → how often it occurs.
         other_prompt_speaker: prompts of another speaker than the recording's.
     """
@@ -287,6 +288,7 @@ class ReferenceFacts:
     skipped: dict[str, str] = field(default_factory=dict)
     recogniser: str | None = None
     vocabulary: int | None = None
+    vocabulary_of: list[str] = field(default_factory=list)
     unknown_words: dict[str, int] = field(default_factory=dict)
     other_prompt_speaker: int = 0
 

@@ -22,6 +22,7 @@ class Settings:
         distortion: whether speech is aligned with its recording.
         vocabulary: further texts whose words may be heard, besides the test set's own, by a recogniser that is given
             its words.
+        vocabulary_of: the files that they come from.
         resamples: bootstrap draws.
         seed: of the draws.
         compare: pairs of system names whose difference is wanted; empty: those of `pairs_to_compare`.
@@ -37,6 +38,7 @@ class Settings:
     mos_utterances: int = 0
     distortion: bool = True
     vocabulary: tuple[str, ...] = ()
+    vocabulary_of: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
     compare: tuple[tuple[str, str], ...] = ()

@@ -27,7 +27,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{name} not found: {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{name} must be a yaml file, got {path} ({' '.join(str(error).split())})") from None
     if not isinstance(content or {}, dict):

@@ -33,7 +33,7 @@ from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
 from espnet_ext.tokenizers.text.cleaners import CLEANERS
 from espnet_ext.tokenizers.text.g2p import g2ps
-from espnet_ext.tokenizers.text.tokens import TOKEN_TYPES
+from espnet_ext.tokenizers.text.tokens import NUMBERS, TOKEN_TYPES
 
 import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim
 from espnet2.tasks.abs_task import AbsTask  # noqa: E402
@@ -111,6 +111,7 @@ class CodecLMTask(AbsTask):
         group.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="What a text token is")
         group.add_argument("--bpemodel", type=str_or_none, default=None, help="SentencePiece model for bpe")
         group.add_argument("--cleaner", default="lower", choices=sorted(CLEANERS), help="Text cleaning")
+        group.add_argument("--numbers", default="auto", choices=NUMBERS, help="Language of numbers that no token says")
         group.add_argument("--g2p", default="none", choices=list(g2ps), help="What makes phones for token_type phn")
         group.add_argument("--codec_info", type=str_or_none, default=None, help="codec_info.yaml of the codes")
         group.add_argument("--semantic_info", type=str_or_none, default=None, help="semantic_info.yaml of the units")

@@ -137,7 +137,7 @@ class TokenizerFiles(Generic[T]):
         if not path.is_file():
             raise FileNotFoundError(f"{what} not found: {path} ({self.command} writes it)")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
             options = dict(content[f"{self.key}_conf"])
             checkpoint = path.parent / options.pop("checkpoint")
             spec, origin = CodecSpec(**content["spec"]), dict(content.get("origin") or {})

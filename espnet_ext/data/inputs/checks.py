@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from espnet_ext.data.datadir import read_scp
+from espnet_ext.data.datadir import read_scp, shown
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
@@ -106,10 +107,13 @@ def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerp
     wanted = set(read_scp(shape_files[0])) if shape_files else set()
     for path, name, kind in data:
         table = read_scp(path, allow_empty=True)
+        with open(path, "rb") as stream:  # ours reads it without; ESPnet's reader takes it for a part of the first key
+            if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                raise UserError(f"{path} must not begin with a byte order mark: sed -i '1s/^\\xEF\\xBB\\xBF//' {path}")
         lacking = sorted(wanted - set(table))
         if lacking:
             raise UserError(
-                f"{path} must hold every utterance of {shape_files[0]}: no {lacking[0]} ({len(lacking)} such)"
+                f"{path} must hold every utterance of {shape_files[0]}: no {shown(lacking[0])} ({len(lacking)} such)"
             )
         if name in fingerprints:
             check_maker(path, fingerprints[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ class TextInputs(Inputs):
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        """The tokenizer of `token_list` (a file, or the tokens), `token_type`, `bpemodel`, `cleaner` and `g2p`."""
+        """The tokenizer of `token_list`, a file or the tokens, and the other options of the text."""
         args = self.args
         if args.token_list is None:
             raise UserError("token_list must be a file of text tokens, got none")
         tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
         bpemodel = Path(args.bpemodel) if args.bpemodel else None
-        return TextTokenizer(TextSplitter(args.token_type, bpemodel, args.cleaner, self.g2p), tokens)
+        splitter = TextSplitter(args.token_type, bpemodel, args.cleaner, self.g2p)
+        return TextTokenizer(splitter, tokens, getattr(args, "numbers", "auto"))  # earlier versions had no numbers
 
     @property
     def g2p(self) -> str:
@@ -82,22 +84,27 @@ class TextInputs(Inputs):
         check_bpe(self.args)
 
     def report(self) -> None:
-        """Log, for every text file, the tokens that are not in the token list, with their counts.
+        """Log, for every text file, how much of it the model cannot read: tokens, invisible characters.
 
         Raises:
             UserError: naming file and utterance, if a text is empty.
         """
         data = (*self.args.train_data_path_and_name_and_type, *self.args.valid_data_path_and_name_and_type)
         for path in [path for path, name, _ in data if name == "text"]:
-            self.tokenizer.unknown.clear()
+            unknown: Counter[str] = Counter()
+            invisible = 0
             for utterance, text in read_scp(path, allow_empty=True).items():
                 try:
-                    self.tokenizer.encode(text)
+                    encoding = self.tokenizer.read(text)
                 except UserError as error:
                     raise UserError(f"{path}, {utterance}: {error}") from None
-            if self.tokenizer.unknown:
-                unknown = self.tokenizer.describe_unknown()
-                logging.warning("tokens of %s outside of the token list: %s", path, unknown)
+                unknown.update(encoding.unknown)
+                invisible += encoding.invisible
+            if unknown:
+                said = self.tokenizer.describe(unknown.elements())
+                logging.warning("tokens of %s outside of the token list: %s", path, said)
+            if invisible:
+                logging.warning("invisible characters of %s that are left out: %d", path, invisible)
 
     def keep(self) -> None:
         """Copy tokenizers and SentencePiece model."""

@@ -52,16 +52,23 @@ class Recogniser(Evaluator):
 
     Attributes:
         hears_given_words: whether it takes the words that it may hear as the option `words`.
+        hears_accents: whether it can tell a letter with an accent from one without; otherwise both are one.
     """
 
     hears_given_words: ClassVar[bool] = False
+    hears_accents: ClassVar[bool] = True
 
     def __call__(self, path: Path) -> str:
         """Words, normalised; none where the audio is too short for one."""
         samples = read_resampled(path)
         if len(samples) < SHORTEST_SECONDS * EVALUATION_RATE_HZ:
             return ""
-        return normalise(self.recognise(samples))
+        return self.normalise(self.recognise(samples))
+
+    @classmethod
+    def normalise(cls, text: str) -> str:
+        """A text as its words are compared."""
+        return normalise(text, fold_accents=not cls.hears_accents)
 
     @classmethod
     def known_words(cls, words: Iterable[str]) -> set[str]:

@@ -69,6 +69,7 @@ class PocketSphinx(Recogniser):
 
     requires: ClassVar = {"pocketsphinx": "'espnet_ext[score]'"}
     hears_given_words: ClassVar[bool] = True
+    hears_accents: ClassVar[bool] = False  # its dictionary is English
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._decoder = _decoder(words)

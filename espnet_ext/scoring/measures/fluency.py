@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jiwer
 
-from espnet_ext.scoring.measures.error_rate import normalise
+from espnet_ext.scoring.measures.error_rate import normalise, words_of
 
 LONGEST_REPETITION = 4  # words; a loop of a language model is rarely longer, and longer ones contain shorter ones
 TRUNCATED_WORDS = 2  # words missing at the end, at least: one may be a mistake of the recogniser
@@ -32,7 +32,7 @@ def is_repeated(transcript: str, heard: str) -> bool:
     >>> is_repeated("call three three five", "call three three five five")
     False
     """
-    return _repetitions(normalise(heard).split()) > _repetitions(normalise(transcript).split())
+    return _repetitions(words_of(normalise(heard))) > _repetitions(words_of(normalise(transcript)))
 
 
 def is_truncated(transcript: str, heard: str) -> bool:
@@ -43,9 +43,9 @@ def is_truncated(transcript: str, heard: str) -> bool:
     >>> is_truncated("open the blue door behind the church", "open the blue door behind a bird")
     False
     """
-    wanted, spoken = normalise(transcript), normalise(heard)
+    wanted, spoken = words_of(normalise(transcript)), words_of(normalise(heard))
     if not wanted or not spoken:
         return bool(wanted)
-    last = jiwer.process_words(wanted, spoken).alignments[0][-1]
+    last = jiwer.process_words(" ".join(wanted), " ".join(spoken)).alignments[0][-1]
     missing = last.ref_end_idx - last.ref_start_idx if last.type == "delete" else 0
-    return missing >= max(TRUNCATED_WORDS, TRUNCATED_SHARE * len(wanted.split()))
+    return missing >= max(TRUNCATED_WORDS, TRUNCATED_SHARE * len(wanted))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Embedding
 from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
 from espnet_ext.scoring.measures import distortion
@@ -91,7 +93,12 @@ class Heard:
 def _hear_words(reference: Reference, systems: Sequence[System], settings: Settings, heard: Heard) -> None:
     if not heard.can_ask(settings.asr, ("wer", "cer"), "asr") or settings.asr is None:
         return
-    choice = words_to_hear(settings.asr, [*reference.transcripts.values(), *settings.vocabulary])
+    try:
+        choice = words_to_hear(settings.asr, [*reference.transcripts.values(), *settings.vocabulary])
+    except UserError as error:  # everything else can be measured
+        logging.warning("no word and character error rates: %s", error)
+        heard.unavailable.update(dict.fromkeys(("wer", "cer"), str(error)))
+        return
     files = {name: run.whole for name, run, _ in heard.of(systems)}
     said = evaluate_files(choice, files, settings.workers, settings.folder)
     for name, _, output in heard.of(systems):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from espnet_ext.scoring.measures.error_rate import words_of
 from espnet_ext.scoring.measures.heard import Heard
 from espnet_ext.scoring.measures.quality import mean, means
 from espnet_ext.scoring.measures.speaker import nearest_voices
@@ -23,7 +24,7 @@ def untranscribed_scores(system: System, heard: Heard, reference: Reference, fre
     """
     output = heard.outputs[system.name][0]
     texts = output.words.values() if heard.has("wer") else None
-    words = None if texts is None else sum(len(text.split()) for text in texts)
+    words = None if texts is None else sum(len(words_of(text)) for text in texts)
     seconds = sum(system.seconds.values())
     states = list((system.status or {}).values())
     return UntranscribedScores(

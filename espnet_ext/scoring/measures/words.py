@@ -12,7 +12,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Recogniser, recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
-from espnet_ext.scoring.measures.error_rate import ErrorCounts, normalise, total, word_errors
+from espnet_ext.scoring.measures.error_rate import ErrorCounts, total, word_errors, words_of
 from espnet_ext.scoring.scores import ErrorRate
 
 Counts = Mapping[str, ErrorCounts]  # utterance → counts
@@ -34,7 +34,7 @@ class Vocabulary:
     @classmethod
     def of(cls, recogniser: type[Recogniser], texts: Iterable[str]) -> Vocabulary:
         """Sort the words of texts, in any spelling, by whether the recogniser can hear them."""
-        counts = Counter(word for text in texts for word in normalise(text).split())
+        counts = Counter(word for text in texts for word in words_of(recogniser.normalise(text)))
         known = recogniser.known_words(counts)
         unknown = sorted(counts.keys() - known, key=lambda word: (-counts[word], word))
         return cls(tuple(sorted(known)), {word: counts[word] for word in unknown})
@@ -45,10 +45,20 @@ def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
     recogniser = recognisers[choice.name]
     if not recogniser.hears_given_words:
         return choice
-    known = Vocabulary.of(recogniser, texts).known
-    if not known:
-        raise UserError("the texts must have a word of the recogniser's dictionary, got none")
-    return replace(choice, conf={"words": known, **choice.conf})
+    vocabulary = Vocabulary.of(recogniser, texts)
+    if not vocabulary.known:
+        some = ", ".join(list(vocabulary.unknown)[:3]) or "no words"
+        raise UserError(
+            f"the texts must have a word of the dictionary of {choice.name}, got none ({some}): name another "
+            "recogniser with --asr"
+        )
+    return replace(choice, conf={"words": vocabulary.known, **choice.conf})
+
+
+def spelt_for(choice: Choice | None, texts: Mapping[str, str]) -> dict[str, str]:
+    """Utterance → text, normalised as the recogniser's own words are; without a recogniser as any text is."""
+    recogniser: type[Recogniser] = Recogniser if choice is None else recognisers[choice.name]
+    return {one: recogniser.normalise(text) for one, text in texts.items()}
 
 
 def errors_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from espnet_ext.scoring.measures.error_rate import words_of
 from espnet_ext.scoring.scores import Scores, SpeakerScores, SystemScores, UntranscribedScores
 from espnet_ext.scoring.tables.markdown import ABSENT, number, percent, table
 from espnet_ext.scoring.tables.measure import Systems, cell, cells
@@ -76,7 +77,7 @@ def untranscribed_remarks(scores: Scores) -> list[str]:
     lines = [f"- no text, so no error rate and no prompt's speaker: {', '.join(scores.untranscribed)}"]
     recordings = [one for one in scores.systems.values() if one.timing is None]
     if recordings and recordings[0].wer is not None and scores.reference.seconds:
-        heard = sum(len(text.split()) for text in recordings[0].hypotheses.values())
+        heard = sum(len(words_of(text)) for text in recordings[0].hypotheses.values())
         rate = number(heard / scores.reference.seconds, 2)
         lines.append(
             f"- words heard / s: the recogniser hears {rate} in the recordings; it hears some in noise as well,"

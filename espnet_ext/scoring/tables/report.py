@@ -98,7 +98,10 @@ def remarks(result: Scores) -> list[str]:
         lines += _named(f"{name}, evaluator failed", one.unheard)
     lines += [f"- {measure(key).label}: {reason}" for key, reason in result.unavailable.items()]
     if reference.vocabulary is not None:
-        lines.append(f"- the recogniser chooses among {reference.vocabulary} words, all equally likely anywhere")
+        whose = " and of ".join(["of the test set", *(f"`{path}`" for path in reference.vocabulary_of)])
+        lines.append(
+            f"- the recogniser chooses among {reference.vocabulary} words, those {whose}, all equally likely anywhere"
+        )
     if reference.unknown_words:
         words = ", ".join(f"{word} ({count})" for word, count in reference.unknown_words.items())
         lines.append(f"- words that the recogniser does not know and so cannot hear: {words}")

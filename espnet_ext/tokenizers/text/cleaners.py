@@ -52,6 +52,21 @@ _OTHER = re.compile(r"[^a-z0-9',.!?;:\- ]")
 _ABBREVIATION = re.compile(rf"\b({'|'.join(ABBREVIATIONS)})\.(?=\s|$)")
 
 
+# soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. The joiners stay where a script uses
+# them to spell (UAX #31, 2.3): between Arabic, Indic and other letters of U+0600 to U+18AF
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|(?<![\u0600-\u18af])[\u200c\u200d]")
+
+
+def compose(text: str) -> tuple[str, int]:
+    """The text in Unicode's form NFC without invisible characters, and how many of those there were.
+
+    >>> compose("scho\u0308n ge\u00adsagt")
+    ('schön gesagt', 1)
+    """
+    text, invisible = _INVISIBLE.subn("", text)
+    return unicodedata.normalize("NFC", text), invisible
+
+
 def clean_none(text: str) -> str:
     """The text without blanks around it."""
     return text.strip()
@@ -73,8 +88,7 @@ def clean_english(text: str) -> str:
     """Lower-case English: a–z, digits and ' , . ! ? ; : - alone, titles and the like written out.
 
     Accents are removed, quotation marks around words and all other symbols become blanks (`removed` counts them).
-    Numbers stay digits: LibriTTS's normalised transcripts have none, and a guess between "nineteen eleven" and "one
-    thousand nine hundred and eleven" would be wrong too often.
+    Numbers stay digits here, as a corpus has them: `TextTokenizer` spells them for a model that knows no digit.
 
     >>> clean_english("“Mr. O’Neill’s café”—no. 5 [sic]")
     "mister o'neill's cafe - no. 5 sic"

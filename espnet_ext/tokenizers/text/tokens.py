@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.errors import UserError
-from espnet_ext.tokenizers.text.cleaners import find_cleaner
+from espnet_ext.tokenizers.text.cleaners import compose, find_cleaner
 from espnet_ext.tokenizers.text.g2p import WORD_BOUNDARY, g2ps
+from espnet_ext.tokenizers.text.numbers import INSTALL, can_spell_numbers, spell_numbers
 
 UNKNOWN = "<unk>"
 SPACE = WORD_BOUNDARY
@@ -59,13 +62,16 @@ def _splitter(token_type: str, bpemodel: Path | None, g2p: str) -> Split:
 
 
 class TextSplitter:
-    """Texts as tokens: cleaned, then split.
+    """Texts as tokens: composed (NFC) without invisible characters, cleaned, then split.
 
     Args:
         token_type: char, bpe, phn or word.
         bpemodel: SentencePiece model, for bpe only.
         cleaner: name of the cleaner.
         g2p: what makes phones of the text, for phn only; "none" for a text that is phones already.
+
+    Attributes:
+        is_english: whether cleaner or g2p say so; g2p_en, which reads numbers itself, does not.
 
     Raises:
         UserError: if a name is unknown, or the options do not fit each other.
@@ -78,56 +84,138 @@ class TextSplitter:
         self, token_type: str = "char", bpemodel: Path | None = None, cleaner: str = "lower", g2p: str = "none"
     ) -> None:
         self.clean, self.split = find_cleaner(cleaner), _splitter(token_type, bpemodel, g2p)
+        self.is_english = g2p == "cmudict" or (cleaner == "english" and g2p != "g2p_en")
 
     def __call__(self, text: str) -> list[str]:
         """The tokens of a text; none of an empty one."""
-        return self.split(self.clean(text))
+        return self.split(self.clean(compose(text)[0]))
+
+    def left_out(self, text: str) -> list[str]:
+        """Letters, digits and symbols of a text of which cleaner and g2p make nothing at all, such as an emoji."""
+        odd = [one for one in compose(text)[0] if not (one.isascii() and one.isalnum())]
+        gone = {one for one in set(odd) if unicodedata.category(one)[0] in "LNS" and not self(one)}
+        return [one for one in odd if one in gone]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A text as a model reads it, and what is lost of it.
+
+    Attributes:
+        ids: of its tokens, that of <eos> last.
+        unknown: tokens that are <unk> to the model and characters that make no token, each as often as it occurs.
+        invisible: how many invisible characters were left out.
+        known: whether anything that can be said is left.
+    """
+
+    ids: list[int]
+    unknown: tuple[str, ...] = ()
+    invisible: int = 0
+    known: bool = True
+
+
+NUMBERS = ("auto", "english", "none")
 
 
 class TextTokenizer:
-    """Texts as ids, each ended by the id of <eos>; unknown tokens become <unk> and are counted.
+    """Texts as ids, each ended by the id of <eos>; unknown tokens become <unk> and come with the ids.
+
+    Numbers are spelled out for a model that knows no digit.
 
     Args:
         splitter: makes tokens of a text.
         tokens: the token list.
+        numbers: the language of numbers, english or none; auto: what cleaner and g2p say of the language.
 
-    Attributes:
-        unknown: how often each token outside of the list was seen.
+    Raises:
+        UserError: if the token list or the language is not usable.
 
     >>> tokenizer = TextTokenizer(TextSplitter("char"), ["<unk>", "<space>", "a", "b", "<eos>"])
-    >>> tokenizer.encode("A bx"), dict(tokenizer.unknown)
-    ([2, 1, 3, 0, 4], {'x': 1})
+    >>> tokenizer.read("A bx")
+    Encoding(ids=[2, 1, 3, 0, 4], unknown=('x',), invisible=0, known=True)
     """
 
-    def __init__(self, splitter: TextSplitter, tokens: Sequence[str]) -> None:
+    def __init__(self, splitter: TextSplitter, tokens: Sequence[str], numbers: str = "auto") -> None:
         missing = [token for token in (UNKNOWN, END) if token not in tokens]
         if missing:
             raise UserError(f"token_list must contain {UNKNOWN} and {END}, missing {missing}")
+        if numbers not in NUMBERS:
+            raise UserError(f"numbers must be one of {list(NUMBERS)}, got {numbers!r}")
         self.splitter, self.tokens = splitter, list(tokens)
-        self.ids = {token: index for index, token in enumerate(tokens)}
-        self.unknown: Counter[str] = Counter()
+        self.ids: dict[str, int] = {}
+        for index, token in enumerate(tokens):
+            self.ids.setdefault(unicodedata.normalize("NFC", token), index)
+        english = splitter.is_english if numbers == "auto" else numbers == "english"
+        self.spells_numbers = english and not any(token.lstrip("▁")[:1].isdigit() for token in tokens)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, <eos> last.
+    def read(self, text: str) -> Encoding:
+        """Ids of a text, <eos> last, and what is unknown in it.
 
         Args:
             text: any text with at least one token.
 
         Returns:
-            The ids.
+            The encoding.
 
         Raises:
-            UserError: if nothing is left of the text after cleaning.
+            UserError: if there is no token in the text.
         """
-        pieces = self.splitter(text)
+        spelt, invisible = compose(text)
+        if self.spells_numbers and can_spell_numbers():
+            spelt = spell_numbers(spelt)
+        pieces = [part for piece in self.splitter(spelt) for part in self._parts(piece)]
         if not pieces:
-            raise UserError(f"text must not be empty, got {text!r}")
-        self.unknown.update(piece for piece in pieces if piece not in self.ids)
-        return [self.ids.get(piece, self.ids[UNKNOWN]) for piece in pieces] + [self.ids[END]]
+            reason = "must have something that can be read" if text.strip() else "must not be empty"
+            raise UserError(f"text {reason}, got {text!r}")
+        unknown = [piece for piece in pieces if piece not in self.ids]
+        known = any(piece in self.ids and is_spoken(piece) for piece in pieces)
+        ids = [self.ids.get(piece, self.ids[UNKNOWN]) for piece in pieces] + [self.ids[END]]
+        return Encoding(ids, (*unknown, *self.splitter.left_out(spelt)), invisible, known)
 
-    def describe_unknown(self) -> str:
-        """The unknown tokens with their counts, most frequent first: "'x' (3), '7' (1)"."""
-        return describe_counts(self.unknown)
+    def read_to_speak(self, text: str) -> Encoding:
+        """As `read`, but a text of which nothing is known that can be said is refused.
+
+        Args:
+            text: what to say.
+
+        Returns:
+            The encoding.
+
+        Raises:
+            UserError: naming the unknown symbols.
+        """
+        encoding = self.read(text)
+        if not encoding.known:
+            reason = self.describe(encoding.unknown) or "punctuation alone"
+            raise UserError(f"text must have something that the model knows, got {text!r}: {reason}")
+        return encoding
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `read`."""
+        return self.read(text).ids
+
+    def describe(self, unknown: Iterable[str]) -> str:
+        """Unknown tokens with their counts, most frequent first, and how digits would be read: "'x' (3), '7' (1)"."""
+        counts = Counter(unknown)
+        said = describe_counts(counts)
+        if not any(token[:1].isdigit() for token in counts):
+            return said
+        if self.spells_numbers and not can_spell_numbers():
+            return f"{said}; numbers are spelled out after {INSTALL}"
+        return f"{said}; write numbers as words"
+
+    def _parts(self, piece: str) -> list[str]:
+        """The piece, or, of an older token list of decomposed characters, its letter and its marks."""
+        piece = unicodedata.normalize("NFC", piece)
+        parts = list(unicodedata.normalize("NFD", piece))
+        return parts if piece not in self.ids and all(part in self.ids for part in parts) else [piece]
+
+
+def is_spoken(token: str) -> bool:
+    """Whether a token is more than blanks and punctuation."""
+    return token not in (SPACE, UNKNOWN, END) and any(
+        unicodedata.category(one)[0] not in "PZC" and one != "▁" for one in token
+    )
 
 
 def describe_counts(counts: Counter[str]) -> str:
@@ -178,7 +266,7 @@ def read_token_list(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"token_list not found: {path}")
     # only "\n" ends a line: str.splitlines would also split at odd Unicode separators, which are tokens like others
-    tokens = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    tokens = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
     if tokens == [""] or repeated:
         raise UserError(f"token_list must name tokens once each, got {repeated[:3] or 'an empty file'} in {path}")
