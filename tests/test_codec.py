@@ -16,6 +16,7 @@ import yaml
 from conftest import built_in
 from tiny_codecs import CONF, EVERY, PACKAGE, corpus, tiny_codec, voice
 
+from espnet_ext.errors import UserError
 from espnet_ext.testing import check_codec
 from espnet_ext.testing.codec import CODEC_CONTRACT, CodecCase, batch_of
 from espnet_ext.tokenizers.codec import (
@@ -62,6 +63,22 @@ def test_the_contract_finds_what_a_codec_must_not_do(
     monkeypatch.setattr(codecs["world_vq"], method, lambda codec, values: flaw(right(codec, values)))
     with pytest.raises((AssertionError, ValueError, RuntimeError), match=message):
         check_codec("world_vq", CONF["world_vq"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
+    if name not in CONF:
+        pytest.skip("what another package writes is its own")
+    checkpoint = tmp_path / "weights.npz"
+    tiny_codec(name).save(checkpoint)
+    with np.load(checkpoint) as arrays:
+        content = dict(arrays)
+    key = max(one for one in content if content[one].dtype.kind == "f" and content[one].size)
+    content[key].flat[0] = value
+    np.savez(checkpoint, **content)
+    found = "NaN" if value != value else "infinity"
+    with pytest.raises(UserError, match=f"{checkpoint} must hold finite weights, got {found} in {key} "):
+        codecs[name].load(checkpoint)
 
 
 def test_unknown_names_and_options_are_refused_with_the_choices() -> None:

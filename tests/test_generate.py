@@ -5,12 +5,22 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import SPEC, ragged_batch, tiny_model
+from conftest import NAMES, SAMPLING, SPEC, VARIANTS, ragged_batch, tiny_model
 
 from espnet_ext.codes import StepLayout
-from espnet_ext.decoding import DecodingStrategy, Filled, build_strategy, generate, same_passes
+from espnet_ext.decoding import (
+    DecodingStrategy,
+    Filled,
+    build_strategy,
+    generate,
+    generate_stream,
+    plain_step,
+    same_passes,
+    strategies,
+)
 from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads import ParallelHeads
 
 GREEDY = Sampler(SamplingOptions(0.0))
@@ -147,3 +157,33 @@ def test_a_limit_below_min_frames_is_refused():
     model = tiny_model()
     with pytest.raises(ValueError, match="max_frames must be at least min_frames = 4, got 3"):
         generate(model, ragged_batch().conditions(model), Scripted(("", "", "")), GREEDY, 3, min_frames=4)
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "sampled", "guided"])
+@pytest.mark.parametrize(("strategy", "conf"), [*((name, {}) for name in strategies), *VARIANTS])
+def test_logits_that_are_no_numbers_are_refused_with_step_and_utterance(strategy, conf, sampling):
+    """One NaN in the weights gave seconds of speech that looked like any other."""
+    model = tiny_model(conditioning_dropout=0.1)
+    model.heads["parallel"].heads.weight.data[0, 0] = torch.nan
+    for name in ("ar", "maskgit"):
+        model.heads[name].position.data[0, 0] = torch.nan
+    sampler = Sampler(SAMPLING[sampling], row_generators(0, NAMES))
+    given = (model, ragged_batch().conditions(model), build_strategy(strategy, **conf), sampler, 12)
+    with pytest.raises(UserError, match="logits must be finite, got NaN in the first step of utterance a"):
+        generate(*given, names=NAMES)
+    with pytest.raises(UserError, match="in the first step of row 0"):
+        list(generate_stream(*given))
+
+
+def test_a_row_of_logits_that_are_no_numbers_is_the_one_that_is_named():
+    model, step = tiny_model(), []
+
+    def overflow(*given):
+        filled = plain_step(*given)
+        step.append(filled)
+        filled.logprobs[1, 0] = torch.nan if len(step) == 3 else -1.0
+        return filled
+
+    given = (model, ragged_batch().conditions(model), build_strategy("parallel"), GREEDY, 6, 6)
+    with pytest.raises(UserError, match="got NaN in one of the 6 steps of utterance b"):
+        generate(*given, step=overflow, names=NAMES)

@@ -76,6 +76,20 @@ def test_an_experiment_of_another_text_is_refused_by_name(corpus, base, tmp_path
     assert f"init_from must be an experiment with the same token_list, got {base}" in one_error(main, *arguments)
 
 
+def test_an_experiment_whose_weights_are_not_finite_is_refused_by_name(corpus, base, tmp_path):
+    from espnet_ext.bin.codec_lm_train import main
+
+    exp, name = tmp_path / "base", "corelm.embedding.table.weight"
+    shutil.copytree(base, exp)
+    weights = torch.load(exp / "train.loss.ave.pth", weights_only=True)
+    weights[name][3, 1] = torch.nan
+    (exp / "train.loss.ave.pth").unlink()  # a link to the epoch's
+    torch.save(weights, exp / "train.loss.ave.pth")
+    arguments = command(corpus, tmp_path / "exp", "--init_from", str(exp))
+    message = f"{exp / 'train.loss.ave.pth'} must hold finite weights, got NaN in {name} (1 such)"
+    assert message in one_error(main, *arguments)
+
+
 def test_the_frames_of_a_step_begin_with_the_positions_of_the_one_frame():
     one, two = (tiny_model(stacking=stacking, frame_tables="tied", local_conf=LOCAL).float() for stacking in (1, 2))
     books = SPEC.num_codebooks

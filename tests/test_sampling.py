@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from espnet_ext.decoding.sampling import Sampler, SamplingOptions, avoid_repetition, row_generators, warp
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.sampling import (
+    Sampler,
+    SamplingOptions,
+    avoid_repetition,
+    row_generators,
+    warn_of_no_conditions,
+    warp,
+)
 
 
 def naive_warp(logits, options):
@@ -44,17 +52,20 @@ def test_temperature_zero_is_the_most_likely_code():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "temperature must be at least 0 and finite, got -1.0"),
+        ({"temperature": -1.0}, r"temperature must be in \[0, 10\], got -1.0"),
         ({"temperature": []}, "temperature must be a number or one for each codebook, got an empty list"),
-        ({"temperature": [1, -0.5]}, r"temperature\[1\] must be at least 0 and finite, got -0.5"),
+        ({"temperature": [1, -0.5]}, r"temperature\[1\] must be in \[0, 10\], got -0.5"),
         ({"temperature": [1, "hot"]}, r"temperature\[1\] must be a number, got 'hot'"),
         ({"repetition_window": 5, "temperature": [0.7, 0]}, "repetition_window must be 0 with temperature 0, got 5"),
         ({"top_k": -1}, "top_k must be at least 0, got -1"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
         ({"top_p": -0.5}, r"top_p must be .*, got -0.5"),
-        ({"cfg_scale": -1.0}, "cfg_scale must be at least 0 and finite, got -1.0"),
-        ({"cfg_scale": float("inf")}, "cfg_scale must be at least 0 and finite, got inf"),
+        ({"cfg_scale": -1.0}, r"cfg_scale must be in \[0, 20\], got -1.0"),
+        ({"cfg_scale": float("inf")}, r"cfg_scale must be in \[0, 20\], got inf"),
+        ({"temperature": 1e9}, r"temperature must be in \[0, 10\], got 1000000000.0"),
+        ({"temperature": [1, 11]}, r"temperature\[1\] must be in \[0, 10\], got 11"),
+        ({"cfg_scale": 1000}, r"cfg_scale must be in \[0, 20\], got 1000"),
         ({"cfg_scale": "strong"}, "cfg_scale must be a number, got 'strong'"),
         ({"repetition_window": -1}, "repetition_window must be at least 0, got -1"),
         ({"repetition_window": 1.5}, "repetition_window must be an integer, got 1.5"),
@@ -68,6 +79,13 @@ def test_options_out_of_range_are_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as refusal:
         SamplingOptions(**options)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_scale_of_zero_which_leaves_the_text_out_is_said_once():
+    warn_of_no_conditions.cache_clear()
+    with pytest.warns(UserWarning, match="cfg_scale 0 leaves text and prompt out") as said:
+        kinds = [DecodeOptions(sampling={"cfg_scale": 0}), *(SamplingOptions(cfg_scale=0.0) for _ in range(2))]
+    assert len(kinds) == 3 and len(said) == 1
 
 
 @pytest.mark.parametrize("first_slot", [0, 1, 2, 5])

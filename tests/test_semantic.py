@@ -15,6 +15,7 @@ from conftest import built_in
 from tiny_codecs import voice
 from tiny_semantic import CONF, EVERY, NETWORKS, conf_of, fresh_tokenizer, tiny_tokenizer
 
+from espnet_ext.errors import UserError
 from espnet_ext.testing import check_semantic_tokenizer
 from espnet_ext.testing.semantic import SEMANTIC_CONTRACT, SemanticCase
 from espnet_ext.tokenizers.semantic import (
@@ -60,6 +61,22 @@ def test_the_contract_finds_a_tokenizer_that_remembers(monkeypatch: pytest.Monke
     monkeypatch.setattr(semantic_tokenizers["mfcc_km"], "features", features)
     with pytest.raises(AssertionError, match="units must not depend on the utterances before"):
         check_semantic_tokenizer("mfcc_km", CONF["mfcc_km"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(name: str, value: float, tmp_path: Path) -> None:
+    if name not in CONF:
+        pytest.skip("what another package writes is its own")
+    checkpoint = tmp_path / "weights.npz"
+    tiny_tokenizer(name).save(checkpoint)
+    with np.load(checkpoint) as arrays:
+        content = dict(arrays)
+    key = max(one for one in content if content[one].dtype.kind == "f" and content[one].size)
+    content[key].flat[0] = value
+    np.savez(checkpoint, **content)
+    found = "NaN" if value != value else "infinity"
+    with pytest.raises(UserError, match=f"{checkpoint} must hold finite weights, got {found} in {key} "):
+        semantic_tokenizers[name].load(checkpoint)
 
 
 def test_an_unknown_tokenizer_is_refused_with_the_choices() -> None:

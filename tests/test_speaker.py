@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fabricated import one_error
 from test_gpst import tiny_gpst
 from tiny_speech import gpst_speech, options, streams
@@ -218,3 +219,37 @@ def test_a_defect_of_a_plug_in_stops_the_run_with_its_traceback_and_names_uttera
     assert note.startswith("while speaking s-0, s-1 with decoding broken (test_speaker.")
     assert "codec (espnet_ext.tokenizers.codec.world_vq.WorldVQCodec)" in note
     assert not (tmp_path / "out/skipped").exists()
+
+
+@pytest.mark.espnet
+@pytest.mark.parametrize(("value", "found"), [(torch.nan, "NaN"), (-torch.inf, "infinity")])
+def test_weights_that_are_not_finite_are_refused_with_file_and_parameter(
+    corpus: Path, experiment: Path, tmp_path: Path, value: float, found: str
+) -> None:
+    """One NaN gave three seconds of speech that looked like any other, and exit code 0."""
+    from espnet_ext.bin import codec_lm_inference, say
+
+    exp, name = tmp_path / "exp", "corelm.primary.decoder.blocks.0.attention.qkv.weight"
+    shutil.copytree(experiment, exp)
+    checkpoint = exp / AVERAGE
+    weights = torch.load(checkpoint, weights_only=True)
+    weights[name][0, 0] = value
+    checkpoint.unlink()  # a link to the epoch's
+    torch.save(weights, checkpoint)
+    message = f"{checkpoint} must hold finite weights, got {found} in {name} (1 such)"
+    assert message in one_error(say.main, exp, "abc", "-o", tmp_path / "out.wav")
+    line = ("--exp", exp, "--data_dir", corpus / "dev", "--output_dir", tmp_path / "out")
+    assert message in one_error(codec_lm_inference.main, *line)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.espnet
+def test_logits_that_are_no_numbers_cost_their_utterance_which_is_named(experiment: Path) -> None:
+    from espnet_ext.inference import Speaker
+
+    speaker = Speaker.from_experiment(experiment)
+    speaker.corelm.heads["ar"].position.data[0] = torch.inf  # as what overflows in a precision
+    with pytest.raises(UserError, match="logits must be finite, got NaN in the first step of utterance u1"):
+        speaker("abc", name="u1")
+    with pytest.raises(UserError, match="logits must be finite, got NaN in the first step of utterance u2"):
+        list(speaker.stream("abc", name="u2"))

@@ -259,7 +259,7 @@ def test_strategies_that_the_model_lacks_are_left_out_and_another_one_is_a_wrong
     for more, message in (
         (["--decodings", "nonsense"], "decoding must be one of "),
         (["--asr", "none"], "--asr must be a recogniser, whose words are counted, got 'none'"),
-        (["--temperature", "-1"], "temperature must be at least 0 and finite, got -1"),
+        (["--temperature", "-1"], "temperature must be in [0, 10], got -1"),
         (["--top_k", "1.5"], "top_k must be an integer, got 1.5"),
         (["--limit", "-1"], "limit must be at least 0, got -1"),
         (["--num_bootstrap", "1"], "num_bootstrap must be at least 2, got 1"),

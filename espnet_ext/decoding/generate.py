@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +113,7 @@ def generate(
     max_frames: Tensor | int,
     min_frames: int = 1,
     step: Step = plain_step,
+    names: Sequence[str] = (),
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
 
@@ -124,14 +125,16 @@ def generate(
         max_frames: most frames of an utterance, one number or one per row.
         min_frames: fewest frames of an utterance.
         step: how a step is run; `fast.Acceleration` has the one for an accelerated model.
+        names: of the rows, for errors.
 
     Returns:
         Codes, lengths and costs.
 
     Raises:
-        UserError: if strategy or sampler do not fit this model, or the generators are not one per row.
+        UserError: if strategy or sampler do not fit this model, the generators are not one per row, or the model makes
+            logits that are not finite.
     """
-    *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames, step)
+    *_, rows = _steps(model, conditions, strategy, sampler, max_frames, min_frames, step, names)
     return rows.generation()
 
 
@@ -143,11 +146,12 @@ def generate_stream(
     max_frames: Tensor | int,
     min_frames: int = 1,
     step: Step = plain_step,
+    names: Sequence[str] = (),
 ) -> Iterator[Generation]:
     """What `generate`, which takes the same, has made after every step: frames up to `lengths` are final."""
     if model.layout.max_delay:  # a step would complete frames of earlier ones
         raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
-    for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames, step):
+    for rows in _steps(model, conditions, strategy, sampler, max_frames, min_frames, step, names):
         yield rows.generation()
 
 
@@ -160,6 +164,7 @@ def _steps(
     max_frames: Tensor | int,
     min_frames: int = 1,
     step: Step = plain_step,
+    names: Sequence[str] = (),
 ) -> Iterator[_Rows]:
     """The rows after every step: the loop over time. The arguments are those of `generate`."""
     batch, device = len(conditions.given), conditions.given.device
@@ -192,6 +197,8 @@ def _steps(
         history = None if history is None else history[alive]
         filled = step(model, strategy, codes, state, sampler.for_step(legal, history))
         codes = rows.commit(Filled(*(part[: len(alive)] for part in filled)), alive)
+        if rows.steps == 1:  # weights that cannot be used show at once; a look at every step would cost
+            _check_finite(rows.logprobs, names, "the first step")
         yield rows
         if not is_gpu(device) or rows.steps % STEPS_AT_ONCE == 0:
             finished = rows.finished[alive]
@@ -205,6 +212,27 @@ def _steps(
                 state.keep(pairs)
                 sampler, alive, codes = sampler.for_rows(pairs), alive[kept], codes[kept]
         codes = torch.cat((codes, codes)) if guided else codes
+    _check_finite(rows.logprobs, names, f"one of the {rows.steps} steps")  # a sum that nothing leaves
+
+
+def _check_finite(logprobs: Tensor, names: Sequence[str], where: str) -> None:
+    """Refuse what a model made of logits that are not finite: its codes look like any others.
+
+    Args:
+        logprobs: (B,) sum over the codes of each row.
+        names: of the rows; empty where nobody knows them.
+        where: the step, in words.
+
+    Raises:
+        UserError: naming the first such row, and the step.
+    """
+    bad = logprobs.isnan().nonzero()[:, 0].tolist()
+    if bad:
+        row = f"utterance {names[bad[0]]}" if names else f"row {bad[0]}"
+        raise UserError(
+            f"logits must be finite, got NaN in {where} of {row}: the weights are damaged, or too large for the "
+            "precision they are packed in"
+        )
 
 
 def is_gpu(device: torch.device) -> bool:

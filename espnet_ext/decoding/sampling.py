@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,17 +15,29 @@ from torch import Generator, Tensor
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
 
+MOST_TEMPERATURE, MOST_CFG_SCALE = 10, 20  # what is above either makes noise
+
+
+@cache  # one command builds its options several times
+def warn_of_no_conditions() -> None:
+    """A warning, the first time in a process, that the model will not see what it is to say."""
+    warnings.warn(
+        "cfg_scale 0 leaves text and prompt out: the speech is of nothing in particular; 1 is without guidance",
+        stacklevel=4,
+    )
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
     """How a distribution is sharpened before a code is drawn.
 
     Attributes:
-        temperature: divides the logits; 0 takes the most likely code. A list has one for each codebook: slot m
-            has entry m % N.
+        temperature: divides the logits, at most `MOST_TEMPERATURE`; 0 takes the most likely code. A list has one for
+            each codebook: slot m has entry m % N.
         top_k: keeps the k most likely codes; 0 keeps all.
         top_p: keeps the smallest set of codes whose probabilities reach p; 1 keeps all.
-        cfg_scale: weight s of classifier-free guidance, s * conditional + (1 - s) * unconditional logits; 1 for none.
+        cfg_scale: weight s of classifier-free guidance, s * conditional + (1 - s) * unconditional logits; 1 for none,
+            at most `MOST_CFG_SCALE`.
         repetition_window: last codes of a codebook, those of earlier steps, that are counted for repetition-aware
             sampling; 0 for none.
         repetition_threshold: share of that window above which a drawn code is drawn again, from the distribution
@@ -49,17 +63,19 @@ class SamplingOptions:
             if not self.temperature:
                 raise UserError("temperature must be a number or one for each codebook, got an empty list")
             for place, value in enumerate(self.temperature):
-                check_number(f"temperature[{place}]", value, least=0)
+                check_number(f"temperature[{place}]", value, least=0, most=MOST_TEMPERATURE)
             object.__setattr__(self, "temperature", tuple(self.temperature))  # to be a key, as the rest is
         else:
-            check_number("temperature", self.temperature, least=0)
+            check_number("temperature", self.temperature, least=0, most=MOST_TEMPERATURE)
         check_number("top_k", self.top_k, least=0, whole=True)
-        check_number("cfg_scale", self.cfg_scale, least=0)
+        check_number("cfg_scale", self.cfg_scale, least=0, most=MOST_CFG_SCALE)
         check_number("repetition_window", self.repetition_window, least=0, whole=True)
         check_number("repetition_threshold", self.repetition_threshold, least=0, most=1)
         check_number("top_p", self.top_p, above=0, most=1)
         if self.repetition_window and 0 in self.temperatures:
             raise UserError(f"repetition_window must be 0 with temperature 0, got {self.repetition_window}")
+        if self.cfg_scale == 0:
+            warn_of_no_conditions()
 
     @property
     def guided(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class PackedClassifiers(nn.Module):
 
 
 def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: float = 100.0) -> Acceleration:
-    """Make a model decode faster, in place: it cannot be trained or saved any more.
+    """Make a model decode faster, in place: it cannot be trained, saved, copied or pickled any more.
 
     Code tables are folded with the projection and the positions of the local transformers; on a CPU the linear maps of
     the primary and the local transformers and of the heads are packed, each for the fastest backend of the precision.
@@ -84,16 +85,30 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
     if next(model.parameters()).dtype != torch.float32:
         raise UserError(f"model must be in float32, got {next(model.parameters()).dtype}")
     slot_transformers = [head for head in model.heads.values() if isinstance(head, SlotTransformer)]
-    primary = model.step_transformers()
-    transformers = primary + [head.transformer for head in slot_transformers]
+    transformers = model.step_transformers() + [head.transformer for head in slot_transformers]
     if next(model.parameters()).is_cuda:
-        return _on_gpu(model, options, slot_transformers, transformers)
+        done = _on_gpu(model, options, slot_transformers, transformers)
+    else:
+        done = _on_cpu(model, options, slot_transformers, transformers, rows, budget_ms)
+    # what `copy.deepcopy` and `pickle` ask an object for
+    vars(model).update(__deepcopy__=_refuse_to_copy, __reduce_ex__=_refuse_to_copy)
+    return done
+
+
+def _on_cpu(
+    model: CoreLM,
+    options: FastOptions,
+    slot_transformers: list[SlotTransformer],
+    transformers: list[Transformer],
+    rows: int,
+    budget_ms: float,
+) -> Acceleration:
     for head in slot_transformers:
         fold(head)
     native = options.native and rows <= NATIVE_ROWS and _is_there()
     calibration = Calibration(backends_of("float32" if options.exact else options.precision, native), rows, budget_ms)
     packer = _Packer(calibration)
-    for transformer in primary:
+    for transformer in model.step_transformers():
         packer.pack_all(transformer, from_memory=True)
     for part in [part for part in model.modules() if isinstance(part, Head)]:  # GPST has those of its units besides
         # a local transformer's weights are read for every slot, and stay in the cache
@@ -110,6 +125,11 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
     return Acceleration(
         packer.backends, calibration.seconds * 1000, packer.weight_bytes, packer.weight_bytes / max(packer.weights, 1)
     )
+
+
+def _refuse_to_copy(_: object) -> NoReturn:
+    # packed weights are addresses, and a compiled step would go on reading those of the original
+    raise UserError("model must not be copied or pickled once it is accelerated: load it where it is needed instead")
 
 
 def _is_there() -> bool:

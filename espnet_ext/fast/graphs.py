@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from espnet_ext.model.primary import PrimaryState
 
 Shape = tuple[int, ...]
 WARM_UPS = 3  # runs in front of the capture, in which libraries allocate what they need
-KEPT = 8  # steps of different shapes that stay; each has a cache of its own
+KEPT = 8  # steps of different shapes that stay for a thread; each has a cache of its own
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class StaticStep:
         graphs, self._captured = [], []
         for _ in self._tapes:  # one per round
             graphs.append(torch.cuda.CUDAGraph())
-            with torch.cuda.graph(graphs[-1], pool=pool):
+            # what other threads do meanwhile is none of this capture's business
+            with torch.cuda.graph(graphs[-1], pool=pool, capture_error_mode="thread_local"):
                 self._captured.append(next(rounds))
         self._graphs = graphs
 
@@ -178,17 +181,19 @@ class Graphs:
 
     The random numbers of a step are drawn before it, from the same generators in the same order, so the codes are those
     of the plain step. What is not static runs as it is: sampling that looks back (`repetition_window`), a strategy
-    without `is_static`, and everything after a capture that failed.
+    without `is_static`, and everything after a capture that failed. Every thread has steps of its own, whose buffers
+    nobody else writes to; one at a time prepares or launches one.
 
     Attributes:
         capture: whether graphs are captured, or the same operations run one by one, for tests without a GPU.
-        steps: by model, strategy and shape; they serve later requests as well, and those used last stay.
+        steps: by model, strategy, shape and thread; they serve later requests as well, and those used last stay.
         failed: why a capture failed; nothing is captured after that.
     """
 
     capture: bool = True
-    steps: dict[object, StaticModelStep] = field(default_factory=dict)
+    steps: dict[tuple[Any, ...], StaticModelStep] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    _turn: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __call__(
         self, model: StepModel, strategy: DecodingStrategy, codes: Tensor, state: PrimaryState, sampler: Sampler
@@ -196,11 +201,24 @@ class Graphs:
         """What `plain_step` makes of the same; where there is no memory for a new graph all others are let go of."""
         if self.failed or not strategy.is_static or sampler.options.repetition_window or sampler.legal is None:
             return plain_step(model, strategy, codes, state, sampler)
-        shapes = tuple(codes.shape), rounded_shape(state), tuple(sampler.legal.shape)
-        key = (strategy, model, *shapes, sampler.options)
-        static = self.steps.pop(key, None)
+        with self._turn:
+            return self._static(model, strategy, codes, state, sampler, sampler.legal)
+
+    def _static(
+        self,
+        model: StepModel,
+        strategy: DecodingStrategy,
+        codes: Tensor,
+        state: PrimaryState,
+        sampler: Sampler,
+        legal: Tensor,
+    ) -> Filled:
+        thread = threading.current_thread()
+        shapes = tuple(codes.shape), rounded_shape(state), tuple(legal.shape)
+        key = (strategy, model, *shapes, sampler.options, thread)
+        before = self.steps.pop(key, None)
         try:
-            static = static or StaticModelStep(model, strategy, codes, state, sampler, self.capture)
+            static = before or StaticModelStep(model, strategy, codes, state, sampler, self.capture)
         except torch.OutOfMemoryError:
             self.clear()
             raise
@@ -210,10 +228,13 @@ class Graphs:
             logging.warning("graphs: going on without: %s", str(error).strip().partition("\n")[0])
             return plain_step(model, strategy, codes, state, sampler)
         self.steps[key] = static
-        if len(self.steps) > KEPT:
-            del self.steps[next(iter(self.steps))]
+        if before is None:
+            mine = [one for one in self.steps if one[-1] is thread]
+            for old in [*mine[:-KEPT], *(one for one in self.steps if not one[-1].is_alive())]:
+                del self.steps[old]
         return static(codes, state, sampler)
 
     def clear(self) -> None:
         """Let go of the memory of all steps."""
-        self.steps.clear()
+        with self._turn:
+            self.steps.clear()

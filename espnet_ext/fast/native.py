@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +99,7 @@ def library() -> Any:
     binary = cache / f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
     if not binary.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = binary.with_suffix(f".{os.getpid()}.tmp")
+        temporary = binary.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         command = [path, *FLAGS, *threads, str(SOURCE), "-o", str(temporary)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -115,6 +116,17 @@ def _packed(weight: Tensor) -> Tensor:
     """Weights (out, in) as the kernel reads them: (out / 4, in / 16, 4, 16), out padded with zeros."""
     padded = torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[0] % (2 * GROUP)))
     return padded.view(-1, GROUP, weight.shape[1] // CHUNK, CHUNK).transpose(1, 2).contiguous()
+
+
+_of_thread = threading.local()  # calls of other threads run at the same time: ctypes lets go of the interpreter's lock
+
+
+def _scratch(size: int) -> Tensor:
+    """At least so many floats that nobody but this thread's calls write to; kept, for a call takes microseconds."""
+    scratch: Tensor | None = getattr(_of_thread, "scratch", None)
+    if scratch is None or scratch.numel() < size:
+        scratch = _of_thread.scratch = torch.empty(size)
+    return scratch
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -199,7 +211,6 @@ class NativeStack:
         self._layers = (_Layer * len(self.blocks))(*(_layer(block) for block in self.blocks))
         rounded = any(isinstance(part, NativeLinear) and part.precision != "float32" for part in transformer.modules())
         self.cache_dtype = torch.bfloat16 if rounded else torch.float32
-        self._scratch = torch.empty(0)
 
     def __call__(
         self,
@@ -239,14 +250,12 @@ class NativeStack:
         rows = len(x)
         cache.check_room(1)
         needed = rows * (4 * self.width + self.inner) + max(cache.capacity, self.width)
-        if self._scratch.numel() < needed:
-            self._scratch = torch.empty(needed)
         turn = None if rotation is None else rotation.reshape(2, -1, rotation.shape[-1]).transpose(0, 1).contiguous()
         step = _Step(
             rows, self.width, self.heads, self.inner, cache.length, cache.capacity, self.exact_gelu,
             torch.get_num_threads(), cache.keys.stride(1), None if mask is None else cache.key_mask.data_ptr(),
             _address(turn), 0 if turn is None else len(turn), int(cache.keys.dtype == torch.bfloat16),
-            self._scratch.data_ptr(),
+            _scratch(needed).data_ptr(),
         )  # fmt: skip
         step.borrowed = (turn, cache)
         return step

@@ -35,7 +35,8 @@ from espnet_ext.tokenizers.text.tokens import TextTokenizer
 
 MARGIN, UNKNOWN_RATIO = 1.5, 6.0  # of what training utterances need; of an experiment that does not tell
 Sound = Path | str | NDArray[np.int64]  # an audio file, or its codes (T, N)
-Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step]  # what `generate` is given
+# what `generate` is given
+Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step, Sequence[str]]
 
 
 class Speaker:
@@ -409,7 +410,7 @@ class Speaker:
     ) -> Decoding:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
-        return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step
+        return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
 
     def _prepare(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions

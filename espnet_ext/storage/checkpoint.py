@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
@@ -92,8 +93,30 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     return f"{phase}.{statistic}.ave.pth"
 
 
+def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:
+    """Refuse weights that are not finite: one NaN makes codes that look like any others, and noise of them.
+
+    Args:
+        state: name → tensor or array; what has no numbers with a point is let pass.
+        checkpoint: file they come from.
+
+    Raises:
+        UserError: naming the file and the first of them.
+    """
+    problems = []
+    for name, value in state.items():
+        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        ends = torch.stack(tensor.aminmax())  # one look at each, and no mask as large as the weights
+        if not bool(ends.isfinite().all()):
+            problems.append(f"{'NaN' if ends.isnan().any() else 'infinity'} in {name}")
+    if problems:
+        raise UserError(f"{checkpoint} must hold finite weights, got {problems[0]} ({len(problems)} such)")
+
+
 def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) -> None:
-    """Refuse weights of another model.
+    """Refuse weights of another model, or that are not finite.
 
     Args:
         module: the model.
@@ -101,7 +124,7 @@ def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) ->
         checkpoint: file they come from.
 
     Raises:
-        UserError: if keys or shapes differ; the message names the first.
+        UserError: if keys or shapes differ, or a number is not finite; the message names the first.
     """
     own = module.state_dict()
     problems = [f"{key} is missing" for key in own.keys() - state.keys()]
@@ -113,6 +136,7 @@ def check_weights(module: nn.Module, state: dict[str, Any], checkpoint: Path) ->
     ]
     if problems:
         raise UserError(f"{checkpoint} must hold weights of this model: {sorted(problems)[0]} ({len(problems)} such)")
+    check_finite(state, checkpoint)
 
 
 def load_strictly(module: nn.Module, checkpoint: Path) -> None:
@@ -123,7 +147,7 @@ def load_strictly(module: nn.Module, checkpoint: Path) -> None:
         checkpoint: file of its state dict.
 
     Raises:
-        UserError: if the file cannot be read, or keys or shapes differ.
+        UserError: if the file cannot be read, keys or shapes differ, or a number is not finite.
     """
     state = read_weights(checkpoint)
     check_weights(module, state, checkpoint)

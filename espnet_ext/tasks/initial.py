@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, read_weights
+from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, check_finite, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
 
 FILE = "initial.pth"
@@ -31,7 +31,8 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
 
     Raises:
         FileNotFoundError: if the experiment has no weights.
-        UserError: if it is of another codec, text or core LM, or `init_param` is given as well.
+        UserError: if it is of another codec, text or core LM, has weights that are not finite, or `init_param` is given
+            as well.
     """
     source, output = Path(args.init_from), Path(args.output_dir)
     if args.resume and (output / "checkpoint.pth").is_file():
@@ -42,7 +43,9 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
     for name, now in facts.items():
         if config.get(name) != now:
             raise UserError(f"init_from must be an experiment with the same {name}, got {source}")
-    weights = read_weights(source / averaged_model_file(config), "init_from")
+    checkpoint = source / averaged_model_file(config)
+    weights = read_weights(checkpoint, "init_from")
+    check_finite(weights, checkpoint)
     torch.manual_seed(args.seed)  # what is not taken over may be written as well
     taken = fit_weights(build(), weights, facts["codec_info"]["spec"]["num_codebooks"])
     output.mkdir(parents=True, exist_ok=True)

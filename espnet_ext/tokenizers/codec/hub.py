@@ -12,6 +12,7 @@ import torch
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag
+from espnet_ext.storage.checkpoint import check_finite
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tokenizers.codec.neural import build_seeded
 from espnet_ext.tokenizers.codec.weights import one_line
@@ -114,7 +115,7 @@ class HubModel:
             The model.
 
         Raises:
-            UserError: if the checkpoint is of another architecture
+            UserError: if the checkpoint is of another architecture, or a weight is not finite
             OSError: if it is missing or cannot be downloaded
         """
         model_class, config_class = self.classes()
@@ -148,6 +149,7 @@ class HubModel:
         }
         if wrong:
             raise UserError(f"checkpoint must hold the weights of {model_class.__name__}, got {checkpoint} ({wrong})")
+        check_finite(model.state_dict(), checkpoint)
         return model
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.errors import UserError
+from espnet_ext.storage.checkpoint import check_finite
 
 _CONFIG = "config"  # no name of a weight: those have a dot
 
@@ -68,12 +69,13 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, Tensor], kind: s
         checkpoint: the file that the state is from
 
     Raises:
-        UserError: if it is not the state dict of such a network
+        UserError: if it is not the state dict of such a network, or a number in it is not finite
     """
     try:
         network.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError) as error:  # the latter where the file holds no mapping of tensors
         raise UserError(f"codec file must hold the weights of {kind}, got {checkpoint} ({one_line(error)})") from None
+    check_finite(state, checkpoint)
 
 
 def one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
+from espnet_ext.storage.checkpoint import check_finite
 from espnet_ext.tokenizers.codec import world
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 
@@ -115,6 +116,7 @@ class WorldVQCodec(Codec):
     def load(cls, checkpoint: Path) -> WorldVQCodec:
         """The codec stored in a file written by `save`."""
         with np.load(checkpoint, allow_pickle=False) as arrays:
+            check_finite(arrays, checkpoint)
             widths = [int(width) for width in arrays["band_widths"]]
             centres = [arrays[f"centres_{index}"] for index in range(len(widths) + 1)]
             return cls(centres, arrays["mean"], arrays["scale"], widths)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
+from espnet_ext.storage.checkpoint import check_finite
 from espnet_ext.tokenizers.codec.hub import HubModel, plain_config
 from espnet_ext.tokenizers.codec.neural import exactly, spans
 from espnet_ext.tokenizers.codec.weights import load_strictly, read_weights, write_weights
@@ -133,6 +134,7 @@ class SelfSupervisedTokenizer(SemanticTokenizer):
     def load(cls, checkpoint: Path) -> Self:
         """The tokenizer stored in a file written by `save`."""
         state, config = read_weights(checkpoint)
+        check_finite(state, checkpoint)
         if config is None or _CENTROIDS not in state:
             raise UserError(f"semantic tokenizer file must hold a configuration and centroids: {checkpoint}")
         centroids, chunk_sec = state.pop(_CENTROIDS), config.pop("chunk_sec")
@@ -153,6 +155,7 @@ def _published(path: Path, width: int) -> Tensor:
     if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != width or table.dtype.kind != "f":
         found = getattr(table, "shape", "an archive"), getattr(table, "dtype", "")
         raise UserError(f"codebook must hold float centroids (K, {width}), got {found[0]} {found[1]} in {path}")
+    check_finite({"its centroids": table}, path)
     return torch.from_numpy(np.ascontiguousarray(table, dtype=np.float32))
 
 
