@@ -41,7 +41,7 @@ def test_options_are_changed_by_their_names_wherever_they_belong() -> None:
     for wrong in ({"heat": 1}, {"threshold": 0.5}, {"decoding": "parallel", "n_rounds": 2}):
         with pytest.raises(UserError, match=r"options must be among \['cfg_scale', .*, got \["):
             base.changed(**wrong)
-    with pytest.raises(UserError, match="temperature must be at least 0"):
+    with pytest.raises(UserError, match="temperature must be "):
         base.changed(temperature=-1)
 
 
