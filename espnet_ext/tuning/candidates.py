@@ -9,7 +9,6 @@ from typing import Any
 
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import SamplingOptions
-from espnet_ext.options import check_number
 from espnet_ext.scoring.measures.bootstrap import Array, percentiles
 from espnet_ext.scoring.scores import ErrorRate, FrameDistance
 from espnet_ext.scoring.tables.markdown import interval, percent
@@ -37,7 +36,7 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("temperature", "cfg_scale", "top_k"):
             for value in getattr(self, name):
-                check_number(name, value, least=0, whole=name == "top_k")
+                SamplingOptions(**{name: value})  # which refuses it
 
     @property
     def cells(self) -> int:
