@@ -12,7 +12,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Recogniser, recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.measures.bootstrap import Array, Resamples, percentiles
-from espnet_ext.scoring.measures.error_rate import ErrorCounts, total, word_errors, words_of
+from espnet_ext.scoring.measures.error_rate import ErrorCounts, normalise, total, word_errors, words_of
 from espnet_ext.scoring.scores import ErrorRate
 
 Counts = Mapping[str, ErrorCounts]  # utterance → counts
@@ -57,8 +57,8 @@ def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
 
 def spelt_for(choice: Choice | None, texts: Mapping[str, str]) -> dict[str, str]:
     """Utterance → text, normalised as the recogniser's own words are; without a recogniser as any text is."""
-    recogniser: type[Recogniser] = Recogniser if choice is None else recognisers[choice.name]
-    return {one: recogniser.normalise(text) for one, text in texts.items()}
+    spell = normalise if choice is None else recognisers[choice.name].normalise
+    return {one: spell(text) for one, text in texts.items()}
 
 
 def errors_of(

@@ -21,6 +21,7 @@ _NUMBER = re.compile(r"(?:(?<![\w)])-)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]
 _YEAR = re.compile(r"1[1-9][0-9]{2}|20[1-9][0-9]")  # 2005 is said as any other number
 
 
+@lru_cache(maxsize=1)
 def can_spell_numbers() -> bool:
     """Whether the package is there."""
     return find_spec("inflect") is not None
