@@ -27,8 +27,8 @@ class CodecLM(Speaker):
         return super().from_experiment(directory, model_file, None, device)
 
     def encode_prompt(self, path: Path | str) -> NDArray[np.int64]:
-        """Codes (T, N) of an audio file, resampled to the codec's rate; see `Listener.hear`."""
-        return self.listener.hear(path, "prompt").codes
+        """Codes (T, N) of an audio file, resampled to the codec's rate; see `Listener.hear_prompt`."""
+        return self.listener.hear_prompt(path, self.inputs.prompt_frames).streams.codes
 
     def batch(
         self,

@@ -206,7 +206,8 @@ class Speaker:
         Args:
             mode: a mode, or the name of one.
             speech: audio file of the utterance, for the modes that have one.
-            prompt: who says it: an audio file, or codes (T, N) for a model that reads text.
+            prompt: who says it: an audio file, of which the stretch with the most voice is used, or codes (T, N) for a
+                model that reads text, the first ones.
             text: what to say, likewise.
             language: its name; empty for one that is not told.
             options: how to decode.
@@ -221,8 +222,9 @@ class Speaker:
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         self.check_language(language)
-        sounds = self._streams(speech, "speech"), self._streams(prompt, "prompt")
-        request = Request(*sounds, text, language, further or {})
+        request = self._request(mode, prompt, text)
+        said = None if speech is None else self.listener.hear(speech, "speech")
+        request = replace(request, speech=said, language=language, further=further or {})
         return self.speak_all(mode, [name], [request], options or mode.options())[0]
 
     def speak_all(
@@ -259,10 +261,14 @@ class Speaker:
         ]
         timing.seconds_codec = time.perf_counter() - generated
         reads_units = self.corelm.reads == "semantic"
+        prompts = [mode.prompt_seconds(self, request) for request in requests]
         return [
-            replace(speech, units=start.units if reads_units else None, whole=whole, timing=timing)
-            for speech, start, whole in zip(speeches, starts, wholes, strict=True)
-        ]
+            replace(
+                speech, units=start.units if reads_units else None, whole=whole, timing=timing,
+                prompt_sec=seconds, prompt_used_sec=used,
+            )
+            for speech, start, whole, (seconds, used) in zip(speeches, starts, wholes, prompts, strict=True)
+        ]  # fmt: skip
 
     def codes(
         self,
@@ -297,7 +303,7 @@ class Speaker:
 
         Args:
             text: what to say.
-            prompt: who says it: an audio file, or codes (T, N).
+            prompt: who says it, see `speak`.
             options: how to decode.
             name: seeds the draws together with `options.seed`.
             chunk_frames: frames of a piece, at least.
@@ -309,9 +315,11 @@ class Speaker:
             UserError: as a call; or if the model delays codebooks.
         """
         mode = self.text_mode(prompt is not None)
-        request = Request(prompt=self._streams(prompt, "prompt"), text=text)
+        request = self._request(mode, prompt, text)
         *_, decoding = self._prepare(mode, [name], [request], options or mode.options())
-        return stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
+        chunks = stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
+        whole, used = mode.prompt_seconds(self, request)
+        return (replace(chunk, prompt_sec=whole, prompt_used_sec=used) for chunk in chunks)
 
     def decoding(
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor
@@ -331,18 +339,18 @@ class Speaker:
         limit = mode.limits(self, names, starts, conditions, options)
         return starts, spelt, self.decoding(self.corelm, conditions, options, names, limit)
 
-    def _streams(self, given: Sound | None, what: str) -> Streams | None:
-        if isinstance(given, (Path, str)):
-            return self.listener.hear(given, what)
-        return None if given is None else Streams(NO_UNITS, given)
+    def _request(self, mode: Mode, prompt: Sound | None, text: str) -> Request:
+        if isinstance(prompt, (Path, str)):
+            voice = self.listener.hear_prompt(prompt, mode.prompt_frames(self))
+            return Request(prompt=voice.streams, text=text, prompt_sec=voice.seconds)
+        return Request(prompt=None if prompt is None else Streams(NO_UNITS, prompt), text=text)
 
     def text_requests(
         self, texts: Sequence[str], prompts: Sequence[NDArray[np.int64] | None]
     ) -> tuple[Mode, list[Request]]:
         """How the model is asked to say texts; the arguments are those of `codes`."""
-        pairs = zip(texts, prompts, strict=True)
-        requests = [Request(prompt=self._streams(prompt, "prompt"), text=text) for text, prompt in pairs]
-        return self.text_mode(any(prompt is not None for prompt in prompts)), requests
+        mode = self.text_mode(any(prompt is not None for prompt in prompts))
+        return mode, [self._request(mode, prompt, text) for text, prompt in zip(texts, prompts, strict=True)]
 
     def _whole(self, start: Start, speech: Speech) -> NDArray[np.float32]:
         codes = torch.from_numpy(np.concatenate((start.prompt, speech.codes)))

@@ -27,6 +27,9 @@ class Speech:
         logprob: sum over its codes.
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
+        prompt_sec: how long the prompt is that was given, in seconds; 0 for none.
+        prompt_used_sec: how much of it the model was given: the stretch of a recording with the most voice, the first
+            frames of codes.
         timing: what its batch cost.
     """
 
@@ -36,6 +39,8 @@ class Speech:
     logprob: float
     units: NDArray[np.int64] | None = None
     whole: NDArray[np.float32] | None = None
+    prompt_sec: float = 0.0
+    prompt_used_sec: float = 0.0
     timing: Timing = field(default_factory=lambda: Timing())
 
 
@@ -113,6 +118,16 @@ class Timing:
         )
 
 
+def prompt_line(whole_sec: float, used_sec: float, what: str = "prompt") -> str:
+    """How much of a prompt was used, in words; empty if it was all of it.
+
+    >>> prompt_line(60.0, 1.2)
+    '1.2 of 60 s of the prompt used'
+    """
+    unused = whole_sec - used_sec >= 0.05  # a frame of a codec, or less, is none
+    return f"{used_sec:.1f} of {round(whole_sec, 1):g} s of the {what} used" if unused else ""
+
+
 def total(timings: Iterable[Timing]) -> Timing:
     """The costs of several batches or shards together.
 
@@ -143,29 +158,29 @@ def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], T
     ], samples
 
 
-def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.float32]:
-    """Samples of an audio file, mono, resampled: (samples,).
+def read_speech(path: Path | str, what: str) -> tuple[NDArray[np.float32], int]:
+    """Samples of an audio file, mono, and their rate in Hz.
 
     Args:
         path: audio file of any rate.
-        sample_rate_hz: rate of the result.
         what: the file is to the user, for errors.
 
     Returns:
-        The samples, at least one.
+        The samples, with something to hear among them, and the rate.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UserError: if it is no audio, empty or not finite.
+        UserError: if it is no audio, cut off, empty, silent or not finite.
     """
-    from espnet_ext.data.waveform import read_resampled  # resampling is not needed where everything is codes
+    from espnet_ext.data.audio import SILENT_PEAK
+    from espnet_ext.data.waveform import read_mono  # resampling is not needed where everything is codes
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{what} not found: {path}")
     try:
-        mono = read_resampled(Path(path), sample_rate_hz)
-    except ValueError as error:
+        mono, rate_hz = read_mono(path)
+    except UserError as error:
         raise UserError(f"{what} must be an audio file, got {error}") from None
-    if not len(mono):
-        raise UserError(f"{what} must last at least one sample at {sample_rate_hz} Hz, got {path}")
-    return mono
+    if np.abs(mono).max() < SILENT_PEAK:
+        raise UserError(f"{what} must be audible, got silent wav: {path}")
+    return mono, rate_hz

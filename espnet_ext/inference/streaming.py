@@ -26,6 +26,8 @@ class SpeechChunk:
         is_last: whether the utterance is complete.
         has_eos: False if it ran into its length limit; known of the last piece only.
         local_passes: passes of the local head so far.
+        prompt_sec: how long the prompt is; 0 for none.
+        prompt_used_sec: how much of it the model was given.
     """
 
     samples: NDArray[np.float32]
@@ -34,6 +36,8 @@ class SpeechChunk:
     is_last: bool
     has_eos: bool
     local_passes: int
+    prompt_sec: float = 0.0
+    prompt_used_sec: float = 0.0
 
 
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:
