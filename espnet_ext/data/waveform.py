@@ -80,7 +80,7 @@ def voice_levels(samples: NDArray[np.floating], rate_hz: int) -> NDArray[np.int6
 
 
 def most_voice(levels: NDArray[np.int64], seconds: float) -> float:
-    """Second at which the stretch with the most voice begins, the first one of several.
+    """Second at which the stretch with the most voice begins; of several the first that begins with some of it.
 
     Args:
         levels: from `voice_levels`.
@@ -94,4 +94,6 @@ def most_voice(levels: NDArray[np.int64], seconds: float) -> float:
     """
     sums = np.concatenate(([0], levels.cumsum()))  # whole numbers, so that equal stretches are equal
     width = min(max(round(seconds / LEVEL_SEC), 1), len(levels))
-    return int((sums[width:] - sums[: len(sums) - width]).argmax()) * LEVEL_SEC
+    voices = sums[width:] - sums[: len(sums) - width]
+    begins_with_some = np.append(levels, 0)[: len(voices)] > 0
+    return int((2 * voices + begins_with_some).argmax()) * LEVEL_SEC
