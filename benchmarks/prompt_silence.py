@@ -1,7 +1,6 @@
 """Similarity of speech to the speaker of its prompt, with and without silence or room noise in front of the prompt.
 
-python benchmarks/prompt_silence.py --exp exp/codec_lm_train_mini_world_vq_phn_cmudict_s1 --data_dir dump/raw/test_seen \
-  --inference_config ../../../conf/decode_local_ar.yaml --out prompt_silence.md
+python benchmarks/prompt_silence.py --exp EXP --data_dir dump/raw/test_seen --inference_config CONF.yaml --out TABLE.md
 
 Of each of the first speakers one recording is the prompt, the texts of the others are said, and the mean voice of those
 recordings is what the speech is compared with.

@@ -42,7 +42,7 @@ TABLES = ("wav.scp", SEGMENTS_NAME, "text", "utt2spk", PROMPTS_NAME, LANGUAGES_N
 
 @dataclass(frozen=True)
 class Job:
-    """One utterance to format, perhaps a part of its source; with `reuse`, audio that has the format stays where it is."""
+    """One utterance to format, perhaps a part of a file; with `reuse`, audio that has the format stays where it is."""
 
     utterance: str
     source: str
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its length, the audio to use, the rate it came with and what was mended, or why there is none."""
+    """What became of a job: length, audio to use, rate it came with, what was mended; or why there is none."""
 
     utterance: str
     num_samples: int = 0
@@ -134,7 +134,7 @@ def spans_of(source: Path, wavs: Mapping[str, str]) -> tuple[dict[str, str], dic
 
 
 def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reuse: bool = False) -> None:
-    """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped, odd and mended utterances.
+    """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped, odd and mended audio.
 
     Args:
         source: data directory with wav.scp and utt2spk, perhaps segments, text, utt2prompt and utt2lang, in any order.
@@ -196,7 +196,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--in", dest="source", type=Path, required=True, help="data directory with wav.scp, utt2spk, perhaps text and segments"
+        "--in", dest="source", type=Path, required=True, help="directory of wav.scp, utt2spk, perhaps text, segments"
     )
     parser.add_argument("--out", type=Path, required=True, help="data directory to write")
     parser.add_argument("--fs", type=int, required=True, help="sample rate of the codec, Hz")

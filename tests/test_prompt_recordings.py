@@ -1,4 +1,4 @@
-"""Recordings as prompts: the stretch with the most voice is used, it alone is encoded, and what has no voice is refused."""
+"""Recordings as prompts: the stretch with the most voice is encoded and used, and what has no voice is refused."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_prompt_has_the_codes_of_its_stretch_and_no_more_is_encoded(speak, tmp
     plain = written(tmp_path / "plain.wav", np.concatenate((VOICE, np.zeros(50 * RATE_HZ))))
     late = written(tmp_path / "late.wav", np.concatenate((np.zeros(1000 * hop), VOICE, np.zeros(RATE_HZ))))
     whole, encoded = listener.hear(plain).codes, []
-    encode = speak.codec.encode
-    monkeypatch.setattr(speak.codec, "encode", lambda wavs, lengths: encoded.append(wavs.shape[1]) or encode(wavs, lengths))
+    encode = speak.codec.encode_utterance
+    monkeypatch.setattr(speak.codec, "encode_utterance", lambda wav: encoded.append(len(wav)) or encode(wav))
     first, second = (listener.hear_prompt(path, longest) for path in (plain, late))
     assert len(first.streams.codes) == longest and first.seconds == 54
     begin = round(most_voice(voice_levels(VOICE, RATE_HZ), longest * hop / RATE_HZ) * RATE_HZ / hop)
@@ -140,3 +140,30 @@ def test_a_prompt_in_antiphase_is_heard(speak, tmp_path: Path, caplog) -> None:
     pair = (speak.listener.hear_prompt(one, 10).streams.codes for one in (path, alone))
     np.testing.assert_array_equal(*pair)
     assert f"{path}: channels of opposite phase: channel 1 of 2 is used alone" in caplog.text
+
+
+@pytest.mark.espnet
+def test_units_and_codes_of_a_prompt_are_of_the_same_stretch(gpst_experiment, tmp_path: Path, caplog) -> None:
+    from espnet_ext.bin import gpst_inference
+    from espnet_ext.data.streams import disagreement, excerpt
+    from espnet_ext.inference import GPSTSpeech
+    from espnet_ext.inference.gpst_modes import SpeakerTransfer
+
+    speech = GPSTSpeech.from_experiment(gpst_experiment)
+    path = written(tmp_path / "late.wav", np.concatenate((np.zeros(2 * RATE_HZ), VOICE)))
+    mode, codec, semantic = SpeakerTransfer(prompt_sec=0.6), speech.corelm.spec, speech.corelm.semantic
+    frames = mode.prompt_frames(speech)
+    prompt, whole = speech.listener.hear_prompt(path, frames), speech.listener.hear(path)
+    assert disagreement(len(prompt.streams.units), len(prompt.streams.codes), semantic, codec) is None
+    first = round(most_voice(voice_levels(np.concatenate((np.zeros(2 * RATE_HZ), VOICE)), RATE_HZ), 0.6) / 0.04)
+    stretch = excerpt(whole, first, frames, codec, semantic)
+    np.testing.assert_array_equal(prompt.streams.codes, stretch.codes)
+    assert (
+        prompt.streams.units == stretch.units
+    ).mean() > 0.8  # their tokenizer compares with the mean of what it hears
+    spoken = speech.speak(mode, speech=path, prompt=path)
+    assert (spoken.prompt_sec, spoken.prompt_used_sec) == (6, pytest.approx(0.6))
+    out = ["--exp", str(gpst_experiment), "--output_dir", str(tmp_path / "out"), "--target_wav", str(path)]
+    caplog.set_level("INFO")
+    gpst_inference.main([*out, "--mode", "speaker_transfer", "--prompt_wav", str(path), "--prompt_sec", "0.6"])
+    assert caplog.text.count("0.6 of 6 s of the prompt used") == 1

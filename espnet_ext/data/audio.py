@@ -1,4 +1,4 @@
-"""Audio files, read in one place whatever their kind, and waveforms of a codec on disk: mono files at its sample rate."""
+"""Audio files, read in one place whatever their kind; those of a codec are mono and have its sample rate."""
 
 from __future__ import annotations
 
@@ -178,8 +178,8 @@ def read_wav(path: Path | str, sample_rate_hz: int) -> np.ndarray:
         The samples, at least one.
 
     Raises:
-        UserError: if the file is missing, unreadable, cut off, empty, not mono, of another rate, or not finite; the kind
-            of trouble comes before the first colon
+        UserError: if the file is missing, unreadable, cut off, empty, not mono, of another rate, or not finite; the
+            kind of trouble comes before the first colon
     """
     audio = read_channels(path)
     samples = audio.samples

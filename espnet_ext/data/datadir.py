@@ -86,7 +86,7 @@ def read_segments(path: Path) -> dict[str, tuple[str, float, float | None]] | No
             recording, begin, end = line.split()
             segments[utterance] = recording, float(begin), None if float(end) == -1 else float(end)
         except ValueError:
-            raise UserError(f"{path}: {utterance} must have a recording, begin and end in seconds, got {line!r}") from None
+            raise UserError(f"{path}: {utterance} must have a recording, begin and end (s), got {line!r}") from None
     return None if lines is None else segments
 
 

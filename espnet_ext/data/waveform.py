@@ -60,7 +60,7 @@ def resampled(samples: NDArray[np.float32], found_hz: int, wanted_hz: int) -> ND
 
 
 def voice_levels(samples: NDArray[np.floating], rate_hz: int) -> NDArray[np.int64]:
-    """How loud every 20 ms are, (levels,): 30 where they are as loud as the loudest 0.2 s, a dB less for each dB; 0 at least.
+    """How loud every 20 ms are, (levels,): 30 as the loudest 0.2 s, one less for each dB that is missing, 0 at least.
 
     Silence and room noise of any length do not change the levels of the voice beside them, nor does a click.
 

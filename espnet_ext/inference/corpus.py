@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +164,8 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
     nothing = np.zeros(0, dtype=np.float32)
-    return replace(speech, codes=speech.codes.astype(np.int32), waveform=nothing, units=None, whole=None, timing=Timing())
+    prompt = {name: getattr(speech, name) for name in ("prompt_sec", "prompt_used_sec")}
+    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, **prompt)
 
 
 def write_tables(
