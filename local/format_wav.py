@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -18,12 +19,14 @@ import soundfile
 import soxr
 
 from espnet_ext.bin import run
-from espnet_ext.data.audio import write_wav
+from espnet_ext.data.audio import SILENT_PEAK, Span, read_channels, write_wav
 from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
+    SEGMENTS_NAME,
     carry_table,
     read_if_there,
     read_scp,
+    read_segments,
     skipped_summary,
     write_data_dir,
     write_scp,
@@ -34,30 +37,31 @@ from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
 
 SHARD_SIZE = 64
-TABLES = ("wav.scp", "text", "utt2spk", PROMPTS_NAME, LANGUAGES_NAME)
-SILENT_PEAK = 1e-4  # -80 dB: nothing but dither
+TABLES = ("wav.scp", SEGMENTS_NAME, "text", "utt2spk", PROMPTS_NAME, LANGUAGES_NAME)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One utterance to format; with `reuse`, audio that has the format already stays where it is."""
+    """One utterance to format, perhaps a part of a file; with `reuse`, audio that has the format stays where it is."""
 
     utterance: str
     source: str
     target: Path
     rate_hz: int
     reuse: bool = False
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its length, the audio to use and the rate it came with, or the reason why there is none."""
+    """What became of a job: length, audio to use, rate it came with, what was mended; or why there is none."""
 
     utterance: str
     num_samples: int = 0
     wav: Path | None = None
     source_rate_hz: int = 0
     reason: str = ""
+    mended: str = ""
 
 
 def has_format(wav: Path | str, rate_hz: int) -> bool:
@@ -70,25 +74,24 @@ def format_one(job: Job) -> Outcome:
     """Format one utterance; trouble with its audio is an outcome, not an error."""
     if job.source.rstrip().endswith("|"):
         return Outcome(job.utterance, reason=f"a command instead of a file: {job.source}")
-    if not Path(job.source).is_file():
-        return Outcome(job.utterance, reason=f"missing wav: {job.source}")
     try:
-        samples, rate_hz = soundfile.read(job.source, dtype="float64", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        return Outcome(job.utterance, reason=f"unreadable wav: {job.source} ({error})")
-    mono = samples.mean(axis=1)
-    if not len(mono):
+        audio = read_channels(job.source, "float64", job.span)
+    except UserError as error:
+        return Outcome(job.utterance, reason=str(error))
+    if not len(audio.samples):
         return Outcome(job.utterance, reason=f"empty wav: {job.source}")
-    if not np.isfinite(mono).all():
+    if not np.isfinite(audio.samples).all():
         return Outcome(job.utterance, reason=f"NaN or infinite samples: {job.source}")
+    audio = audio.mono()
+    mono, rate_hz = audio.samples, audio.rate_hz
     if np.abs(mono).max() < SILENT_PEAK:
         return Outcome(job.utterance, reason=f"silent wav: {job.source}")
-    if job.reuse and has_format(job.source, job.rate_hz):
+    if job.reuse and job.span is None and has_format(job.source, job.rate_hz):
         return Outcome(job.utterance, len(mono), Path(job.source), rate_hz)
     if rate_hz != job.rate_hz:
         mono = soxr.resample(mono, rate_hz, job.rate_hz, quality="HQ")
     write_wav(job.target, mono, job.rate_hz)
-    return Outcome(job.utterance, len(mono), job.target, rate_hz)
+    return Outcome(job.utterance, len(mono), job.target, rate_hz, mended=audio.mended)
 
 
 def format_shard(jobs: Mapping[str, Job]) -> list[tuple[Any, ...]]:
@@ -114,11 +117,27 @@ def odd_rates(outcomes: Iterable[Outcome]) -> dict[str, str]:
     }
 
 
+def spans_of(source: Path, wavs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Span], dict[str, str]]:
+    """Audio file of every utterance, the part of it that segments names, and why other utterances have none."""
+    segments = read_segments(source / SEGMENTS_NAME)
+    if segments is None:
+        return dict(wavs), {}, {}
+    found, spans, bad = dict[str, str](), dict[str, Span](), dict[str, str]()
+    for utterance, (recording, begin, end) in segments.items():
+        if recording not in wavs:
+            bad[utterance] = f"bad segment: {recording} is not in wav.scp"
+        elif not 0 <= begin < (math.inf if end is None else end) or end == math.inf:
+            bad[utterance] = f"bad segment: it must end behind its begin, at 0 s or later, got {begin:g} to {end} s"
+        else:
+            found[utterance], spans[utterance] = wavs[recording], Span(begin, end)
+    return found, spans, bad
+
+
 def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reuse: bool = False) -> None:
-    """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped and of odd utterances.
+    """Write the formatted copy of a data directory, utt2num_samples and the lists of skipped, odd and mended audio.
 
     Args:
-        source: data directory with wav.scp and utt2spk, perhaps text, utt2prompt and utt2lang.
+        source: data directory with wav.scp and utt2spk, perhaps segments, text, utt2prompt and utt2lang, in any order.
         out: data directory to write.
         rate_hz: sample rate of the copy.
         workers: who does it.
@@ -129,12 +148,16 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
     """
     if rate_hz < 1:
         raise UserError(f"--fs must be at least 1, got {rate_hz}")
-    wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
-    text = read_if_there(source / "text", allow_empty=True)
-    skipped = dict.fromkeys((text or {}).keys() - wavs.keys(), "not in wav.scp")
-    skipped.update(dict.fromkeys(wavs.keys() - speakers.keys(), "missing speaker"))
+    speakers = read_scp(source / "utt2spk", in_order=False)
+    text = read_if_there(source / "text", allow_empty=True, in_order=False)
+    wavs, spans, bad = spans_of(source, read_scp(source / "wav.scp", in_order=False))
+    table = SEGMENTS_NAME if spans or bad else "wav.scp"
+    skipped = dict.fromkeys((text or {}).keys() - wavs.keys(), f"not in {table}")
+    skipped |= dict.fromkeys(wavs.keys() - speakers.keys(), "missing speaker") | bad
     jobs = [
-        Job(utt, path, out / "wav" / f"{utt}.wav", rate_hz, reuse) for utt, path in wavs.items() if utt not in skipped
+        Job(utt, path, out / "wav" / f"{utt}.wav", rate_hz, reuse, spans.get(utt))
+        for utt, path in wavs.items()
+        if utt not in skipped
     ]
     done: dict[str, Outcome] = {}
     for outcome in format_all(jobs, out, f"format {source.name}", workers):
@@ -147,14 +170,16 @@ def format_data_dir(source: Path, out: Path, rate_hz: int, workers: Workers, reu
         raise UserError(f"{source}/wav.scp must list usable audio; skipped {skipped_summary(skipped)}")
     odd = odd_rates(done.values())
     write_skipped(out / "odd_sample_rate", odd)
+    mended = {utterance: outcome.mended for utterance, outcome in done.items() if outcome.mended}
+    write_skipped(out / "mended", mended)
     write_scp(out / "utt2num_samples", {utterance: outcome.num_samples for utterance, outcome in done.items()})
-    carry_table(PROMPTS_NAME, source, out, done)  # dropped prompts are reported where they are needed
-    carry_table(LANGUAGES_NAME, source, out, done)
+    carry_table(PROMPTS_NAME, source, out, done, in_order=False)  # dropped prompts are reported where they are needed
+    carry_table(LANGUAGES_NAME, source, out, done, in_order=False)
     write_data_dir(out, {utterance: outcome.wav for utterance, outcome in done.items()}, text, speakers)
     hours = sum(outcome.num_samples for outcome in done.values()) / rate_hz / 3600
     logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(done), hours, skipped_summary(skipped))
-    if odd:
-        logging.warning("%s: %s", out, skipped_summary(odd))
+    for listed in filter(None, (odd, mended)):
+        logging.warning("%s: %s", out, skipped_summary(listed))
 
 
 def format_if_changed(args: argparse.Namespace) -> None:
@@ -171,7 +196,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--in", dest="source", type=Path, required=True, help="data directory with wav.scp, utt2spk, perhaps text"
+        "--in", dest="source", type=Path, required=True, help="directory of wav.scp, utt2spk, perhaps text, segments"
     )
     parser.add_argument("--out", type=Path, required=True, help="data directory to write")
     parser.add_argument("--fs", type=int, required=True, help="sample rate of the codec, Hz")

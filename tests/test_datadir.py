@@ -67,11 +67,16 @@ def test_a_data_directory_holds_the_utterances_of_its_wav_scp(tmp_path: Path) ->
     assert list(read_scp(tmp_path / "utt2spk")) == list(read_scp(tmp_path / "wav.scp")) == ["a-1", "a-2", "a-3"]
 
 
-def test_an_utterance_without_speaker_or_with_a_foreign_id_is_refused(tmp_path: Path) -> None:
+def test_an_utterance_without_speaker_is_refused_and_its_id_need_not_begin_with_the_speaker(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must name the speaker of every utterance, got none for a-1"):
         write_data_dir(tmp_path, {"a-1": "1.wav"}, {}, {})
-    with pytest.raises(ValueError, match="must start with its speaker b, got a-1"):
-        write_data_dir(tmp_path, {"a-1": "1.wav"}, {}, {"a-1": "b"})
+    write_data_dir(tmp_path, {"1": "1.wav", "2": "2.wav"}, {}, {"1": "b", "2": "a"})
+    assert (tmp_path / "spk2utt").read_text() == "a 2\nb 1\n"
+
+
+def test_a_table_that_a_user_wrote_may_be_in_any_order(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("b 1\na 2\n")
+    assert list(read_scp(tmp_path / "text", in_order=False).items()) == [("a", "2"), ("b", "1")]
 
 
 def test_skipped_items_are_listed_and_counted_by_reason(tmp_path: Path) -> None:

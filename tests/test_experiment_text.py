@@ -94,7 +94,7 @@ def test_a_text_of_which_nothing_is_known_is_refused_by_speaker_and_say(experime
         lambda: speak(text, options=OPTIONS),
         lambda: speak.speak("text", text=text, options=OPTIONS),
         lambda: next(speak.stream(text, options=OPTIONS)),
-        lambda: speak.batch(["a", "b"], ["abba", text], [None, None], OPTIONS),
+        lambda: speak.batch(["abba", text], None, OPTIONS),
     ):
         with pytest.raises(UserError, match=message):
             call()
@@ -110,7 +110,7 @@ def test_what_a_model_does_not_know_of_a_text_is_said_once_per_call_and_comes_wi
         lambda: speak("ab7x7", options=OPTIONS).unknown,
         lambda: speak.speak("text", text="ab7x7", options=OPTIONS).unknown,
         lambda: list(speak.stream("ab7x7", options=OPTIONS))[-1].unknown,
-        lambda: sum((one.unknown for one in speak.batch(["a", "b"], ["ab7x", "a7"], [None, None], OPTIONS)), ()),
+        lambda: sum((one.unknown for one in speak.batch(["ab7x", "a7"], None, OPTIONS)), ()),
     ):
         caplog.clear()
         assert sorted(call()) == ["7", "7", "x"]

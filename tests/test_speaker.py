@@ -178,7 +178,7 @@ def test_units_of_a_batch_that_failed_are_not_counted_twice(tmp_path: Path, monk
         "s-1": Request(prompt=streams(12), text="abcdef"),
         "s-2": Request(prompt=streams(40), text="fade"),
     }
-    monkeypatch.setattr(Job, "read", lambda job, speaker, name: requests[name])
+    monkeypatch.setattr(Job, "read", lambda job, speaker, name, mode: requests[name])
     jobs = {name: Job(tmp_path / f"{name}.wav") for name in requests}
     mode = modes["tts"](prompt_sec=0.6)
     results, timing = speak_shard(Here(gpst_speech(tiny_gpst())), mode, options(), jobs)

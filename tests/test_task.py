@@ -229,8 +229,8 @@ def test_a_batch_is_its_utterances_alone(corpus, experiment):
     speak = CodecLM.from_experiment(experiment)
     options = DecodeOptions(sampling={"temperature": 1.0}, maxlenratio=4.0)
     prompt = read_codes(corpus / "dev" / "codes.scp", 8)["s-0"]
-    together = speak.batch(["x", "y"], ["abc", "abcd dcba"], [prompt, None], options)
-    alone = [speak.batch([n], [t], [p], options)[0] for n, t, p in (("x", "abc", prompt), ("y", "abcd dcba", None))]
+    together = speak.batch(["abc", "abcd dcba"], [prompt, None], options, ["x", "y"])
+    alone = [speak.batch([t], [p], options, [n])[0] for n, t, p in (("x", "abc", prompt), ("y", "abcd dcba", None))]
     for row, single in zip(together, alone, strict=True):
         assert np.array_equal(row.codes, single.codes) and row.has_eos == single.has_eos
         np.testing.assert_allclose(row.waveform, single.waveform, atol=1e-6)

@@ -63,7 +63,7 @@ class Zeros:
 class Letters:
     """A text-to-semantic model: a letter is a unit; "!" is a text without an end, "?" is unknown."""
 
-    tokenizer = TextTokenizer(TextSplitter(), [UNKNOWN, *"abc", END])
+    tokenizer, longest = TextTokenizer(TextSplitter(), [UNKNOWN, *"abc", END]), None
 
     def codes_and_unknown(self, names, texts, prompts, options):
         rows = [torch.tensor([ord(letter) % 7 for letter in text])[:, None] for text in texts]

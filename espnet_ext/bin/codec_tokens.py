@@ -11,9 +11,10 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.data.ark import codes_writer
-from espnet_ext.data.datadir import read_if_there, read_scp, write_data_dir
+from espnet_ext.data.datadir import SEGMENTS_NAME, read_if_there, read_scp, write_data_dir
 from espnet_ext.data.encoding import Encoded, codec_of, encode_codes, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
 
@@ -45,8 +46,10 @@ def encode_data_dir(work: Work[str, Encoded], source: Path, out: Path, workers: 
         workers: who encodes
 
     Raises:
-        UserError: if no utterance is usable
+        UserError: if no utterance is usable, or the utterances are yet to be cut from recordings
     """
+    if (source / SEGMENTS_NAME).is_file():
+        raise UserError(f"data_dir must have no {SEGMENTS_NAME}, which local/format_wav.py applies, got {source}")
     wavs, text, utt2spk = read_scp(source / "wav.scp"), read_if_there(source / "text"), read_scp(source / "utt2spk")
     skipped = {utterance: "no transcript" for utterance in wavs if text is not None and utterance not in text}
     skipped |= {utterance: "no speaker" for utterance in wavs if utterance not in utt2spk}

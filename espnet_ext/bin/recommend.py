@@ -57,7 +57,7 @@ def decode_yaml(advice: Advice) -> str:
     if decoding is None:
         return ""
     content = {"decoding": decoding.name, "decoding_conf": decoding.conf, "sampling": decoding.sampling}
-    more = {"seed": next(iter(decoding.seeds), None)}
+    more: dict[str, Any] = {"seed": next(iter(decoding.seeds), None)}
     more |= {name: getattr(decoding, name) for name in ("maxlenratio", "min_frames")}
     content |= {name: value for name, value in more.items() if value is not None}
     return yaml.safe_dump(content, sort_keys=False)

@@ -20,6 +20,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.options import add_fast_options, decode_options, fast_choices
+from espnet_ext.inference.speech import prompt_line
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -87,6 +88,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     write_wav(args.output, speech.waveform, speak.codec.spec.sample_rate_hz)
     if not speech.has_eos:
         logging.warning("no EOS: the speech was cut at its length limit")
+    if line := prompt_line(speech.prompt_sec, speech.prompt_used_sec):
+        logging.info("%s", line)
     seconds = len(speech.waveform) / speak.codec.spec.sample_rate_hz
     logging.info("%s: %.2f s of speech, RTF %.3f", args.output, seconds, speech.timing.rtf)
 

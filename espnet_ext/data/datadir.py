@@ -9,7 +9,7 @@ from pathlib import Path
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
-LANGUAGES_NAME = "utt2lang"
+LANGUAGES_NAME, SEGMENTS_NAME = "utt2lang", "segments"
 
 
 def shown(key: str) -> str:
@@ -23,12 +23,13 @@ def _check_key(key: str, place: str) -> None:
         raise UserError(f"{place}: a key must not contain '/', got {key!a}")
 
 
-def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
-    """The table of `path`: key → rest of the line, in the order of the file.
+def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str]:
+    """The table of `path`: key → rest of the line, sorted as in the C locale.
 
     Args:
         path: wav.scp, text, utt2spk, …
         allow_empty: accept a key without a value; the value is then the empty string.
+        in_order: whether the file must be sorted so, as those are that a stage wrote.
 
     Returns:
         The table; the relative paths of an .scp file are those of the directory above it that has them.
@@ -58,13 +59,14 @@ def read_scp(path: Path | str, allow_empty: bool = False) -> dict[str, str]:
         _check_key(key, f"{path}:{number}")
         if key in table:
             raise UserError(f"{path}:{number}: {shown(key)} is a duplicate")
-        if key < previous:  # code points order like UTF-8 bytes, which is the C locale
+        if in_order and key < previous:  # code points order like UTF-8 bytes, which is the C locale
             raise UserError(
                 f"{path}:{number}: must be sorted as in the C locale (LC_ALL=C sort), "
                 f"got {shown(key)} after {shown(previous)}"
             )
         table[key] = fields[1].strip() if len(fields) == 2 else ""
         previous = key
+    table = table if in_order else dict(sorted(table.items()))
     return _from_here(path, table) if path.suffix == ".scp" else table
 
 
@@ -81,9 +83,32 @@ def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
     return table if base is None else {key: str(base / value) for key, value in table.items()}
 
 
-def read_if_there(path: Path | str, allow_empty: bool = False) -> dict[str, str] | None:
+def read_if_there(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str] | None:
     """The table of `path` as `read_scp` reads it; None if there is no such file."""
-    return read_scp(path, allow_empty) if Path(path).is_file() else None
+    return read_scp(path, allow_empty, in_order) if Path(path).is_file() else None
+
+
+def read_segments(path: Path) -> dict[str, tuple[str, float, float | None]] | None:
+    """Utterance → recording, begin and end in seconds, None for the recording's own; None if there is no such file.
+
+    Args:
+        path: Kaldi's segments, in any order.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: naming file and utterance, if a line has other fields.
+    """
+    lines = read_if_there(path, in_order=False)
+    segments: dict[str, tuple[str, float, float | None]] = {}
+    for utterance, line in (lines or {}).items():
+        try:
+            recording, begin, end = line.split()
+            segments[utterance] = recording, float(begin), None if float(end) == -1 else float(end)
+        except ValueError:
+            raise UserError(f"{path}: {utterance} must have a recording, begin and end (s), got {line!r}") from None
+    return None if lines is None else segments
 
 
 def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
@@ -133,18 +158,13 @@ def write_data_dir(
         utt2spk: utterance → speaker; other keys are dropped.
 
     Raises:
-        UserError: if an utterance has no speaker, or its id does not start with the speaker's.
+        UserError: if an utterance has no speaker.
     """
     folder = Path(folder)
     for utterance in wav_scp:
-        speaker = utt2spk.get(utterance)
-        if speaker is None:
+        if utterance not in utt2spk:
             raise UserError(
                 f"{folder}/utt2spk must name the speaker of every utterance, got none for {shown(utterance)}"
-            )
-        if not utterance.startswith(speaker):
-            raise UserError(
-                f"{folder}: utterance id must start with its speaker {shown(speaker)}, got {shown(utterance)}"
             )
     speakers = {utterance: utt2spk[utterance] for utterance in wav_scp}
     if text is None:
@@ -156,7 +176,7 @@ def write_data_dir(
     write_scp(folder / "wav.scp", wav_scp)  # last: later stages look for it first
 
 
-def carry_table(name: str, source: Path, out: Path, kept: Iterable[str]) -> None:
+def carry_table(name: str, source: Path, out: Path, kept: Iterable[str], in_order: bool = True) -> None:
     """Copy the lines of the utterances that are kept; without the table in the source, none stays in the copy.
 
     Args:
@@ -164,8 +184,9 @@ def carry_table(name: str, source: Path, out: Path, kept: Iterable[str]) -> None
         source: data directory.
         out: the data directory made of it.
         kept: its utterances.
+        in_order: whether the table must be sorted, see `read_scp`.
     """
-    table = read_if_there(source / name)
+    table = read_if_there(source / name, in_order=in_order)
     if table is None:
         (out / name).unlink(missing_ok=True)
     else:

@@ -135,7 +135,7 @@ class DecodeOptions:
         known = strategies.options(told.decoding)
         if unknown := sorted(set(conf) - set(known)):
             raise UserError(f"options must be among {sorted({*own, *SAMPLING, *known})}, got {unknown}")
-        parts = {"sampling": {**told.sampling, **samples}, "decoding_conf": {**told.decoding_conf, **conf}}
+        parts: dict[str, Any] = {"sampling": {**told.sampling, **samples}, "decoding_conf": {**told.decoding_conf, **conf}}
         return replace(told, **parts) if samples or conf else told
 
     @cached_property

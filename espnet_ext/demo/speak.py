@@ -15,6 +15,7 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions, strategies_for
 from espnet_ext.errors import UserError
 from espnet_ext.inference.speaker import Speaker
+from espnet_ext.inference.speech import prompt_line
 from espnet_ext.inference.streaming import SpeechChunk
 from espnet_ext.scoring.tables.figures import COLOURS, spectrogram
 
@@ -141,7 +142,8 @@ def timing_line(piece: SpeechChunk, first: float, parts: Sequence[NDArray[np.flo
     line += f"{piece.local_passes / max(frames, 1):.2f} local passes/frame"
     if not piece.is_last:
         return f"{line} …"
-    return line if piece.has_eos else f"{line}; no end: cut at the length limit"
+    used = prompt_line(piece.prompt_sec, piece.prompt_used_sec)
+    return "; ".join(filter(None, (line, used, "" if piece.has_eos else "no end: cut at the length limit")))
 
 
 def picture(samples: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.inference.speaker import Speaker
-from espnet_ext.inference.speech import Speech
 
 
 class CodecLM(Speaker):
@@ -27,16 +24,5 @@ class CodecLM(Speaker):
         return super().from_experiment(directory, model_file, None, device)
 
     def encode_prompt(self, path: Path | str) -> NDArray[np.int64]:
-        """Codes (T, N) of an audio file, resampled to the codec's rate; see `Listener.hear`."""
-        return self.listener.hear(path, "prompt").codes
-
-    def batch(
-        self,
-        names: Sequence[str],
-        texts: Sequence[str],
-        prompts: Sequence[NDArray[np.int64] | None],
-        options: DecodeOptions,
-    ) -> list[Speech]:
-        """Speech for several texts at once; the arguments are those of `codes`."""
-        mode, requests = self.text_requests(texts, prompts)
-        return self.speak_all(mode, names, requests, options)
+        """Codes (T, N) of an audio file, resampled to the codec's rate; see `Listener.hear_prompt`."""
+        return self.listener.hear_prompt(path, self.inputs.prompt_frames).streams.codes

@@ -24,7 +24,7 @@ from espnet_ext.inference.model_ref import ModelRef, model_state
 from espnet_ext.inference.options import FAST, check_machine, check_options, fast_choices, model_of
 from espnet_ext.inference.requests import WHOLE, Job, Mode, Plan, Request, default_mode, name_of, wav_of
 from espnet_ext.inference.speaker import Speaker
-from espnet_ext.inference.speech import Speech, Timing, total
+from espnet_ext.inference.speech import Speech, Timing, prompt_line, total
 from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
@@ -86,6 +86,9 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
         cost.utterances, cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
     speaker.warn_of_unknown(result.unknown for result in spoken.values())
+    whole, used = (sum(getattr(one, name) for one in spoken.values()) for name in ("prompt_sec", "prompt_used_sec"))
+    if line := prompt_line(whole, used, "prompt" if len(spoken) == 1 else "prompts"):
+        logging.info("%s", line)
     remove_shards(args.output_dir)
 
 
@@ -117,7 +120,7 @@ def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mappi
     given: dict[str, Request] = {}
     for name, job in jobs.items():
         try:
-            given[name] = job.read(speaker, name)
+            given[name] = job.read(speaker, name, mode)
         except (UserError, OSError) as error:
             results[name] = f"bad {mode.material}: {error}"
     timings = [Timing()]
@@ -167,7 +170,8 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
     nothing = np.zeros(0, dtype=np.float32)
-    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, unknown=speech.unknown)
+    told = {name: getattr(speech, name) for name in ("prompt_sec", "prompt_used_sec", "unknown")}
+    return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, **told)
 
 
 def write_tables(

@@ -15,7 +15,7 @@ from torch import Tensor
 from espnet_ext.data.datadir import read_if_there, read_scp
 from espnet_ext.data.joint_preprocess import language_id
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
-from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement
+from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement, frames_within
 from espnet_ext.decoding import Generation, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
@@ -70,7 +70,7 @@ class SpeechMode(Mode):
     """One way to ask a GPST for speech.
 
     Attributes:
-        prompt_sec: longest prompt, taken from the beginning of its utterance.
+        prompt_sec: longest prompt: the stretch of a recording with the most voice, the beginning of codes.
         silence_sec: silence between prompt and speech.
         least_prompt_sec: smallest allowed `prompt_sec`.
 
@@ -253,6 +253,9 @@ class _Prompted(SpeechMode):
     @property
     def prompted(self) -> bool:  # noqa: D102 (inherited)
         return self.prompt_sec > 0
+
+    def prompt_frames(self, speaker: Speaker) -> int:  # noqa: D102 (inherited)
+        return frames_within(self.prompt_sec, speaker.corelm.spec)
 
     def start(self, name: str, request: Request, units: Ids, clock: Clock) -> Start:  # noqa: D102 (inherited)
         if not self.prompted:

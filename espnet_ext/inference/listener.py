@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from espnet_ext.data.streams import (
     frames_within,
     units_within,
 )
-from espnet_ext.inference.speech import read_speech
+from espnet_ext.errors import UserError
+from espnet_ext.inference.sounds import AudioLike, read_recording
 from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer
 from espnet_ext.tokenizers.semantic.units import deduplicate
@@ -31,6 +33,20 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]
 NO_UNITS = np.zeros(0, dtype=np.int64)
+LEAST_HEARD_SEC = 0.1  # of a prompt, in all: less is no voice
+CONTEXT_SEC = 0.5  # on either side of what is used of a prompt: encoders look that far, or hardly farther
+
+
+class Prompt(NamedTuple):
+    """The voice to speak with.
+
+    Attributes:
+        streams: what a model is given of it at most.
+        seconds: how long the whole recording is.
+    """
+
+    streams: Streams
+    seconds: float
 
 
 class Listener:
@@ -51,26 +67,68 @@ class Listener:
         assert self._load is not None, "the model reads units"
         return self._load()
 
-    def hear(self, path: Path | str, what: str = "wav") -> Streams:
-        """Both streams of an audio file, or its codes alone for a model that reads no units.
+    def hear(self, recording: AudioLike, what: str = "wav") -> Streams:
+        """Both streams of a recording, or its codes alone for a model that reads no units.
 
         Args:
-            path: of any rate.
-            what: the file is to the user, for errors.
+            recording: an audio file of any rate, what is in one, or samples.
+            what: it is to the user, for errors.
 
         Returns:
             The streams.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            UserError: if it is no audio, empty or not finite.
+            UserError: if it is no audio, cut off, empty, silent or not finite.
         """
-        samples = torch.from_numpy(read_speech(path, self.codec.spec.sample_rate_hz, what))
+        return self._encode(*read_recording(recording, what))
+
+    def hear_prompt(self, recording: AudioLike, frames: int | None = None, what: str = "prompt") -> Prompt:
+        """The streams of the stretch of a recording with the most voice; those of all of it if it is no longer.
+
+        Args:
+            recording: an audio file of any rate, what is in one, or samples.
+            frames: most frames of the codec; None for all.
+            what: it is to the user, for errors.
+
+        Returns:
+            The streams, and how long the recording is.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            UserError: if it is no audio, cut off, empty, not finite, or next to nothing is heard in it.
+        """
+        from espnet_ext.data.waveform import LEVEL_SEC, most_voice, voice_levels
+
+        samples, rate_hz = read_recording(recording, what)
+        levels, seconds = voice_levels(samples, rate_hz), len(samples) / rate_hz
+        heard = float((levels > 0).sum()) * LEVEL_SEC
+        if heard < LEAST_HEARD_SEC:
+            where = f": {recording}" if isinstance(recording, (Path, str)) else ""
+            some = f"{heard:.2f} s in {seconds:.2f} s"
+            raise UserError(f"{what} must have at least {LEAST_HEARD_SEC:g} s of sound in it, got {some}{where}")
+        spec, frame_sec = self.codec.spec, self.codec.hop_samples / self.codec.spec.sample_rate_hz
+        there = math.ceil(seconds / frame_sec)
+        if frames is None or there <= frames:
+            return Prompt(self._encode(samples, rate_hz), seconds)
+        first = min(round(most_voice(levels, frames * frame_sec) / frame_sec), there - frames)
+        # as in the codes of a whole utterance, of which training takes prompts, what is beside the stretch is heard
+        margin = math.ceil(CONTEXT_SEC / frame_sec)
+        begin, end = max(first - margin, 0), first + frames + margin
+        begin_sample, end_sample = (round(frame * frame_sec * rate_hz) for frame in (begin, end))
+        streams = self._encode(samples[begin_sample:end_sample], rate_hz)
+        semantic = spec if self._load is None else self.semantic.spec
+        return Prompt(excerpt(streams, first - begin, frames, spec, semantic), seconds)
+
+    def _encode(self, samples: NDArray[np.float32], rate_hz: int) -> Streams:
+        from espnet_ext.data.waveform import resampled  # which is not needed where everything is codes
+
+        for_codec = torch.from_numpy(resampled(samples, rate_hz, self.codec.spec.sample_rate_hz))
         if self._load is None:
-            codes, _ = self.codec.encode(samples[None], torch.tensor([len(samples)]))
+            codes, _ = self.codec.encode(for_codec[None], torch.tensor([len(for_codec)]))
             return Streams(NO_UNITS, codes[0].numpy())
-        again = torch.from_numpy(read_speech(path, self.semantic.sample_rate_hz, what))
-        return encode_streams(self.codec, self.semantic, samples, again)
+        for_tokenizer = torch.from_numpy(resampled(samples, rate_hz, self.semantic.sample_rate_hz))
+        return encode_streams(self.codec, self.semantic, for_codec, for_tokenizer)
 
     @cached_property
     def silence(self) -> Streams:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-PAUSE_SEC, FADE_SEC = 0.15, 0.005  # between two parts; at their ends, so that nothing clicks
+from espnet_ext.inference.speech import FADE_SEC, Speech, Word, total
+from espnet_ext.inference.streaming import SpeechChunk
+
+PAUSE_SEC = 0.15  # between two parts
 # behind the end of a sentence, else behind a pause in it, else between words; some scripts have no blanks
 CUTS = (r"(?<=[.!?…;:])\s+|(?<=[。！？；।॥])\s*|\n+", r"(?<=[,–—])\s+|(?<=[、，])\s*", r"\s+")
 
@@ -55,7 +59,7 @@ def with_pauses(parts: Sequence[NDArray[np.float32]], sample_rate_hz: int) -> ND
 
 
 def joined(
-    part: NDArray[np.float32], is_first: bool, is_last: bool, sample_rate_hz: int
+    part: NDArray[np.float32], is_first: bool, is_last: bool, sample_rate_hz: int, pause: bool = True
 ) -> Iterator[NDArray[np.float32]]:
     """A part with faded ends where others are before or behind it, and the silence in front of the next one.
 
@@ -64,6 +68,7 @@ def joined(
         is_first: whether nothing is before it.
         is_last: whether nothing is behind it.
         sample_rate_hz: of the samples.
+        pause: whether silence follows, unless it is the last.
 
     Yields:
         Samples.
@@ -75,5 +80,64 @@ def joined(
     if not is_last:
         part[len(part) - len(ramp) :] *= ramp[::-1]
     yield part
-    if not is_last:
+    if pause and not is_last:
         yield np.zeros(round(PAUSE_SEC * sample_rate_hz), dtype=np.float32)
+
+
+def join_speech(parts: Sequence[Speech]) -> Speech:
+    """The speech of the parts of a text, joined.
+
+    Args:
+        parts: in their order, at least one.
+
+    Returns:
+        The speech; its codes are those of all parts, without the pauses between them.
+    """
+    first, rate = parts[0], parts[0].sample_rate
+    words, begin = [], 0.0
+    for part in parts:
+        words += [Word(text, round(begin + start, 3), round(begin + end, 3)) for text, start, end in part.words]
+        begin += len(part.waveform) / rate + PAUSE_SEC
+    return replace(
+        first,
+        codes=np.concatenate([part.codes for part in parts]),
+        waveform=with_pauses([part.waveform for part in parts], rate),
+        has_eos=all(part.has_eos for part in parts),
+        logprob=sum(part.logprob for part in parts),
+        units=None if first.units is None else np.concatenate([part.units for part in parts if part.units is not None]),
+        unknown=tuple(token for part in parts for token in part.unknown),
+        words=tuple(words),
+        timing=total({id(part.timing): part.timing for part in parts}.values()),
+    )
+
+
+def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_rate_hz: int) -> Iterator[SpeechChunk]:
+    """The pieces of the parts of a text one after the other, which together are what `join_speech` makes.
+
+    Args:
+        parts: each begins to speak when it is called.
+        sample_rate_hz: of the samples.
+
+    Yields:
+        Pieces; only the last one of the last part is the last.
+    """
+    codes: list[NDArray[np.int64]] = []
+    seconds, passes, ended = 0.0, 0, True
+    for place, part in enumerate(parts):
+        is_first, chunk = True, None
+        for chunk in part():
+            is_last = chunk.is_last and place == len(parts) - 1
+            edges = (not is_first or place == 0, not chunk.is_last or is_last)
+            yield replace(
+                chunk,
+                samples=np.concatenate(list(joined(chunk.samples, *edges, sample_rate_hz, pause=chunk.is_last))),
+                codes=np.concatenate([*codes, chunk.codes]),
+                seconds=seconds + chunk.seconds,
+                local_passes=passes + chunk.local_passes,
+                is_last=is_last,
+                has_eos=ended and chunk.has_eos,
+            )
+            is_first = False
+        if chunk is not None:
+            codes.append(chunk.codes)
+            seconds, passes, ended = seconds + chunk.seconds, passes + chunk.local_passes, ended and chunk.has_eos

@@ -42,6 +42,7 @@ class Request:
         text: what to say.
         language: its name; empty for one that is not told.
         further: what else a mode of another package needs, plain values by name.
+        prompt_sec: how long the recording is that `prompt` was taken from; 0 if it is all of it.
     """
 
     speech: Streams | None = None
@@ -49,6 +50,7 @@ class Request:
     text: str = ""
     language: str = ""
     further: Mapping[str, Any] = field(default_factory=dict)
+    prompt_sec: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,14 @@ class Job:
         read = [path for recording in (self.speech, self.prompt) if recording is not None for path in recording.files()]
         return [path for path in (self.wav, self.whole) if path is not None] + read
 
-    def read(self, speaker: Speaker, name: str) -> Request:
-        """What the speaker is to be given; a UserError or OSError if that cannot be read."""
-        recordings = (self.speech, name), (self.prompt, f"prompt of {name}")
-        said, voice = (None if one is None else one.read(speaker, whose) for one, whose in recordings)
-        return Request(said, voice, self.text, self.language, self.further)
+    def read(self, speaker: Speaker, name: str, mode: Mode) -> Request:
+        """What the speaker is to be given in a mode; a UserError or OSError if that cannot be read."""
+        said, voice, seconds = None if self.speech is None else self.speech.read(speaker, name), None, 0.0
+        if self.prompt is not None and self.prompt.wav:
+            voice, seconds = speaker.listener.hear_prompt(self.prompt.wav, mode.prompt_frames(speaker))
+        elif self.prompt is not None:
+            voice = self.prompt.read(speaker, f"prompt of {name}")
+        return Request(said, voice, self.text, self.language, self.further, seconds)
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,19 @@ class Mode(ABC):
     def prompted(self) -> bool:
         """Whether an utterance needs a recording of the voice to speak with."""
         return False
+
+    def prompt_frames(self, speaker: Speaker) -> int | None:
+        """Most frames of a prompt that an utterance is given; None for all, which is then encoded whole."""
+        return None
+
+    def prompt_seconds(self, speaker: Speaker, request: Request) -> tuple[float, float]:
+        """How long the prompt of an utterance is, and how much of it is used."""
+        if request.prompt is None:
+            return 0.0, 0.0
+        frames, longest = len(request.prompt.codes), self.prompt_frames(speaker)
+        rate = speaker.corelm.spec.frame_rate_hz
+        whole = request.prompt_sec or frames / rate
+        return whole, min(whole, (frames if longest is None else min(frames, longest)) / rate)
 
     def check(self, speaker: Speaker, options: DecodeOptions) -> None:
         """Refuse a model or options that do not serve the mode, with a UserError that names what is missing."""
@@ -293,6 +311,10 @@ class Text(Mode):
 
     corelm = "codec_lm"
 
+    def prompt_frames(self, speaker: Speaker) -> int:  # noqa: D102 (inherited)
+        longest: int = speaker.inputs.prompt_frames
+        return longest
+
     def check(self, speaker: Speaker, options: DecodeOptions) -> None:  # noqa: D102 (inherited)
         super().check(speaker, options)
         _ = speaker.tokenizer  # its files are looked for before any work
@@ -300,8 +322,7 @@ class Text(Mode):
     def starts(  # noqa: D102 (inherited)
         self, speaker: Speaker, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
     ) -> list[Start]:
-        spec, starts = speaker.corelm.spec, []
-        longest = speaker.inputs.prompt_frames
+        spec, starts, longest = speaker.corelm.spec, [], self.prompt_frames(speaker)
         for name, request in zip(names, requests, strict=True):
             prompt = no_codes(spec) if request.prompt is None else request.prompt.codes[:longest]
             check_ids(f"prompt of {name}", prompt, spec)

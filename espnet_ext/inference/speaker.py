@@ -1,4 +1,4 @@
-"""A trained experiment as a Python object: texts, units or recordings in, speech out, whatever its core LM."""
+"""A trained experiment that speaks: texts, units or recordings in, speech out, whatever its core LM."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,214 +15,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream, plain_step
-from espnet_ext.decoding.options import DecodeOptions, strategies_for
+from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream
+from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.fast import Acceleration, FastOptions, accelerate
-from espnet_ext.fast.graphs import Graphs
-from espnet_ext.inference.decode_yaml import kept_options
-from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inference.listener import NO_UNITS, Listener
-from espnet_ext.inference.requests import Mode, Request, Start, default_mode, modes, modes_of, name_of
+from espnet_ext.inference.listener import NO_UNITS
+from espnet_ext.inference.long_text import join_speech, join_streams, parts_of
+from espnet_ext.inference.requests import Mode, Request, Start, modes
+from espnet_ext.inference.sounds import AudioLike, Sound, codes_of
 from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
-from espnet_ext.model.core_lm import CoreLM, StepModel
-from espnet_ext.tokenizers.codec import Codec
-from espnet_ext.tokenizers.semantic import SemanticTokenizer
-from espnet_ext.tokenizers.text.tokens import TextTokenizer
+from espnet_ext.inference.trained import Trained
+from espnet_ext.inference.words import spoken_words
+from espnet_ext.model.core_lm import StepModel
 
-MARGIN, UNKNOWN_RATIO = 1.5, 6.0  # of what training utterances need; of an experiment that does not tell
-Sound = Path | str | NDArray[np.int64]  # an audio file, or its codes (T, N)
-# what `generate` is given
-Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step, Sequence[str]]
+PARTS_AT_ONCE = 16  # of long texts, at least; more if more texts are said at once
+Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step, Sequence[str]]  # what `generate` gets
 
 
-class Speaker:
-    """A trained core LM with its codec and tokenizers.
-
-    One that was trained to say semantic units instead of codes has no codec: it makes units and no waveforms.
-
-    Args:
-        corelm: the model.
-        codec: what makes waveforms of its codes; None for a model that says units.
-        inputs: what it reads, see `data.inputs`.
-        semantic: loads the semantic tokenizer; None for a model that reads no units.
-        text_to_units: the text-to-semantic model in front of it; None for none.
-        device: where the language models run, "cpu" or "cuda"; codec and tokenizers stay on the CPU.
-
-    Attributes:
-        silence: both streams of silence, where somebody has them already; None to encode it.
-        directory: the experiment, which keeps how it is decoded; None if there is none.
+class Speaker(Trained):
+    """A trained core LM that speaks.
 
     >>> speak = Speaker.from_experiment("exp/codec_lm_small_s1")  # doctest: +SKIP
-    >>> speak("two red dogs", prompt="someone.wav").waveform  # doctest: +SKIP
+    >>> speak("two red dogs", prompt="someone.wav").save("dogs.wav")  # doctest: +SKIP
     >>> gpst = Speaker.from_experiment("exp/gpst_mini_s1")  # doctest: +SKIP
-    >>> gpst.speak("speaker_transfer", speech="what.wav", prompt="who.wav").waveform  # doctest: +SKIP
+    >>> gpst.speak("speaker_transfer", speech="what.wav", prompt="who.wav").save("other.wav")  # doctest: +SKIP
     """
-
-    kind: ClassVar[str] = ""  # the one core LM that it may be of; empty for any
-
-    def __init__(
-        self,
-        corelm: CoreLM,
-        codec: Codec | None,
-        inputs: Any,
-        semantic: Callable[[], SemanticTokenizer] | None = None,
-        text_to_units: Speaker | None = None,
-        device: str = "cpu",
-    ) -> None:
-        self.corelm: Any = corelm.eval().to(device)  # what a mode asks of it beyond a CoreLM is the mode's business
-        self._codec, self.inputs, self._semantic, self.device = codec, inputs, semantic, device
-        self.text_to_units = text_to_units
-        self.silence: Streams | None = None
-        self.directory: Path | None = None
-        self._step: Step = plain_step
-
-    @classmethod
-    def from_experiment(
-        cls,
-        directory: Path | str,
-        model_file: str | None = None,
-        text_to_semantic: Path | str | None = None,
-        device: str = "cpu",
-    ) -> Self:
-        """Load what training wrote.
-
-        Args:
-            directory: an experiment directory: config.yaml, weights, codec and semantic tokenizer.
-            model_file: name of the weights inside of it; None for the average that config.yaml's first
-                `best_model_criterion` chose.
-            text_to_semantic: experiment directory of a text-to-semantic model; None without the mode tts.
-            device: where the language models run, "cpu" or "cuda"; codec and tokenizers stay on the CPU.
-
-        Returns:
-            The model, ready to speak.
-
-        Raises:
-            FileNotFoundError: naming the file that a half-written experiment lacks.
-            UserError: if config, weights, codec and tokenizers do not fit each other.
-        """
-        experiment, texts = Experiment.read(directory, model_file), None
-        if cls.kind not in ("", experiment.args.corelm):
-            raise UserError(
-                f"exp must be an experiment of corelm {cls.kind}, got {directory} of {experiment.args.corelm}"
-            )
-        if text_to_semantic is not None:
-            front = Experiment.read(text_to_semantic)
-            front.check_says(experiment.semantic_info(), experiment.directory)
-            texts = Speaker(front.load_corelm(), None, front.inputs, device=device)
-        semantic = None
-        if getattr(experiment.args, "semantic_info", None) is not None:
-            experiment.semantic_info()  # another tokenizer than that of the training is refused
-            semantic = experiment.load_semantic
-        codec = None if experiment.says_units else experiment.load_codec()
-        speaker = cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
-        speaker.directory = experiment.directory
-        return speaker
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """What makes ids of texts."""
-        tokenizer: TextTokenizer = self.inputs.tokenizer
-        return tokenizer
-
-    @cached_property
-    def listener(self) -> Listener:
-        """What hears recordings."""
-        return Listener(self.codec, self._semantic)
-
-    def accelerate(self, options: FastOptions, batch_size: int = 1) -> Acceleration:
-        """Make it decode faster from now on, see `fast.accelerate`; the text-to-semantic model stays as it is."""
-        done = accelerate(self.corelm, options, batch_size)
-        self._step = done.step
-        return done
-
-    def free_graphs(self) -> None:
-        """Let go of the GPU's memory that serves later requests."""
-        if isinstance(self._step, Graphs):
-            self._step.clear()
-
-    @property
-    def says_codes(self) -> bool:
-        """Whether it makes waveforms; otherwise its codes are semantic units."""
-        return self._codec is not None
-
-    @property
-    def codec(self) -> Codec:
-        """What makes waveforms of the codes; a UserError if the model says semantic units."""
-        if self._codec is None:
-            raise UserError(
-                "a model that says semantic units makes no waveforms: it is the text_to_semantic of a GPST, see "
-                "espnet_ext.bin.gpst_inference --mode tts"
-            )
-        return self._codec
-
-    def text_mode(self, prompted: bool) -> Mode:
-        """How the model is asked to say a text, with a recording of the voice to speak with or without."""
-        corelm = type(self.corelm)
-        names = [name for name in (default_mode(corelm), *modes_of(corelm)) if name and modes[name].source == "text"]
-        if not names:
-            raise UserError(f"mode must be one of {modes_of(corelm)}: this core LM reads no text")
-        kind: Any = modes[names[0]]
-        return kind(prompt_sec=0) if kind().prompted and not prompted else kind()
-
-    def options(self, mode: Mode, **changes: Any) -> DecodeOptions:
-        """How it is decoded where nothing else is said: as its experiment keeps it.
-
-        Args:
-            mode: how utterances are asked for.
-            **changes: what is to differ, see `DecodeOptions.changed`.
-
-        Returns:
-            The options.
-
-        Raises:
-            UserError: naming the option that is wrong.
-        """
-        decoding = changes.get("decoding")
-        if self.directory is not None:
-            kept, source = kept_options(self.directory, decoding, mode.options)
-        else:
-            kept, source = mode.options(), None
-        if source is None and decoding is None:
-            possible = strategies_for(self.corelm.heads)
-            changes["decoding"] = kept.decoding if kept.decoding in possible else possible[0]
-        return kept.changed(**changes)
-
-    def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
-        return self.options(mode, **changes) if options is None else options.changed(**changes)
-
-    def maxlenratio(self, options: DecodeOptions) -> float:
-        """Most frames per token: what the options say, or else what the training set needed, and half as much again."""
-        if options.maxlenratio is not None:
-            return options.maxlenratio
-        needed = self.inputs.frames_per_token
-        return UNKNOWN_RATIO if needed is None else MARGIN * needed
-
-    def check(self, options: DecodeOptions, mode: Mode | None = None) -> None:
-        """Refuse what this model cannot do.
-
-        Args:
-            options: how to decode.
-            mode: how utterances are asked for; None to leave that open.
-
-        Raises:
-            UserError: naming the mode, head or model that is missing, or the option that does not fit.
-        """
-        if mode is not None:
-            own = modes_of(type(self.corelm))
-            if name_of(mode) not in own:
-                raise UserError(f"mode must be one of {own} with this core LM, got {name_of(mode)!r}")
-            mode.check(self, options)
-        options.check(self.corelm.heads, self.corelm.spec.num_codebooks)
-
-    def check_language(self, language: str) -> None:
-        """Refuse a language, if one is named, that the model was not trained to be told, with those there are."""
-        known = getattr(self.corelm, "languages", ())
-        if language and language not in known:
-            allowed = f"one of {list(known)}" if known else "left out with a model that is told no language"
-            raise UserError(f"language must be {allowed}, got {language!r}")
 
     def __call__(
         self,
@@ -231,35 +48,40 @@ class Speaker:
         prompt: Sound | None = None,
         options: DecodeOptions | None = None,
         name: str = "utterance",
+        rate: int | None = None,
         **changes: Any,
     ) -> Speech:
         """Speech for one text; the arguments are those of `speak`."""
         mode = self.text_mode(prompt is not None)
-        return self.speak(mode, prompt=prompt, text=text, options=options, name=name, **changes)
+        return self.speak(mode, prompt=prompt, text=text, options=options, name=name, rate=rate, **changes)
 
     def speak(
         self,
         mode: Mode | str,
-        speech: Path | str | None = None,
+        speech: AudioLike | None = None,
         prompt: Sound | None = None,
         text: str = "",
         language: str = "",
         options: DecodeOptions | None = None,
         name: str = "utterance",
         further: Mapping[str, Any] | None = None,
+        rate: int | None = None,
         **changes: Any,
     ) -> Speech:
-        """One utterance.
+        """One utterance; a text that is longer than any of the training is said in parts.
 
         Args:
             mode: a mode, or the name of one.
-            speech: audio file of the utterance, for the modes that have one.
-            prompt: who says it: an audio file, or codes (T, N) for a model that reads text.
+            speech: recording of the utterance, for the modes that have one.
+            prompt: who says it: a recording, of which the stretch with the most voice is used, or codes (T, N) for a
+                model that reads text, the first ones, or speech that was made. A recording is a file, its content, or
+                samples with their rate.
             text: what to say, likewise.
             language: its name; empty for one that is not told.
             options: how to decode; None for what the experiment keeps.
             name: seeds the draws together with `options.seed`.
             further: what else a mode of another package needs.
+            rate: of a prompt that is samples, in Hz.
             **changes: options of the decoding that differ, by name, such as decoding="parallel" or temperature=0.6.
 
         Returns:
@@ -270,9 +92,49 @@ class Speaker:
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         self.check_language(language)
-        sounds = self._streams(speech, "speech"), self._streams(prompt, "prompt")
-        request = Request(*sounds, text, language, further or {})
+        request = self._request(mode, prompt if rate is None else (prompt, rate), text)
+        said = None if speech is None else self.listener.hear(speech, "speech")
+        request = replace(request, speech=said, language=language, further=further or {})
         return self.speak_all(mode, [name], [request], self._options(mode, options, changes))[0]
+
+    def batch(
+        self,
+        texts: Sequence[str],
+        prompt: Sound | Sequence[Sound | None] | None = None,
+        options: DecodeOptions | None = None,
+        names: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> list[Speech]:
+        """Speech for several texts at once, each as a call makes it.
+
+        Args:
+            texts: what to say.
+            prompt: who says it, see `speak`; a list has one, or None, for each text.
+            options: how to decode; None for what the experiment keeps.
+            names: seed the draws of each, together with `options.seed`; None for the one that a call has.
+            **changes: options of the decoding that differ, by name.
+
+        Returns:
+            One speech per text.
+
+        Raises:
+            UserError: as a call, with the number of the text.
+        """
+        if isinstance(texts, str):
+            raise UserError(f"texts must be a list of texts, got the plain string {texts!r}")
+        prompts = list(prompt) if isinstance(prompt, list) else [prompt] * len(texts)
+        names = ["utterance"] * len(texts) if names is None else names
+        if not len(texts) == len(prompts) == len(names):
+            raise UserError(f"prompt and names must be one per text = {len(texts)}, got {len(prompts)}, {len(names)}")
+        mode = self.text_mode(any(one is not None for one in prompts))
+        options, requests = self._options(mode, options, changes), []
+        for row, (text, sound, name) in enumerate(zip(texts, prompts, names, strict=True)):
+            try:
+                requests.append(self._request(mode, sound, text))
+                mode.starts(self, [name], requests[-1:], options)
+            except UserError as error:
+                raise UserError(f"text {row}, {text!r}: {error}") from None
+        return self.speak_all(mode, names, requests, options) if requests else []
 
     def speak_all(
         self,
@@ -298,16 +160,21 @@ class Speaker:
             UserError: if the model cannot be decoded so, or naming the utterance whose prompt, units, codes or language
                 it cannot use.
         """
+        parts = [self._parts(mode, name, request) for name, request in zip(names, requests, strict=True)]
+        if any(len(one) > 1 for one in parts):
+            spoken = self._speak_parts(mode, list(chain.from_iterable(parts)), len(parts), options, warn)
+            ends = list(accumulate(len(one) for one in parts))
+            return [join_speech(spoken[end - len(one) : end]) for one, end in zip(parts, ends, strict=True)]
         codec, begin = self.codec, time.perf_counter()
         starts, spelt, decoding = self._prepare(mode, names, requests, options)
         if warn:
             self.warn_of_unknown(start.unknown for start in starts)
         generation = generate(*decoding)
         generated = time.perf_counter()
-        ends = generation.has_eos.cpu() & torch.tensor([start.has_eos for start in starts])
-        speeches, samples = decode_speech(codec, replace(generation, has_eos=ends))
+        ended = generation.has_eos.cpu() & torch.tensor([start.has_eos for start in starts])
+        speeches, samples = decode_speech(codec, replace(generation, has_eos=ended))
         timing = Timing.of(generation, self.corelm.slots, samples, codec.spec.sample_rate_hz)
-        timing.no_eos, timing.units = int((~ends).sum()), sum(start.generated for start in starts)
+        timing.no_eos, timing.units = int((~ended).sum()), sum(start.generated for start in starts)
         timing.seconds_units = spelt - begin if timing.units else 0.0
         timing.seconds_lm = generated - begin - timing.seconds_units
         wholes = [
@@ -315,17 +182,16 @@ class Speaker:
             for start, speech in zip(starts, speeches, strict=True)
         ]
         timing.seconds_codec = time.perf_counter() - generated
-        reads_units = self.corelm.reads == "semantic"
+        words = spoken_words(self, mode, requests, starts, generation)
+        prompts = [mode.prompt_seconds(self, request) for request in requests]
+        about: list[dict[str, Any]] = [
+            {"whole": whole, "unknown": start.unknown, "words": when, "prompt_sec": given, "prompt_used_sec": used}
+            | ({"units": start.units} if self.corelm.reads == "semantic" else {})
+            for start, whole, when, (given, used) in zip(starts, wholes, words, prompts, strict=True)
+        ]
         return [
-            replace(
-                speech,
-                units=start.units if reads_units else None,
-                whole=whole,
-                timing=timing,
-                unknown=start.unknown,
-                options=options,
-            )
-            for speech, start, whole in zip(speeches, starts, wholes, strict=True)
+            replace(speech, timing=timing, options=options, **more)
+            for speech, more in zip(speeches, about, strict=True)
         ]
 
     def codes(
@@ -358,7 +224,8 @@ class Speaker:
         options: DecodeOptions,
     ) -> tuple[Generation, list[tuple[str, ...]]]:
         """What `codes` gives, and what the model does not know of each text, without a word about it."""
-        mode, requests = self.text_requests(texts, prompts)
+        mode = self.text_mode(any(prompt is not None for prompt in prompts))
+        requests = [self._request(mode, prompt, text) for text, prompt in zip(texts, prompts, strict=True)]
         starts, _, decoding = self._prepare(mode, names, requests, options)
         return generate(*decoding), [start.unknown for start in starts]
 
@@ -370,8 +237,7 @@ class Speaker:
         """
         unknown = [token for tokens in found for token in tokens]
         if unknown:
-            tokenizer = (self.text_to_units or self).tokenizer
-            logging.warning("tokens outside of the vocabulary: %s", tokenizer.describe(unknown))
+            logging.warning("tokens outside of the vocabulary: %s", self.reader.tokenizer.describe(unknown))
 
     def stream(
         self,
@@ -380,16 +246,18 @@ class Speaker:
         options: DecodeOptions | None = None,
         name: str = "utterance",
         chunk_frames: int = 10,
+        rate: int | None = None,
         **changes: Any,
     ) -> Iterator[SpeechChunk]:
         """Speech for one text, piece by piece while it is made; see `stream_speech`.
 
         Args:
             text: what to say.
-            prompt: who says it: an audio file, or codes (T, N).
+            prompt: who says it, see `speak`.
             options: how to decode; None for what the experiment keeps.
             name: seeds the draws together with `options.seed`.
             chunk_frames: frames of a piece, at least.
+            rate: of a prompt that is samples, in Hz.
             **changes: options of the decoding that differ, by name.
 
         Returns:
@@ -399,11 +267,24 @@ class Speaker:
             UserError: as a call; or if the model delays codebooks.
         """
         mode = self.text_mode(prompt is not None)
-        request = Request(prompt=self._streams(prompt, "prompt"), text=text)
-        (start,), _, decoding = self._prepare(mode, [name], [request], self._options(mode, options, changes))
-        self.warn_of_unknown([start.unknown])
-        pieces = stream_speech(self.codec, generate_stream(*decoding), chunk_frames)
-        return (replace(piece, unknown=start.unknown) for piece in pieces)
+        request = self._request(mode, prompt if rate is None else (prompt, rate), text)
+        options, parts = self._options(mode, options, changes), self._parts(mode, name, request)
+        given, used = mode.prompt_seconds(self, request)
+        first = self._prepare(
+            mode, [parts[0][0]], [parts[0][1]], options
+        )  # what is wrong is said before the first piece
+
+        def pieces(prepared: tuple[list[Start], float, Decoding]) -> Iterator[SpeechChunk]:
+            (start,), _, decoding = prepared
+            self.warn_of_unknown([start.unknown])
+            for chunk in stream_speech(self.codec, generate_stream(*decoding), chunk_frames):
+                yield replace(chunk, unknown=start.unknown, prompt_sec=given, prompt_used_sec=used)
+
+        def more(name: str, request: Request) -> Callable[[], Iterator[SpeechChunk]]:
+            return lambda: pieces(self._prepare(mode, [name], [request], options))
+
+        later = [more(*part) for part in parts[1:]]
+        return join_streams([lambda: pieces(first), *later], self.codec.spec.sample_rate_hz)
 
     def decoding(
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor
@@ -411,6 +292,9 @@ class Speaker:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
         return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
+
+    def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
+        return self.options(mode, **changes) if options is None else options.changed(**changes)
 
     def _prepare(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
@@ -423,18 +307,33 @@ class Speaker:
         limit = mode.limits(self, names, starts, conditions, options)
         return starts, spelt, self.decoding(self.corelm, conditions, options, names, limit)
 
-    def _streams(self, given: Sound | None, what: str) -> Streams | None:
-        if isinstance(given, (Path, str)):
-            return self.listener.hear(given, what)
-        return None if given is None else Streams(NO_UNITS, given)
+    def _request(self, mode: Mode, prompt: Any, text: str) -> Request:
+        if prompt is None:
+            return Request(text=text)
+        codes = codes_of(prompt, "prompt")
+        if codes is not None:
+            return Request(prompt=Streams(NO_UNITS, codes), text=text)
+        voice = self.listener.hear_prompt(prompt, mode.prompt_frames(self))
+        return Request(prompt=voice.streams, text=text, prompt_sec=voice.seconds)
 
-    def text_requests(
-        self, texts: Sequence[str], prompts: Sequence[NDArray[np.int64] | None]
-    ) -> tuple[Mode, list[Request]]:
-        """How the model is asked to say texts; the arguments are those of `codes`."""
-        pairs = zip(texts, prompts, strict=True)
-        requests = [Request(prompt=self._streams(prompt, "prompt"), text=text) for text, prompt in pairs]
-        return self.text_mode(any(prompt is not None for prompt in prompts)), requests
+    def _parts(self, mode: Mode, name: str, request: Request) -> list[tuple[str, Request]]:
+        """Name and request, or, with a longer text than any of the training, those of each part of it."""
+        longest = self.reader.longest if mode.source == "text" else None
+        if longest is None or not request.text.strip():
+            return [(name, request)]
+        parts = parts_of(request.text, lambda part: len(self.reader.tokenizer.encode(part)) <= longest)
+        if len(parts) == 1:
+            return [(name, request)]
+        return [(f"{name}.{number}", replace(request, text=part)) for number, part in enumerate(parts)]
+
+    def _speak_parts(
+        self, mode: Mode, parts: Sequence[tuple[str, Request]], rows: int, options: DecodeOptions, warn: bool
+    ) -> list[Speech]:
+        at_once, spoken = max(rows, PARTS_AT_ONCE), []
+        for first in range(0, len(parts), at_once):
+            names, requests = zip(*parts[first : first + at_once], strict=True)
+            spoken += self.speak_all(mode, names, requests, options, warn)
+        return spoken
 
     def _whole(self, start: Start, speech: Speech) -> NDArray[np.float32]:
         codes = torch.from_numpy(np.concatenate((start.prompt, speech.codes)))

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.data.audio import write_wav
 from espnet_ext.decoding import Generation
 from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec.base import Codec
 
 FADE_SEC = 0.005
 
 
-@dataclass(frozen=True)
+class Word(NamedTuple):
+    """A word, and when it is spoken.
+
+    Attributes:
+        text: the word.
+        start: in seconds.
+        end: likewise.
+    """
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, repr=False)
 class Speech:
-    """One utterance as generated.
+    """One utterance as generated; a notebook shows a player.
 
     Attributes:
         codes: (T, N) int64.
@@ -30,9 +47,14 @@ class Speech:
         logprob: sum over its codes.
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
+        prompt_sec: how long the prompt is that was given, in seconds; 0 for none.
+        prompt_used_sec: how much of it the model was given: the stretch of a recording with the most voice, the first
+            frames of codes.
         timing: what its batch cost.
         options: how it was decoded; None where only codes were decoded.
         unknown: tokens and characters of its text that the model does not know, each as often as it occurs.
+        words: of its text with their times, for a model that aligns text and speech.
+        sample_rate: of the waveform, in Hz.
     """
 
     codes: NDArray[np.int64]
@@ -41,9 +63,32 @@ class Speech:
     logprob: float
     units: NDArray[np.int64] | None = None
     whole: NDArray[np.float32] | None = None
+    prompt_sec: float = 0.0
+    prompt_used_sec: float = 0.0
     timing: Timing = field(default_factory=lambda: Timing())
     options: DecodeOptions | None = None
     unknown: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
+    sample_rate: int = 0
+
+    def __repr__(self) -> str:
+        seconds = len(self.waveform) / self.sample_rate if self.sample_rate else 0.0
+        told = [f"{seconds:.2f} s at {self.sample_rate} Hz", " x ".join(map(str, self.codes.shape)) + " codes"]
+        if self.options is not None:
+            told += [self.options.decoding, f"seed {self.options.seed}"]
+        told += [] if self.has_eos else ["cut at its limit"]
+        told += [f"unknown: {' '.join(self.unknown)}"] if self.unknown else []
+        return f"Speech({', '.join(told)})"
+
+    def _repr_html_(self) -> str:
+        content = io.BytesIO()
+        soundfile.write(content, self.waveform, self.sample_rate, format="WAV", subtype="PCM_16")
+        sound = base64.b64encode(content.getvalue()).decode()
+        return f'<audio controls src="data:audio/wav;base64,{sound}"></audio>'
+
+    def save(self, path: Path | str) -> None:
+        """Write the waveform as a wav file."""
+        write_wav(Path(path), self.waveform, self.sample_rate)
 
 
 @dataclass
@@ -120,6 +165,16 @@ class Timing:
         )
 
 
+def prompt_line(whole_sec: float, used_sec: float, what: str = "prompt") -> str:
+    """How much of a prompt was used, in words; empty if it was all of it.
+
+    >>> prompt_line(60.0, 1.2)
+    '1.2 of 60 s of the prompt used'
+    """
+    unused = whole_sec - used_sec >= 0.05  # a frame of a codec, or less, is none
+    return f"{used_sec:.1f} of {round(whole_sec, 1):g} s of the {what} used" if unused else ""
+
+
 def total(timings: Iterable[Timing]) -> Timing:
     """The costs of several batches or shards together.
 
@@ -145,7 +200,13 @@ def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], T
     rows = zip(codes, lengths.tolist(), waveforms, samples.tolist(), strict=True)
     ends, logprobs, rate = generation.has_eos.tolist(), generation.logprobs.tolist(), codec.spec.sample_rate_hz
     return [
-        Speech(frames[:length].numpy(), cut_off(wave[:count].numpy(), ends[row], rate), ends[row], logprobs[row])
+        Speech(
+            frames[:length].numpy(),
+            cut_off(wave[:count].numpy(), ends[row], rate),
+            ends[row],
+            logprobs[row],
+            sample_rate=rate,
+        )
         for row, (frames, length, wave, count) in enumerate(rows)
     ], samples
 
@@ -158,31 +219,3 @@ def cut_off(samples: NDArray[np.float32], has_eos: bool, sample_rate_hz: int) ->
     faded = samples.copy()
     faded[-count:] *= np.linspace(1, 0, count, dtype=np.float32)
     return faded
-
-
-def read_speech(path: Path | str, sample_rate_hz: int, what: str) -> NDArray[np.float32]:
-    """Samples of an audio file, mono, resampled: (samples,).
-
-    Args:
-        path: audio file of any rate.
-        sample_rate_hz: rate of the result.
-        what: the file is to the user, for errors.
-
-    Returns:
-        The samples, at least one.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        UserError: if it is no audio, empty or not finite.
-    """
-    from espnet_ext.data.waveform import read_resampled  # resampling is not needed where everything is codes
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{what} not found: {path}")
-    try:
-        mono = read_resampled(Path(path), sample_rate_hz)
-    except ValueError as error:
-        raise UserError(f"{what} must be an audio file, got {error}") from None
-    if not len(mono):
-        raise UserError(f"{what} must last at least one sample at {sample_rate_hz} Hz, got {path}")
-    return mono

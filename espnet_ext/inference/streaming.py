@@ -28,6 +28,8 @@ class SpeechChunk:
         has_eos: False if it ran into its length limit; known of the last piece only.
         local_passes: passes of the local head so far.
         unknown: of the text, as in `Speech`.
+        prompt_sec: how long the prompt is; 0 for none.
+        prompt_used_sec: how much of it the model was given.
     """
 
     samples: NDArray[np.float32]
@@ -37,6 +39,8 @@ class SpeechChunk:
     has_eos: bool
     local_passes: int
     unknown: tuple[str, ...] = ()
+    prompt_sec: float = 0.0
+    prompt_used_sec: float = 0.0
 
 
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:

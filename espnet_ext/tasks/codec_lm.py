@@ -28,14 +28,12 @@ from espnet_ext.model.loss import LossWeights
 from espnet_ext.model.primary import AttentionPrior, primaries
 from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves
-from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
 from espnet_ext.tokenizers.text.cleaners import CLEANERS
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import NUMBERS, TOKEN_TYPES
 
-import_torchaudio()  # ESPnet imports it at its top, where it may not load without the shim
 from espnet2.tasks.abs_task import AbsTask  # noqa: E402
 from espnet2.train.class_choices import ClassChoices  # noqa: E402
 from espnet2.train.distributed_utils import get_rank  # noqa: E402
