@@ -135,8 +135,9 @@ class DecodeOptions:
         known = strategies.options(told.decoding)
         if unknown := sorted(set(conf) - set(known)):
             raise UserError(f"options must be among {sorted({*own, *SAMPLING, *known})}, got {unknown}")
-        parts: dict[str, Any] = {"sampling": {**told.sampling, **samples}, "decoding_conf": {**told.decoding_conf, **conf}}
-        return replace(told, **parts) if samples or conf else told
+        if not samples and not conf:
+            return told
+        return replace(told, sampling={**told.sampling, **samples}, decoding_conf={**told.decoding_conf, **conf})
 
     @cached_property
     def strategy(self) -> DecodingStrategy:

@@ -13,6 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.distributed_utils import get_rank
+from espnet2.train.trainer import Trainer
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import float_or_none, int_or_none, str_or_none
 from numpy.typing import NDArray
 from typeguard import typechecked
 
@@ -28,20 +34,12 @@ from espnet_ext.model.loss import LossWeights
 from espnet_ext.model.primary import AttentionPrior, primaries
 from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves
+from espnet_ext.tasks import dry_run
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
 from espnet_ext.tokenizers.text.cleaners import CLEANERS
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import NUMBERS, TOKEN_TYPES
-
-from espnet2.tasks.abs_task import AbsTask  # noqa: E402
-from espnet2.train.class_choices import ClassChoices  # noqa: E402
-from espnet2.train.distributed_utils import get_rank  # noqa: E402
-from espnet2.train.trainer import Trainer  # noqa: E402
-from espnet2.utils.nested_dict_action import NestedDictAction  # noqa: E402
-from espnet2.utils.types import float_or_none, int_or_none, str_or_none  # noqa: E402
-
-from espnet_ext.tasks import dry_run  # noqa: E402
 
 
 def choices_of(registry: Registry[Any], default: str) -> ClassChoices:
