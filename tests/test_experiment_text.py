@@ -142,7 +142,7 @@ def test_an_utterance_of_which_nothing_is_known_is_skipped_with_that_reason(expe
     ]
 
 
-def test_a_text_is_read_alike_composed_or_not_in_training_and_speaking(corpus, tmp_path):
+def test_token_lists_are_composed_and_a_byte_order_mark_is_refused_before_training(corpus, tmp_path):
     for form in ("NFC", "NFD"):
         folder = tmp_path / form
         shutil.copytree(corpus, folder)

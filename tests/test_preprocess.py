@@ -60,3 +60,10 @@ def test_a_batch_is_padded_and_knows_its_lengths():
     assert batch["codes"].shape == (2, 3, 2) and batch["codes"].dtype == torch.int64
     assert batch["codes_lengths"].tolist() == [3, 1] and batch["text_lengths"].tolist() == [2, 3]
     assert batch["prompt"].shape == (2, 0, 2) and batch["prompt_lengths"].tolist() == [0, 0]
+
+
+def test_a_text_is_trained_on_alike_composed_or_not():
+    spec = CodecSpec(2, 4, 25.0, 16000)
+    preprocess = CodecLMPreprocessor(TextTokenizer(TextSplitter(), [UNKNOWN, "\u00f6", "n", END]), spec, 3, train=True)
+    for text in ("\u00f6n", "o\u0308n", "\ufeffo\u0308\u00adn"):
+        assert preprocess("u", {"text": text})["text"].tolist() == [1, 2, 3]
