@@ -1,9 +1,14 @@
-"""Say one sentence: ``python -m espnet_ext.bin.say EXP "text" -o out.wav``."""
+"""Say something: ``python -m espnet_ext.bin.say EXP "text" -o out.wav``.
+
+Several texts, or the lines of --text_file, are said one by one into out_1.wav, out_2.wav, … A long text is said in
+parts. A text that begins with a dash comes last, behind ``--``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +17,21 @@ from numpy.typing import NDArray
 
 from espnet_ext.bin import run
 from espnet_ext.data.ark import read_codes
-from espnet_ext.data.audio import write_wav
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.options import add_fast_options, decode_options, fast_choices
-from espnet_ext.inference.speech import prompt_line
+from espnet_ext.inference.options import add_fast_options, add_sampling_options, decode_options, fast_choices
+from espnet_ext.inference.speech import Speech, prompt_line
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exp", type=Path, help="Experiment directory")
-    parser.add_argument("text", help="What to say")
+    parser.add_argument("text", nargs="*", help="What to say")
+    parser.add_argument("--text_file", help="What to say, a text a line; - is the standard input")
     parser.add_argument("-o", "--output", type=Path, required=True, help="File to write, always in wav format")
     parser.add_argument("--prompt", type=Path, help="Audio file of the voice to use")
     parser.add_argument("--speaker", help="Voice to use: a speaker of --data_dir")
@@ -35,11 +39,40 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model_file", help="Weights inside of the experiment; default: the average of the best epochs"
     )
-    parser.add_argument("--inference_config", type=Path, help="Decode yaml")
-    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
-    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+    add_sampling_options(parser)
+    for name, kind in (("temperature", float), ("top_k", int), ("top_p", float), ("cfg_scale", float)):
+        parser.add_argument(f"--{name}", type=kind, help="Overrides the yaml's")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
     add_fast_options(parser)
     return parser
+
+
+def texts_of(args: argparse.Namespace) -> list[str]:
+    """What to say, without empty lines; a UserError if there is nothing."""
+    texts = list(args.text)
+    if args.text_file is not None:
+        if texts:
+            raise UserError(f"text and text_file must not both be given, got {texts[0]!r} and {args.text_file}")
+        path = Path(args.text_file)
+        if args.text_file != "-" and not path.is_file():
+            raise FileNotFoundError(f"text_file not found: {path}")
+        content = sys.stdin.read() if args.text_file == "-" else path.read_text(encoding="utf-8-sig")
+        texts = content.splitlines()
+    texts = [text for text in texts if text.strip()] or texts[:1]
+    if not texts:
+        raise UserError("text must be given, or a text_file with some, got none")
+    return texts
+
+
+def places_of(output: Path, count: int) -> list[Path]:
+    """Where so many texts are written.
+
+    >>> [str(path) for path in places_of(Path("a/b.wav"), 2)]
+    ['a/b_1.wav', 'a/b_2.wav']
+    """
+    if count == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}_{number}{output.suffix}") for number in range(1, count + 1)]
 
 
 def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArray[np.int64]:
@@ -68,30 +101,36 @@ def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArr
     return codes[spoken[0]]
 
 
-def main(cmd: Sequence[str] | None = None) -> None:
-    """Say one sentence.
-
-    Args:
-        cmd: command line without the program's name; None for the process's own.
-    """
-    args = get_parser().parse_args(cmd)
-    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
-    options = decode_options(args, DecodeOptions)
-    if args.prompt is not None and args.speaker is not None:
-        raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
-    speak = ModelRef(args.exp, args.model_file, **fast_choices(args)).load()
-    prompt: NDArray[np.int64] | Path | None = args.prompt
-    if args.speaker is not None:
-        prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
-        check_codec(args.exp, args.data_dir, "codes.scp")
-    speech = speak(args.text, prompt, options)
-    write_wav(args.output, speech.waveform, speak.codec.spec.sample_rate_hz)
+def report(place: Path, speech: Speech) -> None:
+    """Say what was written, and what a user would not expect of it."""
     if not speech.has_eos:
         logging.warning("no EOS: the speech was cut at its length limit")
     if line := prompt_line(speech.prompt_sec, speech.prompt_used_sec):
         logging.info("%s", line)
-    seconds = len(speech.waveform) / speak.codec.spec.sample_rate_hz
-    logging.info("%s: %.2f s of speech, RTF %.3f", args.output, seconds, speech.timing.rtf)
+    seconds = len(speech.waveform) / speech.sample_rate
+    logging.info("%s: %.2f s of speech, RTF %.3f", place, seconds, speech.timing.rtf)
+
+
+def main(cmd: Sequence[str] | None = None) -> None:
+    """Say something.
+
+    Args:
+        cmd: command line without the program's name; None for the process's own.
+    """
+    args = get_parser().parse_intermixed_args(cmd)
+    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    options, texts = decode_options(args, DecodeOptions), texts_of(args)
+    if args.prompt is not None and args.speaker is not None:
+        raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
+    speak = ModelRef(args.exp, args.model_file, args.device, **fast_choices(args)).load()
+    prompt: NDArray[np.int64] | Path | None = args.prompt
+    if args.speaker is not None:
+        prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
+        check_codec(args.exp, args.data_dir, "codes.scp")
+    for place, text in zip(places_of(args.output, len(texts)), texts, strict=True):
+        speech = speak(text, prompt, options)
+        speech.save(place)
+        report(place, speech)
 
 
 if __name__ == "__main__":

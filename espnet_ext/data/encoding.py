@@ -32,9 +32,14 @@ Encoded = dict[str, np.ndarray | str]  # utterance → int32 ids, or one line wh
 
 
 def check_device(device: str) -> None:
-    """Refuse device cuda where there is no GPU."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device must be cpu where there is no GPU that torch can use, got cuda")
+    """Refuse a device that torch or this machine does not have."""
+    name, _, number = device.partition(":")
+    if name not in ("cpu", "cuda") or (number and not number.isdecimal()) or (number and name == "cpu"):
+        raise UserError(f"device must be cpu, cuda or cuda:N, got {device!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device must be cpu where there is no GPU that torch can use, got {device}")
+    if name == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"device must be one of {torch.cuda.device_count()} GPUs, cuda:0 the first, got {device}")
 
 
 @functools.lru_cache(maxsize=2)  # a codec and a semantic tokenizer

@@ -29,7 +29,7 @@ from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
 
-TIMING = "timing.json"
+TIMING, WORDS_NAME = "timing.json", "words.ctm"
 STARTUP_SECONDS = 8.0  # a process imports torch and loads the model
 Result = tuple[dict[str, Speech | str], Timing]  # utterance → speech without its sound, or why there is none; the costs
 
@@ -170,14 +170,14 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
     nothing = np.zeros(0, dtype=np.float32)
-    told = {name: getattr(speech, name) for name in ("prompt_sec", "prompt_used_sec", "unknown")}
+    told = {name: getattr(speech, name) for name in ("prompt_sec", "prompt_used_sec", "unknown", "words")}
     return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, **told)
 
 
 def write_tables(
     directory: Path, mode: Mode, plan: Plan, spoken: Mapping[str, Speech], skipped: Mapping[str, str]
 ) -> None:
-    """Write codes, wav.scp, score and status, whose voice was given, and the tables of speech with what was given."""
+    """Write codes, wav.scp, score, status, times of words, and whose voice was given; with what was given, likewise."""
     with codes_writer(directory) as write:
         for utt in sorted(spoken):
             write(utt, spoken[utt].codes)
@@ -186,6 +186,13 @@ def write_tables(
     status = {utt: "ok" if result.has_eos else "no_eos" for utt, result in spoken.items()}
     status |= dict.fromkeys(skipped, "skipped")
     write_scp(directory / "status", status)
+    with atomic_path(directory / WORDS_NAME) as temporary:  # as NIST's tools and Kaldi read them
+        lines = [
+            f"{utt} 1 {start:.3f} {end - start:.3f} {word}\n"
+            for utt in sorted(spoken)
+            for word, start, end in spoken[utt].words
+        ]
+        temporary.write_text("".join(lines), encoding="utf-8")
     prompts = {utt: prompt for utt, prompt in plan.prompts.items() if utt in spoken}
     if prompts:
         write_scp(directory / PROMPTS_NAME, prompts)

@@ -145,6 +145,10 @@ class Experiment:
         inputs = self.inputs
         corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
         checkpoint = self.directory / self.model_file
+        if not checkpoint.is_file():
+            there = sorted(path.name for path in self.directory.glob("*.pth") if path.name != "checkpoint.pth")
+            choice = f"model_file may be one of {there}" if there else "no epoch of it has finished"
+            raise FileNotFoundError(f"{checkpoint} not found, the training has not finished: {choice}")
         state = read_weights(checkpoint)
         _check_depth(corelm, state, checkpoint)
         _check_residual(corelm, state, checkpoint)
