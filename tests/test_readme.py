@@ -90,7 +90,7 @@ def test_the_python_example_runs(corpus, experiment, tmp_path, monkeypatch):
     (code,) = blocks("python")
     name = re.search(r'from_experiment\("(.*?)"\)', code).group(1)
     shutil.copytree(experiment, tmp_path / name)
-    soundfile.write(tmp_path / "someone.wav", tone(), 16000)
+    soundfile.write(tmp_path / "seven.wav", tone(), 16000)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
