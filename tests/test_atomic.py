@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +91,20 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> No
     result = subprocess.run([sys.executable, "-c", script, str(final)], capture_output=True, text=True, check=True)
     assert str(final) in result.stdout
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_named_by_whatever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """soundfile says "System error", and torch "unexpected pos"."""
+    free = {"free": 2**30}
+
+    def write() -> None:
+        with atomic_path(tmp_path / "x.wav"):
+            raise OSError("wav cannot be written: x.wav (System error.)")
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(**free))
+    with pytest.raises(OSError, match=r"System error"):
+        write()
+    free["free"] = 2**12
+    with pytest.raises(OSError, match=r"No space left on device: '.*/x.wav'"):
+        write()
+    assert not list(tmp_path.iterdir())

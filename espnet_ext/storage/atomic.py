@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FULL_BYTES = 2**16  # and less is left: a disk is full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -45,6 +46,9 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _NO_ROOM and error.filename is None:
             error.filename = str(final)  # a failed write knows its file descriptor only
+        elif error.errno is None and shutil.disk_usage(final.parent).free < FULL_BYTES:
+            # what writes audio or weights says that something is wrong, and not what
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(final)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
