@@ -94,7 +94,7 @@ def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_named_by_whatever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """soundfile says "System error", and torch "unexpected pos"."""
+    """Audio files fail with "System error", and torch "unexpected pos"."""
     free = {"free": 2**30}
 
     def write() -> None:
