@@ -2,6 +2,7 @@
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
 # make test-slow    the tests that repeat at length what others do shortly
+# make test-readme  all that the README shows, in a fresh clone with a fresh environment: about 40 minutes
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
@@ -31,7 +32,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart quickstart-gpst test test-slow test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install quickstart quickstart-gpst test test-slow test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -67,10 +68,13 @@ quickstart-gpst: $(VENV)/.installed
 	bash $(GPST_RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not gpu and not browser and not slow"
+	$(PYTEST) -m "not gpu and not browser and not slow and not readme"
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m "slow and not gpu"
+
+test-readme: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m readme tests/test_readme_blocks.py
 
 test-browser: $(VENV)/.installed-browser
 	$(BIN)/python -m pytest -m browser
@@ -83,7 +87,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
 
 check: lint $(VENV)/.installed-dev
-	$(PYTEST) -q -m "not gpu and not recipe and not espnet and not browser and not slow"
+	$(PYTEST) -q -m "not gpu and not recipe and not espnet and not browser and not slow and not readme"
 
 # the decoding speed that the quick start measured
 SPEED := import glob, json, sys; \
