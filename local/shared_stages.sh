@@ -12,6 +12,7 @@ stage_data() {
     [[ -z ${!value} ]] || inputs+=("${!value}")
   done
   [[ -z ${size} ]] || options+=(--size "${size}")
+  [[ ${force} == false ]] || ! grep -q '^option force ' local/data.sh || options+=(--force true)
   words values "${local_data_opts}"
   # shellcheck disable=SC2016 # names with variables in them are no files
   words named "$(sed '/^ *#/d' local/data.sh | tr -c 'A-Za-z0-9._/${}-' ' ')"

@@ -75,9 +75,9 @@ def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
 
     Those of a table are written together, and relative to a directory above it: the first one tells.
     """
-    first = next(iter(table.values()), "")
+    first = next((value for value in table.values() if not value.startswith("/")), "")
     name = first.rpartition(":")[0] or first
-    if not name or Path(name).is_absolute() or Path(name).is_file():
+    if not name or Path(name).is_file():
         return table
     base = next((folder for folder in scp.resolve().parents if (folder / name).is_file()), None)
     return table if base is None else {key: str(base / value) for key, value in table.items()}

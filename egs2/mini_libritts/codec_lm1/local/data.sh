@@ -11,6 +11,7 @@ option python python3 "Python interpreter"
 option datadir data "Kaldi data directories to write"
 option size mini "mini, or tiny for a trial run: two voices per subset"
 option corpus ../corpus "folder with the archives"
+option force false "unpack and list everything again"
 usage() { printf 'usage: local/data.sh [--name value]...\n'; print_options; }
 parse_options "$@"
 
@@ -19,8 +20,10 @@ case ${size} in
   tiny) tree=downloads/mini_libritts_tiny ;;
   *) usage_error "--size must be mini or tiny, got '${size}'" ;;
 esac
+forced=()
+[[ ${force} == false ]] || forced=(--force)
 
-"${python}" "$(dirname "${BASH_SOURCE[0]}")/data_prep.py" --corpus "${corpus}" --out "${tree}" --size "${size}"
+"${python}" "$(dirname "${BASH_SOURCE[0]}")/data_prep.py" --corpus "${corpus}" --out "${tree}" --size "${size}" "${forced[@]}"
 while read -r subset name; do
   "${python}" "${shared}/libritts_dir.py" --tree "${tree}" --subset "${subset}" --out "${datadir}/${name}"
 done << SETS

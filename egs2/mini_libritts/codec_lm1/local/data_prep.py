@@ -18,10 +18,11 @@ from tqdm import tqdm
 from espnet_ext.bin import run
 from espnet_ext.data.audio import write_wav
 from espnet_ext.errors import UserError
+from espnet_ext.jobs import Record
+from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.storage.atomic import atomic_dir
 
 Row = dict[str, str]
-STAMP = ".corpus"
 # subset → speakers, utterances per speaker
 TINY = {
     "train-clean-mini": (("1001", "1003"), 60),
@@ -103,27 +104,26 @@ def unpack(corpus: Path, rows: list[Row], tree: Path) -> None:
             Path(f"{stem}.original.txt").write_text(row["original"] + "\n", encoding="utf-8")
 
 
-def prepare(corpus: Path, out: Path, size: str) -> None:
+def prepare(corpus: Path, out: Path, size: str, force: bool = False) -> None:
     """Unpack the corpus unless the same one is already there, complete.
 
     Args:
         corpus: folder with the archives.
         out: LibriTTS tree to make; an older one is replaced as a whole.
         size: mini or tiny.
+        force: unpack it anyway.
     """
-    identity = f"{verify_checksums(corpus)} {size}\n"
+    record = Record.of(out, {"corpus": verify_checksums(corpus), "size": size})
     rows = read_manifest(corpus, size)
-    stamp = out / STAMP
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == identity:
-        suffixes = (".wav", ".normalized.txt", ".original.txt")
-        if all(Path(f"{stem_path(out, row)}{suffix}").is_file() for row in rows for suffix in suffixes):
-            logging.info("%s is complete (%d utterances), nothing to do", out, len(rows))
-            return
-    with atomic_dir(out) as tree:
-        unpack(corpus, rows, tree)
-        shutil.copyfile(corpus / "SPEAKERS.txt", tree / "SPEAKERS.txt")
-        (tree / STAMP).write_text(identity, encoding="utf-8")
-    logging.info("%s: %d utterances unpacked", out, len(rows))
+    suffixes = (".wav", ".normalized.txt", ".original.txt")
+
+    def step() -> None:
+        with atomic_dir(out) as tree:
+            unpack(corpus, rows, tree)
+            shutil.copyfile(corpus / "SPEAKERS.txt", tree / "SPEAKERS.txt")
+        logging.info("%s: %d utterances unpacked", out, len(rows))
+
+    record.make(step, force, [Path(f"{stem_path(out, row)}{suffix}") for row in rows for suffix in suffixes])
 
 
 def main() -> None:
@@ -136,9 +136,10 @@ def main() -> None:
     parser.add_argument(
         "--size", choices=("mini", "tiny"), default="mini", help="tiny: two voices per subset, for a trial run"
     )
+    add_force_option(parser)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    run(lambda: prepare(args.corpus, args.out, args.size))
+    run(lambda: prepare(args.corpus, args.out, args.size, args.force))
 
 
 if __name__ == "__main__":
