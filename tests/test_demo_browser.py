@@ -114,3 +114,14 @@ def test_two_strategies_speak_side_by_side_with_what_was_heard_and_what_is_unkno
     page.wait_for_function("() => document.body.innerText.match(/(Heard by|Not heard)/g)?.length === 2", timeout=60_000)
     unknown = page.get_by_label("Unknown")
     assert [unknown.nth(number).input_value() for number in (0, 1)] == ["The model does not know 'x' (1)"] * 2
+
+
+def test_a_wrong_option_of_the_second_strategy_is_said_before_the_first_one_speaks(page: Any, address: str) -> None:  # noqa: F811
+    page.goto(address)
+    page.get_by_label("Text", exact=True).fill("abba")
+    choose(page, "Beside it", "local_maskgit")
+    page.get_by_role("button", name="Options").nth(1).click()
+    page.get_by_label("order", exact=True).fill("nonsense")
+    page.get_by_role("button", name="Speak").click()
+    page.get_by_text("order must be one of").wait_for(timeout=30_000)
+    assert page.get_by_label("Timing").first.input_value() == ""

@@ -157,9 +157,14 @@ def test_page_gives_the_advice_of_recommend_and_none_where_nothing_was_generated
 def test_every_training_is_shown_once_however_many_test_sets_name_it(test_set: Path) -> None:  # noqa: F811
     Path("learning.png").write_bytes(b"\x89PNG")
     result = replace(three_strategies(), environment=ENVIRONMENT, figures={"learning curves of exp": "learning.png"})
-    html = render([result, replace(result, title="other")], "title", "command", 0)
-    assert html.count("<figcaption>learning curves of exp</figcaption>") == 1
+    lost = {"learning curves of exp": "lost.png"}
+    results = [result, replace(result, title="other"), replace(result, title="third", figures=lost)]
+    html = render(results, "title", "command", 0)
+    assert html.count("<figcaption>learning curves of exp</figcaption>") == 1 and "the picture is gone" not in html
     assert html.count('src="data:image/png;base64,iVBORw=="') == 1
+    Path("same_name.png").write_bytes(b"another")
+    results.append(replace(result, title="elsewhere", figures={"learning curves of exp": "same_name.png"}))
+    assert render(results, "title", "command", 0).count("<figcaption>learning curves of exp</figcaption>") == 2
 
 
 def test_names_of_many_points_do_not_cover_each_other_and_those_without_room_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""A web page, on this machine alone, on which trained models speak: text, voice, S, two strategies and their options."""
+"""A web page, on this machine alone, on which trained models speak: text, voice, S, two strategies, options."""
 
 from __future__ import annotations
 

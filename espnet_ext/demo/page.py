@@ -17,7 +17,7 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.demo.fields import Kind, from_field, kind_of, to_field
 from espnet_ext.demo.hear import heard
-from espnet_ext.demo.speak import Offer, Wish, answers, picture, shown_options
+from espnet_ext.demo.speak import Offer, Wish, answers, options_for, picture, shown_options
 from espnet_ext.errors import UserError
 
 # fonts of the machine: the page must not ask others for any
@@ -29,7 +29,7 @@ Offers = Mapping[str, Offer]
 Updates = dict[Any, Any]  # component → what becomes of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """One of two strategies beside each other.
 
@@ -111,11 +111,12 @@ def _handler(
         rate = offer.speak.codec.spec.sample_rate_hz
         yield {player: gr.update(value=None) for side in sides for player in side.players}  # nothing of the last time
         try:
-            for side in sides:
-                if values[side.decoding] == NOTHING:
-                    continue
+            chosen = {side: values[side.decoding] for side in sides if values[side.decoding] != NOTHING}
+            wishes = {side: Wish(text, prompt, name, side.asked(values, offer)) for side, name in chosen.items()}
+            for wish in wishes.values():  # an option of the second is refused before the first one speaks
+                options_for(wish, offer.bases)
+            for side, wish in wishes.items():
                 whole, image, line, words, unknown = side.players
-                wish = Wish(text, prompt, values[side.decoding], side.asked(values, offer))
                 for answer in answers(offer.speak, wish, offer.bases):
                     sound = soxr.resample(answer.whole, rate, EVALUATION_RATE_HZ).astype(np.float32)
                     shown: Updates = {image: picture(sound), line: answer.line}
@@ -170,17 +171,18 @@ def build(offers: Offers, speakers: Speakers, live: bool, example: str, texts: S
                 _side(offers, first, NOTHING, "Beside it", live=False),
             ]
 
-        def of_model(label: str) -> Updates:
+        def of_model(label: str, beside: str) -> Updates:
             offer = offers[label]
             found: Updates = {}
-            for side, (start, nothing) in zip(sides, ((offer.default, []), (NOTHING, [NOTHING])), strict=True):
-                found[side.decoding] = gr.update(choices=[*nothing, *offer.bases], value=start)
+            beside = beside if beside in offer.bases else NOTHING
+            for side, start, more in zip(sides, (offer.default, beside), ([], [NOTHING]), strict=True):
+                found[side.decoding] = gr.update(choices=[*more, *offer.bases], value=start)
                 found |= side.shown(offer, start)
             return found
 
         parts = [[side.body, *(field for field, _ in side.fields.values())] for side in sides]
         changed = [component for side, part in zip(sides, parts, strict=True) for component in (side.decoding, *part)]
-        model.change(of_model, model, changed, api_name=False)
+        model.change(of_model, [model, sides[1].decoding], changed, api_name=False)
         for side, part in zip(sides, parts, strict=True):
             chosen = lambda label, name, side=side: side.shown(offers[label], name)  # noqa: E731
             side.decoding.input(chosen, [model, side.decoding], part, api_name=False)

@@ -127,12 +127,11 @@ def facts(result: Scores) -> dict[str, str]:
 
 def curves(results: Sequence[Scores]) -> list[Values]:
     """Caption and picture of every training, once however many test sets show it; None where the file is gone."""
-    found: dict[str, str | None] = {}
-    for caption, path in {pair for result in results for pair in result.figures.items()}:
-        if caption.startswith("learning curves"):
-            picture = picture_uri(Path(path)) if Path(path).is_file() else None
-            found[caption] = found.get(caption) or picture
-    return [{"caption": caption, "picture": found[caption]} for caption in sorted(found)]
+    named = [pair for result in results for pair in result.figures.items() if pair[0].startswith("learning curves")]
+    found = dict.fromkeys((name, picture_uri(Path(path)) if Path(path).is_file() else None) for name, path in named)
+    there = {name for name, picture in found if picture is not None}  # trainings of two folders may have one name
+    shown = sorted((pair for pair in found if pair[1] is not None or pair[0] not in there), key=lambda pair: pair[0])
+    return [{"caption": caption, "picture": picture} for caption, picture in shown]
 
 
 def advices(results: Sequence[Scores]) -> list[Values]:
