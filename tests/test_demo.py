@@ -142,24 +142,21 @@ def test_text_that_is_there_at_the_beginning_is_one_of_the_corpus(tmp_path: Path
 def test_what_was_heard_is_shown_with_wrong_words_marked_and_why_if_nobody_listens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from espnet_ext.demo.hear import heard
+    from espnet_ext.demo import hear
     from espnet_ext.scoring.evaluators import pocketsphinx
     from espnet_ext.scoring.evaluators.evaluator import Choice
 
     class Deaf:
-        def __init__(self, words: tuple[str, ...]) -> None:
-            self.words = words
-
         def recognise(self, samples: np.ndarray) -> str:
             return "two bad dogs"
 
     monkeypatch.setattr(Choice, "unavailable", lambda self: None)
-    monkeypatch.setattr(pocketsphinx.PocketSphinx, "__new__", lambda cls, words: Deaf(words))
+    monkeypatch.setattr(hear, "_load", lambda choice: Deaf())
     monkeypatch.setattr(pocketsphinx.PocketSphinx, "known_words", classmethod(lambda cls, words: set(words)))
-    found = heard("Two red dogs!", np.zeros(16000, dtype=np.float32), ["one cat"])
+    found = hear.heard("Two red dogs!", np.zeros(16000, dtype=np.float32), ["one cat"])
     assert found == ('Heard by pocketsphinx, among 5 words: two <mark title="instead of: red">bad</mark> dogs')
     monkeypatch.setattr(Choice, "unavailable", lambda self: "pocketsphinx is not installed: pip install <it>")
-    assert heard("two", np.zeros(1), []) == "Not heard: pocketsphinx is not installed: pip install &lt;it&gt;"
+    assert hear.heard("two", np.zeros(1), []) == "Not heard: pocketsphinx is not installed: pip install &lt;it&gt;"
 
 
 def test_answers_grow_to_the_speech_of_a_call_and_say_how_fast_they_came(speak) -> None:
