@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ def speak(experiment: Path):
 def wish(**changes):
     from espnet_ext.demo.speak import Wish
 
-    values = {"text": "abba", "prompt": None, "decoding": "local_maskgit", "rounds": 2, "temperature": 0.8}
-    return Wish(**{**values, "guidance": 1.0, "seed": 1, **changes})
+    values = {"text": "abba", "prompt": None, "decoding": "local_maskgit"}
+    return Wish(**{**values, "options": {"temperature": 0.8, "seed": 1}, **changes})
 
 
 def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
@@ -63,11 +64,99 @@ def test_wishes_become_decode_options_and_the_rest_is_the_yaml_s() -> None:
 
     bases = {"local_maskgit": DecodeOptions("local_maskgit", {"order": "left_to_right"}, {"top_k": 5}, maxlenratio=3.0)}
     bases["local_ar"] = DecodeOptions("local_ar")
-    options = options_for(wish(), bases)
+    options = options_for(wish(options={"temperature": 0.8, "seed": 1, "n_rounds": 2}), bases)
     assert options.decoding_conf == {"order": "left_to_right", "n_rounds": 2}
-    assert options.sampling == {"top_k": 5, "temperature": 0.8, "cfg_scale": 1.0}
+    assert options.sampling == {"top_k": 5, "temperature": 0.8}
     assert (options.seed, options.maxlenratio) == (1, 3.0)
-    assert "n_rounds" not in options_for(wish(decoding="local_ar"), bases).decoding_conf
+
+
+def test_options_of_the_page_are_those_of_the_strategy_with_the_values_of_its_yaml() -> None:
+    """The page asked for rounds, temperature and guidance alone, and began with other values than the yaml's."""
+    from espnet_ext.demo.speak import shown_options
+
+    found = shown_options(DecodeOptions("local_maskgit", {"n_rounds": 5}, {"temperature": (0.3, 0.7)}, seed=4))
+    assert (found["n_rounds"], found["order"], found["temperature"], found["seed"]) == (5, "purity", (0.3, 0.7), 4)
+    assert "n_rounds" not in shown_options(DecodeOptions("local_ar"))
+
+
+def test_strategies_of_other_packages_have_their_options_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import dataclass
+
+    from espnet_ext.decoding import strategies
+    from espnet_ext.decoding.parallel import Parallel
+    from espnet_ext.demo.speak import options_for, shown_options
+
+    @dataclass(frozen=True)
+    class Patient(Parallel):
+        patience: int = 3
+
+    monkeypatch.setitem(strategies._classes, "patient", Patient)
+    bases = {"patient": DecodeOptions("patient", {"patience": 4})}
+    assert shown_options(bases["patient"])["patience"] == 4
+    options = options_for(wish(decoding="patient", options={"patience": 9}), bases)
+    assert options.decoding_conf == {"patience": 9}
+
+
+def test_fields_show_every_kind_of_value_and_give_it_back() -> None:
+    from espnet_ext.demo.fields import from_field, kind_of, to_field
+
+    for default, value in ((1.0, 0), (3, 2), (True, False), ("purity", "frames"), (1.0, (0.3, 0.7)), (None, None)):
+        kind = kind_of([default, value])
+        back = from_field("x", to_field(value, kind), kind)
+        assert back == (list(value) if isinstance(value, tuple) else value)
+    assert kind_of([1.0, 0]) == "number"  # 0 in a yaml must not keep 0.5 from being asked for
+    with pytest.raises(ValueError, match="temperature must be yaml, got '\\[0.3'"):
+        from_field("temperature", "[0.3", "text")
+    with pytest.raises(ValueError, match="top_k must be a number, got none"):
+        from_field("top_k", None, "whole")
+
+
+def test_strategy_that_the_page_begins_with_is_the_one_of_the_experiment(
+    speak, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was the last of the alphabet."""
+    from espnet_ext.bin import demo
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.inference.decode_yaml import keep
+
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    for name in ("local_ar", "parallel", "local_maskgit"):
+        (conf / f"decode_{name}.yaml").write_text("{}\n")
+    assert demo.offer_of(tmp_path, speak, conf).default == "local_ar"
+    keep(tmp_path, DecodeOptions("local_maskgit"))
+    assert demo.offer_of(tmp_path, speak, conf).default == "local_maskgit"
+    monkeypatch.setattr(demo, "served", lambda speak, bases: [])
+    with pytest.raises(ValueError, match="exp must have heads for one of .*got "):
+        demo.offer_of(tmp_path, speak, conf)
+
+
+def test_text_that_is_there_at_the_beginning_is_one_of_the_corpus(tmp_path: Path) -> None:
+    from espnet_ext.bin.demo import read_texts
+
+    assert read_texts(None) == read_texts(tmp_path) == []
+    (tmp_path / "text").write_text("a-1 two red dogs\na-2 one cat\n")
+    assert read_texts(tmp_path) == ["two red dogs", "one cat"]
+
+
+def test_what_was_heard_is_shown_with_wrong_words_marked_and_why_if_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from espnet_ext.demo import hear
+    from espnet_ext.scoring.evaluators import pocketsphinx
+    from espnet_ext.scoring.evaluators.evaluator import Choice
+
+    class Deaf:
+        def recognise(self, samples: np.ndarray) -> str:
+            return "two bad dogs"
+
+    monkeypatch.setattr(Choice, "unavailable", lambda self: None)
+    monkeypatch.setattr(hear, "_load", lambda choice: Deaf())
+    monkeypatch.setattr(pocketsphinx.PocketSphinx, "known_words", classmethod(lambda cls, words: set(words)))
+    found = hear.heard("Two red dogs!", np.zeros(16000, dtype=np.float32), ["one cat"])
+    assert found == ('Heard by pocketsphinx, among 5 words: two <mark title="instead of: red">bad</mark> dogs')
+    monkeypatch.setattr(Choice, "unavailable", lambda self: "pocketsphinx is not installed: pip install <it>")
+    assert hear.heard("two", np.zeros(1), []) == "Not heard: pocketsphinx is not installed: pip install &lt;it&gt;"
 
 
 def test_answers_grow_to_the_speech_of_a_call_and_say_how_fast_they_came(speak) -> None:
@@ -87,8 +176,11 @@ def test_answers_grow_to_the_speech_of_a_call_and_say_how_fast_they_came(speak) 
 def test_what_the_model_does_not_know_of_the_text_is_shown(speak) -> None:
     from espnet_ext.demo.speak import answers
 
-    line = list(answers(speak, wish(text="abx", decoding="local_ar"), {"local_ar": DecodeOptions("local_ar")}))[-1].line
-    assert line.endswith("The model does not know 'x' (1)")
+    base = {"local_ar": DecodeOptions("local_ar")}
+    assert [one.unknown for one in answers(speak, wish(text="abx", decoding="local_ar"), base)][-1] == (
+        "The model does not know 'x' (1)"
+    )
+    assert {one.unknown for one in answers(speak, wish(text="ab", decoding="local_ar"), base)} == {""}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +189,7 @@ def test_what_the_model_does_not_know_of_the_text_is_shown(speak) -> None:
         ({"text": "  "}, "text must not be empty"),
         ({"text": "\u4f60\u597d"}, "text must have something that the model knows"),
         ({"prompt": Path("nowhere.wav")}, "prompt not found: nowhere.wav"),
-        ({"rounds": 0}, "n_rounds must be at least 1, got 0"),
+        ({"options": {"n_rounds": 0}}, "n_rounds must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_granted_is_said_in_one_line(speak, changes: dict, message: str) -> None:
@@ -111,5 +203,21 @@ def test_demo_without_gradio_says_how_to_install_it(experiment: Path, monkeypatc
     from espnet_ext.bin import demo
 
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"gradio is not installed: pip install 'espnet_ext\[demo\]'"):
+    with pytest.raises(
+        ValueError, match=r"gradio is not installed: make install-demo, or pip install 'espnet_ext\[demo\]'"
+    ):
         demo.main(["--exp", str(experiment)])
+
+
+def test_make_install_demo_installs_gradio_in_the_versions_of_the_lock() -> None:
+    """`pip install '.[demo]'`, as the README said in the folder of a recipe, finds no package there."""
+    root = Path(__file__).resolve().parent.parent
+    told = subprocess.run(["make", "-n", "install-demo"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "install --no-deps -r requirements/lock-demo.txt" in told
+    versions: dict[str, set[str]] = {}
+    for path in (root / "requirements").glob("lock-*.txt"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "==" in line and not line.startswith("#"):
+                versions.setdefault(line.partition("==")[0], set()).add(line)
+    assert "gradio" in versions and all(len(found) == 1 for found in versions.values())
+    assert "make install-demo" in (root / "README.md").read_text(encoding="utf-8")

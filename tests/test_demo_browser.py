@@ -55,7 +55,7 @@ def test_text_becomes_sound_a_picture_and_figures(page: Any, address: str) -> No
     page.goto(address)
     page.get_by_label("Text", exact=True).fill("abba")
     page.get_by_role("button", name="Speak").click()
-    timing = page.get_by_label("Timing")
+    timing = page.get_by_label("Timing").first
     done = "() => [...document.querySelectorAll('textarea, input')].some(x => /RTF.*[^…]$/.test(x.value))"
     page.wait_for_function(done, timeout=60_000)
     assert "first audio after" in timing.input_value() and "local passes/frame" in timing.input_value()
@@ -68,5 +68,60 @@ def test_text_becomes_sound_a_picture_and_figures(page: Any, address: str) -> No
 
 def test_empty_text_is_answered_on_the_page(page: Any, address: str) -> None:  # noqa: F811
     page.goto(address)
+    page.get_by_label("Text", exact=True).fill("")
     page.get_by_role("button", name="Speak").click()
     page.get_by_text("text must not be empty").wait_for(timeout=30_000)
+
+
+def choose(page: Any, label: str, name: str) -> None:  # noqa: F811
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def test_page_begins_with_a_text_and_the_strategy_of_the_experiment_and_its_options_alone(
+    page: Any,  # noqa: F811
+    address: str,
+) -> None:
+    page.goto(address)
+    assert page.get_by_label("Text", exact=True).input_value()
+    assert page.get_by_label("Strategy", exact=True).input_value() == "local_ar"
+    page.get_by_role("button", name="Options").first.click()
+    temperature = page.get_by_label("temperature", exact=True)
+    assert temperature.input_value() == "0.4"  # of decode_local_ar.yaml
+    assert page.get_by_label("cfg_scale", exact=True).input_value() == "1.5"
+    assert page.get_by_label("n_rounds", exact=True).count() == 0
+    choose(page, "Strategy", "local_maskgit")
+    page.get_by_label("n_rounds", exact=True).wait_for(timeout=10_000)
+    assert page.get_by_label("n_rounds", exact=True).input_value() == "3"
+
+
+def test_two_strategies_speak_side_by_side_with_what_was_heard_and_what_is_unknown(
+    page: Any,  # noqa: F811
+    address: str,
+) -> None:
+    page.goto(address)
+    page.get_by_label("Text", exact=True).fill("abx")
+    assert page.get_by_label("Timing").count() == 1
+    choose(page, "Beside it", "parallel")
+    page.get_by_label("Timing").nth(1).wait_for(timeout=10_000)
+    page.get_by_role("button", name="Speak").click()
+    done = (
+        "() => [...document.querySelectorAll('textarea, input')].filter(x => /RTF.*[^…]$/.test(x.value)).length === 2"
+    )
+    page.wait_for_function(done, timeout=60_000)
+    first, second = (page.get_by_label("Timing").nth(number).bounding_box() for number in (0, 1))
+    assert first["x"] + first["width"] <= second["x"]
+    page.wait_for_function("() => document.body.innerText.match(/(Heard by|Not heard)/g)?.length === 2", timeout=60_000)
+    unknown = page.get_by_label("Unknown")
+    assert [unknown.nth(number).input_value() for number in (0, 1)] == ["The model does not know 'x' (1)"] * 2
+
+
+def test_a_wrong_option_of_the_second_strategy_is_said_before_the_first_one_speaks(page: Any, address: str) -> None:  # noqa: F811
+    page.goto(address)
+    page.get_by_label("Text", exact=True).fill("abba")
+    choose(page, "Beside it", "local_maskgit")
+    page.get_by_role("button", name="Options").nth(1).click()
+    page.get_by_label("order", exact=True).fill("nonsense")
+    page.get_by_role("button", name="Speak").click()
+    page.get_by_text("order must be one of").wait_for(timeout=30_000)
+    assert page.get_by_label("Timing").first.input_value() == ""

@@ -8,12 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture)
 
 from espnet_ext.bin import report
+from espnet_ext.scoring.page.content import table
+from espnet_ext.scoring.page.heard import marked
+from espnet_ext.scoring.page.labels import Box, place
 from espnet_ext.scoring.page.media import audio_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import plot
-from espnet_ext.scoring.scores import ErrorRate, SystemScores, write_scores
+from espnet_ext.scoring.page.render import render
+from espnet_ext.scoring.scores import (
+    Comparison,
+    Difference,
+    ErrorRate,
+    FrameDistance,
+    Mean,
+    Scores,
+    SystemScores,
+    write_scores,
+)
+from espnet_ext.scoring.tables.advice import TARGETS, advise
 
 EVIL = 'two <script>alert("red")</script> & dogs'
 ENVIRONMENT = {"date": "2026-11-27T12:00:00+00:00", "python version": "3.11", "Git hash": "abc"}
@@ -69,6 +84,103 @@ def test_only_differences_whose_interval_lacks_zero_are_bold(html: str) -> None:
     assert len(rows) == 6
     assert [bool(bold) for bold, *_ in rows] == [float(low) > 0 or float(high) < 0 for _, low, high in rows]
     assert not all(bold for bold, *_ in rows)
+
+
+def test_distances_of_the_page_are_the_bias_corrected_ones_that_its_intervals_are_of(test_set: Path) -> None:  # noqa: F811
+    """The difference was the one with the bias, beside the interval of the one without."""
+    distance = Difference(0.75, 0.25, (0.125, 0.375))
+    result = replace(three_strategies(), environment=ENVIRONMENT, comparisons=[Comparison("a", "b", frechet=distance)])
+    html = render([result], "title", "command", 0)
+    assert '<td class="best">0.2500</td><td>0.1250 … 0.3750</td>' in html and "0.7500" not in html
+    systems = {
+        f"s1_{name}": SystemScores(frechet=FrameDistance(9.0, 0.25, (0.125, 0.375)), rtf=rtf, timing={"steps": 1})
+        for name, rtf in (("one", 0.1), ("other", 0.2))
+    }
+    drawn, shown = plot(systems, "frechet"), table(Scores(systems=systems), [])
+    assert drawn is not None and drawn.svg.count('id="LineCollection_') == 2  # a bar for each
+    assert max(float(number) for number in re.findall(r">(\d\.\d+)</text>", drawn.svg)) < 1
+    place_of = [column["label"] for column in shown["columns"]].index("codec FD")
+    cells = {(row["cells"][place_of]["text"], row["cells"][place_of]["interval"]) for row in shown["rows"]}
+    assert cells == {("0.2500", "0.1250\N{NO-BREAK SPACE}… 0.3750")}
+
+
+def judged(**changes: object) -> SystemScores:
+    values = {"wer": ErrorRate(rate=0.2, interval=(0.15, 0.25)), "rtf": 0.1, "timing": {"steps": 1}}
+    return SystemScores(**{**values, "measures": {"utmos": Mean(3.0, (2.0, 4.0))}, "duration_ratio": 1.0, **changes})
+
+
+def test_best_are_all_that_intervals_cannot_tell_from_the_best_and_nobody_if_those_are_all() -> None:
+    """One of them was bold, by digits that nobody sees."""
+    systems = {
+        "s1_a": judged(),
+        "s1_b": judged(wer=ErrorRate(rate=0.21, interval=(0.16, 0.26)), duration_ratio=1.01),
+        "s1_c": judged(wer=ErrorRate(rate=0.5, interval=(0.4, 0.6)), rtf=0.102, measures={"utmos": Mean(2.9, (2, 4))}),
+        "s1_d": judged(wer=ErrorRate(rate=0.4, interval=(0.35, 0.45)), rtf=0.2),
+        "original": SystemScores(wer=ErrorRate(rate=0.0, interval=(0.0, 0.0))),
+    }
+    shown = table(Scores(systems=systems), [])
+    labels = [column["label"] for column in shown["columns"]]
+    best = {
+        label: [row["name"] for row in shown["rows"] if row["cells"][labels.index(label)]["best"]] for label in labels
+    }
+    assert best["WER %"] == ["s1_a", "s1_b"] and best["RTF"] == ["s1_a", "s1_b", "s1_c"]
+    assert best["UTMOS"] == [] and best["duration ratio"] == []
+
+
+def test_wrong_words_under_the_players_are_marked(test_set: Path) -> None:  # noqa: F811
+    assert (
+        marked("two red dogs ran", "two bad dogs <now> ran")
+        == 'two <mark title="instead of: red">bad</mark> dogs <ins>&lt;now&gt;</ins> ran'
+    )
+    assert marked("two red dogs", "two dogs") == "two <del>red</del> dogs"
+    assert marked("", "two") == "<ins>two</ins>" and marked("two", "") == "<del>two</del>"
+    result = replace(three_strategies(), environment=ENVIRONMENT)
+    utterances = result.reference.transcripts
+    systems = {
+        name: replace(one, wer=ErrorRate(rate=0.0), hypotheses=dict.fromkeys(utterances, "two red dogs"))
+        for name, one in result.systems.items()
+    }
+    html = render([replace(result, systems=systems)], "title", "command", 1)
+    assert "heard: two red dogs <del>zyxxyz</del>" in html
+
+
+def test_page_gives_the_advice_of_recommend_and_none_where_nothing_was_generated(test_set: Path) -> None:  # noqa: F811
+    result = replace(three_strategies(), environment=ENVIRONMENT)
+    html = render([result], "title", "command", 0)
+    assert re.findall(r"<h3>For (\w+): ", html) == ["latency", "throughput", "quality"]
+    for target in TARGETS:
+        assert all(f"<li>{escape(reason)}</li>" in html for reason in advise([result], target).reasons)
+    recordings = replace(result, systems={"original": result.systems["original"]})
+    assert "What to use" not in render([recordings], "title", "command", 0)
+
+
+def test_every_training_is_shown_once_however_many_test_sets_name_it(test_set: Path) -> None:  # noqa: F811
+    Path("learning.png").write_bytes(b"\x89PNG")
+    result = replace(three_strategies(), environment=ENVIRONMENT, figures={"learning curves of exp": "learning.png"})
+    lost = {"learning curves of exp": "lost.png"}
+    results = [result, replace(result, title="other"), replace(result, title="third", figures=lost)]
+    html = render(results, "title", "command", 0)
+    assert html.count("<figcaption>learning curves of exp</figcaption>") == 1 and "the picture is gone" not in html
+    assert html.count('src="data:image/png;base64,iVBORw=="') == 1
+    Path("same_name.png").write_bytes(b"another")
+    results.append(replace(result, title="elsewhere", figures={"learning curves of exp": "same_name.png"}))
+    assert render(results, "title", "command", 0).count("<figcaption>learning curves of exp</figcaption>") == 2
+
+
+def test_names_of_many_points_do_not_cover_each_other_and_those_without_room_are_listed() -> None:
+    points = {f"{row}_{column}": (30.0 * column, 12.0 * row) for row in range(8) for column in range(8)}
+    placed = place(dict.fromkeys(points, (60.0, 8.0)), points, [], Box(-20, -20, 320, 140))
+    boxes = list(placed.values())
+    assert 10 < len(boxes) < len(points)
+    assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
+    assert not any(box.left < x < box.right and box.bottom < y < box.top for box in boxes for x, y in points.values())
+    systems = {
+        f"s1_local_maskgit_n_rounds-{number}": judged(rtf=0.1 + 0.0001 * (7 * number % 40)) for number in range(40)
+    }
+    drawn = plot(systems, "wer")
+    assert drawn is not None and drawn.unnamed and not set(drawn.front) & set(drawn.unnamed)
+    assert {name for name in systems if f">{name}</text>" in drawn.svg} == systems.keys() - set(drawn.unnamed)
+    assert all(f"<title>{name}</title>" in drawn.svg for name in systems)
 
 
 def test_page_of_fifteen_systems_and_three_sentences_stays_small(test_set: Path) -> None:  # noqa: F811

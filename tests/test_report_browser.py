@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import page  # noqa: F401 (a fixture)
-from test_report import html  # noqa: F401 (a fixture)
-from test_score_stage import test_set  # noqa: F401 (a fixture)
+from test_report import html, judged  # noqa: F401 (the first is a fixture)
+from test_score_stage import test_set, three_strategies  # noqa: F401 (the first is a fixture)
+
+from espnet_ext.scoring.page.pareto_plot import plot
+from espnet_ext.scoring.page.render import render
+from espnet_ext.scoring.scores import ErrorRate, Mean
 
 pytestmark = pytest.mark.browser
 
@@ -97,3 +102,62 @@ def test_text_can_be_read_in_light_and_dark(opened: Any, scheme: str) -> None:
 def test_page_fits_a_phone(opened: Any) -> None:
     opened.set_viewport_size({"width": 375, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+FADES = "() => getComputedStyle(document.querySelector('table.sortable').parentElement).maskImage"
+
+
+def test_table_of_all_measures_fits_1200_pixels_and_fades_where_it_goes_on(page: Any, test_set: Path) -> None:  # noqa: F811
+    """Fourteen measures with intervals were 1,550 pixels wide, and nothing said that they went on."""
+    result = three_strategies()
+    names = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "utmos", "mcd", "log_f0_rmse")
+    more = {
+        "measures": {name: Mean(12.345, (11.234, 13.456)) for name in names},
+        "wer": ErrorRate(rate=1.247, interval=(1.184, 1.318)),
+        "cer": ErrorRate(rate=1.247, interval=(1.184, 1.318)),
+    }
+    systems = {f"{name}_maskgit_adaptive": replace(one, **more) for name, one in result.systems.items()}
+    result = replace(result, systems=systems, environment={"date": "2026-11-30"})
+    Path("report.html").write_text(render([result], "title", "command", 0), encoding="utf-8")
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto(Path("report.html").absolute().as_uri())
+    box = page.locator("table.sortable").locator("..")
+    assert page.locator("table.sortable thead th").count() >= 15
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+    assert page.evaluate(FADES) == "none" and not page.locator(".hint").is_visible()
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_function(f"() => ({FADES})() !== 'none'", timeout=5_000)
+    assert page.locator(".hint").is_visible()
+    box.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    page.wait_for_function(f"() => ({FADES})() === 'none'", timeout=5_000)
+    edges = "row => [row.cells[0].getBoundingClientRect().left, row.closest('.scroll').getBoundingClientRect().left]"
+    name, left = page.locator("table.sortable tbody tr").first.evaluate(edges)
+    assert name == pytest.approx(left, abs=2)  # the names of the systems stay
+
+
+def test_names_in_the_plot_do_not_cover_each_other(page: Any, tmp_path: Path) -> None:  # noqa: F811
+    systems = {
+        f"s{1 + number % 4}_local_maskgit_n_rounds-{number}": judged(
+            rtf=0.03 + 0.001 * (7 * number % 25), wer=ErrorRate(rate=0.1 + 0.01 * (number % 9), interval=(0.05, 0.25))
+        )
+        for number in range(25)
+    }
+    drawn = plot(systems, "wer")
+    assert drawn is not None
+    (tmp_path / "plot.html").write_text(f"<body style='width: 900px'>{drawn.svg}")
+    page.goto((tmp_path / "plot.html").as_uri())
+    boxes = page.eval_on_selector_all(
+        "svg text",
+        "all => all.filter(x => x.textContent.startsWith('s')).map(x => { const b = x.getBoundingClientRect();"
+        " return [b.left + 1, b.top + 2, b.right - 1, b.bottom - 2]; })",
+    )
+    assert len(boxes) == len(systems) - len(drawn.unnamed) > 10
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[:index]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_wide_screens_are_used(opened: Any) -> None:
+    opened.set_viewport_size({"width": 1800, "height": 900})
+    assert opened.locator("table.sortable").bounding_box()["width"] > 1600
+    assert opened.locator("figure.plot:visible svg").bounding_box()["width"] > 1000

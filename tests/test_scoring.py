@@ -7,6 +7,7 @@ import datetime
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -367,3 +368,30 @@ def test_learning_curves_of_the_reporter_of_espnet_are_complete(tmp_path: Path) 
     for curves in (read_learning_curves(tmp_path), parse_train_log(reporter.log_message())):
         for part, values in expected.items():
             assert {name: curves[part][name] for name in values} == values
+
+
+def test_learning_curves_have_each_name_once_beside_the_lines_and_no_scale_of_mixed_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A legend of 24 lines lay upon the lines, had each curve twice, and the loss scale flattened the losses."""
+    pytest.importorskip("matplotlib")
+    from espnet_ext.scoring.tables import figures
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    names = [f"loss_cb{book}_{head}" for book in range(8) for head in ("ar", "maskgit", "parallel")]
+    values = {name: {1: 4.0, 2: 3.0} for name in ("loss", "loss_ar", "acc_ar", "gain_ar", "gain_ar_frame0", *names)}
+    figures.learning_curves({"train": {**values, "loss_scale": {1: 65536.0}}, "valid": values}, "x", tmp_path / "x.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    labels = {}
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        labels[axes.get_ylabel()[:4]] = [text.get_text() for text in legend.get_texts()]
+        assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
+        assert legend.get_window_extent().y0 >= figure.bbox.y0 and legend.get_window_extent().x1 <= figure.bbox.x1
+    assert labels["loss"] == ["loss", "loss_ar"] and labels["accu"] == ["acc_ar"]
+    assert labels["wron"] == ["ar", "ar, frame 0"]
+    assert labels["vali"] == [*(f"codebook {book}" for book in range(8)), "ar", "maskgit", "parallel"]
+    assert figure.axes[0].dataLim.y1 == 4.0
+    assert figure.bbox.width <= 1168 * figure.dpi / figures.DPI * 1.02  # a page of 1,200 pixels does not shrink it

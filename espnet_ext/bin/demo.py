@@ -1,4 +1,4 @@
-"""A web page, on this machine alone, on which trained models speak: text, voice, strategy, S, rounds."""
+"""A web page, on this machine alone, on which trained models speak: text, voice, S, two strategies, options."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.demo.speak import Offer, served
 from espnet_ext.errors import UserError
 from espnet_ext.inference import Speaker
-from espnet_ext.inference.decode_yaml import find_base
+from espnet_ext.inference.decode_yaml import PREFIX, find_base, kept_yaml
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.options import add_fast_options, fast_choices
 from espnet_ext.inference.sweep import Checkpoint
 
 HOST = "127.0.0.1"
+EXAMPLE = "Good morning, it is good to hear your voice."
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -65,6 +67,20 @@ def read_speakers(data_dir: Path | None, codebooks: int) -> dict[str, NDArray[np
     return {name: speaker_prompt(name, data_dir, codebooks) for name in names}
 
 
+def read_texts(data_dir: Path | None) -> list[str]:
+    """The texts of a directory that has a file of them; none of one that has not.
+
+    Args:
+        data_dir: directory of voices; None for none.
+
+    Returns:
+        Texts: the first is an example of what the model was trained to say, their words are what may be heard.
+    """
+    if data_dir is None or not (data_dir / "text").is_file():
+        return []
+    return list(read_scp(data_dir / "text").values())
+
+
 def label_of(exp: Path) -> str:
     """What the page calls a model."""
     return f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
@@ -94,6 +110,29 @@ def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
         where = "its decode/, conf/ and the conf/ of its recipe" + ("" if conf_dir is None else f", and {conf_dir}")
         raise UserError(f"--conf_dir must have decode_<strategy>.yaml for {exp}: {where} have none")
     return bases
+
+
+def offer_of(exp: Path, speak: Speaker, conf_dir: Path | None) -> Offer:
+    """A model with the strategies that its heads serve and that have a decode yaml.
+
+    Args:
+        exp: experiment directory.
+        speak: its model.
+        conf_dir: the user's directory of decode yamls; None if nothing is said.
+
+    Returns:
+        The offer; its default is what the experiment keeps.
+
+    Raises:
+        UserError: if a yaml is wrong, or there is none for any of the strategies.
+    """
+    bases = find_bases(exp, conf_dir)
+    names = served(speak, bases)
+    if not names:
+        raise UserError(f"exp must have heads for one of {list(bases)}, got {list(speak.corelm.heads)} ({exp})")
+    kept = kept_yaml(exp)
+    default = DecodeOptions.decoding if kept is None else kept.stem.removeprefix(PREFIX)
+    return Offer(speak, {name: bases[name] for name in names}, default if default in names else names[0])
 
 
 def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
@@ -131,21 +170,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     if find_spec("gradio") is None:
-        raise UserError("gradio is not installed: pip install 'espnet_ext[demo]'")
+        raise UserError("gradio is not installed: make install-demo, or pip install 'espnet_ext[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     models = load_models([ModelRef(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
-    from espnet_ext.demo.page import THEME, build
+    from espnet_ext.demo.page import CSS, THEME, build
 
-    bases = {label_of(exp): find_bases(exp, args.conf_dir) for exp in args.exp}
+    offers = {label_of(exp): offer_of(exp, models[label_of(exp)], args.conf_dir) for exp in args.exp}
     live = shutil.which("ffmpeg") is not None
     if not live:
         logging.warning("ffmpeg is not installed: speech plays when it is complete, not while it is made")
-    page = build(models, bases, read_speakers(args.data_dir, codebooks), live)
+    texts = read_texts(args.data_dir)
+    page = build(offers, read_speakers(args.data_dir, codebooks), live, next(iter(texts), EXAMPLE), texts)
     logging.info("http://%s:%d", HOST, args.port)
+    looks = {"theme": THEME, "css": CSS}
     page.queue().launch(
-        server_name=HOST, server_port=args.port, share=False, theme=THEME, inbrowser=False, show_error=True, quiet=True
+        server_name=HOST, server_port=args.port, share=False, inbrowser=False, show_error=True, quiet=True, **looks
     )
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of one or several scores.json: plot, sortable table, sound, training curves, facts."""
+"""One self-contained HTML page of one or several scores.json: advice, plot, sortable table, sound, curves, facts."""
 
 from __future__ import annotations
 

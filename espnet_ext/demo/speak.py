@@ -23,6 +23,21 @@ CHUNK_SECONDS = 0.4  # of a piece: short enough to begin soon, long enough for a
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A model, and how it may be decoded.
+
+    Attributes:
+        speak: the model.
+        bases: strategy → options of its yaml, of strategies that the model's heads serve.
+        default: the strategy of the experiment.
+    """
+
+    speak: Speaker
+    bases: Mapping[str, DecodeOptions]
+    default: str
+
+
+@dataclass(frozen=True)
 class Wish:
     """What a user asks for.
 
@@ -30,19 +45,13 @@ class Wish:
         text: what to say.
         prompt: codes (T, N) or an audio file of the voice; None for none.
         decoding: strategy.
-        rounds: of the strategies that have them.
-        temperature: of the sampler.
-        guidance: classifier-free guidance scale.
-        seed: of the draws.
+        options: of the strategy, of its sampler, and the seed, as far as they are not those of the yaml.
     """
 
     text: str
     prompt: NDArray[np.int64] | Path | None
     decoding: str
-    rounds: int
-    temperature: float
-    guidance: float
-    seed: int
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,15 @@ class Answer:
     Attributes:
         samples: (samples,) float32 that follow on those before.
         whole: (samples,) float32 of the whole utterance so far.
-        line: how fast it went, and what the model does not know of the text.
+        line: how fast it went.
+        unknown: what the model does not know of the text, in words; empty for nothing.
         is_last: whether the utterance is complete.
     """
 
     samples: NDArray[np.float32]
     whole: NDArray[np.float32]
     line: str
+    unknown: str
     is_last: bool
 
 
@@ -75,12 +86,26 @@ def served(speak: Speaker, bases: Iterable[str]) -> list[str]:
     return [name for name in strategies_for(speak.corelm.heads) if name in bases]
 
 
+def shown_options(base: DecodeOptions) -> dict[str, Any]:
+    """What a user may change of a strategy, and the values of its yaml.
+
+    Args:
+        base: options of the yaml.
+
+    Returns:
+        Option → value: the seed, those of the sampler, those that the registry knows of the strategy.
+    """
+    complete = base.complete()
+    conf = {name: complete["decoding_conf"][name] for name in strategies.options(base.decoding)}
+    return {"seed": base.seed, **complete["sampling"], **conf}
+
+
 def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions:
     """Decode options of a wish.
 
     Args:
         wish: what is asked for.
-        bases: strategy → options of its yaml, for what the page does not ask.
+        bases: strategy → options of its yaml, for what the wish leaves open.
 
     Returns:
         The options.
@@ -88,11 +113,7 @@ def options_for(wish: Wish, bases: Mapping[str, DecodeOptions]) -> DecodeOptions
     Raises:
         UserError: naming an impossible value.
     """
-    base = bases[wish.decoding]
-    changes: dict[str, Any] = {"temperature": wish.temperature, "cfg_scale": wish.guidance, "seed": wish.seed}
-    if "n_rounds" in strategies.options(wish.decoding):
-        changes["n_rounds"] = wish.rounds
-    return base.changed(**changes, **({"repetition_window": 0} if wish.temperature == 0 else {}))
+    return bases[wish.decoding].changed(**wish.options)
 
 
 def answers(speak: Speaker, wish: Wish, bases: Mapping[str, DecodeOptions]) -> Iterator[Answer]:
@@ -119,9 +140,8 @@ def answers(speak: Speaker, wish: Wish, bases: Mapping[str, DecodeOptions]) -> I
         first = piece.seconds if first is None else first
         parts.append(piece.samples)
         line = timing_line(piece, first, parts, spec.sample_rate_hz)
-        if piece.unknown:
-            line += f"\nThe model does not know {speak.tokenizer.describe(piece.unknown)}"
-        yield Answer(piece.samples, np.concatenate(parts), line, piece.is_last)
+        unknown = f"The model does not know {speak.tokenizer.describe(piece.unknown)}" if piece.unknown else ""
+        yield Answer(piece.samples, np.concatenate(parts), line, unknown, piece.is_last)
 
 
 def timing_line(piece: SpeechChunk, first: float, parts: Sequence[NDArray[np.float32]], rate_hz: int) -> str:

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
+from espnet_ext.scoring.evaluators import Recogniser, recognisers
+from espnet_ext.scoring.page.heard import marked
 from espnet_ext.scoring.page.media import audio_uri, picture_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import Plot, plot
 from espnet_ext.scoring.scores import Scores
+from espnet_ext.scoring.tables.advice import TARGETS, advise, candidate, undecided
 from espnet_ext.scoring.tables.figures import choose_utterances
 from espnet_ext.scoring.tables.measure import MEASURES, Systems, cells, measure, value_of
 from espnet_ext.scoring.tables.measure_tables import PROBLEMS
@@ -27,31 +32,21 @@ def _columns(systems: Systems) -> list[str]:
     return [key for key in keys if any(value_of(scores, key) is not None for scores in systems.values())]
 
 
-def _best(systems: Systems, key: str) -> float | None:
-    """The best value of those systems that generate: recordings and controls do not compete."""
-    found = [value_of(scores, key) for scores in systems.values() if scores.generates]
-    values = [value for value in found if value is not None]
-    better = measure(key).better
-    if not values or not better:
-        return None
-    return min(values, key=lambda one: {"lower": one, "higher": -one, "one": abs(one - 1)}[better])
-
-
 def table(result: Scores, front: Sequence[str]) -> Values:
     """Columns and rows of all measures; rows of systems on a Pareto front are marked."""
     systems = result.systems
     keys = _columns(systems)
     keys += [key for key in ("wer", "speaker", "dnsmos_ovrl", "mcd") if key not in keys]
-    best = {key: _best(systems, key) for key in keys}
+    choice = [candidate(name, [scores]) for name, scores in systems.items() if scores.generates]
+    best = {key: undecided(choice, key) for key in keys}
     columns = [{"label": measure(key).label, "what": measure(key).what, "better": measure(key).better} for key in keys]
     rows = []
     for name, scores in systems.items():
         row = []
         for key in keys:
             value, (text, ends) = value_of(scores, key), cells(scores, key, result.unavailable)
-            is_best = value is not None and value == best[key] and scores.generates
-            ends = ends.strip("–")
-            row.append({"text": text, "value": value, "interval": ends, "best": is_best})
+            ends = ends.strip("–").replace(" …", "\N{NO-BREAK SPACE}…")  # two lines where there is no room for one
+            row.append({"text": text, "value": value, "interval": ends, "best": name in best[key]})
         rows.append({"name": name, "cells": row, "front": name in front})
     return {"columns": columns, "rows": rows}
 
@@ -63,7 +58,7 @@ def _wavs(directory: Path) -> dict[str, str]:
         raise UserError(f"scores must be of directories that are there, got {directory} without wav.scp") from None
 
 
-def _clip(wavs: Mapping[str, str], utterance: str, heard: str | None) -> Values:
+def _clip(wavs: Mapping[str, str], utterance: str, heard: Markup | None) -> Values:
     if utterance not in wavs:
         return {"missing": "no audio"}
     path = Path(wavs[utterance])
@@ -86,17 +81,17 @@ def sentences(result: Scores, count: int) -> Values:
     Raises:
         UserError: if the directory of a system is gone.
     """
-    texts = result.reference.transcripts
+    texts, recogniser = result.reference.transcripts, result.reference.recogniser
+    kind = recognisers[recogniser] if recogniser and recogniser in recognisers else Recogniser
     wavs = {name: _wavs(Path(scores.directory)) for name, scores in result.systems.items()}
     utt2spk = read_scp(Path(result.reference.directory) / "utt2spk")
     chosen = choose_utterances({one: utt2spk.get(one, "") for one in texts}, list(wavs.values()), count)
-    rows = [
-        {
-            "name": name,
-            "clips": [_clip(wavs[name], one, scores.hypotheses.get(one) if scores.wer else None) for one in chosen],
-        }
-        for name, scores in result.systems.items()
-    ]
+    wanted = {one: kind.normalise(texts[one]) for one in chosen}
+    rows = []
+    for name, scores in result.systems.items():
+        said = scores.hypotheses if scores.wer else {}
+        heard = {one: marked(wanted[one], said[one]) for one in chosen if one in said}
+        rows.append({"name": name, "clips": [_clip(wavs[name], one, heard.get(one)) for one in chosen]})
     return {"utterances": [{"id": one, "text": texts[one]} for one in chosen], "rows": rows}
 
 
@@ -130,13 +125,25 @@ def facts(result: Scores) -> dict[str, str]:
     return found
 
 
-def curves(result: Scores) -> list[Values]:
-    """Caption and picture of every training; the picture is None where the file is gone."""
-    found = []
-    for caption, path in result.figures.items():
-        if caption.startswith("learning curves"):
-            found.append({"caption": caption, "picture": picture_uri(Path(path)) if Path(path).is_file() else None})
-    return found
+def curves(results: Sequence[Scores]) -> list[Values]:
+    """Caption and picture of every training, once however many test sets show it; None where the file is gone."""
+    named = [pair for result in results for pair in result.figures.items() if pair[0].startswith("learning curves")]
+    found = dict.fromkeys((name, picture_uri(Path(path)) if Path(path).is_file() else None) for name, path in named)
+    there = {name for name, picture in found if picture is not None}  # trainings of two folders may have one name
+    shown = sorted((pair for pair in found if pair[1] is not None or pair[0] not in there), key=lambda pair: pair[0])
+    return [{"caption": caption, "picture": picture} for caption, picture in shown]
+
+
+def advices(results: Sequence[Scores]) -> list[Values]:
+    """For each target the system of choice and the reasons, as `espnet_ext.bin.recommend` gives them without limits."""
+    try:
+        found = {target: advise(results, target) for target in TARGETS}
+    except UserError:  # recordings and controls alone, or test sets without a common system
+        return []
+    return [
+        {"target": target, "chosen": None if one.chosen is None else one.chosen.name, "reasons": one.reasons}
+        for target, one in found.items()
+    ]
 
 
 def section(result: Scores, num_sentences: int) -> Values:
@@ -159,13 +166,12 @@ def section(result: Scores, num_sentences: int) -> Values:
         "plots": plots,
         "table": table(result, front),
         "sentences": sentences(result, num_sentences),
-        "curves": curves(result),
         "facts": facts(result),
         "problems": problems(result),
         "unavailable": [{"label": measure(key).label, "reason": reason} for key, reason in result.unavailable.items()],
         "comparisons": [
-            {"names": names, "label": label, "difference": difference, "interval": ends, "is_clear": is_clear}
-            for (names, label, difference, _, ends), is_clear in differences(result.comparisons)
+            {"names": names, "label": label, "difference": corrected, "interval": ends, "is_clear": is_clear}
+            for (names, label, _, corrected, ends), is_clear in differences(result.comparisons)
         ],
         "remarks": [line.removeprefix("- ") for line in remarks(result)],
     }

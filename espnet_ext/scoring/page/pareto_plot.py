@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from espnet_ext.scoring.measures.pareto import pareto_front
+from espnet_ext.scoring.page.labels import DISTANCES, Box, place
 from espnet_ext.scoring.tables.measure import Systems, interval_of, measure, speed_points
 
 INK = "#010203"  # stands for the page's text colour
@@ -28,12 +33,14 @@ class Plot:
         label: its heading.
         svg: the picture, an element of HTML.
         front: names on the Pareto front, fastest first.
+        unnamed: points beside which there is no room for their names.
     """
 
     key: str
     label: str
     svg: str
     front: list[str]
+    unnamed: list[str]
 
 
 class Plain(LogFormatter):
@@ -74,42 +81,82 @@ def plot(systems: Systems, key: str) -> Plot | None:
     style = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 9, "font.family": "sans-serif"}
     style |= {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+        figure = Figure(figsize=(8.0, 4.6), layout="constrained", dpi=72)  # a pixel is a point
         axes = figure.subplots()
-        axes.plot(
-            [points[name][1] for name in front],
-            [points[name][0] for name in front],
-            "--",
-            color=INK,
-            linewidth=1,
-            zorder=1,
-        )
+        line = [(points[name][1], points[name][0]) for name in front]
+        axes.plot(*zip(*line, strict=True), "--", color=INK, linewidth=1, zorder=1)
+        bars = {}
         for name, (colour, marker) in _style(list(points), systems).items():
             value, cost = points[name]
             ends = interval_of(systems[name], key)
             if ends is not None:
-                axes.vlines(cost, *(found.factor * end for end in ends), color=colour, alpha=0.45, zorder=1)
-            axes.scatter(cost, value, s=46, color=colour, marker=marker, zorder=2, edgecolors=INK, linewidths=0.6)
-            weight = "bold" if name in front else "normal"
-            axes.annotate(name, (cost, value), (6, 4), textcoords="offset points", fontsize=7.5, fontweight=weight)
+                bars[cost] = (found.factor * ends[0], found.factor * ends[1])
+                axes.vlines(cost, *bars[cost], color=colour, alpha=0.45, zorder=1)
+            dot = axes.scatter(cost, value, s=46, color=colour, marker=marker, zorder=2, edgecolors=INK, linewidths=0.6)
+            dot.set_gid(f"point{list(points).index(name)}")
         axes.set(xlabel="RTF (faster to the left)", ylabel=f"{found.label} ({found.better} is better)", xscale="log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(Plain(minor_thresholds=(2, 0.7)))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.18, color=INK)
         axes.margins(x=0.12, y=0.08)
+        unnamed = _name(axes, {name: (cost, value) for name, (value, cost) in points.items()}, bars, front)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Plot(key, found.label, _inline(stream.getvalue(), found.label, front), front)
+    return Plot(key, found.label, _inline(stream.getvalue(), found.label, front, list(points)), front, unnamed)
 
 
-def _inline(svg: str, label: str, front: list[str]) -> str:
-    """The element alone, with the page's text colour, a width that follows the page, and words for those who listen."""
+def _name(
+    axes: Axes,
+    points: Mapping[str, tuple[float, float]],
+    bars: Mapping[float, tuple[float, float]],
+    front: Sequence[str],
+) -> list[str]:
+    """Write the names of the points, those of the front first, and return the names that found no room."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "axes are drawn in a figure"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # names must not move the axes under the points any more
+    to_pixels = axes.transData.transform
+    spots = {name: (float(x), float(y)) for name, (x, y) in zip(points, to_pixels(list(points.values())), strict=True)}
+    texts = {}
+    for name in [*front, *(one for one in points if one not in front)]:
+        texts[name] = axes.text(0, 0, name, fontsize=7.5, fontweight="bold" if name in front else "normal")
+    sizes = {name: text.get_window_extent(renderer).size for name, text in texts.items()}
+    crossed = [
+        Box(x - 1, low, x + 1, high)
+        for cost, ends in bars.items()
+        for (x, low), (_, high) in [to_pixels([(cost, end) for end in ends])]
+    ]
+    inside = axes.get_window_extent()
+    area = Box(inside.x0 + 2, inside.y0 + 2, figure.bbox.x1 - 2, figure.bbox.y1 - 2)
+    placed = place({name: (float(wide), float(high)) for name, (wide, high) in sizes.items()}, spots, crossed, area)
+    for name, text in texts.items():
+        text.remove()
+        if name in placed:
+            box, (x, y) = placed[name], spots[name]
+            is_far = max(box.left - x, x - box.right, box.bottom - y, y - box.top) > DISTANCES[0]
+            axes.annotate(
+                name,
+                points[name],
+                (box.left - x, box.bottom - y),
+                textcoords="offset points",
+                fontsize=7.5,
+                fontweight=text.get_fontweight(),
+                arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": INK, "alpha": 0.6} if is_far else None,
+            )
+    return [name for name in texts if name not in placed]
+
+
+def _inline(svg: str, label: str, front: list[str], names: list[str]) -> str:
+    """The element alone, in the page's colour and width, with words for those who listen and a name at each point."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    said = f"{label} over real-time factor; on the Pareto front, fastest first: {', '.join(front)}".replace('"', "")
-    said = said.replace("&", "&amp;").replace("<", "&lt;")
+    said = escape(f"{label} over real-time factor; on the Pareto front, fastest first: {', '.join(front)}")
+    for number, name in enumerate(names):  # the browser shows it under the mouse
+        svg = svg.replace(f'<g id="point{number}">', f'<g class="point"><title>{escape(name)}</title>')
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{said}"', 1)
     return svg.replace(INK, "currentColor")

@@ -8,7 +8,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from espnet_ext.scoring.page.content import section
+from espnet_ext.scoring.page.content import advices, curves, section
+from espnet_ext.scoring.page.heard import LEGEND
 from espnet_ext.scoring.scores import Scores
 from espnet_ext.scoring.tables.report import newest
 
@@ -41,6 +42,9 @@ def render(results: Sequence[Scores], title: str, command: str, num_sentences: i
         summary=f"{len(systems)} systems on {len(results)} test set{'s' if len(results) > 1 else ''}, "
         f"{made['date'][:10]}.",
         sections=[section(result, num_sentences) for result in results],
+        advices=advices(results),
+        curves=curves(results),
+        heard_legend=LEGEND,
         environment=made,
         command=command,
         style=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),

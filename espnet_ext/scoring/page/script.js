@@ -26,3 +26,13 @@ for (const choose of document.querySelectorAll("select.choose")) {
 document.addEventListener("play", (event) => {
   for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
 }, true);
+// What goes on to the right fades there.
+for (const box of document.querySelectorAll(".scroll")) {
+  const look = () => {
+    const isMore = box.scrollWidth - box.clientWidth - box.scrollLeft > 1;
+    box.classList.toggle("more", isMore);
+    if (box.previousElementSibling?.matches(".hint")) box.previousElementSibling.hidden = box.scrollWidth - box.clientWidth <= 1;
+  };
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+}

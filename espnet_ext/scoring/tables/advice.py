@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.pareto import pareto_front
-from espnet_ext.scoring.scores import Decoding, Interval, Scores
+from espnet_ext.scoring.scores import Decoding, Interval, Scores, SystemScores
 from espnet_ext.scoring.tables.measure import MEASURES, interval_of, measure, shown, value_of
 
 TARGETS = ("latency", "throughput", "quality")
@@ -82,26 +82,55 @@ class Advice:
     excluded: dict[str, str]
 
 
+def candidate(name: str, rows: Sequence[SystemScores]) -> Candidate:
+    """A system with the worst of its values on each test set.
+
+    Args:
+        name: of the system.
+        rows: its scores, of each test set.
+
+    Returns:
+        What can be said of it on all of them.
+    """
+    values, intervals = {}, {}
+    for key in dict.fromkeys([*MEASURES, *(key for row in rows for key in row.measures)]):
+        here = [(value, interval_of(row, key)) for row in rows if (value := value_of(row, key)) is not None]
+        if len(here) == len(rows):
+            worst = (min if measure(key).better == "higher" else max)(here, key=lambda pair: pair[0])
+            values[key] = worst[0]
+            if worst[1] is not None:
+                intervals[key] = worst[1]
+    return Candidate(name, values, intervals, rows[0].decoding, rows[0].cost("batch_size"))
+
+
 def candidates(results: Sequence[Scores]) -> list[Candidate]:
     """Systems that generate and that every test set has; a UserError if there is none."""
     common = [name for name in results[0].systems if all(name in result.systems for result in results)]
-    found = []
-    for name in common:
-        rows = [result.systems[name] for result in results]
-        if not rows[0].generates or rows[0].mode:
-            continue
-        values, intervals = {}, {}
-        for key in MEASURES:
-            here = [(value, interval_of(row, key)) for row in rows if (value := value_of(row, key)) is not None]
-            if len(here) == len(rows):
-                worst = (min if measure(key).better == "higher" else max)(here, key=lambda pair: pair[0])
-                values[key] = worst[0]
-                if worst[1] is not None:
-                    intervals[key] = worst[1]
-        found.append(Candidate(name, values, intervals, rows[0].decoding, rows[0].cost("batch_size")))
+    rows = {name: [result.systems[name] for result in results] for name in common}
+    found = [candidate(name, mine) for name, mine in rows.items() if mine[0].generates and not mine[0].mode]
     if not found:
         raise UserError("scores must have systems that a language model made, got none")
     return found
+
+
+def undecided(choice: Sequence[Candidate], key: str) -> list[str]:
+    """Names of the best and of all that its interval cannot tell from it.
+
+    Args:
+        choice: systems.
+        key: measure.
+
+    Returns:
+        The names; none where the measure has no better and worse, or neither intervals nor is a speed, or tells nobody
+        from the best.
+    """
+    better = measure(key).better
+    known = [one for one in choice if key in one.values and (key in SPEEDS or key in one.intervals)]
+    if not known or better not in ("lower", "higher"):
+        return []
+    top = min(known, key=lambda one: _signed(key, one.values[key]))
+    found = [one.name for one in known if one is top or not tells_apart(top, one, key)]
+    return found if len(found) < len(known) else []
 
 
 def _signed(key: str, value: float) -> float:

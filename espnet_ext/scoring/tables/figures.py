@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import scipy.signal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -28,6 +29,8 @@ DYNAMIC_RANGE_DB = 60.0
 DPI = 110
 _CODEBOOK_LOSS = re.compile(r"loss_cb(\d+)_(\w+)")  # as espnet_ext.model.loss names them
 _GAIN = re.compile(r"gain_(\w+?)(?:_frame(\d+))?")  # as espnet_ext.model.text_gain does
+SCALE = "loss_scale"  # of mixed precision, as ESPnet's trainer calls it: no loss
+MOST_KEYS = 17  # in a column of a legend
 WINDOW, HOP = 400, 80  # 25 ms and 5 ms at the evaluation rate
 
 
@@ -140,38 +143,52 @@ def _line(axes: Axes, epochs: Mapping[int, float], **style: Any) -> None:
         axes.plot(*zip(*values, strict=True), marker="o" if len(values) == 1 else None, **style)
 
 
-def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> int:
-    names = sorted({name for part in curves.values() for name in part if name.startswith(prefix) and "_cb" not in name})
-    for name, colour in zip(names, mpl.colormaps["Dark2"](range(len(names))), strict=True):
+def _colour(place: int) -> Any:
+    return mpl.colormaps["tab10"](place % 10)
+
+
+def _keys(axes: Axes, found: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """What the lines of a panel are, beside it, where no line is: each name with the look of its line."""
+    handles = [Line2D([], [], **style, label=name) for name, style in found]
+    columns = 1 + (len(handles) - 1) // MOST_KEYS
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=columns, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _curve_panel(axes: Axes, curves: Curves, prefix: str) -> None:
+    found = {name for part in curves.values() for name in part if name.startswith(prefix) and "_cb" not in name}
+    names = sorted(found - {SCALE})
+    looks = {name: {"color": _colour(place)} for place, name in enumerate(names)}
+    for name, style in looks.items():
         for part, line in (("train", "--"), ("valid", "-")):
-            style = {"linestyle": line, "color": colour, "label": f"{name}, {part}"}
-            _line(axes, curves.get(part, {}).get(name, {}), **style)
-    return 0
+            _line(axes, curves.get(part, {}).get(name, {}), linestyle=line, **style)
+    _keys(axes, looks.items())
 
 
-def _codebook_panel(axes: Axes, curves: Curves) -> int:
+def _codebook_panel(axes: Axes, curves: Curves) -> None:
     found = {name: _CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})}
     books = {name: (int(match[1]), match[2]) for name, match in found.items() if match}
     heads = sorted({head for _, head in books.values()})
-    highest = max((book for book, _ in books.values()), default=0)
-    for name, (book, head) in sorted(books.items(), key=lambda item: item[1]):
-        colour = mpl.colormaps["viridis"](0.9 * book / max(highest, 1))
-        line = ("-", "--", ":", "-.")[heads.index(head) % 4]
-        _line(axes, curves["valid"][name], linestyle=line, color=colour, label=f"cb{book} {head}")
-    return len(books)
+    numbers = sorted({book for book, _ in books.values()})
+    colours = {book: mpl.colormaps["viridis"](0.9 * book / max(numbers[-1], 1)) for book in numbers}
+    lines = {head: ("-", "--", ":", "-.")[place % 4] for place, head in enumerate(heads)}
+    for name, (book, head) in books.items():
+        _line(axes, curves["valid"][name], linestyle=lines[head], color=colours[book])
+    looks = [(f"codebook {book}", {"color": colour}) for book, colour in colours.items()]
+    _keys(axes, [*looks, *((head, {"color": "black", "linestyle": line}) for head, line in lines.items())])
 
 
-def _gain_panel(axes: Axes, curves: Curves) -> int:
+def _gain_panel(axes: Axes, curves: Curves) -> None:
     found = {name: _GAIN.fullmatch(name) for name in sorted(curves.get("valid", {}))}
     gains = {name: (match[1], match[2]) for name, match in found.items() if match}
     heads = sorted({head for head, _ in gains.values()})
+    looks = []
     for name, (head, frame) in gains.items():
-        style = {"linestyle": "-", "linewidth": 1.5, "label": head}
+        style = {"color": _colour(heads.index(head)), "linestyle": "-", "linewidth": 1.5}
         if frame is not None:
-            line = ("--", ":", "-.")[int(frame) % 3]
-            style = {"linestyle": line, "linewidth": 0.8, "label": f"{head}, frame {frame}"}
-        _line(axes, curves["valid"][name], color=mpl.colormaps["Dark2"](heads.index(head)), **style)
-    return len(gains)
+            style |= {"linestyle": ("--", ":", "-.")[int(frame) % 3], "linewidth": 0.8}
+        _line(axes, curves["valid"][name], **style)
+        looks.append((head if frame is None else f"{head}, frame {frame}", style))
+    _keys(axes, looks)
 
 
 def learning_curves(curves: Curves, title: str, path: Path) -> None:
@@ -184,18 +201,24 @@ def learning_curves(curves: Curves, title: str, path: Path) -> None:
         labels.append("wrong-text gain (validation), nats per code")
     if any(_CODEBOOK_LOSS.fullmatch(name) for name in curves.get("valid", {})):
         labels.append("validation loss per codebook, nats")
+    rows, columns = (
+        -(-len(labels) // 2),
+        min(len(labels), 2),
+    )  # at most two beside each other, or a page shrinks the text
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.4 * len(labels), 3.8))
-        for axes, label in zip(np.atleast_1d(figure.subplots(1, len(labels))), labels, strict=True):
+        figure = Figure(figsize=(5.4 * columns, 3.4 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, label in zip(panels, labels, strict=False):
             if label.startswith("validation"):
-                lines = _codebook_panel(axes, curves)
+                _codebook_panel(axes, curves)
             elif label.startswith("wrong-text"):
-                lines = _gain_panel(axes, curves)
+                _gain_panel(axes, curves)
             else:
-                lines = _curve_panel(axes, curves, label[:3])
-            axes.legend(fontsize=7, frameon=False, ncols=1 + lines // 9)
+                _curve_panel(axes, curves, label[:3])
             axes.set(xlabel="epoch", ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.25)
+        for axes in panels:
+            axes.set_axis_off()
         figure.suptitle(title)
         _save(figure, path)
