@@ -197,6 +197,7 @@ def test_a_text_longer_than_any_of_the_training_is_said_in_parts_by_every_front_
     pieces = list(speak.stream(text, **HOW))
     assert np.array_equal(pieces[-1].codes, speech.codes)
     assert np.allclose(np.concatenate([piece.samples for piece in pieces]), speech.waveform, atol=1e-6)
+    assert pieces[-1].words == speech.words and len(speech.words) == 400
     assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     together = speak.batch([text, "ab"], **HOW)
     assert np.array_equal(together[0].codes, speech.codes)
@@ -230,6 +231,8 @@ def test_words_have_times_in_their_order(speak, decoding: str) -> None:
     speech = speak("abba dcb ab", decoding=decoding, maxlenratio=4.0, min_frames=24, temperature=0.9)
     assert [word.text for word in speech.words] == ["abba", "dcb", "ab"]
     seconds = len(speech.codes) / speak.codec.spec.frame_rate_hz
+    streamed = list(speak.stream("abba dcb ab", decoding=decoding, maxlenratio=4.0, min_frames=24, temperature=0.9))
+    assert streamed[-1].words == speech.words and not any(piece.words for piece in streamed[:-1])
     times = [time for word in speech.words for time in (word.start, word.end)]
     assert times == sorted(times) and times[0] >= 0 and times[-1] <= seconds + 1e-6
 

@@ -12,6 +12,8 @@ from markupsafe import escape
 from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture)
 
 from espnet_ext.bin import report
+from espnet_ext.data.ctm import WORDS_NAME, read_ctm, write_ctm
+from espnet_ext.errors import UserError
 from espnet_ext.scoring.page.content import table
 from espnet_ext.scoring.page.heard import marked
 from espnet_ext.scoring.page.labels import Box, place
@@ -142,6 +144,21 @@ def test_wrong_words_under_the_players_are_marked(test_set: Path) -> None:  # no
     }
     html = render([replace(result, systems=systems)], "title", "command", 1)
     assert "heard: two red dogs <del>zyxxyz</del>" in html
+
+
+def test_words_with_their_times_play_from_there(test_set: Path) -> None:  # noqa: F811
+    result = replace(three_strategies(), environment=ENVIRONMENT)
+    spoken = next(name for name, one in result.systems.items() if one.generates)
+    directory = Path(result.systems[spoken].directory)
+    utterances = list(result.reference.transcripts)
+    write_ctm(directory / WORDS_NAME, {utterance: [("two", 0.12, 0.4), ("<b>", 0.4, 0.9)] for utterance in utterances})
+    assert read_ctm(directory / WORDS_NAME)[utterances[0]] == [("two", 0.12, 0.4), ("<b>", 0.4, 0.9)]
+    html = render([result], "title", "command", 1)
+    assert html.count('data-start="0.12" title="0.12 to 0.40 s">two</button>') == 1
+    assert "&lt;b&gt;</button>" in html
+    (directory / WORDS_NAME).write_text("utt 1 0.1 word\n")
+    with pytest.raises(UserError, match=r"words\.ctm:1: must be id, channel, begin, duration and word"):
+        render([result], "title", "command", 1)
 
 
 def test_page_gives_the_advice_of_recommend_and_none_where_nothing_was_generated(test_set: Path) -> None:  # noqa: F811

@@ -163,7 +163,9 @@ def timing_line(piece: SpeechChunk, first: float, parts: Sequence[NDArray[np.flo
     if not piece.is_last:
         return f"{line} …"
     used = prompt_line(piece.prompt_sec, piece.prompt_used_sec)
-    return "; ".join(filter(None, (line, used, "" if piece.has_eos else "no end: cut at the length limit")))
+    words = ", ".join(f"{word} {start:.2f}" for word, start, _ in piece.words)
+    told = (line, used, "" if piece.has_eos else "no end: cut at the length limit", words and f"words at {words} s")
+    return "; ".join(filter(None, told))
 
 
 def picture(samples: NDArray[np.float32]) -> NDArray[np.uint8]:

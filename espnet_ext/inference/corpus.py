@@ -15,6 +15,7 @@ import torch
 
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.audio import write_wav
+from espnet_ext.data.ctm import WORDS_NAME, write_ctm
 from espnet_ext.data.datadir import skipped_summary, write_scp, write_skipped
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.decoding.options import DecodeOptions
@@ -29,7 +30,7 @@ from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
 
-TIMING, WORDS_NAME = "timing.json", "words.ctm"
+TIMING = "timing.json"
 STARTUP_SECONDS = 8.0  # a process imports torch and loads the model
 Result = tuple[dict[str, Speech | str], Timing]  # utterance → speech without its sound, or why there is none; the costs
 
@@ -186,13 +187,7 @@ def write_tables(
     status = {utt: "ok" if result.has_eos else "no_eos" for utt, result in spoken.items()}
     status |= dict.fromkeys(skipped, "skipped")
     write_scp(directory / "status", status)
-    with atomic_path(directory / WORDS_NAME) as temporary:  # as NIST's tools and Kaldi read them
-        lines = [
-            f"{utt} 1 {start:.3f} {end - start:.3f} {word}\n"
-            for utt in sorted(spoken)
-            for word, start, end in spoken[utt].words
-        ]
-        temporary.write_text("".join(lines), encoding="utf-8")
+    write_ctm(directory / WORDS_NAME, {utt: result.words for utt, result in spoken.items()})
     prompts = {utt: prompt for utt, prompt in plan.prompts.items() if utt in spoken}
     if prompts:
         write_scp(directory / PROMPTS_NAME, prompts)

@@ -94,9 +94,10 @@ def join_speech(parts: Sequence[Speech]) -> Speech:
         The speech; its codes are those of all parts, without the pauses between them.
     """
     first, rate = parts[0], parts[0].sample_rate
-    words, begin = [], 0.0
+    words: list[Word] = []
+    begin = 0.0
     for part in parts:
-        words += [Word(text, round(begin + start, 3), round(begin + end, 3)) for text, start, end in part.words]
+        words += later(part.words, begin)
         begin += len(part.waveform) / rate + PAUSE_SEC
     return replace(
         first,
@@ -111,6 +112,11 @@ def join_speech(parts: Sequence[Speech]) -> Speech:
     )
 
 
+def later(words: Sequence[Word], seconds: float) -> list[Word]:
+    """The words, so much later."""
+    return [Word(text, round(seconds + start, 3), round(seconds + end, 3)) for text, start, end in words]
+
+
 def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_rate_hz: int) -> Iterator[SpeechChunk]:
     """The pieces of the parts of a text one after the other, which together are what `join_speech` makes.
 
@@ -122,15 +128,21 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
         Pieces; only the last one of the last part is the last.
     """
     codes: list[NDArray[np.int64]] = []
-    seconds, passes, ended = 0.0, 0, True
+    words: list[Word] = []
+    seconds, passes, ended, sent, begin = 0.0, 0, True, 0, 0.0
     for place, part in enumerate(parts):
         is_first, chunk = True, None
         for chunk in part():
             is_last = chunk.is_last and place == len(parts) - 1
             edges = (not is_first or place == 0, not chunk.is_last or is_last)
+            samples = np.concatenate(list(joined(chunk.samples, *edges, sample_rate_hz, pause=chunk.is_last)))
+            sent += len(samples)
+            if chunk.is_last:
+                words += later(chunk.words, begin)
             yield replace(
                 chunk,
-                samples=np.concatenate(list(joined(chunk.samples, *edges, sample_rate_hz, pause=chunk.is_last))),
+                samples=samples,
+                words=tuple(words) if is_last else (),
                 codes=np.concatenate([*codes, chunk.codes]),
                 seconds=seconds + chunk.seconds,
                 local_passes=passes + chunk.local_passes,
@@ -140,4 +152,5 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
             is_first = False
         if chunk is not None:
             codes.append(chunk.codes)
+            begin = sent / sample_rate_hz
             seconds, passes, ended = seconds + chunk.seconds, passes + chunk.local_passes, ended and chunk.has_eos

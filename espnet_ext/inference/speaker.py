@@ -182,7 +182,7 @@ class Speaker(Trained):
             for start, speech in zip(starts, speeches, strict=True)
         ]
         timing.seconds_codec = time.perf_counter() - generated
-        words = spoken_words(self, mode, requests, starts, generation)
+        words = spoken_words(self, mode, requests, starts, generation.codes, generation.lengths)
         prompts = [mode.prompt_seconds(self, request) for request in requests]
         about: list[dict[str, Any]] = [
             {"whole": whole, "unknown": start.unknown, "words": when, "prompt_sec": given, "prompt_used_sec": used}
@@ -274,17 +274,22 @@ class Speaker(Trained):
             mode, [parts[0][0]], [parts[0][1]], options
         )  # what is wrong is said before the first piece
 
-        def pieces(prepared: tuple[list[Start], float, Decoding]) -> Iterator[SpeechChunk]:
+        def pieces(request: Request, prepared: tuple[list[Start], float, Decoding]) -> Iterator[SpeechChunk]:
             (start,), _, decoding = prepared
             self.warn_of_unknown([start.unknown])
             for chunk in stream_speech(self.codec, generate_stream(*decoding), chunk_frames):
-                yield replace(chunk, unknown=start.unknown, prompt_sec=given, prompt_used_sec=used)
+                about: dict[str, Any] = {"unknown": start.unknown, "prompt_sec": given, "prompt_used_sec": used}
+                if chunk.is_last:
+                    codes = torch.from_numpy(chunk.codes)[None].to(self.device)
+                    length = torch.tensor([codes.shape[1]], device=self.device)
+                    about["words"] = spoken_words(self, mode, [request], [start], codes, length)[0]
+                yield replace(chunk, **about)
 
         def more(name: str, request: Request) -> Callable[[], Iterator[SpeechChunk]]:
-            return lambda: pieces(self._prepare(mode, [name], [request], options))
+            return lambda: pieces(request, self._prepare(mode, [name], [request], options))
 
         later = [more(*part) for part in parts[1:]]
-        return join_streams([lambda: pieces(first), *later], self.codec.spec.sample_rate_hz)
+        return join_streams([lambda: pieces(parts[0][1], first), *later], self.codec.spec.sample_rate_hz)
 
     def decoding(
         self, model: StepModel, conditions: Any, options: DecodeOptions, names: Sequence[str], limit: Tensor

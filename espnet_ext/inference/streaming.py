@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from espnet_ext.decoding import Generation
-from espnet_ext.inference.speech import cut_off
+from espnet_ext.inference.speech import Word, cut_off
 from espnet_ext.options import check_number
 from espnet_ext.tokenizers.codec.base import Codec
 
@@ -28,6 +28,7 @@ class SpeechChunk:
         has_eos: False if it ran into its length limit; known of the last piece only.
         local_passes: passes of the local head so far.
         unknown: of the text, as in `Speech`.
+        words: of the whole text with their times, likewise; known of the last piece only.
         prompt_sec: how long the prompt is; 0 for none.
         prompt_used_sec: how much of it the model was given.
     """
@@ -39,6 +40,7 @@ class SpeechChunk:
     has_eos: bool
     local_passes: int
     unknown: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
     prompt_sec: float = 0.0
     prompt_used_sec: float = 0.0
 

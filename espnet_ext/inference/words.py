@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from espnet_ext.decoding import Generation
+from torch import Tensor
+
 from espnet_ext.errors import UserError
 from espnet_ext.inference.requests import Mode, Request, Start, padded
 from espnet_ext.inference.speech import Word
@@ -54,7 +55,12 @@ def word_spans(tokenizer: TextTokenizer, text: str) -> list[WordSpan]:
 
 
 def spoken_words(
-    speaker: Speaker, mode: Mode, requests: Sequence[Request], starts: Sequence[Start], generation: Generation
+    speaker: Speaker,
+    mode: Mode,
+    requests: Sequence[Request],
+    starts: Sequence[Start],
+    codes: Tensor,
+    code_lengths: Tensor,
 ) -> list[tuple[Word, ...]]:
     """The words of every row with their times; none for a model that is not given its text, or aligns nothing.
 
@@ -63,7 +69,8 @@ def spoken_words(
         mode: how the rows were asked for.
         requests: their texts.
         starts: their tokens and prompts.
-        generation: their codes.
+        codes: (B, T, N) of the rows.
+        code_lengths: (B,) int64 frames.
 
     Returns:
         The words of each row.
@@ -72,12 +79,11 @@ def spoken_words(
     if mode.source != "text" or not hasattr(speaker.corelm, "spoken_at"):
         return nothing
     units, lengths, prompt, prompt_lengths = padded(starts, speaker.device)
-    codes = generation.codes, generation.lengths
-    path = speaker.corelm.spoken_at(units, lengths, *codes, prompt, prompt_lengths)
+    path = speaker.corelm.spoken_at(units, lengths, codes, code_lengths, prompt, prompt_lengths)
     if path is None:
         return nothing
     rate, found = speaker.corelm.spec.frame_rate_hz, []
-    rows = zip(requests, path.tolist(), generation.lengths.tolist(), strict=True)
+    rows = zip(requests, path.tolist(), code_lengths.tolist(), strict=True)
     for request, tokens, length in rows:
         words = []
         for text, first, end in word_spans(speaker.tokenizer, request.text):

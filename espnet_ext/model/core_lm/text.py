@@ -113,12 +113,9 @@ class TextCoreLM(CoreLM):
         prompt: Tensor,
         prompt_lengths: Tensor,
     ) -> Tensor | None:
-        """The text token that every frame speaks, on the best monotonic path through the model's own alignment.
+        """The text token that every frame speaks, on the best monotonic path through the model's own alignment: (B, T).
 
-        The arguments are those of `forward`.
-
-        Returns:
-            (B, T) int64; None for a model that aligns nothing.
+        None for a model that aligns nothing. The arguments are those of `forward`.
         """
         targets = self.targets(codes, codes_lengths)
         inputs, _ = self.inputs(targets, self.spec.bos_id)

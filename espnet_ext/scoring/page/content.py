@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from espnet_ext.data.ctm import WORDS_NAME, Words, read_ctm
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Recogniser, recognisers
@@ -58,12 +59,12 @@ def _wavs(directory: Path) -> dict[str, str]:
         raise UserError(f"scores must be of directories that are there, got {directory} without wav.scp") from None
 
 
-def _clip(wavs: Mapping[str, str], utterance: str, heard: Markup | None) -> Values:
+def _clip(wavs: Mapping[str, str], utterance: str, heard: Markup | None, words: Words) -> Values:
     if utterance not in wavs:
         return {"missing": "no audio"}
     path = Path(wavs[utterance])
     try:
-        return {"audio": audio_uri(path), "picture": spectrogram_uri(path), "heard": heard}
+        return {"audio": audio_uri(path), "picture": spectrogram_uri(path), "heard": heard, "words": words}
     except ValueError as error:
         return {"missing": str(error).partition(":")[0]}
 
@@ -91,7 +92,9 @@ def sentences(result: Scores, count: int) -> Values:
     for name, scores in result.systems.items():
         said = scores.hypotheses if scores.wer else {}
         heard = {one: marked(wanted[one], said[one]) for one in chosen if one in said}
-        rows.append({"name": name, "clips": [_clip(wavs[name], one, heard.get(one)) for one in chosen]})
+        words = read_ctm(Path(scores.directory) / WORDS_NAME)
+        clips = [_clip(wavs[name], one, heard.get(one), words.get(one, [])) for one in chosen]
+        rows.append({"name": name, "clips": clips})
     return {"utterances": [{"id": one, "text": texts[one]} for one in chosen], "rows": rows}
 
 

@@ -26,6 +26,14 @@ for (const choose of document.querySelectorAll("select.choose")) {
 document.addEventListener("play", (event) => {
   for (const audio of document.querySelectorAll("audio")) if (audio !== event.target) audio.pause();
 }, true);
+// From a word on.
+for (const word of document.querySelectorAll("[data-start]")) {
+  word.addEventListener("click", () => {
+    const audio = word.closest("td").querySelector("audio");
+    audio.currentTime = Number(word.dataset.start);
+    audio.play();
+  });
+}
 // What goes on to the right fades there.
 for (const box of document.querySelectorAll(".scroll")) {
   const look = () => {
