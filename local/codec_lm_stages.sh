@@ -148,7 +148,7 @@ decode() {
   [[ ${gpu_inference} == false ]] || more+=(--device cuda)
   model=$(model_dir "$1")
   output=$(decode_dir "$1" "$2" "$4")/$3
-  if (( $4 > 0 )); then more+=(--repeat "$4") label+=.seed$4; else more+=(--keep_config); fi
+  if (( $4 > 0 )); then more+=(--repeat "$4") label+=.seed$4; elif [[ -z ${inference_tag} ]]; then more+=(--keep_config); fi
   model_files "${model}" "${more[@]}"
   part "${label}" "${output}" "${files[@]}" "${config}" "${codec_dir}/$3" -- \
     "${python}" -m espnet_ext.bin.codec_lm_inference --exp "${model}" --data_dir "${codec_dir}/$3" --decoding "$2" \

@@ -247,10 +247,11 @@ decode() {
   [[ -z ${own_language} || -f ${token_dir}/${name}/utt2lang ]] || ! is_told_languages "${model}" ||
     language=(--language "${own_language}")
   output=$(decode_dir "${factor}" "${mode}" "${strategy}")/${name}
+  [[ -n ${inference_tag} ]] || more+=(--keep_config) # what has a tag is tried, and not how the model is to speak
   model_files "${model}" "${more[@]}"
   job "s${factor}.${mode}.${strategy}.${name}" "${output}" "${files[@]}" "${config}" "${inputs[@]}" -- \
     "${python}" -m espnet_ext.bin.gpst_inference --exp "${model}" "$@" --decoding "${strategy}" \
-    --inference_config "${config}" --keep_config --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
+    --inference_config "${config}" --output_dir "${output}" "${language[@]}" "${workers[@]}" "${more[@]}"
 }
 
 reference_dir() { printf '%s\n' "${token_dir}/$1"; }

@@ -135,9 +135,11 @@ check_before_work() {
     "${python}" -c 'import sys; from espnet_ext.bin import run; from espnet_ext.tokenizers.text.g2p import g2ps
 run(lambda: g2ps[sys.argv[1]]()("a"))' "${g2p}" || exit 1
   fi
-  if (( ngpu > 0 )) && [[ -z ${launcher} ]] && in_range train; then
+  if { (( ngpu > 0 )) && [[ -z ${launcher} ]] && in_range train; } ||
+    { [[ ${gpu_inference} == true && -z ${dask_scheduler} ]] && { in_range codec_tokens || in_range inference; }; }; then
     name=$("${python}" -c 'import torch; print(torch.cuda.device_count())')
-    [[ -z ${name} ]] || (( ngpu <= name )) || usage_error "--ngpu must be at most ${name}, the GPUs of this machine, got ${ngpu}"
+    [[ -z ${name} || -n ${launcher} ]] || (( ngpu <= name )) || usage_error "--ngpu must be at most ${name}, the GPUs of this machine, got ${ngpu}"
+    [[ ${name} != 0 || ${gpu_inference} == false ]] || usage_error "--gpu_inference must be false on a machine without a GPU"
   fi
 }
 

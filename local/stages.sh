@@ -233,27 +233,29 @@ print_stage_times() {
     }' "${expdir}/stage_times.tsv"
 }
 
-# for `trap … EXIT`: stops what still runs and names the stage that failed if nobody did
+
 # claim DIRECTORY: nobody else may run in it until this shell ends
 claim() {
-  local lock=$1/.running pid host
+  local lock=$1/.running pid='' host=''
   mkdir -p "$1"
   if ! (set -o noclobber && printf '%d %s\n' "$$" "${HOSTNAME}" > "${lock}") 2> /dev/null; then
-    read -r pid host < "${lock}" || true
-    if [[ ${host} != "${HOSTNAME}" ]] || kill -0 "${pid}" 2> /dev/null; then
+    [[ ! -f ${lock} ]] || read -r pid host < "${lock}" || true
+    if [[ -n ${pid} ]] && { [[ ${host} != "${HOSTNAME}" ]] || [[ -d /proc/${pid} ]] || kill -0 "${pid}" 2> /dev/null; }; then
       die "$1 is in use by process ${pid} on ${host}; remove ${lock} if that has ended"
     fi
-    printf '%d %s\n' "$$" "${HOSTNAME}" > "${lock}" # it was killed
+    # whoever had it was killed
+    printf '%d %s\n' "$$" "${HOSTNAME}" 2> /dev/null > "${lock}" || die "$1 cannot be written to"
   fi
   claimed=${lock}
 }
 
+# for `trap … EXIT`: stops what still runs and names the stage that failed if nobody did
 end_of_run() {
   local status=$? pid
-  [[ -z ${claimed} ]] || rm -f "${claimed}"
   for pid in "${running_pids[@]}"; do
     [[ -z ${pid} ]] || { finish_parts "${pid}"; kill "${pid}" 2> /dev/null || true; }
   done
+  [[ -z ${claimed} ]] || rm -f "${claimed}"
   if (( status == 130 || status == 143 )); then
     printf 'error: stopped in stage %s; the same command continues there\n' "${current_stage}" >&2
   elif (( status != 0 )) && [[ ${failure_told} == false && -n ${current_stage} ]]; then

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import yaml
 
 from espnet_ext.errors import UserError
 from espnet_ext.inference.long_text import PAUSE_SEC, parts_of, with_pauses
+from espnet_ext.inference.sounds import read_recording
 from espnet_ext.inference.words import word_spans
 from espnet_ext.tokenizers.text.tokens import TextSplitter, TextTokenizer
 
@@ -83,12 +86,22 @@ def test_a_prompt_that_is_none_says_what_is_missing(speak, voice: Path) -> None:
     samples, rate = soundfile.read(voice, dtype="float32")
     for prompt, message in (
         (samples, r"prompt of samples must come with its rate, \(prompt, rate\) or rate=…, got float32 alone"),
-        (np.arange(5), r"prompt without a rate must be codes \(T, N\), got shape \(5,\)"),
+        (np.arange(5), r"prompt without a rate must be codes \(T, N\), T > 0, got shape \(5,\)"),
         ((samples, 0), "rate of prompt must be above 0"),
         ((np.zeros(rate, np.float32), rate), "prompt must be audible, got silent wav: the given tuple"),
         (b"RIFF no wav", "prompt must be an audio file, got unreadable wav: the given bytes is not"),
         (np.full((3, 99), 1), "prompt of utterance"),
+        (np.zeros((0, 8), int), r"prompt without a rate must be codes \(T, N\), T > 0, got shape \(0, 8\)"),
+        (5, r"prompt must be an audio file, got int: a path, bytes, an open file or \(samples, rate\) will do"),
+        ((samples, rate, 1), "got tuple: a path"),
     ):
+        with pytest.raises(UserError, match=message):
+            speak("abba", prompt=prompt, **HOW)
+    unsigned = np.round(128 + 127 * samples).astype(np.uint8)
+    heard, _ = read_recording((unsigned, rate), "prompt")
+    assert abs(float(heard.mean())) < 0.02 and np.abs(heard - samples).max() < 0.02
+    other = replace(speak("abba", **HOW), codec="of another training")
+    for prompt, message in ((other, "prompt must be speech of the model's codec, got one of codec of another"),):
         with pytest.raises(UserError, match=message):
             speak("abba", prompt=prompt, **HOW)
 
@@ -109,6 +122,10 @@ def test_speech_can_be_saved_shown_and_played(speak, tmp_path: Path) -> None:
     assert np.array_equal(speak("abba", seed=speech.options.seed, **HOW).codes, speech.codes), "a drawn seed is told"
 
 
+def _codes(speeches):
+    return [speech.codes for speech in speeches]
+
+
 @pytest.mark.espnet
 def test_a_batch_takes_what_a_call_takes_and_names_the_text_that_fails(speak, voice: Path) -> None:
     texts = ["abba", "dcb", "a"]
@@ -119,11 +136,19 @@ def test_a_batch_takes_what_a_call_takes_and_names_the_text_that_fails(speak, vo
     mixed = speak.batch(texts, [voice, None, speak.encode_prompt(voice)], **HOW)
     assert np.array_equal(mixed[0].codes, together[0].codes) and np.array_equal(mixed[2].codes, together[2].codes)
     assert speak.batch([]) == []
+    samples, rate = soundfile.read(voice, dtype="float32")
+    with voice.open("rb") as stream:
+        for kind in ({"prompt": stream}, {"prompt": samples, "rate": rate}):
+            shared = speak.batch(texts, **kind, **HOW)
+            assert all(np.array_equal(*pair) for pair in zip(_codes(shared), _codes(together), strict=True)), kind
     for call, message in (
         (lambda: speak.batch("abba"), "texts must be a list of texts, got the plain string 'abba'"),
         (lambda: speak.batch(["ab", "漢字"], **HOW), "text 1, '漢字': text must have something that the model knows"),
         (lambda: speak.batch(["ab", "b"], [None, np.ones(3)], **HOW), "text 1, 'b': prompt of samples must come with"),
         (lambda: speak.batch(["ab"], [None, None]), "prompt and names must be one per text = 1, got 2, 1"),
+        (lambda: speak.batch(["ab", None]), "text 1, None: text must be a string, got NoneType"),
+        (lambda: speak(None), "text must be a string, got NoneType"),
+        (lambda: speak("ab", options={}), "options must be DecodeOptions, got dict"),
     ):
         with pytest.raises(UserError, match=message):
             call()
@@ -202,6 +227,10 @@ def test_a_text_longer_than_any_of_the_training_is_said_in_parts_by_every_front_
     together = speak.batch([text, "ab"], **HOW)
     assert np.array_equal(together[0].codes, speech.codes)
     assert np.array_equal(together[1].codes, speak("ab", **HOW).codes)
+    odd = speak("漢字。 " + " ".join(["abba dcb."] * 3) + " 字", **HOW)
+    assert len(odd.codes) and set(odd.unknown) == {"漢", "字", "。", "."}, "a part that cannot be said goes with another"
+    last = list(speak.stream("漢字。 " + " ".join(["abba dcb."] * 3) + " 字", **HOW))[-1]
+    assert last.unknown == odd.unknown and last.words == odd.words
     told = [f"--{name}={value}" for name, value in HOW.items() if name != "maxlenratio"]
     say.main([str(short), text, "-o", str(tmp_path / "x.wav"), *told])
     assert soundfile.info(tmp_path / "x.wav").duration > 20
@@ -211,6 +240,8 @@ def test_a_text_longer_than_any_of_the_training_is_said_in_parts_by_every_front_
     codec_lm_inference.main(["--exp", str(short), "--data_dir", str(data), "--output_dir", str(tmp_path / "out"),
                              "--decoding", "parallel"])  # fmt: skip
     assert (tmp_path / "out" / "utt2num_frames").read_text().split()[0] == "utterance"
+    timing = json.loads((tmp_path / "out" / "timing.json").read_text())
+    assert timing["utterances"] == 200, "the costs of every batch of parts"
 
 
 # --- when words are spoken -------------------------------------------------------------------------------------------
@@ -275,6 +306,12 @@ def test_say_takes_many_texts_a_file_the_standard_input_and_a_dash(
     assert said("--text_file", str(tmp_path / "texts")) == ["x_1.wav", "x_2.wav", "x_3.wav"]
     monkeypatch.setattr("sys.stdin", io.StringIO("abba\n"))
     assert said("--text_file", "-") == ["x.wav"]
+    assert said("abba", "dcb", "--top_k", "3") == ["x_1.wav", "x_2.wav"]
+    with pytest.raises(
+        UserError, match="1 of 3 texts could not be said: text must have something that the model knows"
+    ):
+        say.main([str(experiment), "-o", str(tmp_path / "x.wav"), "abba", "漢字", "dcb"])
+    assert sorted(path.name for path in tmp_path.glob("x*.wav")) == ["x_1.wav", "x_3.wav"]
     for words, message in (
         ((), "text must be given, or a text_file with some, got none"),
         (("abba", "--text_file", "texts"), "text and text_file must not both be given, got 'abba' and texts"),
@@ -284,3 +321,11 @@ def test_say_takes_many_texts_a_file_the_standard_input_and_a_dash(
             said(*words)
     with pytest.raises(FileNotFoundError, match="text_file not found: nowhere"):
         said("--text_file", "nowhere")
+
+
+@pytest.mark.espnet
+def test_say_tells_that_an_experiment_is_given_more_than_a_text(gpst_experiment: Path, tmp_path: Path) -> None:
+    from espnet_ext.bin import say
+
+    with pytest.raises(UserError, match="exp must be an experiment of a core LM that is given its text, got "):
+        say.main([str(gpst_experiment), "abba", "-o", str(tmp_path / "x.wav")])

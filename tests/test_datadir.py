@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,13 @@ def test_paths_of_a_table_are_found_from_any_directory(tmp_path: Path, monkeypat
     assert read_scp("dump/train/codes.scp")["a"].startswith("dump/train/codes.ark:")
     monkeypatch.chdir(elsewhere)
     assert read_codes("../recipe/dump/train/codes.scp", 2)["a"].tolist() == [[1, 1]] * 3
+    shutil.copytree(recipe / "dump", elsewhere / "dump")
+    with codes_writer(elsewhere / "dump/train") as write:
+        write("a", np.zeros((3, 2), dtype=np.int32))
+    assert read_codes("../recipe/dump/train/codes.scp", 2)["a"].tolist() == [[1, 1]] * 3, "not the one of this place"
+    shutil.rmtree(elsewhere / "dump")
+    (tmp_path / "wav.scp").write_text(f"a {'x' * 300} |\n")
+    assert read_scp(tmp_path / "wav.scp")["a"].endswith("x |")
     (recipe / "dump/train/codes.ark").unlink()
     assert read_scp("../recipe/dump/train/codes.scp")["a"].startswith("dump/train/codes.ark:"), "as it was written"
 

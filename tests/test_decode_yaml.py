@@ -81,6 +81,22 @@ def test_an_experiment_keeps_one_decode_yaml_per_strategy(tmp_path: Path) -> Non
     assert kept_yaml(tmp_path, "parallel") == path and kept_yaml(tmp_path, "local_maskgit") is None
 
 
+def test_a_strategy_that_is_not_kept_is_decoded_as_the_recipe_says_or_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exp = tmp_path / "recipe/exp/model"
+    keep(exp, DecodeOptions("parallel", sampling={"top_k": 5}), "because")
+    assert kept_options(exp, "local_maskgit", DecodeOptions) == (DecodeOptions("local_maskgit"), None)
+    assert "model keeps no decode yaml for local_maskgit: it is decoded with the defaults" in caplog.text
+    (tmp_path / "recipe/conf").mkdir()
+    shared = tmp_path / "recipe/conf/decode_local_maskgit.yaml"
+    shared.write_text("sampling: {top_k: 7}\n")
+    assert kept_options(exp, "local_maskgit", DecodeOptions) == (
+        DecodeOptions("local_maskgit", sampling={"top_k": 7}),
+        shared,
+    )
+
+
 def test_what_was_chosen_is_not_overwritten_by_what_was_decoded(tmp_path: Path) -> None:
     first, second = (DecodeOptions("parallel", sampling={"top_k": top_k}) for top_k in (5, 6))
     for options in (first, second):

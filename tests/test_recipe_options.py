@@ -173,6 +173,7 @@ def test_more_epochs_continue_a_training_and_fewer_begin_a_new_one(recipe: Recip
         (("--expdir", "exp,1"), "--expdir must have neither comma nor colon, which separate names in tables, got"),
         (("--dumpdir", "a:b"), "--dumpdir must have neither comma nor colon"),
         (("--ngpu", "99"), "--ngpu must be at most "),
+        (("--gpu_inference", "true", "--stage", "inference"), "--gpu_inference must be false on a machine without"),
     ],
 )
 def test_what_would_stop_a_later_stage_is_said_before_the_first(
@@ -191,6 +192,8 @@ def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Re
     assert f"exp is in use by process {os.getpid()} on {socket.gethostname()}; remove exp/.running" in text
     lock.write_text("7 elsewhere\n")
     assert "in use by process 7 on elsewhere" in recipe.run("--stop_stage", "data", status=1)
+    lock.write_text("")
+    recipe.run("--stop_stage", "data")
     ended = subprocess.Popen(["true"])
     ended.wait()
     lock.write_text(f"{ended.pid} {socket.gethostname()}\n")

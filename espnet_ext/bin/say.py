@@ -20,10 +20,12 @@ from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.experiment import check_codec
+from espnet_ext.inference.experiment import Experiment, check_codec
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.options import add_fast_options, add_sampling_options, decode_options, fast_choices
+from espnet_ext.inference.requests import default_mode, modes_of
 from espnet_ext.inference.speech import Speech, prompt_line
+from espnet_ext.model.core_lm import corelms
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -119,7 +121,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_intermixed_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
-    options, texts = decode_options(args, DecodeOptions), texts_of(args)
+    texts, corelm = texts_of(args), corelms[Experiment.read(args.exp, args.model_file).args.corelm]
+    if not default_mode(corelm):
+        told = f"one that is given more than a text (modes {modes_of(corelm)}), see espnet_ext.bin.gpst_inference"
+        raise UserError(f"exp must be an experiment of a core LM that is given its text, got {args.exp}, {told}")
+    options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
     speak = ModelRef(args.exp, args.model_file, args.device, **fast_choices(args)).load()
@@ -127,10 +133,22 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if args.speaker is not None:
         prompt = speaker_prompt(args.speaker, args.data_dir, speak.corelm.spec.num_codebooks)
         check_codec(args.exp, args.data_dir, "codes.scp")
+    refused: dict[str, str] = {}
     for place, text in zip(places_of(args.output, len(texts)), texts, strict=True):
-        speech = speak(text, prompt, options)
+        try:
+            speech = speak(text, prompt, options)
+        except UserError as error:
+            refused[text] = str(error)
+            if len(texts) > 1:
+                logging.error("%s is not written: %s", place, error)
+            continue
         speech.save(place)
         report(place, speech)
+    if refused:
+        reason = next(iter(refused.values()))
+        raise UserError(
+            reason if len(texts) == 1 else f"{len(refused)} of {len(texts)} texts could not be said: {reason}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -73,14 +74,15 @@ def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True)
 def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
     """The table with paths that can be opened from this directory, though they were written in another one.
 
-    Those of a table are written together, and relative to a directory above it: the first one tells.
+    Those of a table are written together, and relative to a directory above it: the first one tells. It is looked for
+    from the table on, so that another recipe's file of the same name, in this directory, is not taken for it.
     """
-    first = next((value for value in table.values() if not value.startswith("/")), "")
+    first = next((value for value in table.values() if not value.startswith("/") and not value.endswith("|")), "")
     name = first.rpartition(":")[0] or first
-    if not name or Path(name).is_file():
+    base = next((folder for folder in scp.resolve().parents if name and os.path.isfile(folder / name)), None)
+    if base is None or base == Path.cwd():
         return table
-    base = next((folder for folder in scp.resolve().parents if (folder / name).is_file()), None)
-    return table if base is None else {key: str(base / value) for key, value in table.items()}
+    return {key: str(base / value) for key, value in table.items()}
 
 
 def read_if_there(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str] | None:

@@ -142,7 +142,7 @@ def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mappi
             if half:
                 logging.warning("out of memory with %d utterances at once: going on with half as many", len(names))
         else:
-            timings.append(speeches[0].timing)
+            timings += {id(one.timing): one.timing for one in speeches}.values()  # of several batches, with long texts
             results |= {name: write_sound(speaker, jobs[name], one) for name, one in zip(names, speeches, strict=True)}
             continue
         # outside of the handlers, whose error keeps the failed batch's tensors alive

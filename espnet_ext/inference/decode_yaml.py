@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -51,7 +52,7 @@ def kept_yaml(exp: Path, decoding: str | None = None) -> Path | None:
 
 
 def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[Options, Path | None]:
-    """How an experiment is decoded where nothing else is said.
+    """How an experiment is decoded where nothing else is said: as it keeps it, else as its recipe says.
 
     Args:
         exp: experiment directory.
@@ -59,15 +60,26 @@ def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[
         kind: class of the options.
 
     Returns:
-        The options, and the file that they are from; defaults and None if it keeps none.
+        The options, and the file that they are from; defaults, which are logged, and None if there is none.
 
     Raises:
         UserError: naming what is wrong with the file.
     """
     path = kept_yaml(exp, decoding)
+    if path is None and kind is DecodeOptions:  # what recipes share is for texts
+        name = decoding or DecodeOptions.decoding
+        path = next((file for place in _recipe(exp) if (file := yaml_of(place, name)).is_file()), None)
     if path is not None:
         return read_options(path, path.stem.removeprefix(PREFIX), kind), path
-    return kind() if decoding is None else kind(decoding), None
+    options = kind() if decoding is None else kind(decoding)
+    logging.warning("%s keeps no decode yaml for %s: it is decoded with the defaults", exp, options.decoding)
+    return options, None
+
+
+def _recipe(exp: Path) -> list[Path]:
+    """Where the recipe of an experiment, RECIPE/exp/NAME, has its decode yamls, and where all recipes have theirs."""
+    recipe = exp.resolve().parent.parent
+    return [place / "conf" for place in (recipe, *recipe.parents[2:3])]
 
 
 def read_options(path: Path, decoding: str, kind: type[Options]) -> Options:
@@ -121,11 +133,10 @@ def find_base(exp: Path, conf_dir: Path | None, decoding: str) -> Base:
         FileNotFoundError: naming the directory or the files that were looked for, none of which is there.
         UserError: if the yaml is wrong, or of another strategy.
     """
-    recipe = exp.resolve().parent.parent
     if conf_dir is not None and not conf_dir.is_dir():
         raise FileNotFoundError(f"conf_dir not found: {conf_dir}")
     places = [exp / FOLDER, Path("conf")] if conf_dir is None else [conf_dir, exp / FOLDER]
-    places += [place / "conf" for place in (recipe, *recipe.parents[2:3])]
+    places += _recipe(exp)
     paths = list(dict.fromkeys(yaml_of(place, decoding) for place in places))
     found = next((path for path in paths if path.is_file()), None)
     if found is None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.inference.speech import FADE_SEC, Speech, Word, total
+from espnet_ext.inference.speech import FADE_SEC, Speech, Word
 from espnet_ext.inference.streaming import SpeechChunk
 
 PAUSE_SEC = 0.15  # between two parts
@@ -91,7 +91,8 @@ def join_speech(parts: Sequence[Speech]) -> Speech:
         parts: in their order, at least one.
 
     Returns:
-        The speech; its codes are those of all parts, without the pauses between them.
+        The speech; its codes are those of all parts, without the pauses between them, and its timing is that of the
+        first one.
     """
     first, rate = parts[0], parts[0].sample_rate
     words: list[Word] = []
@@ -108,7 +109,6 @@ def join_speech(parts: Sequence[Speech]) -> Speech:
         units=None if first.units is None else np.concatenate([part.units for part in parts if part.units is not None]),
         unknown=tuple(token for part in parts for token in part.unknown),
         words=tuple(words),
-        timing=total({id(part.timing): part.timing for part in parts}.values()),
     )
 
 
@@ -128,6 +128,7 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
         Pieces; only the last one of the last part is the last.
     """
     codes: list[NDArray[np.int64]] = []
+    unknown: tuple[str, ...] = ()
     words: list[Word] = []
     seconds, passes, ended, sent, begin = 0.0, 0, True, 0, 0.0
     for place, part in enumerate(parts):
@@ -143,6 +144,7 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
                 chunk,
                 samples=samples,
                 words=tuple(words) if is_last else (),
+                unknown=unknown + chunk.unknown,
                 codes=np.concatenate([*codes, chunk.codes]),
                 seconds=seconds + chunk.seconds,
                 local_passes=passes + chunk.local_passes,
@@ -152,5 +154,6 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
             is_first = False
         if chunk is not None:
             codes.append(chunk.codes)
+            unknown += chunk.unknown
             begin = sent / sample_rate_hz
             seconds, passes, ended = seconds + chunk.seconds, passes + chunk.local_passes, ended and chunk.has_eos

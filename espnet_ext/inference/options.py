@@ -105,7 +105,8 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         options, source = kind.from_yaml(args.inference_config), args.inference_config
     else:
         options, source = kept_options(args.exp, args.decoding, kind)
-    logging.info("decoding as %s says", source or "nobody: with the defaults")
+    if source is not None:
+        logging.info("decoding as %s says", source)
     changes = {
         name: value for name in ("decoding", "seed", *SAMPLING) if (value := getattr(args, name, None)) is not None
     }

@@ -39,8 +39,8 @@ def codes_of(sound: Sound, what: str) -> NDArray[np.int64] | None:
     array = sound.detach().cpu().numpy() if isinstance(sound, Tensor) else sound
     if array.dtype.kind not in "iu":
         raise UserError(f"{what} of samples must come with its rate, ({what}, rate) or rate=…, got {array.dtype} alone")
-    if array.ndim != 2:
-        raise UserError(f"{what} without a rate must be codes (T, N), got shape {array.shape}")
+    if array.ndim != 2 or not len(array):
+        raise UserError(f"{what} without a rate must be codes (T, N), T > 0, got shape {array.shape}")
     return array.astype(np.int64)
 
 
@@ -63,12 +63,14 @@ def read_recording(recording: AudioLike, what: str) -> tuple[NDArray[np.float32]
 
     source = str(recording) if isinstance(recording, (Path, str)) else f"the given {type(recording).__name__}"
     try:
-        if isinstance(recording, tuple):
+        if isinstance(recording, tuple) and len(recording) == 2:
             mono, rate_hz = mixed(*_samples(*recording, what), source)
         elif isinstance(recording, (Path, str)):
             if not Path(recording).is_file():
                 raise FileNotFoundError(f"{what} not found: {recording}")
             mono, rate_hz = read_mono(recording)
+        elif not isinstance(recording, bytes) and not hasattr(recording, "read"):
+            raise UserError(f"{type(recording).__name__}: a path, bytes, an open file or (samples, rate) will do")
         else:
             content = recording if isinstance(recording, bytes) else recording.read()
             with tempfile.NamedTemporaryFile() as file:
@@ -91,7 +93,9 @@ def _samples(samples: Any, rate_hz: int, what: str) -> tuple[NDArray[np.float32]
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
         raise UserError(f"samples of shape {array.shape}, {array.dtype}")
-    if array.dtype.kind in "iu":
+    if array.dtype.kind == "u":  # silence is in the middle
+        array = array / (float(np.iinfo(array.dtype).max) / 2 + 0.5) - 1
+    elif array.dtype.kind == "i":
         array = array / (float(np.iinfo(array.dtype).max) + 1)
     array = np.asarray(array[:, None] if array.ndim == 1 else array, dtype=np.float32)
     return (array.T if array.shape[0] < array.shape[1] else array), int(rate_hz)

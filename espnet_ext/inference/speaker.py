@@ -23,7 +23,7 @@ from espnet_ext.inference.listener import NO_UNITS
 from espnet_ext.inference.long_text import join_speech, join_streams, parts_of
 from espnet_ext.inference.requests import Mode, Request, Start, modes
 from espnet_ext.inference.sounds import AudioLike, Sound, codes_of
-from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech
+from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech, total
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.inference.trained import Trained
 from espnet_ext.inference.words import spoken_words
@@ -92,7 +92,7 @@ class Speaker(Trained):
         """
         mode = modes[mode]() if isinstance(mode, str) else mode
         self.check_language(language)
-        request = self._request(mode, prompt if rate is None else (prompt, rate), text)
+        request = self._request(mode, _with_rate(prompt, rate), text)
         said = None if speech is None else self.listener.hear(speech, "speech")
         request = replace(request, speech=said, language=language, further=further or {})
         return self.speak_all(mode, [name], [request], self._options(mode, options, changes))[0]
@@ -103,6 +103,7 @@ class Speaker(Trained):
         prompt: Sound | Sequence[Sound | None] | None = None,
         options: DecodeOptions | None = None,
         names: Sequence[str] | None = None,
+        rate: int | None = None,
         **changes: Any,
     ) -> list[Speech]:
         """Speech for several texts at once, each as a call makes it.
@@ -112,6 +113,7 @@ class Speaker(Trained):
             prompt: who says it, see `speak`; a list has one, or None, for each text.
             options: how to decode; None for what the experiment keeps.
             names: seed the draws of each, together with `options.seed`; None for the one that a call has.
+            rate: of one prompt that is samples, in Hz.
             **changes: options of the decoding that differ, by name.
 
         Returns:
@@ -122,16 +124,21 @@ class Speaker(Trained):
         """
         if isinstance(texts, str):
             raise UserError(f"texts must be a list of texts, got the plain string {texts!r}")
-        prompts = list(prompt) if isinstance(prompt, list) else [prompt] * len(texts)
+        prompts: Sequence[Any] = list(prompt) if isinstance(prompt, list) else [_with_rate(prompt, rate)] * len(texts)
         names = ["utterance"] * len(texts) if names is None else names
         if not len(texts) == len(prompts) == len(names):
             raise UserError(f"prompt and names must be one per text = {len(texts)}, got {len(prompts)}, {len(names)}")
         mode = self.text_mode(any(one is not None for one in prompts))
-        options, requests = self._options(mode, options, changes), []
-        for row, (text, sound, name) in enumerate(zip(texts, prompts, names, strict=True)):
+        options = self._options(mode, options, changes)
+        self.check(options, mode)
+        requests: list[Request] = []
+        for row, (text, sound) in enumerate(zip(texts, prompts, strict=True)):
             try:
-                requests.append(self._request(mode, sound, text))
-                mode.starts(self, [name], requests[-1:], options)
+                if row and sound is prompts[0]:
+                    requests.append(replace(requests[0], text=_checked(text)))
+                else:
+                    requests.append(self._request(mode, sound, text))
+                self.reader.tokenizer.read_to_speak(text)
             except UserError as error:
                 raise UserError(f"text {row}, {text!r}: {error}") from None
         return self.speak_all(mode, names, requests, options) if requests else []
@@ -162,9 +169,12 @@ class Speaker(Trained):
         """
         parts = [self._parts(mode, name, request) for name, request in zip(names, requests, strict=True)]
         if any(len(one) > 1 for one in parts):
-            spoken = self._speak_parts(mode, list(chain.from_iterable(parts)), len(parts), options, warn)
-            ends = list(accumulate(len(one) for one in parts))
-            return [join_speech(spoken[end - len(one) : end]) for one, end in zip(parts, ends, strict=True)]
+            spoken = self._speak_parts(mode, list(chain.from_iterable(parts)), len(parts), options)
+            if warn:
+                self.warn_of_unknown(one.unknown for one in spoken)
+            cost, ends = total({id(one.timing): one.timing for one in spoken}.values()), accumulate(map(len, parts))
+            joined = [join_speech(spoken[end - len(one) : end]) for one, end in zip(parts, ends, strict=True)]
+            return [replace(one, timing=cost) for one in joined]
         codec, begin = self.codec, time.perf_counter()
         starts, spelt, decoding = self._prepare(mode, names, requests, options)
         if warn:
@@ -190,7 +200,7 @@ class Speaker(Trained):
             for start, whole, when, (given, used) in zip(starts, wholes, words, prompts, strict=True)
         ]
         return [
-            replace(speech, timing=timing, options=options, **more)
+            replace(speech, timing=timing, options=options, codec=self.fingerprint, **more)
             for speech, more in zip(speeches, about, strict=True)
         ]
 
@@ -267,7 +277,7 @@ class Speaker(Trained):
             UserError: as a call; or if the model delays codebooks.
         """
         mode = self.text_mode(prompt is not None)
-        request = self._request(mode, prompt if rate is None else (prompt, rate), text)
+        request = self._request(mode, _with_rate(prompt, rate), text)
         options, parts = self._options(mode, options, changes), self._parts(mode, name, request)
         given, used = mode.prompt_seconds(self, request)
         first = self._prepare(
@@ -299,7 +309,11 @@ class Speaker(Trained):
         return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
-        return self.options(mode, **changes) if options is None else options.changed(**changes)
+        if options is None:
+            return self.options(mode, **changes)
+        if not isinstance(options, DecodeOptions):
+            raise UserError(f"options must be DecodeOptions, got {type(options).__name__}")
+        return options.changed(**changes)
 
     def _prepare(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
@@ -313,8 +327,12 @@ class Speaker(Trained):
         return starts, spelt, self.decoding(self.corelm, conditions, options, names, limit)
 
     def _request(self, mode: Mode, prompt: Any, text: str) -> Request:
+        text = _checked(text)
         if prompt is None:
             return Request(text=text)
+        if isinstance(prompt, Speech) and prompt.codec not in ("", self.fingerprint):
+            told = f"{prompt.codec[:12]}…, and this model is of codec {self.fingerprint[:12]}…"
+            raise UserError(f"prompt must be speech of the model's codec, got one of codec {told}: give its waveform")
         codes = codes_of(prompt, "prompt")
         if codes is not None:
             return Request(prompt=Streams(NO_UNITS, codes), text=text)
@@ -326,21 +344,39 @@ class Speaker(Trained):
         longest = self.reader.longest if mode.source == "text" else None
         if longest is None or not request.text.strip():
             return [(name, request)]
-        parts = parts_of(request.text, lambda part: len(self.reader.tokenizer.encode(part)) <= longest)
+        tokenizer = self.reader.tokenizer
+        parts: list[str] = []
+        for part in parts_of(request.text, lambda part: tokenizer.count(part) <= longest):
+            if parts and not tokenizer.is_known(parts[-1]):  # what cannot be said alone goes with what follows
+                parts[-1] = f"{parts[-1]} {part}"
+            else:
+                parts.append(part)
+        if len(parts) > 1 and not tokenizer.is_known(parts[-1]):
+            parts[-2:] = [" ".join(parts[-2:])]
         if len(parts) == 1:
             return [(name, request)]
         return [(f"{name}.{number}", replace(request, text=part)) for number, part in enumerate(parts)]
 
     def _speak_parts(
-        self, mode: Mode, parts: Sequence[tuple[str, Request]], rows: int, options: DecodeOptions, warn: bool
+        self, mode: Mode, parts: Sequence[tuple[str, Request]], rows: int, options: DecodeOptions
     ) -> list[Speech]:
         at_once, spoken = max(rows, PARTS_AT_ONCE), []
         for first in range(0, len(parts), at_once):
             names, requests = zip(*parts[first : first + at_once], strict=True)
-            spoken += self.speak_all(mode, names, requests, options, warn)
+            spoken += self.speak_all(mode, names, requests, options, warn=False)
         return spoken
 
     def _whole(self, start: Start, speech: Speech) -> NDArray[np.float32]:
         codes = torch.from_numpy(np.concatenate((start.prompt, speech.codes)))
         waves, _ = self.codec.decode(codes[None], torch.tensor([len(codes)]))
         return cut_off(waves[0].numpy(), speech.has_eos, self.codec.spec.sample_rate_hz)
+
+
+def _with_rate(prompt: Any, rate: int | None) -> Any:
+    return prompt if rate is None or prompt is None else (prompt, rate)
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"text must be a string, got {type(text).__name__}")
+    return text

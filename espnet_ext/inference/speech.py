@@ -55,6 +55,7 @@ class Speech:
         unknown: tokens and characters of its text that the model does not know, each as often as it occurs.
         words: of its text with their times, for a model that aligns text and speech.
         sample_rate: of the waveform, in Hz.
+        codec: fingerprint of the codec; empty if nobody knows it.
     """
 
     codes: NDArray[np.int64]
@@ -70,6 +71,7 @@ class Speech:
     unknown: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
     sample_rate: int = 0
+    codec: str = ""
 
     def __repr__(self) -> str:
         seconds = len(self.waveform) / self.sample_rate if self.sample_rate else 0.0

@@ -148,6 +148,12 @@ class Trained:
         return self.text_to_units or self
 
     @property
+    def fingerprint(self) -> str:
+        """That of the codec of the training; empty if nobody knows it."""
+        facts = getattr(self.inputs, "codec", {})
+        return str(facts.get("fingerprint", ""))
+
+    @property
     def longest(self) -> int | None:
         """Most tokens of a text that it is given at once; None where nobody knows, or it reads no text."""
         return self.inputs.longest if self.corelm.reads == "text" else None

@@ -194,6 +194,20 @@ class TextTokenizer:
         """The ids of `read`."""
         return self.read(text).ids
 
+    def count(self, text: str) -> int:
+        """How many ids a text has; 0 if nothing in it can be read."""
+        try:
+            return len(self.encode(text))
+        except UserError:
+            return 0
+
+    def is_known(self, text: str) -> bool:
+        """Whether anything in a text is known that can be said."""
+        try:
+            return self.read(text).known
+        except UserError:
+            return False
+
     def describe(self, unknown: Iterable[str]) -> str:
         """Unknown tokens with their counts, most frequent first, and how digits would be read: "'x' (3), '7' (1)"."""
         counts = Counter(unknown)
