@@ -167,11 +167,11 @@ def test_a_device_that_there_is_not_and_a_training_that_has_not_ended_are_told(
     for name in ("config.yaml", "1epoch.pth", "checkpoint.pth"):
         shutil.copy2(experiment / name, copy / name)
     shutil.copytree(experiment / "codec", copy / "codec")
-    with pytest.raises(FileNotFoundError, match=r"has not finished: model_file may be one of \['1epoch.pth'\]"):
+    with pytest.raises(FileNotFoundError, match=r"has not finished, it may be one of \['1epoch.pth'\]"):
         CodecLM.from_experiment(copy)
     assert len(CodecLM.from_experiment(copy, "1epoch.pth")("ab", **HOW).codes)
     (copy / "1epoch.pth").unlink()
-    with pytest.raises(FileNotFoundError, match="has not finished: no epoch of it has finished"):
+    with pytest.raises(FileNotFoundError, match="has not finished, no epoch of it has finished"):
         CodecLM.from_experiment(copy)
 
 

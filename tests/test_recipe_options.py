@@ -17,7 +17,11 @@ def recipe(tmp_path: Path) -> Recipe:
     return copy_recipes(tmp_path, "fsdd")
 
 
-def test_max_epoch_and_gpu_inference_reach_the_commands(recipe: Recipe) -> None:
+def test_max_epoch_and_gpu_inference_reach_the_commands(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a machine with a GPU
     recipe.run("--max_epoch", "3", "--gpu_inference", "--stacking", "1", "--train_args", "--seed 3")
     calls = recipe.calls()
     base, training = [call for call in calls if "--resume" in call]

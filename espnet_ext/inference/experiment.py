@@ -146,9 +146,10 @@ class Experiment:
         corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
         checkpoint = self.directory / self.model_file
         if not checkpoint.is_file():
-            there = sorted(path.name for path in self.directory.glob("*.pth") if path.name != "checkpoint.pth")
-            choice = f"model_file may be one of {there}" if there else "no epoch of it has finished"
-            raise FileNotFoundError(f"{checkpoint} not found, the training has not finished: {choice}")
+            weights = [path.name for path in self.directory.glob("*.pth") if path.is_file()]
+            there = sorted(name for name in weights if name != "checkpoint.pth")
+            choice = f"it may be one of {there}" if there else "no epoch of it has finished"
+            raise FileNotFoundError(f"model_file not found: {checkpoint}; where a training has not finished, {choice}")
         state = read_weights(checkpoint)
         _check_depth(corelm, state, checkpoint)
         _check_residual(corelm, state, checkpoint)
