@@ -19,7 +19,7 @@ AudioLike = Path | str | bytes | BinaryIO | Samples
 Sound = AudioLike | NDArray[Any] | Tensor | Speech  # an array without a rate is codes (T, N)
 
 
-def codes_of(sound: Sound, what: str) -> NDArray[np.int64] | None:
+def given_codes(sound: Sound, what: str) -> NDArray[np.int64] | None:
     """Codes (T, N) of a sound; None for a recording, which is yet to be encoded.
 
     Args:

@@ -22,7 +22,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.listener import NO_UNITS
 from espnet_ext.inference.long_text import join_speech, join_streams, parts_of
 from espnet_ext.inference.requests import Mode, Request, Start, modes
-from espnet_ext.inference.sounds import AudioLike, Sound, codes_of
+from espnet_ext.inference.sounds import AudioLike, Sound, given_codes
 from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech, total
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.inference.trained import Trained
@@ -333,7 +333,7 @@ class Speaker(Trained):
         if isinstance(prompt, Speech) and prompt.codec not in ("", self.fingerprint):
             told = f"{prompt.codec[:12]}…, and this model is of codec {self.fingerprint[:12]}…"
             raise UserError(f"prompt must be speech of the model's codec, got one of codec {told}: give its waveform")
-        codes = codes_of(prompt, "prompt")
+        codes = given_codes(prompt, "prompt")
         if codes is not None:
             return Request(prompt=Streams(NO_UNITS, codes), text=text)
         voice = self.listener.hear_prompt(prompt, mode.prompt_frames(self))
