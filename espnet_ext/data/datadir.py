@@ -23,13 +23,16 @@ def _check_key(key: str, place: str) -> None:
         raise UserError(f"{place}: a key must not contain '/', got {key!a}")
 
 
-def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str]:
+def read_scp(
+    path: Path | str, allow_empty: bool = False, in_order: bool = True, as_written: bool = False
+) -> dict[str, str]:
     """The table of `path`: key → rest of the line, sorted as in the C locale.
 
     Args:
         path: wav.scp, text, utt2spk, …
         allow_empty: accept a key without a value; the value is then the empty string.
         in_order: whether the file must be sorted so, as those are that a stage wrote.
+        as_written: leave paths as they are in the file, which are relative to this directory for other readers.
 
     Returns:
         The table; the relative paths of an .scp file are those of the directory above it that has them.
@@ -67,7 +70,7 @@ def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True)
         table[key] = fields[1].strip() if len(fields) == 2 else ""
         previous = key
     table = table if in_order else dict(sorted(table.items()))
-    return _from_here(path, table) if path.suffix == ".scp" else table
+    return _from_here(path, table) if path.suffix == ".scp" and not as_written else table
 
 
 def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
