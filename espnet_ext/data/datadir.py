@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 LANGUAGES_NAME, SEGMENTS_NAME = "utt2lang", "segments"
+MOST_SEC = 1e9  # of a recording: more is no time
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def shown(key: str) -> str:
@@ -18,9 +21,11 @@ def shown(key: str) -> str:
 
 
 def _check_key(key: str, place: str) -> None:
-    # keys become file names: a slash would lead into another directory
+    # keys become file names: a slash would lead into another directory, and control characters ruin a terminal
     if "/" in key:
         raise UserError(f"{place}: a key must not contain '/', got {key!a}")
+    if key in (".", "..") or _CONTROL.search(key):
+        raise UserError(f"{place}: a key must be a name, got {key!a}")
 
 
 def read_scp(
@@ -56,6 +61,8 @@ def read_scp(
             fields = raw.decode("utf-8").split(maxsplit=1)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
+        if b"\0" in raw:
+            raise UserError(f"{path}:{number}: must be text, got a zero byte")
         if not fields or (len(fields) == 1 and not allow_empty):
             raise UserError(f"{path}:{number}: must be a key and a value, got {raw.decode()!a}")
         key = fields[0]
@@ -86,6 +93,26 @@ def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
     return table if base is None else {key: str(base / value) for key, value in table.items()}
 
 
+def read_counts(path: Path | str) -> dict[str, int]:
+    """Key → whole number, of utt2num_frames for example.
+
+    Args:
+        path: the table.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UserError: naming file and line, if a value is no whole number from 0 to 2³¹.
+    """
+    table = read_scp(path)
+    for number, (key, value) in enumerate(table.items(), start=1):
+        if not re.fullmatch("[0-9]{1,10}", value, re.ASCII) or int(value) > 2**31:
+            raise UserError(f"{path}:{number}: {shown(key)} must have a whole number, got {value[:40]!a}")
+    return {key: int(value) for key, value in table.items()}
+
+
 def read_if_there(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str] | None:
     """The table of `path` as `read_scp` reads it; None if there is no such file."""
     return read_scp(path, allow_empty, in_order) if Path(path).is_file() else None
@@ -108,7 +135,10 @@ def read_segments(path: Path) -> dict[str, tuple[str, float, float | None]] | No
     for utterance, line in (lines or {}).items():
         try:
             recording, begin, end = line.split()
-            segments[utterance] = recording, float(begin), None if float(end) == -1 else float(end)
+            times = float(begin), None if float(end) == -1 else float(end)
+            if not all(0 <= time < MOST_SEC for time in times if time is not None):
+                raise ValueError
+            segments[utterance] = recording, *times
         except ValueError:
             raise UserError(f"{path}: {utterance} must have a recording, begin and end (s), got {line!r}") from None
     return None if lines is None else segments

@@ -135,9 +135,12 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     criterion = config.get("best_model_criterion")
     try:
         phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+        name = f"{phase}.{statistic}.ave.pth"
+        if not re.fullmatch(r"[\w.-]+", name):  # a slash would lead into another directory
+            raise ValueError
     except (TypeError, IndexError, KeyError, ValueError):
         raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
-    return f"{phase}.{statistic}.ave.pth"
+    return name
 
 
 def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:
