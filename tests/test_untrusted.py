@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.data.datadir import read_counts, read_scp, read_segments, write_scp
+from espnet_ext.data.audio import read_channels
+from espnet_ext.data.datadir import read_counts, read_scp, write_scp
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import averaged_model_file
@@ -174,8 +176,23 @@ def test_counts_are_whole_numbers_that_memory_can_hold(tmp_path: Path, count: st
         read_counts(tmp_path / "utt2num_frames")
 
 
-@pytest.mark.parametrize("times", ["nan 1", "0 inf", "0 1e308", "-3 1"])
-def test_times_of_segments_are_times(tmp_path: Path, times: str) -> None:
-    (tmp_path / "segments").write_text(f"a r {times}\n")
-    with pytest.raises(UserError, match="segments: a must have a recording, begin and end"):
-        read_segments(tmp_path / "segments")
+# --- audio -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(tmp_path: Path) -> None:
+    """256 GiB were asked for, for a file of 8 kB."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros(16000, np.int16), 16000)
+    content = bytearray(path.read_bytes())
+    content[21:26] = bytes([content[21] | 0x0F]) + b"\xff" * 4  # 36 bits: the number of samples
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"unreadable wav: .*a.flac says that it has 68719476735 samples, for which it is"
+    ):
+        read_channels(path)
+
+
+def test_silence_that_is_packed_densely_is_read(tmp_path: Path) -> None:
+    for kind in ("flac", "ogg", "mp3"):
+        soundfile.write(tmp_path / f"a.{kind}", np.zeros(48000 * 30), 48000)
+        assert len(read_channels(tmp_path / f"a.{kind}").samples) >= 48000 * 30
