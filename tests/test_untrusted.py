@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import load_codec, save_codec
 from espnet_ext.tokenizers.codec.world_vq import WorldVQCodec
 
+ROOT = Path(__file__).resolve().parent.parent
 MISSING = object()
 DAMAGES = {"text": "ab\0c", "NaN": float("nan"), "huge": 10**12, "below": -1, "empty": {}, "missing": MISSING}
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -196,3 +198,26 @@ def test_silence_that_is_packed_densely_is_read(tmp_path: Path) -> None:
     for kind in ("flac", "ogg", "mp3"):
         soundfile.write(tmp_path / f"a.{kind}", np.zeros(48000 * 30), 48000)
         assert len(read_channels(tmp_path / f"a.{kind}").samples) >= 48000 * 30
+
+
+def test_a_command_in_a_wav_scp_is_a_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("touch ran |", "| touch ran", "sox a.wav -t wav - ; touch ran |"):
+        (tmp_path / "wav.scp").write_text(f"a {command}\n")
+        with pytest.raises(UserError, match="missing wav: "):
+            read_channels(read_scp(tmp_path / "wav.scp")["a"])
+    assert not (tmp_path / "ran").exists()
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_about_security_names_functions_and_tests_that_are_there() -> None:
+    rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) > 15
+    text = "\n".join(rows)
+    for file, names in re.findall(r"`(\w+\.py): (test_\w+(?:`, `test_\w+)*)`", text):
+        content = (ROOT / "tests" / file).read_text()
+        assert all(f"def {name}(" in content for name in names.split("`, `")), f"{file}: {names}"
+    for file, names in re.findall(r"`((?:\w+/)+\w+\.py): (\w+(?:\.\w+)?)", text):
+        assert names.rpartition(".")[2] in (ROOT / "espnet_ext" / file).read_text(), f"{file}: {names}"
