@@ -71,7 +71,7 @@ class Experiment:
         with _naming(config):
             _check_kinds(content)
             chosen = averaged_model_file(content)
-        args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
+        args = Namespace(**{"semantic_info": None, **content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
         return cls(directory, args, model_file or chosen)
 
     @cached_property
