@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
+from espnet_ext.options import check_number
+
+# more than any codec has, and less than would fill the memory
+MOST = {"num_codebooks": 1024, "codebook_size": 2**24, "frame_rate_hz": 1e6, "sample_rate_hz": 10**7}
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,8 @@ class CodecSpec:
     sample_rate_hz: int
 
     def __post_init__(self) -> None:
-        for name in ("num_codebooks", "codebook_size", "frame_rate_hz", "sample_rate_hz"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, most in MOST.items():
+            check_number(name, getattr(self, name), above=0, most=most, whole=name != "frame_rate_hz")
 
     @property
     def bos_id(self) -> int:

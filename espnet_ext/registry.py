@@ -91,7 +91,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         self._load_entry_points()
-        if name not in self._classes:
+        if name not in self:
             raise UserError(f"{self.kind} must be one of {list(self)}, got {name!r}")
         return self._classes[name]
 
@@ -148,7 +148,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._load_entry_points()
-        return name in self._classes
+        return isinstance(name, str) and name in self._classes
 
     def __iter__(self) -> Iterator[str]:
         self._load_entry_points()

@@ -15,6 +15,7 @@ from espnet_ext.bin import run
 from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
     carry_table,
+    read_counts,
     read_if_there,
     read_scp,
     skipped_summary,
@@ -63,12 +64,12 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner
     if not 0 <= min_s < max_s:
         raise UserError(f"--min_wav_duration must be >= 0 and below --max_wav_duration, got {min_s} and {max_s}")
     wavs, speakers = read_scp(source / "wav.scp"), read_scp(source / "utt2spk")
-    lengths, text = read_scp(source / "utt2num_samples"), read_if_there(source / "text", allow_empty=True)
+    lengths, text = read_counts(source / "utt2num_samples"), read_if_there(source / "text", allow_empty=True)
     if lengths.keys() != wavs.keys():
         odd = min(lengths.keys() ^ wavs.keys())
         raise UserError(f"{source}: wav.scp and utt2num_samples must list the same utterances, they differ in {odd}")
     rate_hz = soundfile.info(next(iter(wavs.values()))).samplerate if wavs else 1  # stage format made them all equal
-    reasons = {utterance: reason_of_length(int(lengths[utterance]) / rate_hz, min_s, max_s) for utterance in wavs}
+    reasons = {utterance: reason_of_length(lengths[utterance] / rate_hz, min_s, max_s) for utterance in wavs}
     if text is not None:
         reasons = {utterance: reason_of_text(text.get(utterance), cleaner) or reasons[utterance] for utterance in wavs}
     skipped = {utterance: reason for utterance, reason in reasons.items() if reason}
@@ -80,7 +81,7 @@ def filter_data_dir(source: Path, out: Path, min_s: float, max_s: float, cleaner
     carry_table(PROMPTS_NAME, source, out, kept)  # dropped prompts are reported where they are needed
     carry_table(LANGUAGES_NAME, source, out, kept)
     write_data_dir(out, kept, text, speakers)
-    hours = sum(int(lengths[utterance]) for utterance in kept) / rate_hz / 3600
+    hours = sum(lengths[utterance] for utterance in kept) / rate_hz / 3600
     logging.info("%s: %d utterances, %.2f h; skipped %s", out, len(kept), hours, skipped_summary(skipped))
 
 

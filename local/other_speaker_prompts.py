@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.datadir import read_counts, read_scp, write_scp
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
@@ -72,9 +72,9 @@ def main() -> None:
 
     def work() -> None:
         rate_hz = read_codec_info(args.data_dir).spec.frame_rate_hz
-        frames = read_scp(args.data_dir / "utt2num_frames")
+        frames = read_counts(args.data_dir / "utt2num_frames")
         utt2spk = read_scp(args.data_dir / "utt2spk")
-        seconds = {utterance: int(count) / rate_hz for utterance, count in frames.items()}
+        seconds = {utterance: count / rate_hz for utterance, count in frames.items()}
         known = {utterance: speaker for utterance, speaker in utt2spk.items() if utterance in seconds}
         prompts = choose_other_speakers(known, seconds, args.min_sec, args.seed)
         args.out.mkdir(parents=True, exist_ok=True)

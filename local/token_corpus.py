@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ext.data.datadir import LANGUAGES_NAME, read_if_there, read_scp, read_skipped
+from espnet_ext.data.datadir import LANGUAGES_NAME, read_counts, read_if_there, read_scp, read_skipped
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
 from espnet_ext.tokenizers.semantic import read_semantic_info
@@ -98,7 +98,7 @@ def read_corpus(name: str, directory: Path, language: str | None) -> Corpus:
             )
     _check_archives(name, tables)
     rate_hz = read_codec_info(directory).spec.frame_rate_hz
-    seconds = {utterance: int(frames) / rate_hz for utterance, frames in tables["utt2num_frames"].items()}
+    seconds = {utterance: frames / rate_hz for utterance, frames in read_counts(directory / "utt2num_frames").items()}
     own = read_if_there(directory / LANGUAGES_NAME) or {}
     languages = {u: own.get(u, language) for u in utterances}
     return Corpus(name, directory, tables, seconds, {u: found for u, found in languages.items() if found is not None})

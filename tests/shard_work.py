@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -28,10 +29,23 @@ def slow_squares(items: Mapping[str, int]) -> dict[str, int]:
     return squares(items)
 
 
-def process(items: Mapping[str, int]) -> tuple[int, bool]:
-    """Which process it is, and whether Ctrl-C leaves it alone."""
+def process(items: Mapping[str, int]) -> tuple[int, bool, bool]:
+    """Which process it is, whether Ctrl-C leaves it alone, and whether it listens to others."""
     time.sleep(0.05)
-    return os.getpid(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    listening = [one for one in psutil.Process().net_connections("all") if one.laddr]
+    return os.getpid(), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), bool(listening)
+
+
+class Harm:
+    """Makes a directory when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, int, bool]]:
+        return os.makedirs, ("ran", 0o777, True)
+
+
+def harmful(items: Mapping[str, int]) -> Harm:
+    note(items)
+    return Harm()
 
 
 def fail_at_7(items: Mapping[str, int]) -> dict[str, int]:

@@ -228,7 +228,9 @@ def test_a_text_longer_than_any_of_the_training_is_said_in_parts_by_every_front_
     assert np.array_equal(together[0].codes, speech.codes)
     assert np.array_equal(together[1].codes, speak("ab", **HOW).codes)
     odd = speak("漢字。 " + " ".join(["abba dcb."] * 3) + " 字", **HOW)
-    assert len(odd.codes) and set(odd.unknown) == {"漢", "字", "。", "."}, "a part that cannot be said goes with another"
+    assert len(odd.codes) and set(odd.unknown) == {"漢", "字", "。", "."}, (
+        "a part that cannot be said goes with another"
+    )
     last = list(speak.stream("漢字。 " + " ".join(["abba dcb."] * 3) + " 字", **HOW))[-1]
     assert last.unknown == odd.unknown and last.words == odd.words
     told = [f"--{name}={value}" for name, value in HOW.items() if name != "maxlenratio"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 from markupsafe import escape
-from test_score_stage import test_set, three_strategies  # noqa: F401 (a fixture)
+from test_score_stage import buzz, test_set, three_strategies  # noqa: F401 (a fixture)
 
-from espnet_ext.bin import report
+from espnet_ext.bin import report, results
 from espnet_ext.data.ctm import WORDS_NAME, read_ctm, write_ctm
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.page.content import table
@@ -28,6 +30,7 @@ from espnet_ext.scoring.scores import (
     Mean,
     Scores,
     SystemScores,
+    read_scores,
     write_scores,
 )
 from espnet_ext.scoring.tables.advice import TARGETS, advise
@@ -234,3 +237,79 @@ def test_a_directory_that_is_gone_is_named(test_set: Path) -> None:  # noqa: F81
     assert not Path("report.html").exists()
     with pytest.raises(ValueError, match="num_sentences must be at least 0, got -1"):
         report.main([str(path), "--num_sentences", "-1"])
+
+
+@pytest.mark.parametrize("place", ["wav.scp", "link"])
+def test_a_page_holds_no_sound_and_no_picture_from_elsewhere(
+    test_set: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+) -> None:
+    """Scores may come from somebody else, and the page may go back to them."""
+    path = evil_scores()
+    private = tmp_path_factory.mktemp("private")
+    (private / "key").write_text("PRIVATE KEY")
+    (private / "photo.png").write_bytes(b"\x89PNG a photo of mine")
+    wav = Path("exp/decode_x/set/wav/b-2.wav")
+    secret = private / "call.wav"
+    soundfile.write(secret, buzz(1.3, 333.0), 16000)
+    sound = audio_uri(secret)
+    if place == "wav.scp":
+        table = wav.parent.parent / "wav.scp"
+        table.write_text(re.sub("b-2 .*", f"b-2 {secret}", table.read_text()))
+    else:
+        wav.unlink()
+        wav.symlink_to(secret)
+    content = json.loads(path.read_text())
+    figures = {f"learning curves {name}": str(private / name) for name in ("key", "photo.png")}
+    Path("key").write_text("PRIVATE KEY too")
+    content["figures"] = {**figures, "learning curves here": "key"}
+    path.write_text(json.dumps(content))
+    report.main([str(path), "--num_sentences", "9"])
+    page = Path("report.html").read_text()
+    for hidden in (b"PRIVATE KEY", b"PRIVATE KEY too", b"a photo of mine"):
+        for shift in range(3):  # base64 of the same bytes at another place
+            code = base64.b64encode(b"\x89PNG"[:shift] + hidden)[4:-4].decode()
+            assert code not in page
+    assert sound not in page and page.count("<audio ") > 0
+    assert "exp/decode_x/set/wav.scp: 1 files are not shown, as they are neither below the directories" in caplog.text
+    assert "photo.png' is not shown: it is not below the directories of the scores" in caplog.text
+    assert "'key' is not shown: it is no PNG picture of at most 16 MiB" in caplog.text
+
+
+def test_names_are_no_formulas_no_elements_and_no_orders_to_a_terminal(test_set: Path) -> None:  # noqa: F811
+    evil = "s1_$\\frac$ <script>alert(1)</script> ![x](http://evil) | \x1b]0;owned\x07\nsecond"
+    path = evil_scores()
+    content = json.loads(path.read_text())
+    systems = content["systems"]
+    content["systems"] = {evil if name == "s2_parallel" else name: scores for name, scores in systems.items()}
+    content["title"], content["environment"]["Git hash"] = evil, evil
+    content["figures"] = {evil: "learning.png"}
+    content["reference"]["skipped"] = {evil: evil}
+    path.write_text(json.dumps(content))
+    report.main([str(path)])
+    results.main([str(path), "--out", "RESULTS.md"])
+    for page in (Path("report.html").read_text(), Path("RESULTS.md").read_text()):
+        assert "<script>alert" not in page and "\x1b" not in page and "\x07" not in page
+    markdown = Path("RESULTS.md").read_text()
+    assert "](http://evil)" not in markdown and "\nsecond" not in markdown
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"title": 3}, {"systems": {"a": {"rtf": "fast"}}}, {"systems": []}, {"figures": {"a": {}}}, {"seconds": [1]}],
+)
+def test_scores_of_other_kinds_are_refused_when_they_are_read(test_set: Path, damage: dict[str, object]) -> None:  # noqa: F811
+    path = evil_scores()
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(UserError, match=r"scores must be a file written by espnet_ext.bin.evaluate, got scores.json"):
+        report.main([str(path)])
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"seconds": NaN}', '{"seconds": Infinity}'])
+def test_scores_that_are_no_json_are_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(UserError, match="scores must be JSON: .*scores.json: "):
+        read_scores(tmp_path / "scores.json")

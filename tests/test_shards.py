@@ -14,7 +14,9 @@ import pytest
 import shard_work
 
 from espnet_ext import __version__
+from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, cut, remove_shards, run_shards
+from espnet_ext.jobs.secret import user_key
 from espnet_ext.jobs.workers import _make_elsewhere
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +82,80 @@ def test_results_come_in_order_and_finished_shards_stay_until_they_are_removed(d
     assert [str(path) for path in directory.rglob("*")] == ["out/sub", "out/sub/a.wav"]
 
 
+def key_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+def test_a_shard_that_another_user_left_is_never_unpickled(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key_at(Path("theirs"), monkeypatch)
+    list(run_shards(work(shard_work.harmful), ITEMS, directory, Workers()))
+    assert Path("ran").is_dir()
+    Path("ran").rmdir()
+    key_at(Path("ours"), monkeypatch)
+    caplog.set_level("INFO")
+    names = sorted(path.name for path in (directory / "shards").iterdir())
+    shards = cut(work(shard_work.harmful), ITEMS, directory)
+    assert names == [shard.path.name for shard in shards] and not any(shard.is_finished() for shard in shards)
+    with pytest.raises(OSError, match="shard is damaged: .*; the same command makes it again"):
+        shards[0].result()
+    assert not Path("ran").exists()
+    list(run_shards(work(shard_work.harmful), ITEMS, directory, Workers()))
+    assert (
+        "out/shards: 6 shards are made again, as they are damaged, of files that have changed, or another"
+        in caplog.text
+    )
+
+
+def test_the_key_of_shards_is_made_once_for_its_user_alone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key_at(Path("home"), monkeypatch)
+    results(work())
+    key = Path("home/espnet_ext/shards.key")
+    assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_bytes()) == 32
+    assert [path.name for path in key.parent.iterdir()] == ["shards.key"]
+    assert key.read_bytes() not in b"".join(path.read_bytes() for path in (directory / "shards").iterdir())
+    key.chmod(0o644)
+    user_key.cache_clear()
+    with pytest.raises(UserError, match="shards.key must be 32 bytes that only you can read: remove it"):
+        results(work())
+    Path("file").touch()
+    key_at(Path("file"), monkeypatch)
+    assert results(work()) == SQUARES
+    assert "what is finished now will not be found by a later command" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "sparse"])
+def test_what_is_no_file_of_ours_is_replaced_without_being_read(directory: Path, kind: str) -> None:
+    results(work())
+    calls()
+    shard = sorted((directory / "shards").iterdir())[1]
+    shard.unlink()
+    if kind == "pipe":
+        os.mkfifo(shard)  # nobody will ever write to it
+    elif kind == "link":
+        shard.symlink_to("/dev/zero")
+    else:
+        shard.touch()
+        os.truncate(shard, 2**40)
+    assert results(work()) == SQUARES
+    assert calls() == ["u-02 u-03"]
+
+
+def test_a_link_to_another_directory_is_not_emptied(directory: Path) -> None:
+    Path("precious").mkdir()
+    Path("precious/file").touch()
+    directory.mkdir()
+    (directory / "shards").symlink_to(Path("precious").absolute())
+    with pytest.raises(
+        UserError, match="out/shards must be a directory of its own, whose files are removed, got a link"
+    ):
+        results(work())
+    assert Path("precious/file").exists()
+
+
 def test_a_run_that_failed_continues_with_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
     Path("broken").touch()
     with pytest.raises(ValueError, match="item must not be 7, got 7"):
@@ -136,7 +212,7 @@ def test_shards_depend_on_items_and_request_alone(directory: Path) -> None:
 
 
 def test_processes_are_not_started_for_work_that_takes_less_time_than_they_need() -> None:
-    quick = {pid for _, (pid, _) in run_shards(work(shard_work.process), ITEMS, Path("out"), Workers(nj=4))}
+    quick = {pid for _, (pid, _, _) in run_shards(work(shard_work.process), ITEMS, Path("out"), Workers(nj=4))}
     assert quick == {os.getpid()}
 
 
@@ -174,14 +250,27 @@ def test_several_processes_change_nothing_and_end_with_the_work() -> None:
 
 
 @pytest.mark.espnet
-def test_more_shards_than_a_cluster_is_given_at_a_time_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espnet_ext.jobs.workers.AHEAD", 1)
+def test_more_shards_than_processes_are_all_made_and_nobody_else_can_reach_those(tmp_path: Path) -> None:
+    """Dask's local workers listened on a port of this machine, and ran what any user sent there."""
     many = {str(number): number for number in range(40)}
     made = list(run_shards(work(shard_work.process), many, Path("out"), AT_ONCE))
     assert [one for ids, _ in made for one in ids] == list(many)
-    pids = {pid for _, (pid, _) in made}
+    pids = {pid for _, (pid, _, _) in made}
     assert len(pids) == 2 and os.getpid() not in pids
-    assert all(deaf for _, (_, deaf) in made)  # Ctrl-C is the business of the process that started them
+    assert all(deaf for _, (_, deaf, _) in made)  # Ctrl-C is the business of the process that started them
+    assert not any(listening for _, (_, _, listening) in made)
+
+
+@pytest.mark.espnet
+def test_more_shards_than_a_cluster_is_given_at_a_time_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("espnet_ext.jobs.workers.AHEAD", 1)
+    many = {str(number): number for number in range(40)}
+    place = {"host": "127.0.0.1", "dashboard_address": ":0", "worker_dashboard_address": ":0", "processes": False}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, protocol="tcp", **place) as cluster:
+        workers = Workers(scheduler=cluster.scheduler_address)
+        made = list(run_shards(work(shard_work.squares), many, Path("out"), workers))
+    assert [one for ids, _ in made for one in ids] == list(many)
 
 
 @pytest.mark.espnet
@@ -214,10 +303,8 @@ def test_a_killed_process_is_replaced_and_changes_nothing(capfd: pytest.CaptureF
 
 @pytest.mark.espnet
 def test_a_shard_that_kills_every_process_is_an_error_that_names_it() -> None:
-    import dask
-
-    message = r"shard 000003-\w+ \(2 utterances, u-06 to u-07\) killed its worker 2 times"
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), pytest.raises(OSError, match=message):
+    message = r"shard 000003-\w+ \(2 utterances, u-06 to u-07\) killed its worker 4 times"
+    with pytest.raises(OSError, match=message):
         results(work(shard_work.always_die_at_7), AT_ONCE)
     assert processes() == []
 
@@ -234,5 +321,5 @@ def test_a_full_disk_names_the_shard_and_leaves_whole_shards_only(directory: Pat
     error = done.stderr.splitlines()[-1]
     assert error.startswith("error: [Errno 27] File too large: 'out/shards/000003-")
     made = list((directory / "shards").iterdir())
-    assert 3 <= len(made) <= 5
+    assert (3 if nj == "1" else 0) <= len(made) <= 5  # the other process may have done nothing yet
     assert not [path for path in made if path.name.startswith((".", "000003"))]

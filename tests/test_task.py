@@ -1,6 +1,7 @@
 """The ESPnet side on a fabricated corpus: options, training, checkpoints, resuming, decoding."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("espnet2")
 from espnet_ext.bin import codec_lm_inference, say
 from espnet_ext.data.ark import read_codes
 from espnet_ext.decoding import strategies
+from espnet_ext.errors import UserError
 from espnet_ext.inference import CodecLM, DecodeOptions
 from espnet_ext.model.build import complete_primary_conf
 from espnet_ext.model.primary.annealed_prior import InferenceRules
@@ -128,6 +130,11 @@ def damage(directory, what):
         (directory / "text").write_text("".join(lines[:-1]))
     elif what == "ark is missing":
         (directory / "codes.ark").unlink()
+    elif what == "a command":
+        lines = (directory / "codes.scp").read_text().splitlines(keepends=True)
+        (directory / "codes.scp").write_text(
+            "".join(lines[:-1]) + f"s-5 {directory}/codes.ark:5; touch {directory}/ran |\n"
+        )
     elif what == "ark is cut":
         (directory / "codes.ark").write_bytes((directory / "codes.ark").read_bytes()[:50])
     else:
@@ -139,7 +146,11 @@ def damage(directory, what):
     [
         ("text lacks an utterance", r"text must hold every utterance of .*: no s-5 \(1 such\)"),
         ("ark is missing", "archive not found: .*codes.ark"),
-        ("ark is cut", "codes.ark must reach to s-5 of .*codes.scp"),
+        (
+            "ark is cut",
+            "codes.scp:1: must be numbers of .*codes.ark at byte 4, got 40 numbers promised, more than there",
+        ),
+        ("a command", r"codes.scp:6: must be ARCHIVE:OFFSET, got '.*/codes.ark:5; touch .* \|'"),
         ("codec_info is missing", "codec_info not found"),
     ],
 )
@@ -151,7 +162,7 @@ def test_incomplete_data_are_refused_before_training(corpus, tmp_path, what, mes
     damage(copy / "train", what)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         CodecLMTask.main(cmd=command(copy, tmp_path / "exp"))
-    assert not (tmp_path / "exp").exists()
+    assert not (tmp_path / "exp").exists() and not (copy / "train" / "ran").exists()
 
 
 def test_tokens_outside_of_the_list_are_reported_with_counts(corpus, tmp_path, caplog):
@@ -318,3 +329,38 @@ def test_unknown_keys_of_a_decode_yaml_are_refused():
         DecodeOptions.from_mapping({"temperature": 1.0})
     with pytest.raises(ValueError, match=r"sampling must have keys among .*, got \['heat'\]"):
         DecodeOptions.from_mapping({"sampling": {"heat": 1.0}})
+
+
+class Harm:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+RESUMED = ["--resume", "true", "--frame_stacking_factor", "2", "--max_epoch", "2", "--keep_nbest_models", "2"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth", "1epoch.pth"])
+def test_a_checkpoint_that_would_run_code_is_refused_unless_it_is_trusted(corpus, experiment, tmp_path, name):
+    """Resuming and averaging read these files; ESPnet unpickles whatever they hold."""
+    output = tmp_path / "model"
+    shutil.copytree(experiment, output, symlinks=True)
+    hostile = torch.load(experiment / name, weights_only=False)
+    torch.save({**hostile, "harm": Harm(tmp_path / "ran")}, output / name)
+    with pytest.raises(
+        UserError, match=f"checkpoint .*{name} must hold tensors and plain values, got posix.mkdir, which"
+    ):
+        CodecLMTask.main(cmd=command(corpus, output, *RESUMED))
+    assert not (tmp_path / "ran").exists()
+    if name == "checkpoint.pth":
+        with pytest.raises(FileExistsError):  # read twice, its code runs twice
+            CodecLMTask.main(cmd=command(corpus, output, *RESUMED, "--trust", "true"))
+
+
+def test_a_training_resumes_from_its_own_checkpoint(corpus, experiment, tmp_path):
+    output = tmp_path / "model"
+    shutil.copytree(experiment, output, symlinks=True)
+    CodecLMTask.main(cmd=command(corpus, output, *RESUMED))
+    assert (output / "2epoch.pth").is_file()

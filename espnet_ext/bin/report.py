@@ -11,6 +11,7 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.options import check_number
+from espnet_ext.scoring.page.confined import confined_figures
 from espnet_ext.scoring.scores import read_scores
 from espnet_ext.storage.atomic import atomic_path
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
     check_number("num_sentences", args.num_sentences, least=0, whole=True)
-    results = [read_scores(path) for path in args.scores]
+    results = [confined_figures(read_scores(path), path.parent) for path in args.scores]
     from espnet_ext.scoring.page.render import render  # here: --help should not wait for the plots
 
     words = sys.argv[1:] if arguments is None else arguments

@@ -1,4 +1,4 @@
-"""Codes on disk: Kaldi archives of flattened int32, read and written through kaldiio or omniio."""
+"""Codes on disk: Kaldi archives of flattened int32, written through kaldiio or omniio."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.kaldi import place_of, read_entry
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
@@ -93,18 +94,20 @@ def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> n
 
     Raises:
         FileNotFoundError: if the archive is missing
-        UserError: if there are no codes of N codebooks at that place
+        UserError: if the pointer is no archive:offset, or there are no codes of N codebooks at that place
     """
     what = f"codes of {utterance}" if utterance else "codes"
-    archive = pointer.rsplit(":", 1)[0]
-    if not Path(archive).is_file():
+    try:
+        archive, _ = place_of(pointer)
+    except UserError as error:
+        raise UserError(f"{what} {error}") from None
+    if not Path(archive).exists():
         raise FileNotFoundError(f"codes archive not found: {archive} (with {what})")
     try:
-        flat = _backend().load_mat(pointer)
-    except Exception as error:  # the libraries raise many kinds, struct.error and AssertionError among them
-        reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
-        raise UserError(f"{what} must be readable at {pointer}, got a damaged archive ({reason})") from error
-    if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "i" or flat.size % num_codebooks:
+        flat = read_entry(pointer)
+    except UserError as error:
+        raise UserError(f"{what} must be readable at {pointer}, got a damaged archive ({error})") from None
+    if flat.ndim != 1 or flat.dtype.kind != "i" or flat.size % num_codebooks:
         raise UserError(f"{what} at {pointer} must be integers of {num_codebooks} codebooks, got another array")
     return flat.reshape(-1, num_codebooks).astype(np.int64)
 

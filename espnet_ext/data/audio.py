@@ -17,6 +17,7 @@ FADED = 0.01  # of the channels' mean energy: what is left of channels that are 
 LOUDEST_FLOAT = 32.0  # 30 dB beyond full scale no recording is: such samples are integers
 MOST_LACKING_SEC = 0.01  # of what a header promises; less is its writer's rounding
 OPEN_SIZES = 0x7FFF0000  # and more: what programs write that do not know yet how much will come
+MOST_PER_BYTE = 2**13  # samples that a compressed file holds, of silence: a header that promises more lies
 READABLE = "an audio file this can read (wav, flac, ogg, mp3, …)"
 
 
@@ -80,6 +81,10 @@ def read_channels(path: Path | str, dtype: str = "float32", span: Span | None = 
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(path)
+            if file.frames > Path(path).stat().st_size * MOST_PER_BYTE:
+                raise UserError(
+                    f"unreadable wav: {path} says that it has {file.frames} samples, for which it is too small"
+                )
             is_float = file.subtype in ("FLOAT", "DOUBLE")
             first, last = _limits(path, file, span or Span())
             file.seek(0 if is_float else first)  # the level of floats is that of the whole recording
@@ -89,6 +94,8 @@ def read_channels(path: Path | str, dtype: str = "float32", span: Span | None = 
     except soundfile.LibsndfileError as error:
         reason = " ".join(error.error_string.split()) or "it is damaged"
         raise UserError(f"unreadable wav: {path} is not {READABLE}; convert it with ffmpeg ({reason})") from None
+    except MemoryError:
+        raise UserError(f"unreadable wav: {path} is too long for the memory: cut it") from None
     except OSError as error:
         raise UserError(f"unreadable wav: {path} ({error})") from None
     if expected - there > MOST_LACKING_SEC * rate_hz:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
 LANGUAGES_NAME, SEGMENTS_NAME = "utt2lang", "segments"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def shown(key: str) -> str:
@@ -19,18 +21,23 @@ def shown(key: str) -> str:
 
 
 def _check_key(key: str, place: str) -> None:
-    # keys become file names: a slash would lead into another directory
+    # keys become file names: a slash would lead into another directory, and control characters ruin a terminal
     if "/" in key:
         raise UserError(f"{place}: a key must not contain '/', got {key!a}")
+    if key in (".", "..") or _CONTROL.search(key):
+        raise UserError(f"{place}: a key must be a name, got {key!a}")
 
 
-def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str]:
+def read_scp(
+    path: Path | str, allow_empty: bool = False, in_order: bool = True, as_written: bool = False
+) -> dict[str, str]:
     """The table of `path`: key → rest of the line, sorted as in the C locale.
 
     Args:
         path: wav.scp, text, utt2spk, …
         allow_empty: accept a key without a value; the value is then the empty string.
         in_order: whether the file must be sorted so, as those are that a stage wrote.
+        as_written: leave paths as they are in the file, which are relative to this directory for other readers.
 
     Returns:
         The table; the relative paths of an .scp file are those of the directory above it that has them.
@@ -54,6 +61,8 @@ def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True)
             fields = raw.decode("utf-8").split(maxsplit=1)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: must be UTF-8, got byte {raw[error.start]:#x}") from error
+        if b"\0" in raw:
+            raise UserError(f"{path}:{number}: must be text, got a zero byte")
         if not fields or (len(fields) == 1 and not allow_empty):
             raise UserError(f"{path}:{number}: must be a key and a value, got {raw.decode()!a}")
         key = fields[0]
@@ -68,7 +77,7 @@ def read_scp(path: Path | str, allow_empty: bool = False, in_order: bool = True)
         table[key] = fields[1].strip() if len(fields) == 2 else ""
         previous = key
     table = table if in_order else dict(sorted(table.items()))
-    return _from_here(path, table) if path.suffix == ".scp" else table
+    return _from_here(path, table) if path.suffix == ".scp" and not as_written else table
 
 
 def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
@@ -83,6 +92,26 @@ def _from_here(scp: Path, table: dict[str, str]) -> dict[str, str]:
     if base is None or base == Path.cwd():
         return table
     return {key: str(base / value) for key, value in table.items()}
+
+
+def read_counts(path: Path | str) -> dict[str, int]:
+    """Key → whole number, of utt2num_frames for example.
+
+    Args:
+        path: the table.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UserError: naming file and line, if a value is no whole number from 0 to 2³¹.
+    """
+    table = read_scp(path)
+    for number, (key, value) in enumerate(table.items(), start=1):
+        if not re.fullmatch("[0-9]{1,10}", value, re.ASCII) or int(value) > 2**31:
+            raise UserError(f"{path}:{number}: {shown(key)} must have a whole number, got {value[:40]!a}")
+    return {key: int(value) for key, value in table.items()}
 
 
 def read_if_there(path: Path | str, allow_empty: bool = False, in_order: bool = True) -> dict[str, str] | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.data.datadir import (
+    read_counts,
     read_if_there,
     read_scp,
     skipped_summary,
@@ -182,8 +183,8 @@ def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: floa
     Raises:
         UserError: if none of the utterances with a fixed prompt is there.
     """
-    pointers, frames = read_scp(out / "codes.scp"), read_scp(out / "utt2num_frames")
-    seconds = {utterance: int(count) / frame_rate_hz for utterance, count in frames.items()}
+    pointers, frames = read_scp(out / "codes.scp"), read_counts(out / "utt2num_frames")
+    seconds = {utterance: count / frame_rate_hz for utterance, count in frames.items()}
     fixed = read_if_there(source / PROMPTS_NAME)
     prompts, fallbacks = choose_prompts(read_scp(out / "utt2spk"), seconds, rule, fixed)
     if not prompts:

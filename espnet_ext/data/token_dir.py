@@ -10,6 +10,7 @@ from espnet_ext.data.ark import load_codes_entry
 from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
     carry_table,
+    read_counts,
     read_if_there,
     read_scp,
     read_skipped,
@@ -58,7 +59,7 @@ class CodesDir:
             UserError: if they do not fit each other.
         """
         place = read_scp(codes_dir / "codes.scp")
-        frames = {utterance: int(count) for utterance, count in read_scp(codes_dir / "utt2num_frames").items()}
+        frames = read_counts(codes_dir / "utt2num_frames")
         prompts, prompt_place = read_scp(codes_dir / PROMPTS_NAME), read_scp(codes_dir / "prompt.scp")
         for name, table in (("utt2num_frames", frames), (PROMPTS_NAME, prompts), ("prompt.scp", prompt_place)):
             if table.keys() != place.keys():

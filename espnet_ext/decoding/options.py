@@ -105,10 +105,13 @@ class DecodeOptions:
         if not Path(path).is_file():
             raise FileNotFoundError(f"inference_config not found: {path}")
         try:
-            return cls.from_mapping(yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}, default)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}
+        except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
+            # the others are of texts that are not UTF-8, depth, and numbers and dates that are none
             reason = " ".join(str(error).split())
             raise UserError(f"inference_config must be a yaml file, got {path} ({reason})") from None
+        try:
+            return cls.from_mapping(content, default)
         except UserError as error:
             raise UserError(f"{error} (in {path})") from None
 

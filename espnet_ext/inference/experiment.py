@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import nn
 
 from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
+from espnet_ext.data.inputs.facts import spec_of
 from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.options import check_number
 from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, Codec, load_codec, read_codec_info
@@ -24,6 +28,9 @@ from espnet_ext.tokenizers.semantic import SemanticTokenizer, load_semantic, rea
 from espnet_ext.tokenizers.text.bpe import bpe_of_experiment
 
 PREFIX = "corelm."  # of the weights' names
+MOST_FRAMES = 1024  # of a step
+TEXTS = ("corelm", "primary", "token_type", "cleaner")
+CONFS = ("corelm_conf", "primary_conf", "local_conf")
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,11 @@ class Experiment:
         content = read_yaml(config, "config.yaml")
         if not isinstance(content.get("codec_info"), dict):
             raise UserError(f"{config} must be a config.yaml written by codec_lm_train")
-        args = Namespace(**{**content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
-        return cls(directory, args, model_file or averaged_model_file(content))
+        with _naming(config):
+            _check_kinds(content)
+            chosen = averaged_model_file(content)
+        args = Namespace(**{"semantic_info": None, **content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
+        return cls(directory, args, model_file or chosen)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -142,8 +152,6 @@ class Experiment:
             FileNotFoundError: if the weights are missing.
             UserError: if they are not those of such a model.
         """
-        inputs = self.inputs
-        corelm = ModelOptions.of(self.args).complete().build(inputs.spec, inputs.vocabulary)
         checkpoint = self.directory / self.model_file
         if not checkpoint.is_file():
             weights = [path.name for path in self.directory.glob("*.pth") if path.is_file()]
@@ -151,12 +159,64 @@ class Experiment:
             choice = f"it may be one of {there}" if there else "no epoch of it has finished"
             raise FileNotFoundError(f"model_file not found: {checkpoint}; where a training has not finished, {choice}")
         state = read_weights(checkpoint)
-        _check_depth(corelm, state, checkpoint)
-        _check_residual(corelm, state, checkpoint)
-        trained = nn.ModuleDict({PREFIX.removesuffix("."): corelm})  # as the trainer's model names its weights
-        check_weights(trained, state, checkpoint)
-        trained.load_state_dict(state)
+        with _naming(self.directory / "config.yaml"):
+            with suppress(NotImplementedError, RuntimeError), torch.device("meta"):  # of a plug-in that needs numbers
+                _check_fit(self._build(), state, checkpoint)  # before memory is taken for what config.yaml says
+            corelm = self._build()
+        _check_fit(corelm, state, checkpoint).load_state_dict(state)
         return corelm
+
+    def _build(self) -> CoreLM:
+        return ModelOptions.of(self.args).complete().build(self.inputs.spec, self.inputs.vocabulary)
+
+
+@contextmanager
+def _naming(config: Path) -> Iterator[None]:
+    """Name the file that an error is about, where the error does not."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if str(config.parent) in str(error) else f"{error} (in {config})") from None
+
+
+def _check_kinds(content: Mapping[str, Any]) -> None:
+    """Refuse values of other kinds than codec_lm_train writes, as far as a model is made of them."""
+    for name in TEXTS:
+        if not isinstance(content.get(name), str):
+            raise UserError(f"{name} must be a text, got {_short(content.get(name))}")
+    for name in ("token_list", "local"):
+        if name not in content:
+            raise UserError(f"{name} must be there")
+    for name in CONFS:
+        if not isinstance(content.get(name), dict):
+            raise UserError(f"{name} must be names and values, got {_short(content.get(name))}")
+    for name in ("bpemodel", "g2p"):  # the first version had no g2p
+        if name in content and not isinstance(content[name], str | NoneType):
+            raise UserError(f"{name} must be a text, got {_short(content[name])}")
+    check_number("frame_stacking_factor", content.get("frame_stacking_factor"), 1, MOST_FRAMES, whole=True)
+    check_number("prompt_sec", content.get("prompt_sec"), least=0)
+    for name in ("frames_per_token", "longest"):
+        if content.get(name) is not None:
+            check_number(name, content[name], least=0, whole=name == "longest")
+    for option in ("codec_info", "semantic_info"):
+        facts = content.get(option)
+        if facts is not None and not (isinstance(facts, dict) and isinstance(facts.get("fingerprint"), str)):
+            raise UserError(f"{option} must be facts with a fingerprint, got {_short(facts)}")
+        if facts is not None:
+            spec_of(facts)
+
+
+def _short(value: object) -> str:
+    return ascii(value)[:100]
+
+
+def _check_fit(corelm: CoreLM, state: dict[str, Any], checkpoint: Path) -> nn.Module:
+    """The model under the names that the trainer gives to its weights, if these fit it."""
+    _check_depth(corelm, state, checkpoint)
+    _check_residual(corelm, state, checkpoint)
+    trained = nn.ModuleDict({PREFIX.removesuffix("."): corelm})
+    check_weights(trained, state, checkpoint)
+    return trained
 
 
 def check_fingerprint(directory: Path, what: str, facts: Mapping[str, Any], found: str) -> None:

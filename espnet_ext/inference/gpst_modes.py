@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_ext.data.datadir import read_if_there, read_scp
+from espnet_ext.data.datadir import LANGUAGES_NAME, read_counts, read_if_there, read_scp
 from espnet_ext.data.joint_preprocess import language_id
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement, frames_within
@@ -152,7 +152,8 @@ class SpeechMode(Mode):
         units, codes = read_scp(data / "semantic.scp"), read_scp(data / "codes.scp")
         spoken = self.source == "speech"
         texts = dict.fromkeys(units, "") if spoken else read_scp(data / "text", allow_empty=True)
-        languages, lengths = (read_if_there(data / name) or {} for name in ("utt2lang", "utt2num_units"))
+        languages, counted = read_if_there(data / LANGUAGES_NAME) or {}, data / "utt2num_units"
+        lengths = read_counts(counted) if counted.is_file() else {}
         recordings = {utt: Recording(units[utt], codes[utt]) for utt in units if utt in codes}
         prompts: dict[str, str] = {}
         voices: dict[str, Recording] = {}
@@ -176,7 +177,7 @@ class SpeechMode(Mode):
                     voices[prompts[utt]] if self.prompted else None,
                     args.language or languages.get(utt, ""),
                 )
-        order = sorted(jobs, key=lambda utt: (len(texts[utt]), int(lengths.get(utt, 0)), utt))
+        order = sorted(jobs, key=lambda utt: (len(texts[utt]), lengths.get(utt, 0), utt))
         used = {utt: utt if self.continues else prompts[utt] for utt in jobs if self.continues or self.prompted}
         return Plan({utt: jobs[utt] for utt in order}, skipped, used)
 

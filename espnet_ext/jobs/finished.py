@@ -141,7 +141,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         known = content["format"] == FORMAT and isinstance(content["request"], dict)
         whole = known and all(state is None or len(state) == 4 for state in content["files"].values())
         return content if whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

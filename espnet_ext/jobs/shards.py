@@ -6,8 +6,10 @@ How a corpus is cut depends on nothing but the corpus, so that a run with other 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +22,11 @@ from tqdm import tqdm
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
 from espnet_ext.jobs.finished import SHARDS_NAME, State, changes, states_of
+from espnet_ext.jobs.secret import key_of
 from espnet_ext.jobs.workers import Workers, threads
 from espnet_ext.storage.atomic import atomic_path
+
+MOST_BYTES = 2**30  # of a result: a shard is few seconds to few minutes of work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,11 +76,14 @@ class Shard(Generic[Item, Result]):
         work: what to do.
         path: file of the result; its name tells number, request and items.
         items: id → item.
+        key: of this user, for the file: a result is unpickled, which can run code, and only such a result is that was
+            sealed with it. A worker elsewhere is given this key and not the user's own.
     """
 
     work: Work[Item, Result]
     path: Path
     items: Mapping[str, Item] = field(repr=False)
+    key: bytes = field(repr=False)
 
     def __str__(self) -> str:
         ids = list(self.items)
@@ -84,16 +92,10 @@ class Shard(Generic[Item, Result]):
     def make(self) -> None:
         """Do the work and write the result, in one piece."""
         result = self.work.function(self.items)
-        content = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
-        header = {
-            "count": len(self.items),
-            "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "files": self._files(),
-        }
+        header = json.dumps({"files": self._files()}).encode()
+        content = header + b"\n" + pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
         with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
-            stream.write(json.dumps(header).encode() + b"\n")
-            stream.write(content)
+            stream.write(self._seal(content) + b"\n" + content)
 
     def is_finished(self) -> bool:
         """Whether the result is there, whole, and of the files as they are now."""
@@ -120,18 +122,19 @@ class Shard(Generic[Item, Result]):
     def _files(self, known: Mapping[str, State] | None = None) -> dict[str, State]:
         return states_of((path for item in self.items.values() for path in self.work.files(item)), known)
 
+    def _seal(self, content: bytes) -> bytes:
+        return hmac.digest(self.key, content, hashlib.sha256).hex().encode()
+
     def _read(self) -> tuple[dict[str, Any], bytes]:
-        first, _, content = self.path.read_bytes().partition(b"\n")
-        try:
-            header = json.loads(first)
-            expected = [header["count"], header["bytes"], header["sha256"]]
-            whole = expected == [len(self.items), len(content), hashlib.sha256(content).hexdigest()]
-            whole = whole and all(state is None or len(state) == 4 for state in header["files"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:  # a machine that lost power, for example: the name was on the disk before the content
+        is_file = self.path.is_file() and not self.path.is_symlink()
+        if not is_file or self.path.stat().st_size > MOST_BYTES:
+            raise UserError(f"shard is no result: {self.path}")
+        seal, _, sealed = self.path.read_bytes().partition(b"\n")
+        # damaged, by a loss of power for example, when the name was on the disk before the content; or another user's
+        if not hmac.compare_digest(seal, self._seal(sealed)):
             raise UserError(f"shard is damaged: {self.path}")
-        return header, content
+        header, _, content = sealed.partition(b"\n")
+        return json.loads(header), content
 
 
 def cut(work: Work[Item, Result], items: Mapping[str, Item], directory: Path) -> list[Shard[Item, Result]]:
@@ -154,7 +157,8 @@ def cut(work: Work[Item, Result], items: Mapping[str, Item], directory: Path) ->
     for number, (start, end) in enumerate(pairwise([0, *ends])):
         part = dict(pairs[start:end])
         key = hashlib.sha256(f"{request}\n{list(part.items())!r}".encode()).hexdigest()[:16]
-        shards.append(Shard(work, directory / SHARDS_NAME / f"{number:06d}-{key}", part))
+        name = f"{number:06d}-{key}"
+        shards.append(Shard(work, directory / SHARDS_NAME / name, part, key_of(name)))
     return shards
 
 
@@ -207,8 +211,12 @@ def run_groups(
         _discard_others(folder, group)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = [shard for shard in group if not shard.is_finished()]
-        for shard in wanted:
-            shard.path.unlink(missing_ok=True)  # damaged, or of files that have changed
+        again = [shard.path for shard in wanted if os.path.lexists(shard.path)]
+        if again:
+            reasons = "they are damaged, of files that have changed, or another user's"
+            logging.info("%s: %d shards are made again, as %s", folder, len(again), reasons)
+        for path in again:
+            path.unlink()
         if len(wanted) < len(group):
             logging.info("%s: %d of %d shards were finished earlier", folder, len(group) - len(wanted), len(group))
         missing += wanted
@@ -227,6 +235,8 @@ def run_groups(
 
 def _discard_others(folder: Path, shards: Sequence[Shard[Any, Any]]) -> None:
     wanted = {shard.path.name for shard in shards}
+    if folder.is_symlink():
+        raise UserError(f"{folder} must be a directory of its own, whose files are removed, got a link")
     others = [path for path in folder.glob("*") if path.name not in wanted] if folder.is_dir() else []
     for path in others:
         path.unlink(missing_ok=True)

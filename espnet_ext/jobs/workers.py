@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import re
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,23 +24,14 @@ from threadpoolctl import threadpool_limits
 
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
+from espnet_ext.jobs.processes import run_in_processes
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# what a local cluster costs before its first task: two processes that import torch, and their end
+# what local processes cost before their first task: two of them that import torch, and their end
 STARTUP_SECONDS = 3.0
 AHEAD = 64  # shards that a cluster is given at a time, at least; one that grows with its work counts them
-# a worker that holds Python's lock, as some C libraries do, is silent but not dead
-LOCAL_CONFIG = {
-    "distributed.scheduler.worker-ttl": None,
-    "distributed.scheduler.worker-saturation": 1.0,  # what dies with a worker is then one shard, not its neighbours
-    "distributed.worker.memory.terminate": False,
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.comm.timeouts.tcp": "600s",
-    "distributed.admin.tick.limit": "1h",
-}
-
 # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the second is as large as it allows
 MALLOPT = {-1: 2**28, -3: 2**25}
 
@@ -82,8 +72,8 @@ def threads(count: int) -> Iterator[None]:
 def _keep_freed_memory() -> None:
     """Let this process use the memory of freed tensors again instead of returning it at once.
 
-    Dask starts its workers with MALLOC_TRIM_THRESHOLD_, with which the C library asks the system for new memory for
-    every large array: the networks of codecs then run at less than half of their speed.
+    The C library asks the system for new memory for every large array, always in dask's workers, which are started with
+    MALLOC_TRIM_THRESHOLD_: the networks of codecs then run at less than half of their speed.
     """
     with suppress(AttributeError, OSError):  # a C library without it
         mallopt = ctypes.CDLL(None).mallopt
@@ -174,22 +164,18 @@ class Workers:
             UserError: what a task raised.
             OSError: likewise; or the cluster is out of reach, or a task killed its worker again and again.
         """
-        if tasks:
-            with self._client(len(tasks)) as client:
+        if self.scheduler and tasks:
+            with self._client() as client:
                 _run_on(client, tasks, self, done)
+        elif tasks:
+            arguments = (os.getcwd(), __version__, self.num_threads)
+            run_in_processes(_make_elsewhere, tasks, arguments, min(self.nj, len(tasks)), done)
 
     @contextmanager
-    def _client(self, count: int) -> Iterator[Client]:
+    def _client(self) -> Iterator[Client]:
         import distributed  # here: it takes half a second, and most commands never need it
 
         _hush()
-        if not self.scheduler:
-            with (
-                _local_cluster(min(self.nj, count)) as cluster,
-                distributed.Client(cluster, set_as_default=False) as client,
-            ):
-                yield client
-            return
         try:
             client = distributed.Client(self.scheduler, timeout="20s", set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
@@ -207,40 +193,6 @@ def _hush() -> None:
     """Keep dask's own remarks off the terminal: what matters of them is an error of ours."""
     for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-@contextmanager
-def _local_cluster(nj: int) -> Iterator[Any]:
-    import dask
-    from distributed import LocalCluster
-
-    # A process inherits the blocked signals of the thread that starts it: Ctrl-C, which the terminal sends to all of
-    # them, is then this one's business alone, also where a new process replaces a killed one.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with dask.config.set(LOCAL_CONFIG):
-        try:
-            cluster = LocalCluster(
-                n_workers=nj,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                memory_limit=0,
-                dashboard_address="127.0.0.1:0",  # it cannot be left out; at least nobody else is bothered
-                worker_dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            yield cluster
-        except BaseException:
-            for nanny in cluster.workers.values():  # nobody waits for what they are doing
-                nanny.auto_restart = False
-                if nanny.process is not None and nanny.process.pid is not None:
-                    with suppress(ProcessLookupError):
-                        os.kill(nanny.process.pid, signal.SIGKILL)
-            raise
-        finally:
-            cluster.close()
 
 
 def _run_on(client: Client, tasks: Sequence[AnyTask], workers: Workers, done: Callable[[AnyTask], object]) -> None:
@@ -291,7 +243,7 @@ def _check(future: Future[Any], task: Task, scheduler: str) -> None:
         raise OSError(
             f"{task} killed its worker {error.allowed_failures + 1} times, for lack of memory perhaps"
         ) from None
-    if scheduler and isinstance(error, ImportError):
+    if isinstance(error, ImportError):
         raise UserError(
             f"the workers of {scheduler} must have what this command uses, espnet_ext {__version__} included: {error}"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -93,8 +94,11 @@ class ModelOptions:
                 frame_stacking_factor=self.frame_stacking_factor,
                 **self.corelm_conf,
             )
-        except TypeError as error:  # a value of the wrong kind, found where it is used
-            raise UserError(f"{error} in one of {self.confs()}") from None
+        except (TypeError, RuntimeError) as error:  # a value of the wrong kind, or a size, found where it is used
+            reason = " ".join(str(error).split())
+            if isinstance(error, RuntimeError) and not re.search("alloc|overflow|out of memory", reason, re.IGNORECASE):
+                raise
+            raise UserError(f"{reason[:200]} in one of {str(self.confs())[:1000]}") from None
 
 
 def complete_local_conf(local: str | Sequence[str], conf: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.options import check_number
 
 POSITIONS = ("rope", "learned", "none")
+MOST_LAYERS = 1024
 
 
 class FeedForward(nn.Module):
@@ -81,7 +82,7 @@ class Transformer(nn.Module):
         cross_heads: int = 0,
     ) -> None:
         super().__init__()
-        check_number("layers", layers, least=0, whole=True)
+        check_number("layers", layers, least=0, most=MOST_LAYERS, whole=True)
         check_number("heads", heads, least=1, whole=True)
         check_number("width", width, least=1, whole=True)
         check_number("dropout", dropout, least=0, most=1)

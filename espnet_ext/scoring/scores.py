@@ -320,11 +320,14 @@ class Scores:
     request: dict[str, Any] = field(default_factory=dict)
 
 
+_UNSEEN = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
 def _typed(kind: Any, value: Any) -> Any:
-    """A value of JSON as a field of a type has it."""
-    if value is None:
-        return None
+    """A value of JSON as a field of a type has it; a TypeError if it is something else."""
     if get_origin(kind) is UnionType:  # with None
+        if value is None:
+            return None
         kind = get_args(kind)[0]
     if is_dataclass(kind):
         kinds = get_type_hints(kind)
@@ -332,10 +335,24 @@ def _typed(kind: Any, value: Any) -> Any:
         return kind(**found)  # type: ignore[operator]
     inner = get_args(kind)
     if get_origin(kind) is dict:
-        return {key: _typed(inner[1], one) for key, one in value.items()}
+        return {_typed(str, key): _typed(inner[1], one) for key, one in value.items()}
     if get_origin(kind) is list:
-        return [_typed(inner[0], one) for one in value]
-    return tuple(value) if get_origin(kind) is tuple else value
+        return [_typed(inner[0], one) for one in _of(list, value)]
+    if get_origin(kind) is tuple:
+        return tuple(_of(int | float, one) for one in _of(list, value))
+    if kind is str:
+        return _of(str, value).translate(_UNSEEN)  # a terminal would do what they say
+    return value if kind is Any else _of(int | float if kind is float else kind, value)
+
+
+def _of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def read_scores(path: Path) -> Scores:
@@ -343,8 +360,8 @@ def read_scores(path: Path) -> Scores:
     if not path.is_file():
         raise FileNotFoundError(f"scores not found: {path} (espnet_ext.bin.evaluate writes it)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"scores must be JSON: {path}: {error}") from None
     try:
         if content.keys() >= REQUIRED:

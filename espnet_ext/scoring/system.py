@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from espnet_ext.data.datadir import read_if_there, read_scp, read_skipped
@@ -195,8 +196,10 @@ def load_system(name: str, directory: Path, utterances: Iterable[str], repeats: 
     timing = directory / "timing.json"
     try:
         costs = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"system {name!r}: {timing} must be JSON: {error}") from None
+    if not isinstance(costs, dict | NoneType):
+        raise UserError(f"system {name!r}: {timing} must hold names and values")
     return System(
         name=name,
         directory=directory,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import pickle
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar  # what numpy pickles its numbers with
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+
+_NUMBERS = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, np.dtypes.BoolDType]
+# what ESPnet's reporter keeps besides plain numbers; nothing else in a checkpoint may run code when it is read
+TRAINER_TYPES: list[Any] = [datetime.timedelta, scalar, np.dtype, *_NUMBERS]
 
 
 @contextmanager
@@ -46,13 +54,52 @@ def atomic_saves() -> Iterator[None]:
         torch.save = save
 
 
-def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool = True) -> dict[str, Any]:
+@contextmanager
+def data_only_loads(trust: bool = False) -> Iterator[None]:
+    """While the block runs, `torch.load` reads numbers and plain values, and refuses what would run code.
+
+    ESPnet's trainer asks for everything when it resumes, averages and takes over weights.
+
+    Args:
+        trust: let it have everything.
+
+    Yields:
+        Nothing.
+    """
+    load = torch.load
+
+    def load_data(file: Any, *args: Any, **options: Any) -> Any:
+        with torch.serialization.safe_globals(TRAINER_TYPES):
+            try:
+                return load(file, *args, **{**options, "weights_only": True})
+            except pickle.UnpicklingError as error:
+                raise _refusal("checkpoint", file, error) from None
+
+    if not trust:
+        torch.load = load_data  # type: ignore[assignment]  # likewise
+    try:
+        yield
+    finally:
+        torch.load = load
+
+
+def _refusal(name: str, checkpoint: object, error: Exception) -> UserError:
+    text = " ".join(str(error).split())
+    found = re.search(r"GLOBAL (\S+)", text)  # torch says which; other errors are of damaged files
+    if found:
+        return UserError(
+            f"{name} {checkpoint} must hold tensors and plain values, got {found[1]}, which could run code"
+        )
+    return UserError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {text[:200]}")
+
+
+def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False) -> dict[str, Any]:
     """What a file written by `torch.save` holds.
 
     Args:
-        checkpoint: the file.
+        checkpoint: the file; a trainer's own checkpoint holds `TRAINER_TYPES` besides tensors.
         name: what the file is, in the words of the user's option.
-        weights_only: refuse everything but tensors; a trainer's own checkpoint holds more.
+        trust: read everything, though that may run code.
 
     Returns:
         The content.
@@ -64,10 +111,10 @@ def read_weights(checkpoint: Path, name: str = "model_file", weights_only: bool 
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=weights_only)
+        with torch.serialization.safe_globals(TRAINER_TYPES):
+            content = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
     except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} {checkpoint} cannot be read: {type(error).__name__} {reason}") from None
+        raise _refusal(name, checkpoint, error) from None
     if not isinstance(content, dict):
         raise UserError(f"{name} {checkpoint} must hold names and tensors, got {type(content).__name__}")
     return content
@@ -88,9 +135,12 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     criterion = config.get("best_model_criterion")
     try:
         phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+        name = f"{phase}.{statistic}.ave.pth"
+        if not re.fullmatch(r"[\w.-]+", name):  # a slash would lead into another directory
+            raise ValueError
     except (TypeError, IndexError, KeyError, ValueError):
         raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
-    return f"{phase}.{statistic}.ave.pth"
+    return name
 
 
 def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:

@@ -9,6 +9,45 @@ import yaml
 
 from espnet_ext.errors import UserError
 
+MOST_VALUES = 10**7  # with those that aliases repeat, which a few lines can do without end
+MOST_BITS = 1024  # of an integer: the largest float has as many
+
+
+def parse_yaml(text: str) -> Any:
+    """The values of a yaml text.
+
+    Args:
+        text: yaml.
+
+    Returns:
+        Mappings, sequences and plain values.
+
+    Raises:
+        yaml.YAMLError: if it is not yaml, nested too deep, or holds values that are none, or too large or too many.
+    """
+    try:
+        content = yaml.safe_load(text)
+        _size(content, {})
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a date or a number that is none
+        raise yaml.YAMLError(f"it holds a value that is none: {error}") from None
+    return content
+
+
+def _size(value: object, known: dict[int, int]) -> int:
+    """How many values there are when all aliases are written out; a RecursionError for one that holds itself."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise yaml.YAMLError("it holds a number that is too large")
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+        if known[id(value)] > MOST_VALUES:
+            raise yaml.YAMLError("it holds too many values")
+    return known[id(value)]
+
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
     """The mapping in a yaml file; an empty file is an empty mapping.
@@ -27,7 +66,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{name} not found: {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{name} must be a yaml file, got {path} ({' '.join(str(error).split())})") from None
     if not isinstance(content or {}, dict):
@@ -55,6 +94,6 @@ def add_pair(conf: dict[str, Any], pair: str, option: str) -> None:
         if not isinstance(conf, dict):
             raise UserError(f"{option} {key} must be given once, as a whole or in parts, got {pair!r}")
     try:
-        conf[last] = yaml.safe_load(value)
+        conf[last] = parse_yaml(value)
     except yaml.YAMLError:
         raise UserError(f"{option} {name} must be a yaml value, got {value!r}") from None

@@ -18,7 +18,7 @@ from espnet2.train.class_choices import ClassChoices
 from espnet2.train.distributed_utils import get_rank
 from espnet2.train.trainer import Trainer
 from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import float_or_none, int_or_none, str_or_none
+from espnet2.utils.types import float_or_none, int_or_none, str2bool, str_or_none
 from numpy.typing import NDArray
 from typeguard import typechecked
 
@@ -33,7 +33,7 @@ from espnet_ext.model.heads import local_transformers
 from espnet_ext.model.loss import LossWeights
 from espnet_ext.model.primary import AttentionPrior, primaries
 from espnet_ext.registry import Registry
-from espnet_ext.storage.checkpoint import atomic_saves
+from espnet_ext.storage.checkpoint import atomic_saves, data_only_loads
 from espnet_ext.tasks import dry_run
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
@@ -133,11 +133,10 @@ class CodecLMTask(AbsTask):
             "where the processor or the GPU has instructions for it, and is medium elsewhere",
         )
         group.add_argument(
-            "--init_from",
-            type=str_or_none,
-            default=None,
+            "--init_from", type=str_or_none, default=None,
             help="Experiment whose weights the training begins with, as far as they fit; frames per step may differ",
-        )
+        )  # fmt: skip
+        group.add_argument("--trust", type=str2bool, default=False, help="Read checkpoints though they may run code")
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
@@ -239,7 +238,7 @@ class CodecLMTask(AbsTask):
         same, build = {"corelm": args.corelm, **inputs.facts}, argparse.Namespace(**vars(args))
         if args.resume:
             before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
-            check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build))
+            check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build), args.trust)
         if args.init_from is not None:
             write_initial_weights(args, same, lambda: cls.build_model(build))
 
@@ -261,7 +260,7 @@ class CodecLMTask(AbsTask):
             inputs_of(args).report()
         elif writes_files(args):
             inputs_of(args).keep()
-        with atomic_saves():
+        with atomic_saves(), data_only_loads(args.trust):
             super().main_worker(args)
 
 

@@ -19,6 +19,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag
 from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.yaml_files import parse_yaml
 from espnet_ext.tokenizers.audio import AudioTokenizer
 
 T = TypeVar("T", bound=AudioTokenizer)
@@ -137,15 +138,17 @@ class TokenizerFiles(Generic[T]):
         if not path.is_file():
             raise FileNotFoundError(f"{what} not found: {path} ({self.command} writes it)")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+            content = parse_yaml(path.read_text(encoding="utf-8-sig"))
             options = dict(content[f"{self.key}_conf"])
             checkpoint = path.parent / options.pop("checkpoint")
             spec, origin = CodecSpec(**content["spec"]), dict(content.get("origin") or {})
             deduplicate = content["deduplicate"] if self.has_deduplicate else False
             check_flag("deduplicate", deduplicate)
-            return Description(
-                content[self.key], checkpoint, options, spec, content["fingerprint"], origin, deduplicate
-            )
+            name, fingerprint = content[self.key], content["fingerprint"]
+            if not isinstance(name, str) or not isinstance(fingerprint, str):
+                raise TypeError(f"{self.key} and fingerprint must be texts")
+            json.dumps(options, sort_keys=True)  # as the fingerprint is made of them
+            return Description(name, checkpoint, options, spec, fingerprint, origin, deduplicate)
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"{what} must be a file written by {self.command}, got {path} ({reason})") from None
@@ -207,7 +210,10 @@ class TokenizerFiles(Generic[T]):
             UserError: if the class is unknown or the weights are not those that the fingerprint vouches for.
         """
         info = self.read(path)
-        kind, known = self.classes[info.name], self.choices(info.name)
+        try:
+            kind, known = self.classes[info.name], self.choices(info.name)
+        except UserError as error:
+            raise UserError(f"{error} (in {path})") from None
         self._check_weights(info, path)
         made = kind.load(info.checkpoint)
         for key in info.options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from espnet_ext.data.datadir import read_scp, shown
+from espnet_ext.data.kaldi import HEADER_BYTES, Header, open_archive, place_of
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
@@ -20,16 +22,19 @@ from espnet_ext.tokenizers.semantic import read_semantic_info
 UNITS = ("semantic.scp", "prompt_semantic.scp")  # files of a token directory, where there are both infos
 
 
-def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module]) -> None:
+def check_earlier_run(
+    output_dir: Path, facts: Mapping[str, Any], build: Callable[[], nn.Module], trust: bool = False
+) -> None:
     """Refuse to continue a run of another model, text or codec; nothing of the earlier run is touched.
 
     Args:
         output_dir: where a checkpoint may lie.
         facts: what must be as it was, by its name in config.yaml.
         build: makes the model of this run.
+        trust: read a checkpoint though that may run code.
 
     Raises:
-        UserError: if a checkpoint is there and something differs.
+        UserError: if a checkpoint is there and something differs, or reading it could run code.
     """
     checkpoint = output_dir / "checkpoint.pth"
     if not checkpoint.is_file():
@@ -39,7 +44,7 @@ def check_earlier_run(output_dir: Path, facts: Mapping[str, Any], build: Callabl
         before = earlier.get(name)
         if before != now:
             raise UserError(f"{name} must be {_short(before)} to continue {output_dir}, got {_short(now)}")
-    state = read_weights(checkpoint, "checkpoint", weights_only=False)
+    state = read_weights(checkpoint, "checkpoint", trust)
     check_weights(build(), state.get("model", {}), checkpoint)
 
 
@@ -118,7 +123,7 @@ def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerp
         if name in fingerprints:
             check_maker(path, fingerprints[name])
         if kind == "kaldi_ark":
-            check_archives(path, table)
+            check_archives(path, read_scp(path, allow_empty=True, as_written=True))
 
 
 def check_maker(path: str, fingerprint: str) -> None:
@@ -143,22 +148,32 @@ def check_maker(path: str, fingerprint: str) -> None:
 
 
 def check_archives(scp: str, table: Mapping[str, str]) -> None:
-    """Refuse pointers into archives that are missing or too short.
+    """Refuse pointers at anything but vectors and matrices of numbers: kaldiio, with which ESPnet reads, runs commands.
 
     Args:
-        scp: file the pointers come from.
-        table: utterance → archive:offset.
+        scp: file the pointers come from, a line each.
+        table: utterance → archive:offset, as ESPnet reads it.
 
     Raises:
         FileNotFoundError: if an archive is missing.
-        UserError: if an archive ends before its last entry.
+        UserError: naming file and line.
     """
-    last: dict[str, tuple[int, str]] = {}
-    for utterance, pointer in table.items():
-        archive, _, place = pointer.rpartition(":")
-        last[archive] = max(last.get(archive, (0, utterance)), (int(place), utterance))
-    for archive, (offset, utterance) in last.items():
-        if not Path(archive).is_file():
-            raise FileNotFoundError(f"archive not found: {archive} (named by {scp})")
-        if Path(archive).stat().st_size <= offset:
-            raise UserError(f"{archive} must reach to {utterance} of {scp}, but ends before it")
+    places: dict[str, list[tuple[int, int]]] = {}
+    line = 0
+    try:
+        for line, pointer in enumerate(table.values(), start=1):
+            archive, offset = place_of(pointer)
+            places.setdefault(archive, []).append((offset, line))
+        for archive, entries in places.items():
+            line = entries[0][1]
+            with open_archive(archive) as stream:
+                size = os.fstat(stream.fileno()).st_size
+                for offset, line in sorted(entries):  # noqa: B007  # the message names it
+                    try:
+                        Header.of(os.pread(stream.fileno(), HEADER_BYTES, offset), size - offset)
+                    except UserError as error:
+                        raise UserError(f"must be numbers of {archive} at byte {offset}, got {error}") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"archive not found: {archive} (named by {scp}:{line})") from None
+    except UserError as error:
+        raise UserError(f"{scp}:{line}: {error}") from None

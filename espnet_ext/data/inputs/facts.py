@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,5 +47,9 @@ def files_of(option: str, path: str) -> TokenizerFiles[Any]:
 
 
 def spec_of(facts: Facts) -> CodecSpec:
-    """The part of the facts that a model needs."""
-    return CodecSpec(**facts["spec"])
+    """The part of the facts that a model needs; a UserError where it is not complete."""
+    try:
+        return CodecSpec(**facts["spec"])
+    except (TypeError, KeyError):
+        names = [field.name for field in fields(CodecSpec)]
+        raise UserError(f"spec must have {names}, got {str(facts.get('spec'))[:100]}") from None

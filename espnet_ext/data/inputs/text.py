@@ -31,6 +31,8 @@ class TextInputs(Inputs):
         if args.token_list is None:
             raise UserError("token_list must be a file of text tokens, got none")
         tokens = read_token_list(Path(args.token_list)) if isinstance(args.token_list, str) else args.token_list
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise UserError("token_list must be a list of texts")
         bpemodel = Path(args.bpemodel) if args.bpemodel else None
         splitter = TextSplitter(args.token_type, bpemodel, args.cleaner, self.g2p)
         return TextTokenizer(splitter, tokens, getattr(args, "numbers", "auto"))  # earlier versions had no numbers

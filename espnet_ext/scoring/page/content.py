@@ -12,6 +12,7 @@ from espnet_ext.data.ctm import WORDS_NAME, Words, read_ctm
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Recogniser, recognisers
+from espnet_ext.scoring.page.confined import confined_wavs, directories_of
 from espnet_ext.scoring.page.heard import marked
 from espnet_ext.scoring.page.media import audio_uri, picture_uri, spectrogram_uri
 from espnet_ext.scoring.page.pareto_plot import Plot, plot
@@ -52,9 +53,9 @@ def table(result: Scores, front: Sequence[str]) -> Values:
     return {"columns": columns, "rows": rows}
 
 
-def _wavs(directory: Path) -> dict[str, str]:
+def _wavs(directory: Path, folders: Sequence[Path]) -> dict[str, str]:
     try:
-        return read_scp(directory / "wav.scp")
+        return confined_wavs(read_scp(directory / "wav.scp"), folders, directory / "wav.scp")
     except FileNotFoundError:
         raise UserError(f"scores must be of directories that are there, got {directory} without wav.scp") from None
 
@@ -84,7 +85,8 @@ def sentences(result: Scores, count: int) -> Values:
     """
     texts, recogniser = result.reference.transcripts, result.reference.recogniser
     kind = recognisers[recogniser] if recogniser and recogniser in recognisers else Recogniser
-    wavs = {name: _wavs(Path(scores.directory)) for name, scores in result.systems.items()}
+    folders = directories_of(result)
+    wavs = {name: _wavs(Path(scores.directory), folders) for name, scores in result.systems.items()}
     utt2spk = read_scp(Path(result.reference.directory) / "utt2spk")
     chosen = choose_utterances({one: utt2spk.get(one, "") for one in texts}, list(wavs.values()), count)
     wanted = {one: kind.normalise(texts[one]) for one in chosen}
@@ -117,7 +119,7 @@ def facts(result: Scores) -> dict[str, str]:
         "left out of it": str(len(reference.skipped)),
         "without a recording": str(len(reference.missing)),
     }
-    path = Path(result.request.get("codec_info", ""))
+    path = Path(str(result.request.get("codec_info", "")))
     if path.is_file():
         info = read_codec_info(path)
         spec = info.spec

@@ -79,6 +79,7 @@ def plot(systems: Systems, key: str) -> Plot | None:
         return None
     front = sorted(pareto_front(points, (found.better, "lower")), key=lambda name: points[name][1])
     style = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 9, "font.family": "sans-serif"}
+    style |= {"text.parse_math": False}  # names are no formulas
     style |= {"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with mpl.rc_context(style):
         figure = Figure(figsize=(8.0, 4.6), layout="constrained", dpi=72)  # a pixel is a point

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
 import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import scalar  # what numpy pickles its numbers with
 
 from espnet_ext.errors import UserError
+from espnet_ext.storage.checkpoint import TRAINER_TYPES
 
 Curves = dict[str, dict[str, dict[int, float]]]  # part (train, valid) → statistic → epoch → value
 
 _RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
 _PART = re.compile(r"\[(\w+)\] (.*?)(?=, \[\w+\] |$)")
 _VALUE = re.compile(r"(\w+)=([-+0-9.enaif]+)(?=,|$)")
-# what ESPnet's reporter keeps besides plain numbers; nothing else in a checkpoint may run code when it is read
-_REPORTER_TYPES: list[Any] = [datetime.timedelta, scalar, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
 
 
 def _curves(found: Iterable[tuple[str, str, int, float]]) -> Curves:
@@ -50,7 +46,7 @@ def parse_train_log(text: str) -> Curves:
 
 
 def _read_checkpoint(path: Path) -> Curves:
-    with torch.serialization.safe_globals(_REPORTER_TYPES):
+    with torch.serialization.safe_globals(TRAINER_TYPES):
         stats = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["reporter"]["stats"]
     return _curves(
         (part, name, int(epoch), float(value))

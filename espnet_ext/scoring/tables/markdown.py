@@ -22,6 +22,15 @@ def interval(ends: Sequence[float] | None, digits: int, factor: float = 1.0) -> 
     return ABSENT if ends is None else " … ".join(number(factor * end, digits) for end in ends)
 
 
+def plain(text: str) -> str:
+    """A text of somebody else as a line of Markdown: no elements of HTML, no links and pictures, no further lines.
+
+    >>> plain("a <b> ![](http://x)")
+    'a &lt;b> ![]&#40;http://x)'
+    """
+    return " ".join(text.splitlines()).replace("<", "&lt;").replace("](", "]&#40;")
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     r"""A Markdown table.
 
@@ -37,6 +46,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     |---|---:|
     |one\|two|1.0|
     """
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [[plain(name).replace("|", "\\|") for name in header], ["---", *["---:"] * (len(header) - 1)]]
+    lines += [[plain(cell).replace("|", "\\|") for cell in row] for row in rows]
     return "".join(f"|{'|'.join(line)}|\n" for line in lines)

@@ -1,0 +1,144 @@
+"""Binary Kaldi vectors and matrices of an archive, read as numbers and as nothing else.
+
+The libraries for archives also run a pointer that ends with a pipe, and unpickle entries that say so; whoever wrote a
+codes.scp or an archive could run code with them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from espnet_ext.errors import UserError
+
+HEADER_BYTES = 15  # the longest: that of a matrix
+# file names that kaldiio, which ESPnet reads with, takes for a command, a range or the standard input
+_POINTER = re.compile(r"(?!\s*\|)(.*?[^\s|]):([0-9]{1,18})", re.ASCII)
+_KINDS: dict[bytes, tuple[np.dtype[Any], int]] = {
+    b"FV ": (np.dtype("<f4"), 1),
+    b"FM ": (np.dtype("<f4"), 2),
+    b"DV ": (np.dtype("<f8"), 1),
+    b"DM ": (np.dtype("<f8"), 2),
+}
+_COUNTED: np.dtype[Any] = np.dtype([("size", "i1"), ("value", "<i4")])  # an integer, behind the number of its bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an entry begins with.
+
+    Attributes:
+        dtype: of what follows.
+        shape: (length,) or (rows, columns).
+        size: of the header itself in bytes.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, content: bytes, left: int) -> Header:
+        """Read a header.
+
+        Args:
+            content: the first `HEADER_BYTES` of the entry, or what is there of them.
+            left: bytes of the archive from the beginning of the entry.
+
+        Returns:
+            The header.
+
+        Raises:
+            UserError: if it is no vector of int32, vector or matrix of floats, or promises more than there is.
+        """
+        kind, axes, place = _COUNTED, 1, 2
+        if content[:2] != b"\0B":
+            raise UserError("no binary Kaldi vector or matrix")
+        if content[2:3] != b"\4":
+            if content[2:5] not in _KINDS:
+                raise UserError("no vector or matrix of int32, float32 or float64")
+            (kind, axes), place = _KINDS[content[2:5]], 5
+        size = place + 5 * axes
+        if len(content) < size:
+            raise UserError("it ends within a header")
+        counts = np.frombuffer(content[place:size], _COUNTED)
+        shape = tuple(int(count) for count in counts["value"])
+        if any(counts["size"] != 4) or min(shape) < 0:
+            raise UserError("no length in its header")
+        if size + prod(shape) * kind.itemsize > left:
+            raise UserError(f"{'x'.join(map(str, shape))} numbers promised, more than there are bytes")
+        return cls(kind, shape, size)
+
+
+def place_of(pointer: str) -> tuple[str, int]:
+    """Archive and offset of an entry.
+
+    >>> place_of("dump/train/codes.ark:1234")
+    ('dump/train/codes.ark', 1234)
+
+    Args:
+        pointer: of an scp file.
+
+    Returns:
+        Path and bytes.
+
+    Raises:
+        UserError: if it is anything else, such as a command or a range.
+    """
+    found = _POINTER.fullmatch(pointer)
+    name = found[1].rpartition("/")[2] if found else "-"
+    if not found or not pointer.isprintable() or name == "-" or "[" in name or "]" in name:
+        raise UserError(f"must be ARCHIVE:OFFSET, got {pointer!a}")
+    return found[1], int(found[2])
+
+
+def open_archive(archive: str) -> BinaryIO:
+    """The archive, open to be read.
+
+    Args:
+        archive: its path.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        UserError: if it is a directory, a device, or a pipe, which might never answer.
+    """
+    if not stat.S_ISREG(Path(archive).stat().st_mode):
+        raise UserError(f"{archive} must be a regular file")
+    return open(archive, "rb")
+
+
+def read_entry(pointer: str) -> np.ndarray:
+    """The vector or matrix at a place: int32, float32 or float64.
+
+    Args:
+        pointer: archive:offset.
+
+    Returns:
+        The array.
+
+    Raises:
+        FileNotFoundError: if there is no such archive.
+        UserError: if there is nothing of these kinds, whole, at that place.
+    """
+    archive, offset = place_of(pointer)
+    with open_archive(archive) as stream:
+        stream.seek(offset)
+        left = os.fstat(stream.fileno()).st_size - offset
+        header = Header.of(stream.read(HEADER_BYTES), left)
+        stream.seek(offset + header.size)
+        array = np.frombuffer(stream.read(prod(header.shape) * header.dtype.itemsize), header.dtype)
+    if header.dtype is not _COUNTED:
+        return array.reshape(header.shape)
+    if (array["size"] != 4).any():
+        raise UserError("damaged integers")
+    return np.ascontiguousarray(array["value"])
