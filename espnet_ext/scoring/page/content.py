@@ -85,8 +85,7 @@ def sentences(result: Scores, count: int) -> Values:
     """
     texts, recogniser = result.reference.transcripts, result.reference.recogniser
     kind = recognisers[recogniser] if recogniser and recogniser in recognisers else Recogniser
-    folders = directories_of(result)
-    wavs = {name: _wavs(Path(scores.directory), folders) for name, scores in result.systems.items()}
+    wavs = {name: _wavs(Path(scores.directory), directories_of(result)) for name, scores in result.systems.items()}
     utt2spk = read_scp(Path(result.reference.directory) / "utt2spk")
     chosen = choose_utterances({one: utt2spk.get(one, "") for one in texts}, list(wavs.values()), count)
     wanted = {one: kind.normalise(texts[one]) for one in chosen}
