@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,23 @@ def test_texts_are_cut_at_sentences_then_at_commas_then_between_words() -> None:
     ]
     text = " ".join(f"word{number}{',' if number % 5 else '.'}" for number in range(300))
     assert " ".join(parts_of(text, fits)) == text
+
+
+def test_a_text_is_not_cut_behind_an_abbreviation_or_an_initial() -> None:
+    def parts(text: str) -> list[str]:
+        return parts_of(text, lambda part: len(part) <= 22)
+
+    text = "Then Mr. Smith saw Dr. J. Lee of St. Ives, e.g. today. He left."
+    assert parts(text) == ["Then Mr. Smith saw", "Dr. J. Lee of", "St. Ives, e.g. today.", "He left."]
+    assert parts("Neither you nor I. They all went.") == ["Neither you nor I.", "They all went."]
+
+
+def test_a_text_without_blanks_is_cut_between_letters_and_joined_without_any() -> None:
+    for text in ("一二三四五六七八九十" * 3, "เด็กไปโรงเรียนทุกวันและกลับบ้าน", "一二。三四五，六七八九十" * 3):
+        parts = parts_of(text, lambda part: len(part) <= 7)
+        assert "".join(parts) == text and max(map(len, parts)) <= 7
+        assert not any(part[-1] in "เแโใไ" or unicodedata.category(part[0])[0] in "MP" for part in parts)
+    assert parts_of("红狗 two dogs。红猫。", lambda part: len(part) <= 8) == ["红狗 two", "dogs。红猫。"]
 
 
 def test_parts_are_joined_by_silence_without_a_click() -> None:

@@ -15,8 +15,9 @@ import pytest
 from espnet_ext.bin.token_list import main
 from espnet_ext.errors import UserError
 from espnet_ext.testing import check_g2p
-from espnet_ext.tokenizers.text.cleaners import ABBREVIATIONS, CLEANERS, clean_english, compose, removed
+from espnet_ext.tokenizers.text.cleaners import CLEANERS, clean_english, compose, removed
 from espnet_ext.tokenizers.text.cmudict import pronunciations
+from espnet_ext.tokenizers.text.english import ABBREVIATIONS
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import (
     END,

@@ -53,6 +53,14 @@ def test_blanks_mean_nothing_in_scripts_without_them() -> None:
     assert is_truncated("红狗在门前等", "红狗在") and not is_truncated("红狗在门前等", "红狗在门前的")
 
 
+@pytest.mark.parametrize("spelling", ["İstanbul", "I\u0307stanbul", "istanbul"])
+def test_a_capital_of_turkish_is_the_same_letter(spelling: str) -> None:
+    """Bug: lower() left the dot of İ behind, as a mark of its own."""
+    assert normalise(spelling) == normalise(normalise(spelling)) == "istanbul"
+    assert word_errors(spelling, "istanbul").errors == character_errors("istanbul", spelling).errors == 0
+    assert normalise("Iı Straße") == "iı straße"
+
+
 def test_words_that_the_recogniser_will_not_hear_are_said_before_the_training(tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
 

@@ -11,13 +11,24 @@ from numpy.typing import NDArray
 
 from espnet_ext.inference.speech import FADE_SEC, Speech, Word
 from espnet_ext.inference.streaming import SpeechChunk
+from espnet_ext.tokenizers.text.english import ABBREVIATIONS
+from espnet_ext.tokenizers.text.scripts import split_letters
 
 PAUSE_SEC = 0.15  # between two parts
-# behind the end of a sentence, else behind a pause in it, else between words; some scripts have no blanks
-CUTS = (r"(?<=[.!?…;:])\s+|(?<=[。！？；।॥])\s*|\n+", r"(?<=[,–—])\s+|(?<=[、，])\s*", r"\s+")
+Cut = Callable[[str], Sequence[str]]
+# neither behind an abbreviation nor behind an initial nor within "e.g. this"; I is a word more often than an initial
+_NOT_BEHIND = "".join(rf"(?<!\b(?i:{short})\.)" for short in ABBREVIATIONS)
+_NOT_BEHIND += r"(?<!\b[A-HJ-Z]\.)(?<!\b[^\W\d_]\.[^\W\d_]\.)"
+# behind the end of a sentence, else behind a pause in it, else between words, else, without blanks, between letters
+CUTS: tuple[Cut, ...] = (
+    re.compile(rf"{_NOT_BEHIND}(?:(?<=[.!?…;:])\s+|\n+)|(?<=[。！？；।॥])\s*").split,
+    re.compile(r"(?<=[,–—])\s+|(?<=[、，])\s*").split,
+    re.compile(rf"{_NOT_BEHIND}\s+").split,
+    split_letters,
+)
 
 
-def parts_of(text: str, fits: Callable[[str], bool], cuts: Sequence[str] = CUTS) -> list[str]:
+def parts_of(text: str, fits: Callable[[str], bool], cuts: Sequence[Cut] = CUTS) -> list[str]:
     """The text in parts that fit, as few as its sentences allow.
 
     Args:
@@ -34,9 +45,13 @@ def parts_of(text: str, fits: Callable[[str], bool], cuts: Sequence[str] = CUTS)
     if not cuts or fits(text):
         return [text]
     found: list[str] = []
-    for piece in filter(None, map(str.strip, re.split(cuts[0], text))):
-        if found and fits(f"{found[-1]} {piece}"):
-            found[-1] = f"{found[-1]} {piece}"
+    end = 0
+    for piece in filter(None, map(str.strip, cuts[0](text))):
+        begin = text.index(piece, end)
+        blank = " " if begin > end else ""
+        end = begin + len(piece)
+        if found and fits(f"{found[-1]}{blank}{piece}"):
+            found[-1] += f"{blank}{piece}"
         else:
             found += parts_of(piece, fits, cuts[1:])
     return found

@@ -11,8 +11,8 @@ from typing import Any
 
 import jiwer
 
-# beginnings of the names of characters of scripts that write no blanks between words
-UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+from espnet_ext.tokenizers.text.scripts import is_unspaced
+
 APOSTROPHES = dict.fromkeys(map(ord, "’ʼ"), "'")
 
 
@@ -52,11 +52,6 @@ class ErrorCounts:
 
 
 @cache
-def _is_unspaced(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(UNSPACED)
-
-
-@cache
 def _kept(character: str) -> str:
     category = unicodedata.category(character)
     return "" if category == "Cf" else character if character == "'" or category[0] in "LNM" else " "
@@ -83,10 +78,11 @@ def normalise(text: str, fold_accents: bool = False) -> str:
     """
     if fold_accents:
         text = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower())
+    lower = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower()
+    text = unicodedata.normalize("NFKC", lower.replace("i\u0307", "i"))  # what lower() makes of a Turkish İ
     words = [word for word in (word.strip("'") for word in "".join(map(_kept, text)).split()) if word]
     blanks = (
-        "" if _is_unspaced(before[-1]) and _is_unspaced(word[0]) else " "
+        "" if is_unspaced(before[-1]) and is_unspaced(word[0]) else " "
         for before, word in zip(words, words[1:], strict=False)
     )
     return "".join(part for pair in zip_longest(words, blanks, fillvalue="") for part in pair)
@@ -105,7 +101,7 @@ def words_of(text: str) -> list[str]:
     parts = []
     for before, one in zip(f" {text}", text, strict=False):
         is_mark = unicodedata.category(one)[0] == "M"
-        apart = not is_mark and (_is_unspaced(one) or _is_unspaced(before))
+        apart = not is_mark and (is_unspaced(one) or is_unspaced(before))
         parts.append(f" {one}" if apart else one)
     return "".join(parts).split()
 

@@ -8,34 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from espnet_ext.errors import UserError
+from espnet_ext.tokenizers.text.english import spell_abbreviations
 
-# as they are read aloud; "st." is a saint far more often than a street in read books
-ABBREVIATIONS = {
-    "mr": "mister",
-    "mrs": "missus",
-    "ms": "miss",
-    "messrs": "messieurs",
-    "dr": "doctor",
-    "prof": "professor",
-    "st": "saint",
-    "rev": "reverend",
-    "hon": "honorable",
-    "gen": "general",
-    "col": "colonel",
-    "capt": "captain",
-    "lieut": "lieutenant",
-    "lt": "lieutenant",
-    "sgt": "sergeant",
-    "maj": "major",
-    "jr": "junior",
-    "sr": "senior",
-    "esq": "esquire",
-    "co": "company",
-    "ltd": "limited",
-    "mt": "mount",
-    "vol": "volume",
-    "etc": "et cetera",
-}
 # before Unicode's own decompositions, some of which turn a quotation mark into an accent on a space
 _SAME = str.maketrans({
     **dict.fromkeys("‘’‛`´ʼ′", "'"),
@@ -49,7 +23,6 @@ _SAME = str.maketrans({
     "Œ": "oe",
 })  # fmt: skip
 _OTHER = re.compile(r"[^a-z0-9',.!?;:\- ]")
-_ABBREVIATION = re.compile(rf"\b({'|'.join(ABBREVIATIONS)})\.(?=\s|$)")
 
 
 # soft hyphen, zero-width space, marks of direction, word joiner, byte order mark. The joiners stay where a script uses
@@ -99,12 +72,12 @@ def clean_english(text: str) -> str:
     Returns:
         The cleaned text; empty if nothing of it can be read.
     """
-    text = _OTHER.sub(" ", _fold(text))
+    text = _OTHER.sub(" ", _fold(spell_abbreviations(text)))
     text = re.sub(r"-{2,}", " - ", text)
     text = re.sub(r"\s+(?=[,.!?;:])", "", text)
     text = re.sub(r"\.{2,}", "...", text)
     text = re.sub(r"\s+", " ", text).strip()
-    return _ABBREVIATION.sub(lambda found: ABBREVIATIONS[found[1]], text)
+    return spell_abbreviations(text)  # of which folding may have made more
 
 
 def removed(text: str, cleaner: str) -> Counter[str]:

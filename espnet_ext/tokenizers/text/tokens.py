@@ -10,12 +10,14 @@ from pathlib import Path
 
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.text.cleaners import compose, find_cleaner
+from espnet_ext.tokenizers.text.english import spell_abbreviations, spell_symbols
 from espnet_ext.tokenizers.text.g2p import WORD_BOUNDARY, g2ps
 from espnet_ext.tokenizers.text.numbers import INSTALL, can_spell_numbers, spell_numbers
 
 UNKNOWN = "<unk>"
 SPACE = WORD_BOUNDARY
 END = "<eos>"
+SAID = frozenset("#%&*@/\\§¶†‡‰")  # Unicode calls them punctuation, as it does commas
 
 Split = Callable[[str], list[str]]
 
@@ -91,9 +93,10 @@ class TextSplitter:
         return self.split(self.clean(compose(text)[0]))
 
     def left_out(self, text: str) -> list[str]:
-        """Letters, digits and symbols of a text of which cleaner and g2p make nothing at all, such as an emoji."""
+        """What one would say of a text, and cleaner and g2p make nothing of at all, such as an emoji or a #."""
         odd = [one for one in compose(text)[0] if not (one.isascii() and one.isalnum())]
-        gone = {one for one in set(odd) if unicodedata.category(one)[0] in "LNS" and not self(one)}
+        said = {one for one in odd if unicodedata.category(one)[0] in "LNS" or one in SAID}
+        gone = {one for one in said if not self(one)}
         return [one for one in odd if one in gone]
 
 
@@ -120,7 +123,7 @@ NUMBERS = ("auto", "english", "none")
 class TextTokenizer:
     """Texts as ids, each ended by the id of <eos>; unknown tokens become <unk> and come with the ids.
 
-    Numbers are spelled out for a model that knows no digit.
+    Numbers, abbreviations and symbols are spelled out for an English model that knows no digit.
 
     Args:
         splitter: makes tokens of a text.
@@ -161,8 +164,9 @@ class TextTokenizer:
             UserError: if there is no token in the text.
         """
         spelt, invisible = compose(text)
-        if self.spells_numbers and can_spell_numbers():
-            spelt = spell_numbers(spelt)
+        if self.spells_numbers:
+            spelt = spell_symbols(spell_abbreviations(spelt))
+            spelt = spell_numbers(spelt) if can_spell_numbers() else spelt
         pieces = [part for piece in self.splitter(spelt) for part in self._parts(piece)]
         if not pieces:
             reason = "must have something that can be read" if text.strip() else "must not be empty"
