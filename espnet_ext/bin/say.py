@@ -103,6 +103,16 @@ def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArr
     return codes[spoken[0]]
 
 
+def check_reads_text(exp: Path, model_file: str | None) -> None:
+    """Refuse an experiment of a core LM that is given more than a text; one that is not there is said later."""
+    if not (exp / "config.yaml").is_file():
+        return
+    corelm = corelms[Experiment.read(exp, model_file).args.corelm]
+    if not default_mode(corelm):
+        told = f"one that is given more than a text (modes {modes_of(corelm)}), see espnet_ext.bin.gpst_inference"
+        raise UserError(f"exp must be an experiment of a core LM that is given its text, got {exp}, {told}")
+
+
 def report(place: Path, speech: Speech) -> None:
     """Say what was written, and what a user would not expect of it."""
     if not speech.has_eos:
@@ -121,10 +131,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_intermixed_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
-    texts, corelm = texts_of(args), corelms[Experiment.read(args.exp, args.model_file).args.corelm]
-    if not default_mode(corelm):
-        told = f"one that is given more than a text (modes {modes_of(corelm)}), see espnet_ext.bin.gpst_inference"
-        raise UserError(f"exp must be an experiment of a core LM that is given its text, got {args.exp}, {told}")
+    check_reads_text(args.exp, args.model_file)
+    texts = texts_of(args)
     options = decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
