@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_recipes import ROOT, Recipe, copy_recipes, value_of, values_of
+from test_recipes import ROOT, Recipe, copy_recipes, pretend_gpus, value_of, values_of
 
 from espnet_ext.inference.requests import modes
 
@@ -300,8 +300,11 @@ def command_of_the_page() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["train_gpst", "train_gpst_hires"])
-def test_the_command_for_ones_own_corpus_leaves_nothing_of_the_mini_recipe(recipe: Recipe, name: str) -> None:
+def test_the_command_for_ones_own_corpus_leaves_nothing_of_the_mini_recipe(
+    recipe: Recipe, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The text-to-semantic model was the mini one, and continuations began with one second."""
+    pretend_gpus(monkeypatch, tmp_path, 16)
     options = command_of_the_page()
     for conf in ("train_gpst", "train_gpst_hires", "train_text_to_semantic"):
         (recipe.root / "conf" / f"{conf}.yaml").write_text("corelm: gpst\n")

@@ -76,11 +76,13 @@ def test_a_dry_run_of_later_stages_is_refused(recipe: Recipe) -> None:  # noqa: 
 
 
 def test_phones_have_their_own_tokens_statistics_and_models(recipe: Recipe) -> None:  # noqa: F811
-    recipe.run("--token_type", "phn", "--g2p", "g2p_en", "--min_count", "3", "--stop_stage", "train", "--stacking", "1")
+    recipe.run(
+        "--token_type", "phn", "--g2p", "cmudict", "--min_count", "3", "--stop_stage", "train", "--stacking", "1"
+    )
     calls = recipe.calls()
     (tokens,) = [call for call in calls if call[1] == "espnet_ext.bin.token_list"]
-    assert value_of(tokens, "--g2p") == "g2p_en" and value_of(tokens, "--min_count") == "3"
-    assert value_of(tokens, "--out") == "data/token_list/phn_g2p_en/tokens.txt"
+    assert value_of(tokens, "--g2p") == "cmudict" and value_of(tokens, "--min_count") == "3"
+    assert value_of(tokens, "--out") == "data/token_list/phn_cmudict/tokens.txt"
     for training in trainings(calls):
-        assert value_of(training, "--g2p") == "g2p_en"
-        assert all("phn_g2p_en" in value_of(training, name) for name in ("--output_dir", "--train_shape_file"))
+        assert value_of(training, "--g2p") == "cmudict"
+        assert all("phn_cmudict" in value_of(training, name) for name in ("--output_dir", "--train_shape_file"))

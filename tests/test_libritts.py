@@ -94,7 +94,7 @@ def test_stages_1_to_3_prepare_a_spoilt_tree_and_list_everything_that_is_left_ou
         assert read_scp(data / name / "utt2prompt") == read_scp(filtered / name / "utt2prompt") == pairs
         assert read_scp(filtered / name / "wav.scp").keys() == pairs.keys() | set(pairs.values())
     wav = read_scp(filtered / "train" / "wav.scp")
-    assert {utt for utt, path in wav.items() if path.startswith("dump/")} == {ODD_RATE}, "audio was copied needlessly"
+    assert {utt for utt, path in wav.items() if "/dump/" in path} == {ODD_RATE}, "audio was copied needlessly"
 
 
 def test_transcripts_are_normalized_or_original_or_words(recipe: Path, tree: Path) -> None:

@@ -98,7 +98,7 @@ def test_how_much_of_a_prompt_was_used_is_said(speak, experiment: Path, tmp_path
     say.main([str(experiment), "abc", "-o", str(tmp_path / "out.wav"), "--prompt", str(path)])
     line = f"{used:.1f} of 60 s of the prompt used"
     assert caplog.text.count(line) == 1
-    wish = Wish("abc", path, "local_ar", 1, 0.7, 1.0, 0)
+    wish = Wish("abc", path, "local_ar", {"temperature": 0.7})
     assert line in list(answers(speak, wish, {"local_ar": DecodeOptions("local_ar")}))[-1].line
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_recipes import RECIPES, Recipe, copy_recipes, value_of
+from test_recipes import RECIPES, Recipe, copy_recipes, pretend_gpus, value_of
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def recipe(tmp_path: Path) -> Recipe:
 def test_max_epoch_and_gpu_inference_reach_the_commands(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 1)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a machine with a GPU
+    pretend_gpus(monkeypatch, tmp_path, 1)
     recipe.run("--max_epoch", "3", "--gpu_inference", "--stacking", "1", "--train_args", "--seed 3")
     calls = recipe.calls()
     base, training = [call for call in calls if "--resume" in call]

@@ -145,6 +145,12 @@ def copy_recipes(tmp_path: Path, name: str, model: str = "codec_lm1") -> Recipe:
     return made
 
 
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, folder: Path, count: int) -> None:
+    """Let run.sh, which asks torch, find so many GPUs."""
+    (folder / "torch.py").write_text(f"class cuda:\n    device_count = staticmethod(lambda: {count})\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
 def value_of(call: list[str], option: str) -> str:
     return call[call.index(option) + 1]
 
