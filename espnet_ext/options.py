@@ -1,4 +1,4 @@
-"""Checks of single options, each failure one line that names the option, what is allowed and what was given."""
+"""Yaml, and checks of single options, each failure one line with the option, what is allowed and what was given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from espnet_ext.errors import UserError
+
+MOST_VALUES = 10**7  # with those that aliases repeat, which a few lines can do without end
+MOST_BITS = 1024  # of an integer: the largest float has as many
 
 
 def check_number(
@@ -100,3 +103,43 @@ def boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise UserError(f"must be true or false, got {text!r}")
     return text.lower() == "true"
+
+
+def parse_yaml(text: str) -> Any:
+    """The values of a yaml text.
+
+    Args:
+        text: yaml.
+
+    Returns:
+        Mappings, sequences and plain values.
+
+    Raises:
+        yaml.YAMLError: if it is not yaml, nested too deep, or holds values that are none, or too large or too many.
+    """
+    import yaml  # here: what decodes needs no more than torch until it reads a file
+
+    try:
+        content = yaml.safe_load(text)
+        _size(content, {})
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a date or a number that is none
+        raise yaml.YAMLError(f"it holds a value that is none: {error}") from None
+    return content
+
+
+def _size(value: object, known: dict[int, int]) -> int:
+    """How many values there are when all aliases are written out; a RecursionError for one that holds itself."""
+    import yaml
+
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise yaml.YAMLError("it holds a number that is too large")
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
+        if known[id(value)] > MOST_VALUES:
+            raise yaml.YAMLError("it holds too many values")
+    return known[id(value)]

@@ -14,7 +14,7 @@ from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads
-from espnet_ext.options import check_number
+from espnet_ext.options import check_number, parse_yaml
 
 SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
 UNIT_DECODING = "parallel"  # a unit is one code, so that there is nothing else to choose
@@ -105,9 +105,8 @@ class DecodeOptions:
         if not Path(path).is_file():
             raise FileNotFoundError(f"inference_config not found: {path}")
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {}
-        except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
-            # the others are of texts that are not UTF-8, depth, and numbers and dates that are none
+            content = parse_yaml(Path(path).read_text(encoding="utf-8-sig")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"inference_config must be a yaml file, got {path} ({reason})") from None
         try:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from espnet_ext.errors import UserError
+from espnet_ext.options import parse_yaml
 
 Kind = Literal["flag", "whole", "number", "text"]
 
@@ -60,6 +61,6 @@ def from_field(name: str, shown: Any, kind: Kind) -> Any:
             raise UserError(f"{name} must be a number, got none")
         return int(shown) if kind == "whole" else shown
     try:
-        return yaml.safe_load(shown or "")
+        return parse_yaml(shown or "")
     except yaml.YAMLError as error:
         raise UserError(f"{name} must be yaml, got {shown!r} ({' '.join(str(error).split())})") from None

@@ -8,45 +8,7 @@ from typing import Any
 import yaml
 
 from espnet_ext.errors import UserError
-
-MOST_VALUES = 10**7  # with those that aliases repeat, which a few lines can do without end
-MOST_BITS = 1024  # of an integer: the largest float has as many
-
-
-def parse_yaml(text: str) -> Any:
-    """The values of a yaml text.
-
-    Args:
-        text: yaml.
-
-    Returns:
-        Mappings, sequences and plain values.
-
-    Raises:
-        yaml.YAMLError: if it is not yaml, nested too deep, or holds values that are none, or too large or too many.
-    """
-    try:
-        content = yaml.safe_load(text)
-        _size(content, {})
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deep") from None
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a date or a number that is none
-        raise yaml.YAMLError(f"it holds a value that is none: {error}") from None
-    return content
-
-
-def _size(value: object, known: dict[int, int]) -> int:
-    """How many values there are when all aliases are written out; a RecursionError for one that holds itself."""
-    if isinstance(value, int) and value.bit_length() > MOST_BITS:
-        raise yaml.YAMLError("it holds a number that is too large")
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_size(one, known) for one in inner)
-        if known[id(value)] > MOST_VALUES:
-            raise yaml.YAMLError("it holds too many values")
-    return known[id(value)]
+from espnet_ext.options import parse_yaml
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:

@@ -16,10 +16,9 @@ import yaml
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
-from espnet_ext.options import check_flag
+from espnet_ext.options import check_flag, parse_yaml
 from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.storage.yaml_files import parse_yaml
 from espnet_ext.tokenizers.audio import AudioTokenizer
 
 T = TypeVar("T", bound=AudioTokenizer)
