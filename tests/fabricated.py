@@ -79,6 +79,24 @@ def command(corpus, output, *more, conf=None):
     return [*line, *more]
 
 
+def spoil(checkpoint, value):
+    """Put a value into the weights of an npz file; the name of what holds it comes back."""
+    with np.load(checkpoint) as arrays:
+        content = dict(arrays)
+    key = max(one for one in content if content[one].dtype.kind == "f" and content[one].size)
+    content[key].flat[0] = value
+    np.savez(checkpoint, **content)
+    return key
+
+
+def linked(experiment, place):
+    """Another directory with the files of an experiment, in which files may be added and replaced."""
+    place.mkdir()
+    for path in experiment.iterdir():
+        (place / path.name).symlink_to(path)
+    return place
+
+
 @pytest.fixture(scope="session")
 def experiment(corpus, tmp_path_factory):
     """One trained epoch at S = 2, with an AR and a MaskGIT local transformer beside the parallel heads."""

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from fabricated import linked
 
 from espnet_ext.errors import UserError
 from espnet_ext.inference.long_text import PAUSE_SEC, parts_of, with_pauses
@@ -43,10 +44,7 @@ def voice(tmp_path: Path, speak) -> Path:
 @pytest.fixture
 def short(experiment: Path, tmp_path: Path) -> Path:
     """The experiment, as if no text of its training had more than twelve tokens."""
-    copy = tmp_path / "short"
-    copy.mkdir()
-    for path in experiment.iterdir():
-        (copy / path.name).symlink_to(path)
+    copy = linked(experiment, tmp_path / "short")
     config = yaml.safe_load((copy / "config.yaml").read_text())
     (copy / "config.yaml").unlink()
     (copy / "config.yaml").write_text(yaml.safe_dump({**config, "longest": 12}))

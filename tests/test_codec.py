@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import built_in
+from fabricated import spoil
 from tiny_codecs import CONF, EVERY, PACKAGE, corpus, tiny_codec, voice
 
 from espnet_ext.errors import UserError
@@ -71,11 +72,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(name: str, value: float
         pytest.skip("what another package writes is its own")
     checkpoint = tmp_path / "weights.npz"
     tiny_codec(name).save(checkpoint)
-    with np.load(checkpoint) as arrays:
-        content = dict(arrays)
-    key = max(one for one in content if content[one].dtype.kind == "f" and content[one].size)
-    content[key].flat[0] = value
-    np.savez(checkpoint, **content)
+    key = spoil(checkpoint, value)
     found = "NaN" if value != value else "infinity"
     with pytest.raises(UserError, match=f"{checkpoint} must hold finite weights, got {found} in {key} "):
         codecs[name].load(checkpoint)

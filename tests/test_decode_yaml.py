@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from fabricated import command
+from fabricated import command, linked
 
 from espnet_ext.data.inputs.lengths import training_lengths
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
@@ -22,11 +22,7 @@ GREEDY = {"temperature": 0.0}
 @pytest.fixture
 def own(experiment: Path, tmp_path: Path) -> Path:
     """The experiment, in a place where files may be added."""
-    copy = tmp_path / "model"
-    copy.mkdir()
-    for path in experiment.iterdir():
-        (copy / path.name).symlink_to(path)
-    return copy
+    return linked(experiment, tmp_path / "model")
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -59,6 +55,10 @@ def test_options_come_from_a_yaml(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"inference_config must have keys among .* got \['heat'\] \(in .*decode.yaml\)"
     ):
+        DecodeOptions.from_yaml(path)
+    bomb = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10) if n else '1'}]\n" for n in range(9))
+    path.write_text(f"{bomb}sampling: *a8\n")
+    with pytest.raises(UserError, match=r"inference_config must be a yaml file, got .* \(it holds too many values\)"):
         DecodeOptions.from_yaml(path)
     with pytest.raises(FileNotFoundError, match="inference_config not found: nowhere.yaml"):
         DecodeOptions.from_yaml("nowhere.yaml")

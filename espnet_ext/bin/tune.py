@@ -26,7 +26,7 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference import Speaker
-from espnet_ext.inference.decode_yaml import keep, read_options, yaml_of
+from espnet_ext.inference.decode_yaml import first_yaml, keep, read_options
 from espnet_ext.inference.model_ref import model_files
 from espnet_ext.inference.options import add_fast_options, check_machine, fast_choices
 from espnet_ext.jobs import Record, Workers, add_worker_options
@@ -190,8 +190,7 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
     names = sorted(dict.fromkeys(args.decodings.split() or strategies), key=lambda name: name in SAME_CODES)
     places = args.conf_dir or [Path("conf")]
     for name in names:
-        paths = [yaml_of(place, name) for place in places]
-        found = next((path for path in paths if path.is_file()), None)
+        found, paths = first_yaml(places, name)
         if found is None:
             logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
         base = DecodeOptions(name) if found is None else read_options(found, name, DecodeOptions)

@@ -87,8 +87,8 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
         cost.utterances, cost.no_eos, skipped_summary(skipped), cost.seconds_audio, cost.rtf, args.output_dir,
     )  # fmt: skip
     speaker.warn_of_unknown(result.unknown for result in spoken.values())
-    whole, used = (sum(getattr(one, name) for one in spoken.values()) for name in ("prompt_sec", "prompt_used_sec"))
-    if line := prompt_line(whole, used, "prompt" if len(spoken) == 1 else "prompts"):
+    given, heard = (sum(getattr(one, name) for one in spoken.values()) for name in ("prompt_sec", "prompt_used_sec"))
+    if line := prompt_line(given, heard, "prompt" if len(spoken) == 1 else "prompts"):
         logging.info("%s", line)
     remove_shards(args.output_dir)
 

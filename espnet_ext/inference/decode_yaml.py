@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +34,12 @@ class Base(NamedTuple):
 def yaml_of(place: Path, decoding: str) -> Path:
     """The decode yaml of a strategy in a directory of such files."""
     return place / f"{PREFIX}{decoding}.yaml"
+
+
+def first_yaml(places: Iterable[Path], decoding: str) -> tuple[Path | None, list[Path]]:
+    """The decode yaml of a strategy in the first directory that has one, None if none does, and all in question."""
+    paths = list(dict.fromkeys(yaml_of(place, decoding) for place in places))
+    return next((path for path in paths if path.is_file()), None), paths
 
 
 def kept_yaml(exp: Path, decoding: str | None = None) -> Path | None:
@@ -67,8 +74,7 @@ def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[
     """
     path = kept_yaml(exp, decoding)
     if path is None and kind is DecodeOptions:  # what recipes share is for texts
-        name = decoding or DecodeOptions.decoding
-        path = next((file for place in _recipe(exp) if (file := yaml_of(place, name)).is_file()), None)
+        path, _ = first_yaml(_recipe(exp), decoding or DecodeOptions.decoding)
     if path is not None:
         return read_options(path, path.stem.removeprefix(PREFIX), kind), path
     options = kind() if decoding is None else kind(decoding)
@@ -137,8 +143,7 @@ def find_base(exp: Path, conf_dir: Path | None, decoding: str) -> Base:
         raise FileNotFoundError(f"conf_dir not found: {conf_dir}")
     places = [exp / FOLDER, Path("conf")] if conf_dir is None else [conf_dir, exp / FOLDER]
     places += _recipe(exp)
-    paths = list(dict.fromkeys(yaml_of(place, decoding) for place in places))
-    found = next((path for path in paths if path.is_file()), None)
+    found, paths = first_yaml(places, decoding)
     if found is None:
         looked_for = ", ".join(map(str, paths))
         raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from espnet_ext.inference.speech import FADE_SEC, Speech, Word
+from espnet_ext.inference.speech import Speech, Word, faded
 from espnet_ext.inference.streaming import SpeechChunk
 from espnet_ext.tokenizers.text.english import ABBREVIATIONS
 from espnet_ext.tokenizers.text.scripts import split_letters
@@ -88,12 +88,10 @@ def joined(
     Yields:
         Samples.
     """
-    ramp = np.linspace(0, 1, round(FADE_SEC * sample_rate_hz), dtype=np.float32)[: len(part)]
-    part = part.copy()
     if not is_first:
-        part[: len(ramp)] *= ramp
+        part = faded(part[::-1], sample_rate_hz)[::-1]
     if not is_last:
-        part[len(part) - len(ramp) :] *= ramp[::-1]
+        part = faded(part, sample_rate_hz)
     yield part
     if pause and not is_last:
         yield np.zeros(round(PAUSE_SEC * sample_rate_hz), dtype=np.float32)

@@ -215,9 +215,11 @@ def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], T
 
 def cut_off(samples: NDArray[np.float32], has_eos: bool, sample_rate_hz: int) -> NDArray[np.float32]:
     """The end of speech, (samples,), faded where it ran into its limit, so that it does not click."""
+    return samples if has_eos else faded(samples, sample_rate_hz)
+
+
+def faded(samples: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
+    """The samples, whose end fades over 5 ms."""
     count = min(len(samples), round(FADE_SEC * sample_rate_hz))
-    if has_eos or not count:
-        return samples
-    faded = samples.copy()
-    faded[-count:] *= np.linspace(1, 0, count, dtype=np.float32)
-    return faded
+    ramp = np.linspace(1, 0, count, dtype=np.float32)
+    return np.concatenate((samples[: len(samples) - count], samples[len(samples) - count :] * ramp))
