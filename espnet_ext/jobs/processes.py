@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -17,6 +17,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+GRACE_SECONDS = 0.3  # that the others have to finish a task behind an error: what is nearly done is not lost
 TIDY_SECONDS = 2.0  # that processes have to remove their temporary files
 MOST_KILLS = 4  # of processes by one task: then it is the task's fault
 
@@ -74,6 +75,13 @@ def _end(processes: Sequence[SpawnProcess]) -> None:
         process.kill()
 
 
+def _wait_a_little(pipes: Iterable[Connection]) -> None:
+    """Wait until all processes have answered, but not for long."""
+    left, until = list(pipes), monotonic() + GRACE_SECONDS
+    while left and (ended := wait(left, max(0.0, until - monotonic()))):
+        left = [pipe for pipe in left if pipe not in ended]
+
+
 def run_in_processes(
     function: Callable[..., object], tasks: Sequence[T], arguments: Sequence[object], count: int,
     done: Callable[[T], object],
@@ -121,6 +129,7 @@ def run_in_processes(
                     processes[pipe] = process
                 else:
                     if answer is not None:
+                        _wait_a_little(busy)
                         raise answer
                     done(task)
                 idle.append(pipe)
