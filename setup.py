@@ -54,6 +54,7 @@ setup(
         "soxr",
         "sentencepiece>=0.2.0",
         "kaldiio>=2.18",
+        "safetensors>=0.8,<1",
         "jiwer>=4.0",
         "scikit-learn>=1.5",
         "tqdm",

@@ -58,6 +58,24 @@ def kept_yaml(exp: Path, decoding: str | None = None) -> Path | None:
     return next(iter(sorted((exp / FOLDER).glob(f"{PREFIX}*.yaml"))), None) if decoding is None else None
 
 
+def yamls_of(exp: Path, decodings: Iterable[str]) -> list[Path]:
+    """The decode yamls that an experiment needs elsewhere, to be decoded as here.
+
+    Args:
+        exp: experiment directory.
+        decodings: strategies for which its recipe is asked, where it keeps no yaml.
+
+    Returns:
+        The files; of the recipe none that would change what is decoded where no strategy is named.
+    """
+    kept = sorted((exp / FOLDER).glob(f"{PREFIX}*.yaml"))
+    found = [path for name in decodings if (path := first_yaml(_recipe(exp), name)[0]) is not None]
+    default = yaml_of(Path(), DecodeOptions.decoding).name
+    if default not in {path.name for path in kept or found}:
+        return kept
+    return list({path.name: path for path in [*found, *kept]}.values())
+
+
 def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[Options, Path | None]:
     """How an experiment is decoded where nothing else is said: as it keeps it, else as its recipe says.
 

@@ -20,7 +20,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.options import check_number
-from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights
+from espnet_ext.storage.checkpoint import averaged_model_file, check_weights, read_weights, weights_file
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, Codec, load_codec, read_codec_info
 from espnet_ext.tokenizers.description import Description
@@ -54,14 +54,14 @@ class Experiment:
         Args:
             directory: an experiment directory.
             model_file: name of the weights inside of it; None for the average that config.yaml's first
-                `best_model_criterion` chose.
+                `best_model_criterion` chose, as a checkpoint or as safetensors.
 
         Returns:
             The experiment.
 
         Raises:
             FileNotFoundError: if there is no config.yaml.
-            UserError: if it is not one that codec_lm_train wrote.
+            UserError: if it is not one that codec_lm_train wrote, or both kinds of weights are there.
         """
         directory = Path(directory)
         config = directory / "config.yaml"
@@ -70,9 +70,9 @@ class Experiment:
             raise UserError(f"{config} must be a config.yaml written by codec_lm_train")
         with _naming(config):
             _check_kinds(content)
-            chosen = averaged_model_file(content)
+            chosen = model_file or weights_file(directory, averaged_model_file(content))
         args = Namespace(**{"semantic_info": None, **content, "bpemodel": bpe_of_experiment(directory, content.get("bpemodel"))})
-        return cls(directory, args, model_file or chosen)
+        return cls(directory, args, chosen)
 
     @cached_property
     def inputs(self) -> Inputs:

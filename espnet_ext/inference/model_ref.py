@@ -13,7 +13,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference.speaker import Speaker
 from espnet_ext.jobs.finished import Stamp, content_hash, stamp_of
-from espnet_ext.storage.checkpoint import averaged_model_file
+from espnet_ext.storage.checkpoint import averaged_model_file, weights_file
 from espnet_ext.storage.yaml_files import read_yaml
 
 
@@ -94,7 +94,7 @@ def model_files(exp: Path, model_file: str | None = None) -> list[Path]:
     """The config.yaml of an experiment and the weights that are used, as `ModelRef` names them, if it tells them."""
     config = exp / "config.yaml"
     if model_file is None and (stamp := stamp_of(config)) is not None:
-        model_file = _averaged(config.absolute(), stamp)
+        model_file = weights_file(exp, _averaged(config.absolute(), stamp))
     return [config, exp / model_file] if model_file else [config]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.tensor_files import SUFFIX, read_tensors
 
 _NUMBERS = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, np.dtypes.BoolDType]
 # what ESPnet's reporter keeps besides plain numbers; nothing else in a checkpoint may run code when it is read
@@ -69,6 +70,8 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
     load = torch.load
 
     def load_data(file: Any, *args: Any, **options: Any) -> Any:
+        if str(file).endswith(SUFFIX):  # as init_param
+            return read_tensors(Path(file), "init_param")
         with torch.serialization.safe_globals(TRAINER_TYPES):
             try:
                 return load(file, *args, **{**options, "weights_only": True})
@@ -94,7 +97,7 @@ def _refusal(name: str, checkpoint: object, error: Exception) -> UserError:
 
 
 def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False) -> dict[str, Any]:
-    """What a file written by `torch.save` holds.
+    """What a file written by `torch.save`, or one in safetensors, holds.
 
     Args:
         checkpoint: the file; a trainer's own checkpoint holds `TRAINER_TYPES` besides tensors.
@@ -110,6 +113,8 @@ def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
+    if checkpoint.suffix == SUFFIX:
+        return read_tensors(checkpoint, name)
     try:
         with torch.serialization.safe_globals(TRAINER_TYPES):
             content = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
@@ -141,6 +146,27 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     except (TypeError, IndexError, KeyError, ValueError):
         raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
     return name
+
+
+def weights_file(directory: Path, averaged: str) -> str:
+    """The name of the weights in an experiment: the average, or what was exported under its name.
+
+    Args:
+        directory: of the experiment.
+        averaged: what `averaged_model_file` says.
+
+    Returns:
+        The file's name; that of the average where there is neither.
+
+    Raises:
+        UserError: if there are both: nobody could tell which ones are meant.
+    """
+    exported = str(Path(averaged).with_suffix(SUFFIX))
+    if not (directory / exported).is_file():
+        return averaged
+    if (directory / averaged).is_file():
+        raise UserError(f"{directory} must hold {averaged} or {exported}, got both: remove one, or name a model_file")
+    return exported
 
 
 def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,21 @@ import yaml
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import parse_yaml
+
+_PATH = re.compile(r"(?:^|[\s=,'\"(\[]|file:)(?:~|\.\.?)?/\S")  # and no name of a hub, which has letters in front
+
+
+def without_paths(value: Any) -> Any:
+    """The same values, with None for each text in which a place of some machine is named.
+
+    >>> without_paths({"seed": 0, "codec_conf": {"checkpoint": "/home/me/x.pth", "config": "kyutai/mimi"}})
+    {'seed': 0, 'codec_conf': {'checkpoint': None, 'config': 'kyutai/mimi'}}
+    """
+    if isinstance(value, dict):
+        return {key: without_paths(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(part) for part in value]
+    return None if isinstance(value, str) and _PATH.search(value) else value
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:

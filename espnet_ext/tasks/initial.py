@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, check_finite, read_weights
+from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, check_finite, read_weights, weights_file
 from espnet_ext.storage.yaml_files import read_yaml
 
 FILE = "initial.pth"
@@ -43,7 +43,7 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
     for name, now in facts.items():
         if config.get(name) != now:
             raise UserError(f"init_from must be an experiment with the same {name}, got {source}")
-    checkpoint = source / averaged_model_file(config)
+    checkpoint = source / weights_file(source, averaged_model_file(config))
     weights = read_weights(checkpoint, "init_from")
     check_finite(weights, checkpoint)
     torch.manual_seed(args.seed)  # what is not taken over may be written as well

@@ -19,6 +19,8 @@ from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag, parse_yaml
 from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.tensor_files import SUFFIX, read_arrays, write_tensors
+from espnet_ext.storage.yaml_files import without_paths
 from espnet_ext.tokenizers.audio import AudioTokenizer
 
 T = TypeVar("T", bound=AudioTokenizer)
@@ -33,10 +35,12 @@ class Description:
         checkpoint: weights file.
         options: what `configure` takes.
         spec: codebooks, frame rate, sample rate.
-        fingerprint: what `fingerprint_of` says of weights file and options.
+        fingerprint: what `fingerprint_of` says of weights file and options. One that was exported keeps that of the
+            original, as a name: codes that were made earlier stay its own.
         origin: how it was made, for the reader.
         deduplicate: whether a model sees the units of a semantic tokenizer without repetitions; those on disk have
             them.
+        exported: SHA-256 of the weights file where it is an export, which the fingerprint cannot vouch for.
     """
 
     name: str
@@ -46,12 +50,15 @@ class Description:
     fingerprint: str
     origin: dict[str, object]
     deduplicate: bool = False
+    exported: str | None = None
 
     def fits(self) -> bool:
-        """Whether the weights file is there and is the one that the fingerprint vouches for."""
+        """Whether the weights file is there and is the one that the fingerprint, or `exported`, vouches for."""
         if not self.checkpoint.is_file():
             return False
         weights = file_sha256(self.checkpoint)
+        if self.exported is not None:
+            return weights == self.exported
         # the first releases left the options out
         return self.fingerprint in (_fingerprint(weights, self.options), weights)
 
@@ -143,11 +150,11 @@ class TokenizerFiles(Generic[T]):
             spec, origin = CodecSpec(**content["spec"]), dict(content.get("origin") or {})
             deduplicate = content["deduplicate"] if self.has_deduplicate else False
             check_flag("deduplicate", deduplicate)
-            name, fingerprint = content[self.key], content["fingerprint"]
-            if not isinstance(name, str) or not isinstance(fingerprint, str):
-                raise TypeError(f"{self.key} and fingerprint must be texts")
+            name, fingerprint, exported = content[self.key], content["fingerprint"], content.get("exported")
+            if not all(isinstance(text, str) for text in (name, fingerprint, exported or "")):
+                raise TypeError(f"{self.key}, fingerprint and exported must be texts")
             json.dumps(options, sort_keys=True)  # as the fingerprint is made of them
-            return Description(name, checkpoint, options, spec, fingerprint, origin, deduplicate)
+            return Description(name, checkpoint, options, spec, fingerprint, origin, deduplicate, exported)
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:  # a file that is not UTF-8 is a ValueError
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"{what} must be a file written by {self.command}, got {path} ({reason})") from None
@@ -166,6 +173,7 @@ class TokenizerFiles(Generic[T]):
             "spec": asdict(info.spec),
             **({"deduplicate": info.deduplicate} if self.has_deduplicate else {}),
             "fingerprint": info.fingerprint,
+            **({} if info.exported is None else {"exported": info.exported}),
             "origin": info.origin,
         }
         with atomic_path(path) as temporary:
@@ -214,7 +222,13 @@ class TokenizerFiles(Generic[T]):
         except UserError as error:
             raise UserError(f"{error} (in {path})") from None
         self._check_weights(info, path)
-        made = kind.load(info.checkpoint)
+        try:
+            made = kind.load(info.checkpoint)
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:  # made by somebody else
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(f"{self.noun} file {info.checkpoint} must be of {info.name} ({reason})") from error
         for key in info.options:
             if key not in known:
                 raise UserError(f"{self.key}_conf in {path} must be among {known}, got {key!r}")
@@ -238,7 +252,8 @@ class TokenizerFiles(Generic[T]):
             UserError: if the weights do not fit their fingerprint, or the directory holds others.
         """
         info, target = self.read(path), directory / self.file
-        copied = replace(info, checkpoint=directory / self.classes[info.name].weights_name)
+        name = Path(self.classes[info.name].weights_name)
+        copied = replace(info, checkpoint=directory / (name if info.exported is None else name.with_suffix(SUFFIX)))
         self._check_weights(info, path)
         if target.exists():
             there = self.read(target)
@@ -258,12 +273,41 @@ class TokenizerFiles(Generic[T]):
         self.write(copied, target)
         return target
 
+    def export(self, path: Path | str, directory: Path) -> None:
+        """Put it into a directory as one can share it: weights as safetensors, a description without anybody's paths.
+
+        Args:
+            path: the description, or a directory that holds it.
+            directory: made when missing.
+
+        Raises:
+            FileNotFoundError: if description or weights are missing.
+            UserError: if the weights do not fit their fingerprint, or its class cannot read the export.
+        """
+        info = self.read(path)
+        self._check_weights(info, path)
+        checkpoint = directory / Path(self.classes[info.name].weights_name).with_suffix(SUFFIX)
+        arrays = read_arrays(info.checkpoint, f"{self.noun} file")
+        with atomic_path(checkpoint) as temporary:
+            write_tensors(temporary, arrays, info.checkpoint)
+        origin = without_paths(info.origin)
+        self.write(
+            replace(info, checkpoint=checkpoint, exported=file_sha256(checkpoint), origin=origin), directory / self.file
+        )
+        try:
+            self.load(directory)
+        except (ValueError, OSError) as error:  # a class of another package, whose `load` knows its own files only
+            raise UserError(
+                f"{self.noun} {info.name} must read its weights with read_arrays to be exported ({error})"
+            ) from None
+
     def _check_weights(self, info: Description, described_by: Path | str) -> None:
         if not info.checkpoint.is_file():
             raise FileNotFoundError(f"{self.noun} file not found: {info.checkpoint} (named by {described_by})")
         if not info.fits():
-            found = fingerprint_of(info.checkpoint, info.options)
+            options = info.options if info.exported is None else {}
+            found, expected = fingerprint_of(info.checkpoint, options), info.exported or info.fingerprint
             raise UserError(
-                f"fingerprint of {self.noun} file {info.checkpoint} must be {info.fingerprint[:12]}… as in "
+                f"fingerprint of {self.noun} file {info.checkpoint} must be {expected[:12]}… as in "
                 f"{described_by}, got {found[:12]}…: it is another {self.noun}, or the file is damaged"
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_finite
+from espnet_ext.storage.tensor_files import SUFFIX, read_arrays
 
 _CONFIG = "config"  # no name of a weight: those have a dot
 
@@ -33,10 +34,10 @@ def write_weights(checkpoint: Path, state: Mapping[str, Tensor], config: Mapping
 
 
 def read_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """A state dict from a file of `write_weights` or from a torch file, and the configuration in it.
+    """A state dict from a file of `write_weights`, an export or a torch file, and the configuration in it.
 
     Args:
-        checkpoint: file; the suffix .npz tells the kinds apart
+        checkpoint: file; the suffixes .npz and .safetensors tell the kinds apart
 
     Returns:
         The state dict, and the configuration or None.
@@ -48,13 +49,14 @@ def read_weights(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any] | 
     if not checkpoint.is_file():
         raise FileNotFoundError(f"codec file not found: {checkpoint}")
     try:
-        if checkpoint.suffix != ".npz":
+        if checkpoint.suffix not in (".npz", SUFFIX):
             return torch.load(checkpoint, map_location="cpu", weights_only=True), None
-        with np.load(checkpoint, allow_pickle=False) as arrays:
-            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != _CONFIG}
-            config = json.loads(arrays[_CONFIG].tobytes()) if _CONFIG in arrays.files else None
-        return state, config
-    except Exception as error:  # torch and numpy raise a dozen kinds for damaged files, all of them mean the same
+        arrays = read_arrays(checkpoint, "codec file")
+        config = json.loads(arrays.pop(_CONFIG).tobytes()) if _CONFIG in arrays else None
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, config
+    except UserError:
+        raise
+    except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
         reason = one_line(error)
         raise UserError(f"codec file cannot be read: {checkpoint} ({type(error).__name__}: {reason})") from None
 

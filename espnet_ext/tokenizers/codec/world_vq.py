@@ -19,6 +19,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_finite
+from espnet_ext.storage.tensor_files import read_arrays
 from espnet_ext.tokenizers.codec import world
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 
@@ -115,11 +116,24 @@ class WorldVQCodec(Codec):
     @classmethod
     def load(cls, checkpoint: Path) -> WorldVQCodec:
         """The codec stored in a file written by `save`."""
-        with np.load(checkpoint, allow_pickle=False) as arrays:
-            check_finite(arrays, checkpoint)
-            widths = [int(width) for width in arrays["band_widths"]]
-            centres = [arrays[f"centres_{index}"] for index in range(len(widths) + 1)]
-            return cls(centres, arrays["mean"], arrays["scale"], widths)
+        arrays = read_arrays(checkpoint, "codec file")
+        check_finite(arrays, checkpoint)
+        widths = [int(width) for width in arrays["band_widths"]]
+        centres = [arrays[f"centres_{index}"] for index in range(len(widths) + 1)]
+        shapes = {
+            f"centres_{index}": (len(centres[0]), world.SUB_FRAMES * width)
+            for index, width in enumerate([world.CEPSTRUM, *widths])
+        }
+        for name, shape in {**shapes, "mean": (world.FEATURE_DIM,), "scale": (world.FEATURE_DIM,)}.items():
+            if arrays[name].shape != shape or arrays[name].dtype != np.float32:
+                raise UserError(
+                    f"{name} of {checkpoint} must be {shape} float32, got {arrays[name].shape} {arrays[name].dtype}"
+                )
+        if min(widths, default=0) < 1 or sum(widths) != world.CEPSTRUM_DIM:
+            raise UserError(
+                f"band_widths of {checkpoint} must be positive and sum to {world.CEPSTRUM_DIM}, got {widths}"
+            )
+        return cls(centres, arrays["mean"], arrays["scale"], widths)
 
     def save(self, checkpoint: Path) -> None:
         """Write centres and normalisation as an uncompressed npz file."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.storage.checkpoint import check_finite
+from espnet_ext.storage.tensor_files import read_arrays
 from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, register_semantic
 
 HOP = 160  # samples of a sub-frame, 10 ms; a unit is the mean of some of them
@@ -226,11 +227,11 @@ class SpectralTokenizer(SemanticTokenizer):
     @classmethod
     def load(cls, checkpoint: Path) -> Self:
         """The tokenizer stored in a file written by `save`."""
-        with np.load(checkpoint, allow_pickle=False) as arrays:
-            check_finite(arrays, checkpoint)
-            tokenizer = cls(SpectralOptions(**json.loads(arrays["options"].tobytes())))
-            tokenizer.centroids = torch.from_numpy(arrays["centroids"])
-            tokenizer.moments = torch.from_numpy(arrays["moments"])
+        arrays = read_arrays(checkpoint, "semantic tokenizer file")
+        check_finite(arrays, checkpoint)
+        tokenizer = cls(SpectralOptions(**json.loads(arrays["options"].tobytes())))
+        tokenizer.centroids = torch.from_numpy(arrays["centroids"])
+        tokenizer.moments = torch.from_numpy(arrays["moments"])
         return tokenizer
 
 
