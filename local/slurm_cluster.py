@@ -1,5 +1,7 @@
 """A dask cluster of Slurm jobs for `--dask_scheduler`: prints its address and serves until Ctrl-C.
 
+Who does not have your keys, which are made if there are none, can neither give it work nor take it.
+
 python local/slurm_cluster.py --jobs 20 --directive=--partition=cpu --directive=--account=speech
 """
 
@@ -12,6 +14,7 @@ from typing import Any
 
 from espnet_ext.bin import run
 from espnet_ext.errors import UserError
+from espnet_ext.jobs.cluster_keys import cluster_security, keys_directory, make_keys
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,7 +48,10 @@ def make_cluster(args: argparse.Namespace) -> Any:
         from dask_jobqueue import SLURMCluster
     except ModuleNotFoundError:
         raise UserError("slurm_cluster needs dask-jobqueue: pip install dask-jobqueue") from None
+    if not keys_directory().exists():
+        make_keys(keys_directory())
     cluster = SLURMCluster(
+        security=cluster_security(keys_directory()),  # the protocol is tls:// then
         cores=1,
         processes=1,
         memory=args.memory,

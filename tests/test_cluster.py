@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from fabricated import one_error
 
 pytest.importorskip("pyworld")
 pytest.importorskip("distributed")
 
-from espnet_ext.bin import codec_fit, codec_tokens
+from espnet_ext.bin import cluster_keys, codec_fit, codec_tokens
 from espnet_ext.data.datadir import write_data_dir
+from espnet_ext.jobs.cluster_keys import cluster_security, keys_directory
 
 pytestmark = pytest.mark.recipe
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SHARDS = 6
 TOKENS = ["--codec_info", "codec/codec_info.yaml", "--data_dir", "data"]
 AT_ONCE = """
@@ -74,8 +80,8 @@ def start(folder: Path, *line: str) -> subprocess.Popen[str]:
     name = line[0].rpartition(".")[2] if line[0].startswith("distributed") else "command"
     with (folder / f"{name}.log").open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", *line], cwd=folder, env=ENVIRONMENT, stdout=log, stderr=log, text=True,
-            start_new_session=True,
+            [sys.executable, "-m", *line], cwd=folder, env={**os.environ, **ENVIRONMENT},
+            stdout=log, stderr=log, text=True, start_new_session=True,
         )  # fmt: skip
 
 
@@ -88,23 +94,30 @@ def wait_until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None
     raise AssertionError("too slow")
 
 
-@pytest.fixture
-def cluster(corpus: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """A scheduler and two workers in processes of their own, which nobody replaces."""
+@contextmanager
+def dask(corpus: Path, protocol: str, workers: int, *keys: str) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    """A scheduler and workers in processes of their own, which nobody replaces."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    dask = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-    worker = ["distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
-    everything = [start(corpus, *dask)]
-    everything += [start(corpus, *worker, "--local-directory", str(corpus / "dask")) for _ in range(2)]
+    address, there = f"{protocol}://127.0.0.1:{port}", ["--protocol", protocol, "--no-dashboard", *keys]
+    scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), *there]
+    worker = ["distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", *there]
+    everything = [start(corpus, *scheduler)]
+    everything += [start(corpus, *worker, "--local-directory", str(corpus / "dask")) for _ in range(workers)]
     try:
         yield address, everything[1:]
     finally:
         for process in everything[::-1]:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def cluster(corpus: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    """A cluster as anybody can use it."""
+    with dask(corpus, "tcp", 2) as there:
+        yield there
 
 
 def finished_shards(out: Path) -> set[str]:
@@ -162,3 +175,41 @@ def test_a_run_that_ctrl_c_interrupted_continues(
     assert again.wait(timeout=100) == 0, log_of(corpus)
     assert re.search(rf"{where}/shards: [2-5] of {SHARDS} shards were finished earlier", log_of(corpus))
     assert_same(corpus, where)
+
+
+def test_a_cluster_with_keys_does_the_work_and_takes_none_from_others(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import distributed
+    from distributed.security import Security
+
+    if importlib.util.find_spec("cryptography") is None and shutil.which("openssl") is None:
+        pytest.skip("keys are made by cryptography or openssl, and neither is there")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    cluster_keys.main([])
+    scheduler_line, worker_line = capsys.readouterr().out.splitlines()
+    keys = scheduler_line.split("--port 8786 ")[1].split()
+    assert worker_line.endswith(" ".join(keys)) and keys[::2] == ["--tls-ca-file", "--tls-cert", "--tls-key"]
+    with dask(corpus, "tls", 1, *keys) as (address, _):
+        line = ["espnet_ext.bin.codec_tokens", *TOKENS, "--dask_scheduler", address, "--out", "tls"]
+        (corpus / "command.log").unlink(missing_ok=True)
+        assert start(corpus, *line).wait(timeout=100) == 0, log_of(corpus)
+        assert "without TLS" not in log_of(corpus)
+        assert_same(corpus, "tls")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        told = f"error: keys of the cluster not found: {tmp_path / 'other/espnet_ext/cluster'} (python -m espnet_ext"
+        monkeypatch.chdir(corpus)
+        assert one_error(codec_tokens.main, *line[1:], "--force").startswith(told)
+        cluster_keys.main([])
+        stranger = cluster_security(keys_directory())
+        plain = address.replace("tls", "tcp")
+        for place, security in ((address, stranger), (plain, Security(require_encryption=False))):
+            with pytest.raises((OSError, TimeoutError)):
+                distributed.Client(place, timeout="3s", set_as_default=False, security=security)
+        context = ssl.create_default_context(cafile=keys[1])
+        context.check_hostname = False
+        host, port = address.removeprefix("tls://").split(":")
+        plug = socket.create_connection((host, int(port)), timeout=9)
+        # the scheduler is the one that is meant, and is not told who asks
+        with pytest.raises(ssl.SSLError, match="(?i)certificate.required"), context.wrap_socket(plug) as connection:
+            connection.recv(1)

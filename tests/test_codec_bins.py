@@ -234,7 +234,11 @@ def test_codes_of_another_codec_and_missing_files_are_one_line_errors() -> None:
         (codec_tokens, ["--codec_info", "gone.yaml", *TOKENS[2:]], "codec_info not found: gone.yaml"),
         (codec_tokens, [*TOKENS, "--data_dir", "gone"], "gone/wav.scp is missing"),
         (codec_tokens, [*TOKENS, "--nj", "0"], "nj must be at least 1, got 0"),
-        (codec_tokens, [*TOKENS, "--dask_scheduler", "here"], "dask_scheduler must be tcp://HOST:PORT, got 'here'"),
+        (
+            codec_tokens,
+            [*TOKENS, "--dask_scheduler", "here"],
+            "dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got 'here'",
+        ),
     ]
     for command, arguments, message in cases:
         with pytest.raises(SystemExit, match=message) as caught:

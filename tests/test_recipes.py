@@ -189,7 +189,7 @@ def test_help_lists_stages_and_options(any_recipe: Recipe) -> None:
         (["--nj", "two"], "--nj must be a whole number, got 'two'"),
         (["--stacking", "1 0"], "--stacking must be numbers of at least 1"),
         (["--decodings", " "], "--decodings must not be empty"),
-        (["--dask_scheduler", "here"], "--dask_scheduler must be tcp://HOST:PORT, got 'here'"),
+        (["--dask_scheduler", "here"], "--dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got 'here'"),
         (["--tag"], "--tag needs a value"),
         (["--asr_vocabulary", "all"], "--asr_vocabulary must be train or test, got 'all'"),
         (["--max_epoch", "0"], "--max_epoch must be a number of at least 1, got '0'"),

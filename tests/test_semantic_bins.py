@@ -360,7 +360,7 @@ def test_processes_do_not_change_the_units() -> None:
         (["--codes_dir", "gone"], "codec_info not found: gone"),
         (["--data_dir", "gone"], "gone/wav.scp is missing"),
         (["--nj", "0"], "nj must be at least 1, got 0"),
-        (["--dask_scheduler", "here"], "dask_scheduler must be tcp://HOST:PORT, got 'here'"),
+        (["--dask_scheduler", "here"], "dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got 'here'"),
     ],
 )
 def test_wrong_options_of_the_tokens_are_one_line_errors(arguments: list[str], message: str) -> None:

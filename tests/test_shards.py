@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +18,9 @@ import shard_work
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, cut, remove_shards, run_shards
+from espnet_ext.jobs.cluster_keys import cluster_security, make_keys
 from espnet_ext.jobs.secret import user_key
-from espnet_ext.jobs.workers import _make_elsewhere
+from espnet_ext.jobs.workers import _make_elsewhere, _warn_of_others
 
 ROOT = Path(__file__).resolve().parent.parent
 ITEMS = {f"u-{number:02d}": number for number in range(11)}
@@ -221,8 +224,11 @@ def test_processes_are_not_started_for_work_that_takes_less_time_than_they_need(
     [
         ({"nj": 0}, "nj must be at least 1, got 0"),
         ({"num_threads": 0}, "num_threads must be at least 1, got 0"),
-        ({"scheduler": "localhost"}, "dask_scheduler must be tcp://HOST:PORT, got 'localhost'"),
-        ({"scheduler": "http://localhost:8786"}, "dask_scheduler must be tcp://HOST:PORT, got 'http://localhost:8786'"),
+        ({"scheduler": "localhost"}, "dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got 'localhost'"),
+        (
+            {"scheduler": "http://localhost:8786"},
+            "dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got 'http://localhost:8786'",
+        ),
     ],
 )
 def test_impossible_workers_are_refused(options: dict[str, Any], message: str) -> None:
@@ -323,3 +329,49 @@ def test_a_full_disk_names_the_shard_and_leaves_whole_shards_only(directory: Pat
     made = list((directory / "shards").iterdir())
     assert (3 if nj == "1" else 0) <= len(made) <= 5  # the other process may have done nothing yet
     assert not [path for path in made if path.name.startswith((".", "000003"))]
+
+
+# --- keys of clusters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", ["cryptography", "openssl"])
+def test_keys_are_for_their_user_alone(maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    if maker == "cryptography":
+        pytest.importorskip("cryptography")
+    else:
+        monkeypatch.setitem(sys.modules, "cryptography", None)
+        if shutil.which("openssl") is None:
+            pytest.skip("there is no program openssl")
+    place = tmp_path / "user" / "cluster"
+    with pytest.raises(FileNotFoundError, match=f"keys of the cluster not found: {place} .python -m .*cluster_keys"):
+        cluster_security(place)
+    make_keys(place)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (place, place / "key.pem")}
+    assert modes == {"cluster": 0o700, "key.pem": 0o600}
+    security = cluster_security(place)
+    assert security.require_encryption and security.get_connection_args("client")["ssl_context"]
+    first = (place / "key.pem").read_bytes()
+    make_keys(place)
+    assert (place / "key.pem").read_bytes() != first and list(place.parent.iterdir()) == [place]
+    for path in (place, place / "key.pem"):
+        path.chmod(0o755)
+        with pytest.raises(UserError, match=f"{path} must be only yours to read and write: .* --force makes new keys"):
+            cluster_security(place)
+        path.chmod(0o700)
+
+
+def test_without_a_maker_of_keys_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="need cryptography or the program openssl: pip install cryptography"):
+        make_keys(tmp_path / "cluster")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_without_tls_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_of_others.cache_clear()
+    for _ in range(2):
+        _warn_of_others()
+    assert caplog.text.count("a cluster without TLS: whoever reaches the ports of its machines runs code as you") == 1

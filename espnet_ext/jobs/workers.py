@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
+from espnet_ext.jobs.cluster_keys import COMMAND, cluster_security, keys_directory
 from espnet_ext.jobs.processes import run_in_processes
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         if self.scheduler and not re.fullmatch(r"(tcp|tls)://\S+:\d+", self.scheduler):
-            raise UserError(f"dask_scheduler must be tcp://HOST:PORT, got {self.scheduler!r}")
+            raise UserError(f"dask_scheduler must be tls://HOST:PORT or tcp://HOST:PORT, got {self.scheduler!r}")
         for name in ("nj", "num_threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -176,8 +177,13 @@ class Workers:
         import distributed  # here: it takes half a second, and most commands never need it
 
         _hush()
+        security = None
+        if self.scheduler.startswith("tls:"):
+            security = cluster_security(keys_directory())
+        else:
+            _warn_of_others()
         try:
-            client = distributed.Client(self.scheduler, timeout="20s", set_as_default=False)
+            client = distributed.Client(self.scheduler, timeout="20s", set_as_default=False, security=security)
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise OSError(
@@ -187,6 +193,15 @@ class Workers:
             if not client.nthreads():
                 logging.warning("%s has no workers yet: waiting for them", self.scheduler)
             yield client
+
+
+@functools.cache
+def _warn_of_others() -> None:
+    """Say once in a process that nobody is kept out."""
+    logging.warning(
+        "a cluster without TLS: whoever reaches the ports of its machines runs code as you; %s tells how to close them",
+        COMMAND,
+    )
 
 
 def _hush() -> None:
@@ -260,7 +275,7 @@ def add_worker_options(parser: argparse.ArgumentParser, nj: int = 1) -> None:
     parser.add_argument("--nj", type=int, default=nj, help="processes of this machine")
     parser.add_argument(
         "--dask_scheduler", default="", metavar="ADDRESS",
-        help="use the workers of this dask scheduler instead, tcp://HOST:PORT; they must see the same files",
+        help="use the workers of this dask scheduler instead, tls://HOST:PORT; they must see the same files",
     )  # fmt: skip
     add_force_option(parser)
 
