@@ -22,7 +22,16 @@ from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import read_weights
 from espnet_ext.storage.tensor_files import read_arrays, write_tensors
 from espnet_ext.storage.yaml_files import without_paths
-from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, copy_codec, load_codec, read_codec_info, save_codec
+from espnet_ext.tokenizers.codec import (
+    INFO_NAME,
+    Codec,
+    codec_files,
+    codecs,
+    copy_codec,
+    load_codec,
+    read_codec_info,
+    save_codec,
+)
 from espnet_ext.tokenizers.description import file_sha256
 from espnet_ext.tokenizers.semantic import load_semantic, read_semantic_info, save_semantic, semantic_files
 
@@ -252,6 +261,17 @@ def test_a_codec_of_somebody_else_that_is_none_is_one_line(damage: str, tmp_path
             with pytest.raises(UserError, match=str(tmp_path)) as caught:
                 load_codec(tmp_path)
             assert str(caught.value).isprintable()
+
+
+def test_a_codec_that_reads_its_own_files_alone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(cls: type[Codec], checkpoint: Path) -> Codec:
+        np.load(checkpoint)  # as a package may that knows nothing of exports
+        raise AssertionError
+
+    save_codec(tiny_codec("world_vq"), "world_vq", tmp_path / "codec", origin={})
+    monkeypatch.setattr(codecs["world_vq"], "load", classmethod(load))
+    with pytest.raises(UserError, match="codec world_vq must read its weights with read_arrays to be exported"):
+        codec_files.export(tmp_path / "codec", tmp_path / "shared")
 
 
 @pytest.mark.espnet

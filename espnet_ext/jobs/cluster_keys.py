@@ -84,7 +84,7 @@ def cluster_security(place: Path) -> Security:
     """
     from distributed.security import Security
 
-    if Security().tls_ca_file:
+    if Security().get_tls_config_for_role("client")["ca_file"]:
         return Security(require_encryption=True)
     certificate, key = str(place / CERTIFICATE), str(place / KEY)
     for path in (place, place / CERTIFICATE, place / KEY):
