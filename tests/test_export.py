@@ -102,6 +102,7 @@ def test_a_training_can_begin_with_an_export(corpus: Path, exported: Path, tmp_p
     conf.write_text("best_model_criterion: [[valid, loss, min]]\nkeep_nbest_models: 1\n")
     more = ["--config", str(conf), "--frame_stacking_factor", "2", "--optim_conf", "lr=0.0"]
     given = exported if option == "init_from" else exported / EXPORTED
+    more += ["--trust", "true"] if option == "init_param" else []
     CodecLMTask.main(cmd=command(corpus, tmp_path / "model", *more, f"--{option}", str(given)))
     before, after = read_weights(exported / EXPORTED), read_weights(tmp_path / "model" / AVERAGE)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

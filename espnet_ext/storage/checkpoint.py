@@ -72,14 +72,15 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
     def load_data(file: Any, *args: Any, **options: Any) -> Any:
         if str(file).endswith(SUFFIX):  # as init_param
             return read_tensors(Path(file), "init_param")
+        if trust:
+            return load(file, *args, **options)
         with torch.serialization.safe_globals(TRAINER_TYPES):
             try:
                 return load(file, *args, **{**options, "weights_only": True})
             except pickle.UnpicklingError as error:
                 raise _refusal("checkpoint", file, error) from None
 
-    if not trust:
-        torch.load = load_data  # type: ignore[assignment]  # likewise
+    torch.load = load_data  # type: ignore[assignment]  # likewise
     try:
         yield
     finally:
