@@ -127,6 +127,11 @@ def test_a_recogniser_of_any_words_hears_a_reader_and_nothing_in_silence(wavs: d
     assert said_of(choice, wavs["silence"]) == [""]
 
 
+def test_the_label_names_the_model_that_nobody_named() -> None:
+    assert Choice("asr", "faster_whisper").label().endswith(" model=tiny.en")
+    assert Choice("asr", "faster_whisper", {"model": "small"}).label().endswith(" model=small")
+
+
 def test_a_model_that_cannot_be_had_is_one_line(
     tmp_path: Path, wavs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,7 @@ class Recogniser(Evaluator):
         Args:
             texts: in any spelling.
             languages: of the utterances, as the data name them; empty where they do not.
-            conf: its options.
+            **conf: its options.
 
         Returns:
             The reason, one line.
