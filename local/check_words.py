@@ -43,7 +43,8 @@ def main() -> None:
     add_evaluator_option(parser, "asr")
     args, _ = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    for choice in parse_evaluators(args, ["asr"])["asr"]:
+    texts = [one for text in args.text for one in read_scp(text, allow_empty=True).values()]
+    for choice in parse_evaluators(args, texts, ["asr"])["asr"]:
         if choice.unavailable() is None:
             for line in filter(None, (remark(text, choice.name) for text in args.text)):
                 logging.warning("%s", line)

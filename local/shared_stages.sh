@@ -70,7 +70,7 @@ files_of() {
   words values "$1"
   files=()
   for value in "${values[@]}"; do
-    for file in "${value#*=}" "${value#*=}"/{config.*,*.safetensors,*.bin,*.best.pth}; do
+    for file in "${value#*=}" "${value#*=}"/{config.*,*.safetensors,*.bin,*.best.pth,*.tflite}; do
       [[ ! -f ${file} ]] || files+=("${file}")
     done
   done

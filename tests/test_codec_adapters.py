@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny_codecs import CONF, FUNCODEC, SOUNDSTREAM, fresh_codec, tiny_codec, voice
+from tiny_codecs import CONF, FUNCODEC, NEURAL, SOUNDSTREAM, fresh_codec, tiny_codec, voice
 
 from espnet_ext.bin import codec_fit
 from espnet_ext.tokenizers.codec import codecs, create_codec, load_codec, read_codec_info
@@ -56,7 +56,7 @@ def speech(codec: NeuralCodec, frames: int = 21) -> tuple[torch.Tensor, torch.Te
     return wav[None], torch.tensor([samples])
 
 
-@pytest.mark.parametrize("name", [name for name in CONF if name != "world_vq"])
+@pytest.mark.parametrize("name", NEURAL)
 def test_codes_and_waveforms_are_those_of_the_package(name: str) -> None:
     codec = cast(NeuralCodec, tiny_codec(name))
     wav, lengths = speech(codec)

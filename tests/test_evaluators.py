@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import sys
+import tarfile
 import types
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import built_in
+from real_data import need_real_data
 from test_scoring import buzz, corpus_clips
 
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers
 from espnet_ext.scoring.evaluators import Recogniser, mos_predictors, recognisers, speaker_encoders
 from espnet_ext.scoring.evaluators.evaluator import Choice, Evaluator, Unheard, evaluate_files, registry_of
+from espnet_ext.scoring.measures.error_rate import total, word_errors
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.testing import check_evaluator
 from espnet_ext.testing.evaluator import check_choice
@@ -41,14 +44,14 @@ def said_of(choice: Choice, *paths: Path) -> list[Any]:
 
 
 def test_every_option_has_its_evaluators() -> None:
-    assert built_in(recognisers) == ["espnet", "pocketsphinx", "transformers", "whisper"]
+    assert built_in(recognisers) == ["espnet", "faster_whisper", "pocketsphinx", "transformers", "whisper"]
     assert built_in(speaker_encoders) == ["espnet", "resemblyzer", "transformers"]
     assert built_in(mos_predictors) == ["dnsmos", "utmos", "versa"]
 
 
 REGISTERED = [(kind, name) for kind in KINDS for name in registry_of(kind)]
 # those of ours that need nothing to be downloaded, and all of other packages
-HEARING = [("asr", "pocketsphinx"), ("speaker", "resemblyzer"), ("mos", "dnsmos")]
+HEARING = [("asr", "pocketsphinx"), ("asr", "faster_whisper"), ("speaker", "resemblyzer"), ("mos", "dnsmos")]
 HEARING += [(kind, name) for kind, name in REGISTERED if name not in built_in(registry_of(kind))]
 
 
@@ -68,7 +71,7 @@ def test_contract(kind: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (Choice("asr", "nobody"), r"asr must be one of \[.*'espnet', 'pocketsphinx', .*\], got 'nobody'"),
+        (Choice("asr", "nobody"), r"asr must be one of \[.*'espnet', .*'pocketsphinx', .*\], got 'nobody'"),
         (
             Choice("mos", "utmos", {"size": 3}),
             r"mos_conf of utmos must be among \['checkpoint', 'device'\], got \['size'\]",
@@ -107,6 +110,48 @@ def test_a_file_is_heard_once_and_what_cannot_be_judged_has_a_reason(
 def test_silence_has_no_voice_and_no_opinion(wavs: dict[str, Path]) -> None:
     for choice in (Choice("speaker", "resemblyzer"), Choice("mos", "dnsmos")):
         assert said_of(choice, wavs["silence"]) == [None]
+
+
+def test_a_recogniser_of_any_words_hears_a_reader_and_nothing_in_silence(wavs: dict[str, Path], tmp_path: Path) -> None:
+    choice = Choice("asr", "faster_whisper")
+    if reason := choice.unavailable():
+        pytest.skip(reason)
+    errors = []
+    with tarfile.open(need_real_data("kathleen-16k.tar")) as archive:
+        for name in sorted(one for one in archive.getnames() if one.endswith(".flac"))[:4]:
+            archive.extract(name, tmp_path, filter="data")
+            text = archive.extractfile(name.replace(".flac", ".txt")).read().decode()  # type: ignore[union-attr]
+            (heard,) = said_of(choice, tmp_path / name)
+            errors.append(word_errors(recognisers["faster_whisper"].normalise(text), heard))
+    assert total(errors).rate < 0.2
+    assert said_of(choice, wavs["silence"]) == [""]
+
+
+def test_the_label_names_the_model_that_nobody_named() -> None:
+    assert Choice("asr", "faster_whisper").label().endswith(" model=tiny.en")
+    assert Choice("asr", "faster_whisper", {"model": "small"}).label().endswith(" model=small")
+
+
+def test_a_model_that_cannot_be_had_is_one_line(
+    tmp_path: Path, wavs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := Choice("asr", "faster_whisper").unavailable():
+        pytest.skip(reason)
+    import faster_whisper
+
+    def no_network(*args: object, **options: object) -> None:
+        raise ConnectionError("no route\nto the hub")
+
+    monkeypatch.setattr(faster_whisper, "WhisperModel", no_network)
+    (tmp_path / "model").mkdir()
+    for model, message in {
+        "huge": "model of faster_whisper must be a directory or one of tiny.en, tiny, .*, got 'huge'",
+        "small": r"model 'small' of faster_whisper cannot be had: no route to the hub; a directory .*model=PATH$",
+        str(tmp_path / "model"): "of faster_whisper cannot be had: ",
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            said_of(Choice("asr", "faster_whisper", {"model": model}), wavs["voice"])
+        assert "\n" not in str(caught.value)
 
 
 def test_voices_are_unit_vectors_and_tell_pitches_apart(wavs: dict[str, Path]) -> None:

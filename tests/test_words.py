@@ -1,5 +1,7 @@
 """Words and characters of every script, and what is said of words that a recogniser cannot hear."""
 
+import argparse
+import re
 import subprocess
 import sys
 import unicodedata
@@ -7,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from espnet_ext.scoring.evaluators import recognisers
+from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.measures.error_rate import ErrorCounts, character_errors, normalise, word_errors, words_of
 from espnet_ext.scoring.measures.fluency import is_truncated
+from espnet_ext.scoring.measures.words import recogniser_for, words_to_hear
+from espnet_ext.scoring.options import add_evaluator_option, parse_evaluators, texts_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,3 +80,72 @@ def test_words_that_the_recogniser_will_not_hear_are_said_before_the_training(tm
     assert said("läuft Straße") == f"WARNING: {tmp_path}/text: {none}\n"
     assert "pocketsphinx does not know 1 of 3 words, and will never hear them: zyxxyz" in said("two zyxxyz dogs")
     assert said("two dogs") == said("läuft", "--asr", "none") == ""
+
+
+def test_many_different_words_are_heard_by_the_recogniser_of_any_words_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    few, many = ["two red dogs"] * 400, [f"word{number}" for number in range(301)]
+    monkeypatch.setattr(Choice, "unavailable", lambda self: None)
+    assert (recogniser_for(few), recogniser_for(many[:300]), recogniser_for(many)) == (
+        "pocketsphinx", "pocketsphinx", "faster_whisper",
+    )  # fmt: skip
+    assert not caplog.text
+    monkeypatch.setattr(Choice, "unavailable", lambda self: "it is not installed: pip install it")
+    assert (recogniser_for(few), caplog.text) == ("pocketsphinx", "")
+    assert recogniser_for(many) == "pocketsphinx"
+    assert "the texts have 301 different words, too many for pocketsphinx to tell apart well" in caplog.text
+    assert "faster_whisper hears any, but it is not installed: pip install it" in caplog.text
+
+
+def test_the_words_of_the_texts_decide_only_where_no_recogniser_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Choice, "unavailable", lambda self: None)
+    parser = argparse.ArgumentParser()
+    add_evaluator_option(parser, "asr")
+    (tmp_path / "text").write_text("b two red dogs\na one\n", encoding="utf-8")
+    further = tmp_path / "further"
+    further.write_text("".join(f"{number:03d} word{number}\n" for number in range(300)), encoding="utf-8")
+
+    def named(*options: str, texts: tuple[Path, ...] = (further,)) -> list[str]:
+        args = parser.parse_args(options)
+        return [one.name for one in parse_evaluators(args, texts_of(tmp_path, texts), ["asr"])["asr"]]
+
+    assert named() == ["faster_whisper"] and named(texts=()) == ["pocketsphinx"]
+    assert named("--asr", "pocketsphinx") == ["pocketsphinx"] and named("--asr", "none") == []
+    assert named("--asr", "faster_whisper", texts=()) == ["faster_whisper"]
+
+
+def test_what_whisper_writes_in_digits_is_compared_in_words() -> None:
+    pytest.importorskip("inflect")
+    spell = recognisers["faster_whisper"].normalise
+    assert spell("At 20, Dr. Lee won 7%.") == spell("at twenty doctor lee won seven percent")
+    assert spell(spell("In 1905, Mr. Fox")) == "in nineteen oh five mister fox"
+
+
+@pytest.mark.parametrize(
+    ("conf", "texts", "languages", "reason"),
+    [
+        ({}, ["Two dogs", "мой дом"], [], None),
+        ({}, ["Two dogs"], ["en-GB"], None),
+        ({}, ["мой дом", "мои"], [], "hears English only, got texts without a letter of English"),
+        (
+            {},
+            ["ein Haus"],
+            ["en", "de"],
+            "tiny.en of faster_whisper hears English only, got the language de: --asr_conf m",
+        ),
+        ({"language": "de"}, ["ein Haus"], [], "hears English only, got the language de"),
+        ({"language": "ru", "model": "small"}, ["мой дом"], ["ru"], None),
+    ],
+)
+def test_a_model_of_english_alone_refuses_other_languages_with_a_reason(
+    conf: dict[str, str], texts: list[str], languages: list[str], reason: str | None
+) -> None:
+    choice = Choice("asr", "faster_whisper", conf)
+    if reason is None:
+        assert words_to_hear(choice, texts, languages) == choice
+    else:
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            words_to_hear(choice, texts, languages)

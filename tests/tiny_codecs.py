@@ -6,6 +6,7 @@ import functools
 import importlib.util
 
 import pytest
+from real_data import REAL_DATA, need_real_data
 
 from espnet_ext.testing.codec import fresh_codec as new_codec
 from espnet_ext.testing.sound import corpus, voice  # noqa: F401 (test files import them from here)
@@ -104,6 +105,7 @@ CONF: dict[str, dict[str, object]] = {
         },
     },
     "espnet": {"pretrained": False, "config": {"codec": "soundstream", "codec_conf": SOUNDSTREAM}},
+    "lyra": {"checkpoint": str(REAL_DATA / "lyra"), "num_codebooks": 3},  # small as it is
 }
 PACKAGE = {
     "world_vq": "pyworld",
@@ -112,12 +114,13 @@ PACKAGE = {
     "dac": "transformers",
     "mimi": "transformers",
     "espnet": "espnet2",
+    "lyra": "ai_edge_litert",
 }
 # as parameters of tests: those with large packages or networks are not among the quick tests
-QUICK = ("world_vq", "encodec")
+QUICK = ("world_vq", "encodec", "lyra")
 OTHERS = [name for name in codecs if name not in CONF]  # of plug-ins that happen to be installed
 EVERY = [name if name in (*QUICK, *OTHERS) else pytest.param(name, marks=pytest.mark.espnet) for name in codecs]
-NEURAL = [pytest.param(name, marks=pytest.mark.espnet) for name in CONF if name != "world_vq"]
+NEURAL = [pytest.param(name, marks=pytest.mark.espnet) for name in CONF if name not in ("world_vq", "lyra")]
 
 
 def fresh_codec(name: str, **options: object) -> Codec:
@@ -135,6 +138,8 @@ def create(name: str, conf: dict[str, object]) -> Codec:
     """A codec; one that is not of this package is left out where its defaults need more than a test has."""
     if name in PACKAGE and importlib.util.find_spec(PACKAGE[name]) is None:
         pytest.skip(f"codec {name} needs {PACKAGE[name]}")
+    if name == "lyra" and conf.get("checkpoint") == CONF["lyra"]["checkpoint"]:
+        need_real_data("lyra")
     try:
         return new_codec(name, conf)
     except (ValueError, OSError) as error:

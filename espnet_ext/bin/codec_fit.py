@@ -199,7 +199,7 @@ def check_codec(name: str, conf: Mapping[str, Any], seed: int, sample_rate_hz: i
 def named_files(conf: Mapping[str, Any]) -> list[Path]:
     """The files that options name, and the weights and configurations in the folders that they name."""
     paths = [Path(value) for value in conf.values() if isinstance(value, str) and value]
-    kinds = ("config.*", "*.safetensors", "*.bin", "*.best.pth")  # as in local/shared_stages.sh
+    kinds = ("config.*", "*.safetensors", "*.bin", "*.best.pth", "*.tflite")  # as in local/shared_stages.sh
     inside = [path for folder in paths if folder.is_dir() for kind in kinds for path in sorted(folder.glob(kind))]
     return [path for path in [*paths, *inside] if path.is_file()]
 

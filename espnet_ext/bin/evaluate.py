@@ -17,7 +17,7 @@ from espnet_ext.data.datadir import read_scp
 from espnet_ext.jobs import Record, Workers
 from espnet_ext.scoring.environment import environment
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.options import Named, add_options, check_options, parse_evaluators
+from espnet_ext.scoring.options import Named, add_options, check_options, parse_evaluators, texts_of
 from espnet_ext.scoring.scores import Scores, write_scores
 from espnet_ext.scoring.system import (
     WHOLE_NAME,
@@ -144,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
     args.title = args.title or args.reference.name
-    named, evaluators = check_options(args), parse_evaluators(args)
+    named = check_options(args)
+    evaluators = parse_evaluators(args, texts_of(args.reference, args.vocabulary_text))
     # through JSON and back, to be compared with what a file says; processes change the time only
     left_out = ("nj", "dask_scheduler", "force", "keep_work")
     wanted = {name: value for name, value in vars(args).items() if name not in left_out}

@@ -36,7 +36,7 @@ from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_fi
 from espnet_ext.scoring.measures.bootstrap import Resamples
 from espnet_ext.scoring.measures.frame_distance import frame_distances
 from espnet_ext.scoring.measures.words import errors_of, rate, spelt_for, words_to_hear
-from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators
+from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators, texts_of
 from espnet_ext.scoring.tables.tuning_table import tuning_page, tuning_table
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of, reason, search
@@ -330,7 +330,7 @@ def listening(args: argparse.Namespace) -> Choice:
     Raises:
         UserError: if there is none, or it is not installed.
     """
-    chosen = parse_evaluators(args, ["asr"])["asr"]
+    chosen = parse_evaluators(args, texts_of(args.data_dir, args.vocabulary_text), ["asr"])["asr"]
     if not chosen:
         raise UserError("--asr must be a recogniser, whose words are counted, got 'none'")
     reason = chosen[0].unavailable()

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from espnet_ext.errors import UserError
-from espnet_ext.scoring.evaluators import KINDS, Recogniser, recognisers
+from espnet_ext.scoring.evaluators import Recogniser, recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
-from espnet_ext.scoring.measures.words import words_to_hear
+from espnet_ext.scoring.measures.words import recogniser_for, words_to_hear
 from espnet_ext.scoring.page.heard import marked
 
 
@@ -33,7 +33,7 @@ def heard(text: str, samples: NDArray[np.float32], texts: Sequence[str]) -> Mark
     Returns:
         HTML.
     """
-    choice = Choice("asr", KINDS["asr"].default)
+    choice = Choice("asr", recogniser_for([*texts, text]))
     if reason := choice.unavailable():
         return Markup.escape(f"Not heard: {reason}")
     kind = recognisers[choice.name]

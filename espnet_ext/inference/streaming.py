@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from espnet_ext.decoding import Generation
 from espnet_ext.inference.speech import Word, cut_off
@@ -48,10 +49,11 @@ class SpeechChunk:
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:
     """Pieces of the speech of one utterance.
 
-    The codec is given the new frames and the `lookbehind_frames` in front of them, all so far where it needs all, and
-    the samples of the last `lookahead_frames` are held back, because later frames change them. What is handed out, put
-    together, equals the decoding of the whole utterance: sample by sample for world_vq, up to 1e-4 of its root mean
-    square for encodec. A codec of which nobody knows how far it looks ahead gives one piece at the end.
+    A codec with a `streaming_decoder` is given the new frames alone; another one also the `lookbehind_frames` in front
+    of them, all so far where it needs all. The samples of the last `lookahead_frames` are held back, because later
+    frames change them. What is handed out, put together, equals the decoding of the whole utterance: sample by sample
+    for world_vq and lyra, up to 1e-4 of its root mean square for encodec. A codec of which nobody knows how far it
+    looks ahead gives one piece at the end.
 
     Args:
         codec: of the codes.
@@ -69,28 +71,35 @@ def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames:
 
 
 def _pieces(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:
-    started, sent, last = perf_counter(), 0, None
+    started, sent, last, remembers = perf_counter(), 0, None, codec.streaming_decoder()
     for last in generations:
         frames = int(last.lengths[0])
         if codec.lookahead_frames is None or bool(last.has_eos[0]):
             continue
         settled = frames - max(codec.lookahead_frames, 1)  # the end may have to be faded
-        if settled - sent // codec.hop_samples >= chunk_frames:
-            samples = _decode(codec, last, sent, frames)[: settled * codec.hop_samples - sent]
-            sent += len(samples)
+        if settled - sent >= chunk_frames:
+            samples = _decode(codec, remembers, last, sent, settled)
+            sent = settled
             yield _chunk(samples, last, started, is_last=False)
     if last is not None:
-        samples = _decode(codec, last, sent, int(last.lengths[0]))
+        samples = _decode(codec, remembers, last, sent, int(last.lengths[0]))
         samples = cut_off(samples, bool(last.has_eos[0]), codec.spec.sample_rate_hz)
         yield _chunk(samples, last, started, is_last=True)
 
 
-def _decode(codec: Codec, generation: Generation, sent: int, frames: int) -> NDArray[np.float32]:
-    """Samples from number `sent`, the first one of a frame, to the end of a number of frames."""
-    behind = frames if codec.lookbehind_frames is None else codec.lookbehind_frames
-    first = max(sent // codec.hop_samples - behind, 0)
-    wavs, lengths = codec.decode(generation.codes[:, first:frames].cpu(), torch.tensor([frames - first]))
-    samples: NDArray[np.float32] = wavs[0, sent - first * codec.hop_samples : int(lengths[0])].numpy()
+def _decode(
+    codec: Codec, remembers: Callable[[Tensor], Tensor] | None, generation: Generation, sent: int, settled: int
+) -> NDArray[np.float32]:
+    """Samples of the frames [sent, settled)."""
+    if remembers is not None:
+        new = generation.codes[0, sent:settled].cpu()
+        codec.spec.check(new)
+        piece: NDArray[np.float32] = remembers(new).numpy()
+        return piece
+    behind = sent if codec.lookbehind_frames is None else codec.lookbehind_frames
+    first, frames, hop = max(sent - behind, 0), int(generation.lengths[0]), codec.hop_samples
+    wavs, _ = codec.decode(generation.codes[:, first:frames].cpu(), torch.tensor([frames - first]))
+    samples: NDArray[np.float32] = wavs[0, (sent - first) * hop : (settled - first) * hop].numpy()
     return samples
 
 

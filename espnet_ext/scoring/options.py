@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Workers, add_worker_options
-from espnet_ext.scoring.evaluators import KINDS
+from espnet_ext.scoring.evaluators import BY_VOCABULARY, KINDS
 from espnet_ext.scoring.evaluators.evaluator import Choice
+from espnet_ext.scoring.measures.words import recogniser_for
 from espnet_ext.storage.yaml_files import add_pair
 
 
@@ -90,6 +92,14 @@ def add_vocabulary_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def texts_of(directory: Path, further: Iterable[Path]) -> list[str]:
+    """The texts of a test set and those whose words may be heard, too; none of files that are not there."""
+    paths = [directory / "text", *further]
+    return [
+        text for path in paths if path.is_file() for text in read_scp(path, allow_empty=True, in_order=False).values()
+    ]
+
+
 def _pairs(pairs: Iterable[str], option: str) -> Iterator[tuple[str, Path]]:
     for pair in pairs:
         name, _, directory = pair.partition("=")
@@ -118,14 +128,30 @@ def parse_repeats(pairs: Iterable[str], systems: Mapping[str, Path]) -> dict[str
     return repeats
 
 
-def parse_evaluators(args: argparse.Namespace, options: Iterable[str] = tuple(KINDS)) -> dict[str, tuple[Choice, ...]]:
-    """The evaluators that options name, none where they say none; an unknown evaluator or option is a UserError."""
+def parse_evaluators(
+    args: argparse.Namespace, texts: Iterable[str], options: Iterable[str] = tuple(KINDS)
+) -> dict[str, tuple[Choice, ...]]:
+    """The evaluators that options name, none where they say none.
+
+    Args:
+        args: all options.
+        texts: that a recogniser will be given, which decide where the user does not.
+        options: those to look at.
+
+    Returns:
+        Option → evaluators.
+
+    Raises:
+        UserError: if an evaluator or an option of it is unknown
+    """
     chosen: dict[str, tuple[Choice, ...]] = {}
     for option in options:
         conf: dict[str, Any] = {}
         for pair in getattr(args, f"{option}_conf"):
             add_pair(conf, pair, f"{option}_conf")
         names = [name for name in getattr(args, option).split() if name != "none"]
+        if names == [BY_VOCABULARY]:
+            names = [recogniser_for(texts)]
         if len(names) > 1 and (conf or option != "mos"):
             what = f"one of them with --{option}_conf" if option == "mos" else "one name"
             raise UserError(f"--{option} must be {what}, got {getattr(args, option)!r}")

@@ -23,12 +23,12 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tar archive is, and how to tell that it arrived whole.
+    """Where a file is, and how to tell that it arrived whole.
 
     Attributes:
         url: its address.
-        checksum: ``ALGORITHM:HEX`` as hashlib names it, such as ``md5:d41d…``; empty where nobody published one, then
-            the archive is read through instead.
+        checksum: ``ALGORITHM:HEX`` as hashlib names it, such as ``md5:d41d…``; empty where nobody published one of a
+            tar archive, which then is read through instead.
         advice: what a user who cannot download may do, the end of an error message.
     """
 
@@ -78,7 +78,7 @@ def _damage(path: Path, checksum: str) -> str:
 
 
 def download(source: Source, target: Path) -> Path:
-    """The archive at `target`, downloaded unless it is there; an interrupted download is continued.
+    """The file at `target`, downloaded unless it is there; an interrupted download is continued.
 
     Args:
         source: what to fetch.
@@ -88,7 +88,7 @@ def download(source: Source, target: Path) -> Path:
         The target; a file of that name is complete and was checked.
 
     Raises:
-        UserError: if the archive cannot be fetched, or arrives damaged; what is damaged is removed, so that the next
+        UserError: if the file cannot be fetched, or arrives damaged; what is damaged is removed, so that the next
             run starts anew.
     """
     if target.exists():

@@ -137,6 +137,10 @@ def samples_are_final_after_the_lookahead(case: CodecCase) -> None:
         # networks that reflect the ends of what they are given move the very first frames of it by a little
         most = 0.01 * float(whole.abs().max())
         assert moved <= most, f"frame {frames - 1} moves by {moved:.1e} after {ahead} frames behind it are known"
+    remembers = codec.streaming_decoder()
+    if remembers is not None:
+        pieces = [remembers(piece) for piece in codes[0].split([1, 2, len(codes[0]) - 3])]
+        assert torch.equal(torch.cat(pieces), whole), "a streaming decoder makes other samples than the whole"
 
 
 def decoding_refuses_ids_that_are_not_codes(case: CodecCase) -> None:

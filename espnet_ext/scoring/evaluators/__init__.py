@@ -5,6 +5,7 @@ espnet_ext.voice or espnet_ext.mos.
 """
 
 from espnet_ext.scoring.evaluators.base import (
+    BY_VOCABULARY,
     KINDS,
     Embedding,
     Evaluator,
@@ -20,6 +21,7 @@ from espnet_ext.scoring.evaluators.base import (
 )
 from espnet_ext.scoring.evaluators.dnsmos import DNSMOS
 from espnet_ext.scoring.evaluators.espnet import ESPnetRecogniser, ESPnetSpeakerEncoder
+from espnet_ext.scoring.evaluators.faster_whisper import FasterWhisper
 from espnet_ext.scoring.evaluators.pocketsphinx import PocketSphinx
 from espnet_ext.scoring.evaluators.resemblyzer import Resemblyzer
 from espnet_ext.scoring.evaluators.transformers import TransformersRecogniser, TransformersSpeakerEncoder
@@ -28,8 +30,8 @@ from espnet_ext.scoring.evaluators.versa import Versa
 from espnet_ext.scoring.evaluators.whisper import Whisper
 
 __all__ = [
-    "DNSMOS", "KINDS", "UTMOS", "ESPnetRecogniser", "ESPnetSpeakerEncoder", "Embedding", "Evaluator",
-    "OpinionPredictor", "PocketSphinx", "Recogniser", "Resemblyzer", "SpeakerEncoder", "TransformersRecogniser",
-    "TransformersSpeakerEncoder", "Versa", "Whisper", "mos_predictors", "recognisers", "register_mos",
-    "register_recogniser", "register_speaker_encoder", "speaker_encoders",
+    "BY_VOCABULARY", "DNSMOS", "KINDS", "UTMOS", "ESPnetRecogniser", "ESPnetSpeakerEncoder", "Embedding", "Evaluator",
+    "FasterWhisper", "OpinionPredictor", "PocketSphinx", "Recogniser", "Resemblyzer", "SpeakerEncoder",
+    "TransformersRecogniser", "TransformersSpeakerEncoder", "Versa", "Whisper", "mos_predictors", "recognisers",
+    "register_mos", "register_recogniser", "register_speaker_encoder", "speaker_encoders",
 ]  # fmt: skip

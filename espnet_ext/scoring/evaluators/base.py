@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -75,6 +75,20 @@ class Recogniser(Evaluator):
         """Those of normalised words that it can hear: all of them, unless a subclass knows better."""
         return set(words)
 
+    @classmethod
+    def refusal(cls, texts: Collection[str], languages: Collection[str], **conf: Any) -> str | None:
+        """Why it can hear none of the words of a test set; None if it can, or if nobody knows.
+
+        Args:
+            texts: in any spelling.
+            languages: of the utterances, as the data name them; empty where they do not.
+            **conf: its options.
+
+        Returns:
+            The reason, one line.
+        """
+        return None
+
     @abstractmethod
     def recognise(self, samples: Samples) -> str:
         """What is heard, in any spelling, of samples (samples,) at the evaluation rate, full scale 1."""
@@ -143,6 +157,9 @@ register_recogniser, register_speaker_encoder = recognisers.register, speaker_en
 register_mos = mos_predictors.register
 
 
+BY_VOCABULARY = "by_vocabulary"  # choose a recogniser by the words of the texts
+
+
 class Kind(NamedTuple):
     """The evaluators of one option.
 
@@ -160,7 +177,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "asr": Kind(recognisers, "pocketsphinx", "recogniser", "recogniser: one"),
+    "asr": Kind(recognisers, BY_VOCABULARY, "recogniser", f"recogniser, {BY_VOCABULARY} or one"),
     "speaker": Kind(speaker_encoders, "resemblyzer", "speaker encoder", "speaker encoder: one"),
     "mos": Kind(mos_predictors, "dnsmos", "opinion scores", "predictors of opinion scores, separated by spaces:"),
 }

@@ -61,11 +61,13 @@ class Choice:
         return None
 
     def label(self) -> str:
-        """Its name with the version of its package, and its options where they are few."""
+        """Its name with the version of its package, its model, and its options where they are few."""
         module = next(iter(self.evaluator.requires), "")
         packages = metadata.packages_distributions().get(module, [])
         version = f" ({packages[0]} {metadata.version(packages[0])})" if packages else ""
-        conf = "".join(f" {key}={value}" for key, value in self.conf.items() if isinstance(value, str | int | float))
+        models = {key: value for key, value in registry_of(self.kind).options(self.name).items() if key == "model"}
+        said = {**models, **self.conf}
+        conf = "".join(f" {key}={value}" for key, value in said.items() if isinstance(value, str | int | float))
         return f"{self.name}{version}{conf}"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.data.datadir import LANGUAGES_NAME, read_if_there
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import Embedding
 from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
@@ -93,8 +94,9 @@ class Heard:
 def _hear_words(reference: Reference, systems: Sequence[System], settings: Settings, heard: Heard) -> None:
     if not heard.can_ask(settings.asr, ("wer", "cer"), "asr") or settings.asr is None:
         return
+    languages = set((read_if_there(reference.directory / LANGUAGES_NAME) or {}).values())
     try:
-        choice = words_to_hear(settings.asr, [*reference.transcripts.values(), *settings.vocabulary])
+        choice = words_to_hear(settings.asr, [*reference.transcripts.values(), *settings.vocabulary], languages)
     except UserError as error:  # everything else can be measured
         logging.warning("no word and character error rates: %s", error)
         heard.unavailable.update(dict.fromkeys(("wer", "cer"), str(error)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -40,9 +41,30 @@ class Vocabulary:
         return cls(tuple(sorted(known)), {word: counts[word] for word in unknown})
 
 
-def words_to_hear(choice: Choice, texts: Iterable[str]) -> Choice:
-    """The recogniser with the words of texts, if it hears given words; a UserError if it knows none of them."""
+OPEN, OFFLINE = "faster_whisper", "pocketsphinx"
+MOST_GIVEN_WORDS = 300  # that a recogniser without grammar tells apart well
+
+
+def recogniser_for(texts: Iterable[str]) -> str:
+    """Name of the recogniser for texts of which the user names none: one of given words for few different ones."""
+    words = len({word for text in texts for word in words_of(normalise(text))})
+    if words <= MOST_GIVEN_WORDS:
+        return OFFLINE
+    missing = Choice("asr", OPEN).unavailable()
+    if missing:
+        logging.warning(
+            "the texts have %d different words, too many for %s to tell apart well; %s hears any, but %s",
+            words, OFFLINE, OPEN, missing,
+        )  # fmt: skip
+    return OFFLINE if missing else OPEN
+
+
+def words_to_hear(choice: Choice, texts: Sequence[str], languages: Collection[str] = ()) -> Choice:
+    """The recogniser with the words of texts, if it hears given words; a UserError if it can hear none of them."""
     recogniser = recognisers[choice.name]
+    refusal = recogniser.refusal(texts, languages, **choice.conf)
+    if refusal is not None:
+        raise UserError(refusal)
     if not recogniser.hears_given_words:
         return choice
     vocabulary = Vocabulary.of(recogniser, texts)

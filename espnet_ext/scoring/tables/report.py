@@ -97,6 +97,8 @@ def remarks(result: Scores) -> list[str]:
         lines += _named(f"{name}, no audio", one.missing)
         lines += _named(f"{name}, evaluator failed", one.unheard)
     lines += [f"- {measure(key).label}: {reason}" for key, reason in result.unavailable.items()]
+    if reference.recogniser and "wer" not in result.unavailable:
+        lines.append(f"- words are heard by {result.environment.get('recogniser', reference.recogniser)}")
     if reference.vocabulary is not None:
         whose = " and of ".join(["of the test set", *(f"`{path}`" for path in reference.vocabulary_of)])
         lines.append(

@@ -7,6 +7,7 @@ from espnet_ext.tokenizers.codec.base import Codec, codec_files, codecs, create_
 from espnet_ext.tokenizers.codec.encodec import EncodecCodec
 from espnet_ext.tokenizers.codec.espnet import EspnetCodec
 from espnet_ext.tokenizers.codec.hugging_face import DacCodec, EncodecHfCodec, MimiCodec
+from espnet_ext.tokenizers.codec.lyra import LyraCodec
 from espnet_ext.tokenizers.codec.world_vq import WorldVQCodec
 
 INFO_NAME = codec_files.file
@@ -23,6 +24,7 @@ __all__ = [
     "EncodecCodec",
     "EncodecHfCodec",
     "EspnetCodec",
+    "LyraCodec",
     "MimiCodec",
     "WorldVQCodec",
     "codec_files",

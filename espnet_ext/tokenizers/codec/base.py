@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -86,6 +86,16 @@ class Codec(AudioTokenizer):
         Returns:
             (T, F) float32.
         """
+
+    def streaming_decoder(self) -> Callable[[Tensor], Tensor] | None:
+        """What decodes one utterance in pieces and remembers what it was given; None where there is no such thing.
+
+        Returns:
+            A function of (T, N) codes, those behind the codes of the call before, that returns their samples; put
+            together they are what `decode_utterance` makes of all codes. None for a codec whose pieces are decoded
+            together with frames in front of them.
+        """
+        return None
 
     @property
     def options(self) -> dict[str, object]:
