@@ -21,7 +21,7 @@ from tqdm import tqdm
 from espnet_ext.codes import length_mask
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.inputs.batches import read_batches
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM

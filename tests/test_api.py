@@ -22,7 +22,7 @@ from espnet_ext.inference.sounds import read_recording
 from espnet_ext.inference.words import word_spans
 from espnet_ext.tokenizers.text.tokens import TextSplitter, TextTokenizer
 
-HOW = {"temperature": 0.8, "maxlenratio": 2.0, "decoding": "parallel"}
+HOW = {"retries": 0, "temperature": 0.8, "maxlenratio": 2.0, "decoding": "parallel"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from conftest import (
 
 from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import DecodingStrategy, Filled, build_strategy, generate, same_passes
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ParallelHeads
 from espnet_ext.model.loss import LossWeights, codec_loss

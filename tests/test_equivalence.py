@@ -9,7 +9,7 @@ from conftest import SAMPLING, SPEC, make_ends_likely, ragged_batch, tiny_model
 
 from espnet_ext.codes import stack_frames
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive, build_strategy, generate
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.attention import attend
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer

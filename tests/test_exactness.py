@@ -15,8 +15,8 @@ from espnet_ext.decoding import (
     generate,
     local_speculative,
 )
-from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.masked_step import MaskedStep
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ARLocalTransformer, ParallelHeads
 from espnet_ext.testing.exactness import (

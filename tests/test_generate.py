@@ -18,7 +18,7 @@ from espnet_ext.decoding import (
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads import ParallelHeads

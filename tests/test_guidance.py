@@ -20,7 +20,7 @@ from conftest import (
 )
 
 from espnet_ext.decoding import strategies
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.loss import LossWeights, alignment_losses, codec_loss

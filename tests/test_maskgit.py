@@ -7,9 +7,9 @@ import torch
 from conftest import SAMPLING, SPEC, TEXT_VOCAB, Batch, decode, ragged_batch, shared_model, tiny_model
 
 from espnet_ext.decoding import LocalMaskGIT, LocalMaskGITAdaptive
-from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import ORDERS, unmask_schedule
 from espnet_ext.decoding.masked_step import MaskedStep
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM, local_options
 from espnet_ext.model.heads import Heads, LocalInput, MaskGITLocalTransformer, masked_counts

@@ -5,9 +5,9 @@ import torch
 from conftest import SAMPLING, SPEC, decode, make_ends_likely, ragged_batch, shared_model, tiny_model
 
 from espnet_ext.decoding import LocalMaskGIT, build_strategy, local_maskgit
-from espnet_ext.decoding.generate import legal_ids
 from espnet_ext.decoding.local_maskgit import noise_share, rank_by_frame
 from espnet_ext.decoding.masked_step import MaskedStep, rank
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.heads import MaskGITLocalTransformer
 

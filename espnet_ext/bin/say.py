@@ -115,8 +115,11 @@ def check_reads_text(exp: Path, model_file: str | None) -> None:
 
 def report(place: Path, speech: Speech) -> None:
     """Say what was written, and what a user would not expect of it."""
-    if not speech.has_eos:
-        logging.warning("no EOS: the speech was cut at its length limit")
+    if speech.runaway is not None:
+        tried = f", also when it was decoded again ({speech.retries} times)" if speech.retries else ""
+        logging.warning("no EOS: the speech ran away: %s%s", speech.runaway.words, tried)
+    elif speech.retries:
+        logging.info("the speech ran away at first, and was decoded again")
     if line := prompt_line(speech.prompt_sec, speech.prompt_used_sec):
         logging.info("%s", line)
     seconds = len(speech.waveform) / speech.sample_rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
     inputs = model_files(cell.checkpoint.exp) + [args.data_dir / name for name in ("text", "prompt.scp")]
-    record = Record.of(output, {**machine(args), **asdict(options)}, inputs)
+    record = Record.of(output, {**machine(args), **options.given()}, inputs)
     record.make(lambda: codec_lm_inference.decode(inference_args(args, cell, output), options), args.force)
 
 

@@ -9,12 +9,14 @@ from espnet_ext.decoding.base import (
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import Generation, Step, generate, generate_stream, plain_step
+from espnet_ext.decoding.generate import Step, generate, generate_stream, plain_step
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
 from espnet_ext.decoding.local_speculative import LocalSpeculative
 from espnet_ext.decoding.parallel import Parallel
+from espnet_ext.decoding.rows import Generation
+from espnet_ext.decoding.runaway import Runaway, SpeechLimits, Watch
 
 __all__ = [
     "DecodingStrategy",
@@ -26,7 +28,10 @@ __all__ = [
     "LocalSpeculative",
     "Parallel",
     "Round",
+    "Runaway",
+    "SpeechLimits",
     "Step",
+    "Watch",
     "build_strategy",
     "generate",
     "generate_stream",

@@ -17,6 +17,8 @@ from espnet_ext.model.heads import Heads
 from espnet_ext.options import check_number, parse_yaml
 
 SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
+MOST_RETRIES = 100
+LATER = ("retries", "end_guard")
 UNIT_DECODING = "parallel"  # a unit is one code, so that there is nothing else to choose
 
 
@@ -31,6 +33,11 @@ class DecodeOptions:
         seed: of the draws; an utterance's draws depend on it and the utterance's id alone. None draws one.
         maxlenratio: most frames per text token; None for what the training set says of the experiment's tokens.
         min_frames: fewest frames of an utterance, at least 1.
+        retries: how often speech that ran away is decoded again with other draws, at most `MOST_RETRIES`; it then stops
+            where it has run away, and with 0 is only told. None for 1 where somebody listens (`say`, Python), and for
+            0 where a corpus is decoded.
+        end_guard: seconds after the end of the text from which on speech must end, and it cannot before, by the
+            attention or its path; 0 for no guard, None for what the model says.
 
     Raises:
         UserError: naming the option that is unknown or out of range.
@@ -42,6 +49,8 @@ class DecodeOptions:
     seed: int = 0
     maxlenratio: float | None = None
     min_frames: int = 4
+    retries: int | None = None
+    end_guard: float | None = None
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -58,6 +67,10 @@ class DecodeOptions:
         check_number("min_frames", self.min_frames, least=1, whole=True)
         if self.maxlenratio is not None:
             check_number("maxlenratio", self.maxlenratio, above=0)
+        if self.retries is not None:
+            check_number("retries", self.retries, least=0, most=MOST_RETRIES, whole=True)
+        if self.end_guard is not None:
+            check_number("end_guard", self.end_guard, least=0)
         _ = self.strategy, self.sampler
 
     def __hash__(self) -> int:
@@ -151,10 +164,14 @@ class DecodeOptions:
         """How distributions are sharpened."""
         return _sampling("sampling", self.sampling)
 
+    def given(self) -> dict[str, Any]:
+        """All options; `retries` and `end_guard`, which came later, where they are given: older results stay valid."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
+
     def complete(self) -> dict[str, Any]:
-        """All options with the defaults of strategy and sampler, as timing.json reports them."""
+        """What is given, with the defaults of strategy and sampler, as timing.json reports it."""
         strategy: Any = self.strategy
-        return {**asdict(self), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
+        return {**self.given(), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
 
     def check(self, heads: Heads, codebooks: int) -> None:
         """Refuse a model of these heads and N codebooks that cannot be decoded so, with what is missing."""
@@ -200,7 +217,8 @@ class GPSTDecodeOptions(DecodeOptions):
     def units(self) -> DecodeOptions:
         """How semantic units are generated, with or without a text."""
         ratio = self.semantic_maxlenratio
-        return DecodeOptions(UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=ratio, min_frames=1)
+        how = DecodeOptions(UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=ratio, min_frames=1)
+        return replace(how, retries=self.retries)
 
 
 def strategies_for(heads: Heads) -> list[str]:

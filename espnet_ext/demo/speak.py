@@ -164,8 +164,15 @@ def timing_line(piece: SpeechChunk, first: float, parts: Sequence[NDArray[np.flo
         return f"{line} …"
     used = prompt_line(piece.prompt_sec, piece.prompt_used_sec)
     words = ", ".join(f"{word} {start:.2f}" for word, start, _ in piece.words)
-    told = (line, used, "" if piece.has_eos else "no end: cut at the length limit", words and f"words at {words} s")
+    told = (line, used, ran_away(piece), words and f"words at {words} s")
     return "; ".join(filter(None, told))
+
+
+def ran_away(piece: SpeechChunk) -> str:
+    """What a user should know of the end of speech; empty if it ended by itself."""
+    if piece.runaway is None:
+        return "" if piece.has_eos else "no end"
+    return f"ran away: {piece.runaway.words}; another seed may help"
 
 
 def picture(samples: NDArray[np.float32]) -> NDArray[np.uint8]:

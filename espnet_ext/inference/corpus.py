@@ -59,7 +59,7 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     # what was decoded before these options came stays finished
     fast = {name: value for name, value in fast_choices(args).items() if value}
-    request = {**model_state(args.exp, args.model_file), **chosen, **fast, **facts, **asdict(options)}
+    request = {**model_state(args.exp, args.model_file), **chosen, **fast, **facts, **options.given()}
     speak = functools.partial(speak_shard, model_of(args), mode, options)
     label = f"{options.decoding} {(args.data_dir or args.output_dir).name}"
     work = Work(speak, request, label, args.batch_size, Job.files, first=args.batch_size)
@@ -171,7 +171,8 @@ def write_sound(speaker: Speaker, job: Job, speech: Speech) -> Speech:
         if path is not None and samples is not None:
             write_wav(path, samples, speaker.codec.spec.sample_rate_hz)
     nothing = np.zeros(0, dtype=np.float32)
-    told = {name: getattr(speech, name) for name in ("prompt_sec", "prompt_used_sec", "unknown", "words")}
+    names = ("prompt_sec", "prompt_used_sec", "unknown", "words", "runaway", "retries")
+    told = {name: getattr(speech, name) for name in names}
     return Speech(speech.codes.astype(np.int32), nothing, speech.has_eos, speech.logprob, **told)
 
 

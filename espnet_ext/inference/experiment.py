@@ -16,6 +16,7 @@ from torch import nn
 
 from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY, Inputs, input_kinds
 from espnet_ext.data.inputs.facts import spec_of
+from espnet_ext.decoding import SpeechLimits
 from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
 from espnet_ext.model.core_lm import CoreLM
@@ -198,6 +199,7 @@ def _check_kinds(content: Mapping[str, Any]) -> None:
     for name in ("frames_per_token", "longest"):
         if content.get(name) is not None:
             check_number(name, content[name], least=0, whole=name == "longest")
+    SpeechLimits.of(content.get("speech_limits"))
     for option in ("codec_info", "semantic_info"):
         facts = content.get(option)
         if facts is not None and not (isinstance(facts, dict) and isinstance(facts.get("fingerprint"), str)):

@@ -50,7 +50,9 @@ NUM_UTTERANCES = 20
 def generated_starts(generation: Generation) -> list[Start]:
     """What the rows of generated units say."""
     rows = zip(generation.codes[..., 0].cpu(), generation.lengths.tolist(), generation.has_eos.tolist(), strict=True)
-    return [Start(units[:length].numpy(), has_eos=ended, generated=length) for units, length, ended in rows]
+    starts = [Start(units[:length].numpy(), has_eos=ended, generated=length) for units, length, ended in rows]
+    why = generation.runaway or [None] * len(starts)
+    return [replace(start, runaway=reason) for start, reason in zip(starts, why, strict=True)]
 
 
 def unit_names(names: Sequence[str]) -> list[str]:
@@ -119,6 +121,7 @@ class SpeechMode(Mode):
             replace(
                 self.start(name, request, one.units, clock),
                 has_eos=one.has_eos,
+                runaway=one.runaway,
                 generated=one.generated,
                 unknown=one.unknown,
             )
@@ -211,7 +214,8 @@ class Unconditional(SpeechMode):
         stage = model.units
         conditions = stage.conditions(units, lengths, languages)
         decoding = speaker.decoding(stage, conditions, options.units, unit_names(names), room.clamp(1, most))
-        return generated_starts(generate(*decoding))
+        starts = generated_starts(generate(*decoding))
+        return [replace(start, runaway=None) for start in starts]  # nothing says when such units are to end
 
     def plan(self, args: Namespace) -> Plan:  # noqa: D102 (inherited)
         count = NUM_UTTERANCES if args.num_utterances is None else args.num_utterances

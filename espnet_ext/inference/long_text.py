@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from espnet_ext.decoding import Runaway
 from espnet_ext.inference.speech import Speech, Word, faded
 from espnet_ext.inference.streaming import SpeechChunk
 from espnet_ext.tokenizers.text.english import ABBREVIATIONS
@@ -119,6 +120,8 @@ def join_speech(parts: Sequence[Speech]) -> Speech:
         waveform=with_pauses([part.waveform for part in parts], rate),
         has_eos=all(part.has_eos for part in parts),
         logprob=sum(part.logprob for part in parts),
+        runaway=next((part.runaway for part in parts if part.runaway), None),
+        retries=sum(part.retries for part in parts),
         units=None if first.units is None else np.concatenate([part.units for part in parts if part.units is not None]),
         unknown=tuple(token for part in parts for token in part.unknown),
         words=tuple(words),
@@ -144,6 +147,7 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
     unknown: tuple[str, ...] = ()
     words: list[Word] = []
     seconds, passes, ended, sent, begin = 0.0, 0, True, 0, 0.0
+    runaway: Runaway | None = None
     for place, part in enumerate(parts):
         is_first, chunk = True, None
         for chunk in part():
@@ -163,10 +167,11 @@ def join_streams(parts: Sequence[Callable[[], Iterator[SpeechChunk]]], sample_ra
                 local_passes=passes + chunk.local_passes,
                 is_last=is_last,
                 has_eos=ended and chunk.has_eos,
+                runaway=(runaway or chunk.runaway) if is_last else None,
             )
             is_first = False
         if chunk is not None:
             codes.append(chunk.codes)
             unknown += chunk.unknown
-            begin = sent / sample_rate_hz
+            begin, runaway = sent / sample_rate_hz, runaway or chunk.runaway
             seconds, passes, ended = seconds + chunk.seconds, passes + chunk.local_passes, ended and chunk.has_eos

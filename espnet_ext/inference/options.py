@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from espnet_ext.data.streams import PAUSE_SEC, SILENCE_NAME
 from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import SAMPLING, DecodeOptions
+from espnet_ext.decoding.options import LATER, SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast.options import CHOICES
 from espnet_ext.inference.decode_yaml import kept_options
@@ -85,6 +85,8 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference_config", type=Path, help="Decode yaml; default: the one that --exp keeps")
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
+    parser.add_argument("--retries", type=int, help="Times that a runaway is decoded again; default: 1 for say, else 0")
+    parser.add_argument("--end_guard", type=float, help="Seconds behind the text's end after which speech must end")
 
 
 def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
@@ -107,9 +109,8 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         options, source = kept_options(args.exp, args.decoding, kind)
     if source is not None:
         logging.info("decoding as %s says", source)
-    changes = {
-        name: value for name in ("decoding", "seed", *SAMPLING) if (value := getattr(args, name, None)) is not None
-    }
+    names = ("decoding", "seed", *LATER, *SAMPLING)
+    changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     return options.changed(**changes) if changes else options
 
 

@@ -19,6 +19,7 @@ from espnet_ext.data.ark import load_codes_entry
 from espnet_ext.data.datadir import read_if_there, read_scp
 from espnet_ext.data.preprocess import collate
 from espnet_ext.data.streams import Streams
+from espnet_ext.decoding import Runaway
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
@@ -62,6 +63,7 @@ class Start:
         spoken: how many of them are left to speak.
         prompt: (T', N) int64 codes, possibly none.
         has_eos: False if the units were generated and ran into their limit.
+        runaway: why the units ran away, if they were generated and did.
         generated: how many units were generated for it.
         unknown: what the model does not know of its text.
     """
@@ -70,6 +72,7 @@ class Start:
     spoken: int = 0
     prompt: Ids = field(default_factory=lambda: NO_UNITS)
     has_eos: bool = True
+    runaway: Runaway | None = None
     generated: int = 0
     unknown: tuple[str, ...] = ()
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import DecodingStrategy, Generation, Step, generate, generate_stream
+from espnet_ext.decoding import Generation, Watch, generate_stream
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.retry import Decoding, generate_with_retries
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.inference.listener import NO_UNITS
@@ -30,7 +31,7 @@ from espnet_ext.inference.words import spoken_words
 from espnet_ext.model.core_lm import StepModel
 
 PARTS_AT_ONCE = 16  # of long texts, at least; more if more texts are said at once
-Decoding = tuple[StepModel, Any, DecodingStrategy, Sampler, Tensor, int, Step, Sequence[str]]  # what `generate` gets
+LISTENED_TO = 1  # retries where somebody waits for the speech
 
 
 class Speaker(Trained):
@@ -179,12 +180,12 @@ class Speaker(Trained):
         starts, spelt, decoding = self._prepare(mode, names, requests, options)
         if warn:
             self.warn_of_unknown(start.unknown for start in starts)
-        generation = generate(*decoding)
+        generation = generate_with_retries(decoding, options.seed, options.retries or 0)
         generated = time.perf_counter()
-        ended = generation.has_eos.cpu() & torch.tensor([start.has_eos for start in starts])
-        speeches, samples = decode_speech(codec, replace(generation, has_eos=ended))
+        generation = _with_starts(generation, starts)
+        speeches, samples = decode_speech(codec, generation)
         timing = Timing.of(generation, self.corelm.slots, samples, codec.spec.sample_rate_hz)
-        timing.no_eos, timing.units = int((~ended).sum()), sum(start.generated for start in starts)
+        timing.units = sum(start.generated for start in starts)
         timing.seconds_units = spelt - begin if timing.units else 0.0
         timing.seconds_lm = generated - begin - timing.seconds_units
         wholes = [
@@ -237,7 +238,8 @@ class Speaker(Trained):
         mode = self.text_mode(any(prompt is not None for prompt in prompts))
         requests = [self._request(mode, prompt, text) for text, prompt in zip(texts, prompts, strict=True)]
         starts, _, decoding = self._prepare(mode, names, requests, options)
-        return generate(*decoding), [start.unknown for start in starts]
+        generation = generate_with_retries(decoding, options.seed, options.retries or 0)
+        return generation, [start.unknown for start in starts]
 
     def warn_of_unknown(self, found: Iterable[Sequence[str]]) -> None:
         """Log once what the model does not know of several texts.
@@ -271,7 +273,8 @@ class Speaker(Trained):
             **changes: options of the decoding that differ, by name.
 
         Returns:
-            The pieces; their codes are those of a call with the same arguments.
+            The pieces; their codes are those of a call with the same arguments. Speech that has run away ends where a
+            call would decode it again.
 
         Raises:
             UserError: as a call; or if the model delays codebooks.
@@ -306,14 +309,16 @@ class Speaker(Trained):
     ) -> Decoding:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
-        return model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
+        return Decoding(model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names)
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
         if options is None:
-            return self.options(mode, **changes)
-        if not isinstance(options, DecodeOptions):
+            options = self.options(mode, **changes)
+        elif isinstance(options, DecodeOptions):
+            options = options.changed(**changes)
+        else:
             raise UserError(f"options must be DecodeOptions, got {type(options).__name__}")
-        return options.changed(**changes)
+        return options if options.retries is not None else replace(options, retries=LISTENED_TO)
 
     def _prepare(
         self, mode: Mode, names: Sequence[str], requests: Sequence[Request], options: DecodeOptions
@@ -324,7 +329,10 @@ class Speaker(Trained):
         spelt = time.perf_counter()
         conditions = mode.conditions(self, names, requests, starts)
         limit = mode.limits(self, names, starts, conditions, options)
-        return starts, spelt, self.decoding(self.corelm, conditions, options, names, limit)
+        tokens = torch.tensor([start.spoken for start in starts], device=self.device)
+        watch = Watch.of(self.limits, tokens, stops=bool(options.retries))
+        decoding = self.decoding(self.corelm, conditions, options, names, limit)
+        return starts, spelt, decoding._replace(watch=watch, end_guard=options.end_guard)
 
     def _request(self, mode: Mode, prompt: Any, text: str) -> Request:
         text = _checked(text)
@@ -370,6 +378,13 @@ class Speaker(Trained):
         codes = torch.from_numpy(np.concatenate((start.prompt, speech.codes)))
         waves, _ = self.codec.decode(codes[None], torch.tensor([len(codes)]))
         return cut_off(waves[0].numpy(), speech.has_eos, self.codec.spec.sample_rate_hz)
+
+
+def _with_starts(generation: Generation, starts: Sequence[Start]) -> Generation:
+    """The codes, whose rows have not ended, or have run away, where the units they were made from have not or have."""
+    ended = generation.has_eos.cpu() & torch.tensor([start.has_eos for start in starts])
+    why = tuple(reason or start.runaway for reason, start in zip(generation.runaway, starts, strict=True))
+    return replace(generation, has_eos=ended, runaway=why)
 
 
 def _with_rate(prompt: Any, rate: int | None) -> Any:

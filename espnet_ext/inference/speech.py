@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.audio import write_wav
-from espnet_ext.decoding import Generation
+from espnet_ext.decoding import Generation, Runaway
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.tokenizers.codec.base import Codec
 
@@ -43,7 +43,7 @@ class Speech:
     Attributes:
         codes: (T, N) int64.
         waveform: (samples,) float32.
-        has_eos: False if it, or the units it was made from, ran into a length limit.
+        has_eos: False if it, or the units it was made from, did not end by itself.
         logprob: sum over its codes.
         units: (U,) int64 semantic units it was made from, for a model that reads units.
         whole: (samples,) float32 with the speech that was given in front of it, for a mode that goes on from such.
@@ -56,6 +56,8 @@ class Speech:
         words: of its text with their times, for a model that aligns text and speech.
         sample_rate: of the waveform, in Hz.
         codec: fingerprint of the codec; empty if nobody knows it.
+        runaway: why it, or the units it was made from, ran away; None if it has not.
+        retries: how often it was decoded again.
     """
 
     codes: NDArray[np.int64]
@@ -72,13 +74,16 @@ class Speech:
     words: tuple[Word, ...] = ()
     sample_rate: int = 0
     codec: str = ""
+    runaway: Runaway | None = None
+    retries: int = 0
 
     def __repr__(self) -> str:
         seconds = len(self.waveform) / self.sample_rate if self.sample_rate else 0.0
         told = [f"{seconds:.2f} s at {self.sample_rate} Hz", " x ".join(map(str, self.codes.shape)) + " codes"]
         if self.options is not None:
             told += [self.options.decoding, f"seed {self.options.seed}"]
-        told += [] if self.has_eos else ["cut at its limit"]
+        told += [f"ran away: {self.runaway.words}"] if self.runaway else [] if self.has_eos else ["cut at its limit"]
+        told += [f"{self.retries} retries"] if self.retries else []
         told += [f"unknown: {' '.join(self.unknown)}"] if self.unknown else []
         return f"Speech({', '.join(told)})"
 
@@ -108,7 +113,13 @@ class Timing:
         seconds_units: wall time in what makes semantic units.
         seconds_codec: wall time in the codec.
         seconds_audio: length of the speech.
-        no_eos: rows that ran into their limit.
+        no_eos: rows that did not end by themselves.
+        runaways: rows whose speech has run away.
+        retries: how often rows that had run away were decoded again.
+        runaways_length: attempts that were too long for their text.
+        runaways_no_end: those that had no end before their limit.
+        runaways_loop: those that repeated themselves.
+        runaways_silence: those that fell silent.
     """
 
     utterances: int = 0
@@ -122,6 +133,12 @@ class Timing:
     seconds_codec: float = 0.0
     seconds_audio: float = 0.0
     no_eos: int = 0
+    runaways: int = 0
+    retries: int = 0
+    runaways_length: int = 0
+    runaways_no_end: int = 0
+    runaways_loop: int = 0
+    runaways_silence: int = 0
 
     @property
     def rtf(self) -> float:
@@ -164,6 +181,10 @@ class Timing:
             slots=steps * slots,
             local_passes=int(generation.local_passes.sum()),
             seconds_audio=float(samples.sum()) / sample_rate_hz,
+            no_eos=int((~generation.has_eos).sum()),
+            runaways=sum(reason is not None for reason in generation.runaway),
+            retries=sum(generation.retries),
+            **{f"runaways_{reason}": generation.failed.count(reason) for reason in Runaway},
         )
 
 
@@ -208,6 +229,8 @@ def decode_speech(codec: Codec, generation: Generation) -> tuple[list[Speech], T
             ends[row],
             logprobs[row],
             sample_rate=rate,
+            runaway=generation.runaway[row] if generation.runaway else None,
+            retries=generation.retries[row] if generation.retries else 0,
         )
         for row, (frames, length, wave, count) in enumerate(rows)
     ], samples

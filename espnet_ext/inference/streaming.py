@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from espnet_ext.decoding import Generation
+from espnet_ext.decoding import Generation, Runaway
 from espnet_ext.inference.speech import Word, cut_off
 from espnet_ext.options import check_number
 from espnet_ext.tokenizers.codec.base import Codec
@@ -26,12 +26,14 @@ class SpeechChunk:
         codes: (T, N) int64, of the whole utterance so far.
         seconds: wall time since the request.
         is_last: whether the utterance is complete.
-        has_eos: False if it ran into its length limit; known of the last piece only.
+        has_eos: False if it did not end by itself; known of the last piece only.
         local_passes: passes of the local head so far.
         unknown: of the text, as in `Speech`.
         words: of the whole text with their times, likewise; known of the last piece only.
         prompt_sec: how long the prompt is; 0 for none.
         prompt_used_sec: how much of it the model was given.
+        runaway: why it ran away, known of the last piece only; what was handed out cannot be taken back, so that it is
+            not decoded again.
     """
 
     samples: NDArray[np.float32]
@@ -44,6 +46,7 @@ class SpeechChunk:
     words: tuple[Word, ...] = ()
     prompt_sec: float = 0.0
     prompt_used_sec: float = 0.0
+    runaway: Runaway | None = None
 
 
 def stream_speech(codec: Codec, generations: Iterable[Generation], chunk_frames: int) -> Iterator[SpeechChunk]:
@@ -112,4 +115,5 @@ def _chunk(samples: NDArray[np.float32], generation: Generation, started: float,
         is_last,
         bool(generation.has_eos[0]),
         int(generation.local_passes.sum()),
+        runaway=generation.runaway[0] if is_last and generation.runaway else None,
     )

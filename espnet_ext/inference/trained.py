@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from espnet_ext.data.encoding import check_device
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import Step, plain_step
+from espnet_ext.decoding import SpeechLimits, Step, plain_step
 from espnet_ext.decoding.options import DecodeOptions, strategies_for
 from espnet_ext.errors import UserError
 from espnet_ext.fast import Acceleration, FastOptions, accelerate
@@ -189,6 +189,11 @@ class Trained:
             possible = strategies_for(self.corelm.heads)
             changes["decoding"] = kept.decoding if kept.decoding in possible else possible[0]
         return kept.changed(**changes)
+
+    @cached_property
+    def limits(self) -> SpeechLimits:
+        """What no speech of the training exceeds, as far as its experiment keeps it."""
+        return SpeechLimits.of(getattr(self.inputs, "speech_limits", None))
 
     def maxlenratio(self, options: DecodeOptions) -> float:
         """Most frames per token: what the options say, or else what the training set needed, and half as much again."""

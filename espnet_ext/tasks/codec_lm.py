@@ -24,7 +24,7 @@ from typeguard import typechecked
 
 from espnet_ext.data.inputs import Inputs, input_kinds
 from espnet_ext.data.inputs.checks import check_data, check_earlier_run, check_gain_criteria, check_names
-from espnet_ext.data.inputs.lengths import training_lengths
+from espnet_ext.data.inputs.lengths import speech_limits, training_lengths
 from espnet_ext.data.preprocess import Array, Preprocess, collate
 from espnet_ext.errors import UserError
 from espnet_ext.model.build import ModelOptions
@@ -124,6 +124,7 @@ class CodecLMTask(AbsTask):
             "--longest", type=int_or_none, default=None,
             help="Most tokens of an utterance; longer texts are spoken in parts; default: from the shape files",
         )  # fmt: skip
+        group.add_argument("--speech_limits", action=NestedDictAction, default={}, help="Default: measured")
         group.add_argument("--frame_stacking_factor", type=int, default=1, help="Frames per primary step, S")
         group.add_argument(
             "--matmul_precision",
@@ -224,9 +225,15 @@ class CodecLMTask(AbsTask):
         if args.dry_run or args.collect_stats:
             return
         read = next(iter(name for name in inputs.required if name != "codes"), "")
-        for name, value in training_lengths(args.train_shape_file, read)._asdict().items():
+        lengths = training_lengths(args.train_shape_file, read)
+        for name in ("frames_per_token", "longest"):
             if getattr(args, name) is None:
-                setattr(args, name, value)
+                setattr(args, name, getattr(lengths, name))
+        if not args.speech_limits:
+            tables = [path for path, name, _ in args.train_data_path_and_name_and_type if name == "codes"]
+            args.speech_limits = speech_limits(
+                tables, inputs.spec, lengths.most, bool(inputs.codec.get("deduplicate", False))
+            )
         local = [args.local] if isinstance(args.local, str) else args.local or []
         heads = [] if args.corelm_conf.get("parallel_heads") is False else ["parallel"]
         check_gain_criteria(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from espnet_ext.decoding import Filled, build_strategy, generate, strategies
-from espnet_ext.decoding.generate import legal_ids
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import TextCoreLM

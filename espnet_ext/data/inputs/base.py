@@ -84,6 +84,11 @@ class Inputs(ABC):
         return getattr(self.args, "longest", None)
 
     @property
+    def speech_limits(self) -> dict[str, Any] | None:
+        """What no speech of the training exceeds, as `speech_limits` measures it; None if config.yaml lacks it."""
+        return getattr(self.args, "speech_limits", None)
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Name of data → fingerprint of the tokenizer that must have made them."""
         return {name: self.codec["fingerprint"] for name in ("codes", "prompt")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,13 +14,9 @@ from torch.optim import Optimizer
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.primary.attention_prior import AttentionPrior, Reading, register_prior
-from espnet_ext.model.primary.base import EndGuard, Ending
+from espnet_ext.model.primary.attention_prior import END_TOKENS, AttentionPrior, Reading, ending, register_prior
+from espnet_ext.model.primary.base import EndGuard
 from espnet_ext.options import check_flag, check_number
-
-# as published: tokens from the text's end on which an utterance may end, and from which on the steps to its end
-# are counted; steps after which it may end wherever the attention is by then
-END_TOKENS, LAST_TOKENS, END_GRACE_STEPS = 3, 2, 5
 
 
 @dataclass(frozen=True)
@@ -233,18 +230,10 @@ class AnnealedPrior(AttentionPrior):
     @property
     def end_guard(self) -> EndGuard | None:
         """Tells where an utterance may end, from the tokens of its frames; None without the rule."""
-        return self._ending if self.rules.end_guard else None
+        return self.guard(self.rules.end_steps) if self.rules.end_guard else None
 
-    def _ending(self, path: Tensor, steps: int, tokens: Tensor) -> Ending:
-        size = tokens.sum(1)  # (B,)
-        if steps < self.rules.after_steps:
-            return Ending(torch.ones_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.bool))
-        done, frame = steps * self.stacking, torch.arange(path.shape[1], device=path.device)
-        last = path[:, done - 1] if steps else torch.zeros_like(size)
-        near_end = (path >= (size - LAST_TOKENS)[:, None]) & (frame < done) & (frame >= self._first_frame)
-        since = steps - torch.where(near_end, frame // self.stacking, steps).amin(1)  # steps, the first one counted
-        possible = (last >= size - END_TOKENS) | (since > END_GRACE_STEPS)
-        return Ending(possible, since >= self.rules.end_steps)
+    def guard(self, steps: int) -> EndGuard:  # noqa: D102
+        return partial(ending, stacking=self.stacking, end_steps=steps, after_steps=self.rules.after_steps)
 
 
 def diagonal_prior(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -22,9 +23,13 @@ from espnet_ext.model.alignment import (
     positions_of,
     within_tokens,
 )
-from espnet_ext.model.primary.base import EndGuard
+from espnet_ext.model.primary.base import EndGuard, Ending
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.registry import Registry
+
+# as published: tokens from the text's end on which an utterance may end, and from which on the steps to its end
+# are counted; steps after which it may end wherever the attention is by then
+END_TOKENS, LAST_TOKENS, END_GRACE_STEPS = 3, 2, 5
 
 
 class Reading(NamedTuple):
@@ -155,8 +160,45 @@ class AttentionPrior(nn.Module, ABC):
 
     @property
     def end_guard(self) -> EndGuard | None:
-        """Tells where an utterance may end; None where it may everywhere."""
+        """Tells where an utterance may end unless the decoding says otherwise; None where it may everywhere."""
         return None
+
+    def guard(self, steps: int) -> EndGuard | None:
+        """What forbids the end before that of the text, and forces it so many steps behind that.
+
+        Args:
+            steps: behind the text's end, at least 1.
+
+        Returns:
+            The guard; None for a prior that does not know where the frames are in the text.
+        """
+        return None
+
+
+def ending(path: Tensor, steps: int, tokens: Tensor, stacking: int, end_steps: int, after_steps: int = 0) -> Ending:
+    """Where rows may end by the tokens of their frames, as the published implementation has it.
+
+    Args:
+        path: (B, frames), the token of every frame, or how far it has come.
+        steps: that are done.
+        tokens: (B, U) bool, True where a token exists.
+        stacking: S.
+        end_steps: steps from the first one at the end of the text on after which a row must end.
+        after_steps: first steps, in which nothing is guarded.
+
+    Returns:
+        What is possible and what is due.
+    """
+    size = tokens.sum(1)  # (B,)
+    if steps < after_steps:
+        return Ending(torch.ones_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.bool))
+    done, frame = steps * stacking, torch.arange(path.shape[1], device=path.device)
+    path = path.round()  # the end of a token is the beginning of the next
+    last = path[:, done - 1] if steps else torch.zeros_like(size)
+    near_end = (path >= (size - LAST_TOKENS)[:, None]) & (frame < done) & (frame >= after_steps * stacking)
+    since = steps - torch.where(near_end, frame // stacking, steps).amin(1)  # steps, the first one counted
+    possible = (last >= size - END_TOKENS) | (since > END_GRACE_STEPS)
+    return Ending(possible, since >= end_steps)
 
 
 attention_priors: Registry[type[AttentionPrior]] = Registry("prior", "espnet_ext.prior")
@@ -218,3 +260,6 @@ class PathPrior(AttentionPrior):
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)
+
+    def guard(self, steps: int) -> EndGuard:  # noqa: D102
+        return partial(ending, stacking=self.stacking, end_steps=steps)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.transformer import Transformer, causal_mask
@@ -76,6 +77,7 @@ class Ending(NamedTuple):
 
 # of the tokens of the frames (B, frames), the number of steps done, and the mask of the tokens (B, U)
 EndGuard = Callable[[Tensor, int, Tensor], Ending]
+Guard = Callable[[int], EndGuard | None]  # of the steps behind the text's end after which a row must end
 
 
 @dataclass
@@ -88,6 +90,7 @@ class PrimaryState:
         path: (B, frames), where each frame is in the text as its prior expects or has seen it, likewise.
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
         end_guard: tells from the path where a row may end; None where it may everywhere.
+        guard: makes an end guard; None where no path is known.
     """
 
     cache: KVCache
@@ -95,6 +98,20 @@ class PrimaryState:
     path: Tensor | None = None
     first_position: Tensor | None = None
     end_guard: EndGuard | None = None
+    guard: Guard | None = None
+
+    def guard_ends(self, steps: int) -> None:
+        """Forbid the end before that of the text, and force it so many steps behind that; 0 for no guard.
+
+        Args:
+            steps: behind the text's end.
+
+        Raises:
+            UserError: if the model knows nothing of the text's end.
+        """
+        self.end_guard = self.guard(steps) if steps and self.guard is not None else None
+        if steps and self.end_guard is None:
+            raise UserError("end_guard must be 0 with a model that does not follow its text, which has no such guard")
 
     @property
     def step(self) -> int:

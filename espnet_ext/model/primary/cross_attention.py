@@ -140,7 +140,7 @@ class CrossAttentionPrimary(Primary):
             self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
         cache.prefix = width
         path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(cache, memory, path, end_guard=self.prior.end_guard)
+        return PrimaryState(cache, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache, memory, path = state.cache, state.memory, state.path

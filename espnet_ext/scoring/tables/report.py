@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from espnet_ext.scoring.measures.frame_distance import ENOUGH_FRAMES_PER_DIMENSION
 from espnet_ext.scoring.scores import Comparison, Scores, SpeakerScores
@@ -78,6 +79,16 @@ def _named(what: str, missing: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def _ran_away(name: str, costs: Mapping[str, Any]) -> list[str]:
+    """How many utterances of a system's first output ran away, and why; nothing if none did."""
+    found = {key: value for key, value in costs.items() if isinstance(value, int) and value}
+    if not {"runaways", "retries"} & set(found):
+        return []
+    why = ", ".join(f"{count} {key.partition('_')[2]}" for key, count in found.items() if key.startswith("runaways_"))
+    line = f"- {name}: {found.get('runaways', 0)} of {costs.get('utterances')} utterances ran away"
+    return [f"{line}, {found.get('retries', 0)} times one was decoded again (attempts: {why})"]
+
+
 def remarks(result: Scores) -> list[str]:
     """What a reader must know about the numbers: absent utterances, unknown words, what the distance measures."""
     reference = result.reference
@@ -93,6 +104,7 @@ def remarks(result: Scores) -> list[str]:
             )
         for key, utterances in scores.problems.items():
             lines += _named(name, dict.fromkeys(utterances, PROBLEMS[key]))
+        lines += _ran_away(name, scores.timing or {})
     for name, one in result.untranscribed.items():
         lines += _named(f"{name}, no audio", one.missing)
         lines += _named(f"{name}, evaluator failed", one.unheard)

@@ -1,0 +1,106 @@
+"""Rows that ran away, decoded again with other draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from espnet_ext.decoding.base import DecodingStrategy
+from espnet_ext.decoding.generate import Step, generate
+from espnet_ext.decoding.rows import Generation
+from espnet_ext.decoding.runaway import Watch
+from espnet_ext.decoding.sampling import Sampler, row_generators
+from espnet_ext.model.core_lm import StepModel
+
+RETRY_TEMPERATURE = 0.4  # where the first attempt drew nothing: without draws every attempt would be the same
+
+
+class Decoding(NamedTuple):
+    """What `generate` is given."""
+
+    model: StepModel
+    conditions: Any
+    strategy: DecodingStrategy
+    sampler: Sampler
+    max_frames: Tensor
+    min_frames: int
+    step: Step
+    names: Sequence[str]
+    watch: Watch | None = None
+    end_guard: float | None = None
+
+    def again(self, rows: Sequence[int], seed: int, attempt: int) -> Decoding:
+        """The same of some rows with the draws of another attempt, which the seed, a row's name and its number give."""
+        index = torch.tensor(rows, device=self.max_frames.device)
+        options = self.sampler.options
+        if options.is_greedy:
+            options = replace(options, temperature=RETRY_TEMPERATURE)
+        names, watch = [self.names[row] for row in rows], self.watch
+        draws = [f"{name} attempt {attempt}" for name in names]  # no utterance id has a space
+        if watch is not None and watch.longest is not None:
+            watch = replace(watch, longest=watch.longest[index])
+        return self._replace(
+            conditions=self.conditions._make(part[index] for part in self.conditions),
+            sampler=Sampler(options, row_generators(seed, draws, str(index.device))),
+            max_frames=self.max_frames[index],
+            names=names,
+            watch=watch,
+        )
+
+
+def generate_with_retries(decoding: Decoding, seed: int, retries: int) -> Generation:
+    """What `generate` makes, with rows that ran away decoded again until one attempt has not, or none is left.
+
+    If every attempt of a row ran away the first one stays: the probability of the codes is no reason to prefer another,
+    as loops and silence are what is most probable.
+
+    Args:
+        decoding: what is decoded.
+        seed: of the draws.
+        retries: attempts besides the first one.
+
+    Returns:
+        The codes, with the costs of all attempts.
+    """
+    best = generate(*decoding)
+    for attempt in range(1, retries + 1):
+        rows = [row for row, reason in enumerate(best.runaway) if reason is not None]
+        if not rows:
+            break
+        best = _better(best, rows, generate(*decoding.again(rows, seed, attempt)))
+    return best
+
+
+def _better(best: Generation, rows: Sequence[int], again: Generation) -> Generation:
+    """What there is, with the rows that did not run away again in the place of those before."""
+    taken = [place for place, reason in enumerate(again.runaway) if reason is None]
+    device = best.lengths.device
+    index, tried = torch.tensor(rows, device=device), torch.tensor(taken, dtype=torch.int64, device=device)
+    places = index[tried]
+    frames = max(best.codes.shape[1], again.codes.shape[1])
+    codes = _padded(best.codes, frames)
+    codes = codes.index_copy(0, places, _padded(again.codes, frames)[tried])
+    kept = {
+        name: getattr(best, name).index_copy(0, places, getattr(again, name)[tried])
+        for name in ("lengths", "has_eos", "logprobs")
+    }
+    mended = set(places.tolist())
+    return replace(
+        best,
+        **kept,
+        codes=codes[:, : int(kept["lengths"].max())],
+        steps=best.steps.index_add(0, index, again.steps),
+        local_passes=best.local_passes.index_add(0, index, again.local_passes),
+        runaway=tuple(None if row in mended else reason for row, reason in enumerate(best.runaway)),
+        retries=tuple(count + (row in rows) for row, count in enumerate(best.retries)),
+        failed=best.failed + again.failed,
+    )
+
+
+def _padded(codes: Tensor, frames: int) -> Tensor:
+    """Codes (B, T, N) with zeros behind them: (B, frames, N)."""
+    return torch.nn.functional.pad(codes, (0, 0, 0, frames - codes.shape[1]))
