@@ -58,7 +58,7 @@ require_conf() {
 }
 
 # record [OPTION...] DIRECTORY INPUT... -- COMMAND...: status 0 if COMMAND has made DIRECTORY from the INPUTs; else it writes
-# DIRECTORY/.started, prints why if something else was made there, and has status 3
+# DIRECTORY/.started, prints why if something else was made there, and has status 3; --end: COMMAND has now made it
 record() { PYTHONPATH=${package_root} "${python}" -S "${package_root}/espnet_ext/jobs/finished.py" "$@"; }
 
 # is_due DIRECTORY INPUT... -- COMMAND...: whether COMMAND is still to be run; an INPUT is a file, a table *.scp with the files
@@ -94,7 +94,7 @@ job() {
     job_label[$!]=${label} job_output[$!]=${output} job_log[$!]=${log_file} job_key[$!]=${key}
   else
     "${command[@]}" 2>&1 | tee -a "${log_file}" || job_failed "${label}" "${log_file}"
-    job_finished "${output}" "${key}"
+    job_finished "${key}"
   fi
 }
 
@@ -135,7 +135,7 @@ finish_parts() {
   [[ -f ${job_list[$1]-}.finished ]] || return 0
   while read -r number; do
     [[ -n ${job_output[$1.${number}]-} ]] || continue
-    job_finished "${job_output[$1.${number}]}" "${job_key[$1.${number}]}"
+    job_finished "${job_key[$1.${number}]}"
     log "  ${current_stage} ${job_label[$1.${number}]}: done"
     job_output[$1.${number}]=""
   done < "${job_list[$1]}.finished"
@@ -154,10 +154,9 @@ job_failed() {
   die "stage ${current_stage} (${1}) failed, see $(cd "$(dirname "$2")" && pwd)/$(basename "$2")"
 }
 
-# job_finished DIRECTORY KEY: what the job began with is what it is made from
+# job_finished KEY: what the job began with is what its directory is made from; it is on the disk when this returns
 job_finished() {
-  [[ -f $1/.started ]] || eval "record $2" > /dev/null || true # the command has emptied its directory
-  mv "$1/.started" "$1/.done"
+  eval "record --end $1"
 }
 
 # reap_jobs: waits a moment, then collects the jobs that ended; the first failure ends the run
@@ -173,7 +172,7 @@ reap_jobs() {
       finish_parts "${pid}"
       wait "${pid}" || { tail -n 3 "${job_log[${pid}]}" >&2; job_failed "$(unfinished_parts "${pid}")" "${job_log[${pid}]}"; }
       [[ -z ${job_list[${pid}]-} ]] || continue
-      job_finished "${job_output[${pid}]}" "${job_key[${pid}]}"
+      job_finished "${job_key[${pid}]}"
       log "  ${current_stage} ${job_label[${pid}]}: done"
     fi
   done

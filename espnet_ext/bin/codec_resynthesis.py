@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from espnet_ext.bin import add_jobs_option, run, several
-from espnet_ext.data.ark import codes_writer
-from espnet_ext.data.datadir import read_scp, write_scp
+from espnet_ext.data.ark import codes_writer, read_pointers
+from espnet_ext.data.datadir import write_scp
 from espnet_ext.data.encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(
             f"{args.data_dir} must hold codes of codec {info.fingerprint[:12]}…, got {beside.fingerprint[:12]}…"
         )
-    pointers = read_scp(args.data_dir / "codes.scp")
+    pointers = read_pointers(args.data_dir / "codes.scp")
     if not pointers:
         raise UserError(f"{args.data_dir / 'codes.scp'} must list codes, got an empty file")
     request = {"codec": info.fingerprint, "shuffle_frames": args.shuffle_frames, "noise": args.noise}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from espnet_ext.data.datadir import read_scp, write_scp
-from espnet_ext.data.kaldi import place_of, read_entry
+from espnet_ext.data.datadir import read_if_there, read_scp, write_scp
+from espnet_ext.data.kaldi import check_owners, place_of, read_entry
+from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
 
@@ -143,5 +144,33 @@ def read_codes(scp: Path | str, num_codebooks: int) -> CodesTable:
 
     Returns:
         The table, in the order of the file.
+
+    Raises:
+        UserError: see `read_pointers`.
     """
-    return CodesTable(read_scp(scp), num_codebooks)
+    return CodesTable(read_pointers(scp), num_codebooks)
+
+
+def read_pointers(scp: Path | str) -> dict[str, str]:
+    """Utterance → place of its entry in an archive, or, in the tables of prompts, of that of its prompt.
+
+    Args:
+        scp: codes.scp, semantic.scp, prompt.scp, prompt_semantic.scp, or a part of one.
+
+    Returns:
+        The table, in the order of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        UserError: naming file and line, if it is no such table, or places were exchanged.
+    """
+    table = read_scp(scp)
+    check_owners(scp, table, owners(scp, table))
+    return table
+
+
+def owners(scp: Path | str, table: Iterable[str]) -> dict[str, str]:
+    """Utterance → the one whose entry a table means: itself, or its prompt, as far as utt2prompt beside it tells."""
+    if not Path(scp).name.startswith("prompt"):
+        return {utterance: utterance for utterance in table}
+    return read_if_there(Path(scp).with_name(PROMPTS_NAME)) or {}

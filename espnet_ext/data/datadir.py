@@ -10,6 +10,7 @@ from pathlib import Path
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import verify
 
 LANGUAGES_NAME, SEGMENTS_NAME = "utt2lang", "segments"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -50,6 +51,7 @@ def read_scp(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; the stage that writes it has not finished")
+    verify(path)
     table: dict[str, str] = {}
     previous = ""
     # only "\n" ends a line: str.splitlines would also split at the odd Unicode separators of real transcripts

@@ -20,7 +20,7 @@ from espnet_ext.data.datadir import skipped_summary, write_skipped
 from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, run_shards
-from espnet_ext.jobs.finished import Stamp, stamp_of
+from espnet_ext.storage.checksums import Stamp, stamp_of
 from espnet_ext.tokenizers.audio import AudioTokenizer
 from espnet_ext.tokenizers.codec.base import Codec, codec_files
 from espnet_ext.tokenizers.description import TokenizerFiles

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,9 +18,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from espnet_ext.data.datadir import shown
 from espnet_ext.errors import UserError
+from espnet_ext.storage.checksums import verify
 
 HEADER_BYTES = 15  # the longest: that of a matrix
+KEY_BYTES = 512  # of a key and the space behind it
+_KEY = re.compile(rb"([^\x00-\x20\x7f]+) \Z")  # an id of codes in front of it ends with a zero byte
 # file names that kaldiio, which ESPnet reads with, takes for a command, a range or the standard input
 _POINTER = re.compile(r"(?!\s*\|)(.*?[^\s|]):([0-9]{1,18})", re.ASCII)
 _KINDS: dict[bytes, tuple[np.dtype[Any], int]] = {
@@ -110,10 +116,11 @@ def open_archive(archive: str) -> BinaryIO:
 
     Raises:
         FileNotFoundError: if there is none.
-        UserError: if it is a directory, a device, or a pipe, which might never answer.
+        UserError: if it is damaged, a directory, a device, or a pipe, which might never answer.
     """
     if not stat.S_ISREG(Path(archive).stat().st_mode):
         raise UserError(f"{archive} must be a regular file")
+    verify(archive)
     return open(archive, "rb")
 
 
@@ -128,7 +135,7 @@ def read_entry(pointer: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such archive.
-        UserError: if there is nothing of these kinds, whole, at that place.
+        UserError: if there is nothing of these kinds, whole, at that place, or the archive is damaged elsewhere.
     """
     archive, offset = place_of(pointer)
     with open_archive(archive) as stream:
@@ -142,3 +149,57 @@ def read_entry(pointer: str) -> np.ndarray:
     if (array["size"] != 4).any():
         raise UserError("damaged integers")
     return np.ascontiguousarray(array["value"])
+
+
+def check_owners(scp: Path | str, table: Mapping[str, str], whose: Mapping[str, str]) -> None:
+    """Refuse pointers that were exchanged: an archive has the id of an utterance in front of its entry.
+
+    A table may give utterances other names than its archives, as one of several corpora does. What cannot be read is
+    let pass here: whoever reads it says so.
+
+    Args:
+        scp: file the pointers come from, a line each.
+        table: utterance → archive:offset.
+        whose: utterance → the one whose entry is meant; of one that is not in it, nobody knows.
+
+    Raises:
+        UserError: naming file and line, if an entry is that of another utterance of the table, or none begins there.
+    """
+    names: set[str] = set()
+    for line, (utterance, key) in enumerate(_keys(table), start=1):
+        if key == "":
+            raise UserError(f"{scp}:{line}: must point at an entry, got {table[utterance]}, where none begins")
+        meant = whose.get(utterance)
+        if key is None or meant is None or key in _names_of(meant):
+            continue
+        names = names or {name for one in whose.values() for name in _names_of(one)}
+        if key in names:
+            raise UserError(
+                f"{scp}:{line}: must point at the entry of {shown(meant)}, got that of {shown(key)}: {table[utterance]}"
+            )
+
+
+def _names_of(utterance: str) -> Iterator[str]:
+    """What an utterance may be called in the archives of the corpora that local/mix_corpora.py made a table of."""
+    for name in {utterance, re.sub(r"(-r[0-9]+)+\Z", "", utterance)}:
+        parts = name.split("-")
+        yield from ("-".join(parts[first:]) for first in range(len(parts)))
+
+
+def _keys(table: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """Utterance, and the key in front of its entry; empty where there is none, None where nobody can tell."""
+    with ExitStack() as stack:
+        archives: dict[str, int | None] = {}
+        for utterance, pointer in table.items():
+            key = None
+            with suppress(OSError, UserError):
+                archive, offset = place_of(pointer)
+                if archive not in archives:
+                    archives[archive] = None
+                    archives[archive] = stack.enter_context(open_archive(archive)).fileno()
+                handle = archives[archive]
+                if handle is not None and offset:  # a file may hold an entry alone, without a key
+                    before = os.pread(handle, min(offset, KEY_BYTES), max(0, offset - KEY_BYTES))
+                    found = _KEY.search(before)
+                    key = found[1].decode("utf-8", "replace") if found else ""
+            yield utterance, key

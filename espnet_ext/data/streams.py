@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import verify
 from espnet_ext.tokenizers.codec.base import Codec
 from espnet_ext.tokenizers.semantic.base import SemanticTokenizer
 
@@ -159,9 +161,18 @@ def read_silence(folder: Path) -> Streams:
 
     Raises:
         FileNotFoundError: if the file is missing.
+        UserError: if it is damaged.
     """
     path = folder / SILENCE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"silence not found: {path} (espnet_ext.bin.semantic_tokens writes it)")
-    with np.load(path) as content:
-        return Streams(content["units"].astype(np.int64), content["codes"].astype(np.int64))
+    verify(path)
+    try:
+        with np.load(path) as content:
+            units, codes = content["units"], content["codes"]
+        if (units.dtype.kind, units.ndim, codes.dtype.kind, codes.ndim) != ("i", 1, "i", 2):
+            raise UserError("no whole numbers of both streams")
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for damaged files, all of them mean the same
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UserError(f"{path} must hold both streams of silence (semantic_tokens --force), got {reason}") from None
+    return Streams(units.astype(np.int64), codes.astype(np.int64))

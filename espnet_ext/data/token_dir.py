@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_ext.data.ark import load_codes_entry
+from espnet_ext.data.ark import load_codes_entry, read_pointers
 from espnet_ext.data.datadir import (
     LANGUAGES_NAME,
     carry_table,
@@ -58,9 +58,9 @@ class CodesDir:
             FileNotFoundError: if one of them is missing.
             UserError: if they do not fit each other.
         """
-        place = read_scp(codes_dir / "codes.scp")
+        place = read_pointers(codes_dir / "codes.scp")
         frames = read_counts(codes_dir / "utt2num_frames")
-        prompts, prompt_place = read_scp(codes_dir / PROMPTS_NAME), read_scp(codes_dir / "prompt.scp")
+        prompts, prompt_place = read_scp(codes_dir / PROMPTS_NAME), read_pointers(codes_dir / "prompt.scp")
         for name, table in (("utt2num_frames", frames), (PROMPTS_NAME, prompts), ("prompt.scp", prompt_place)):
             if table.keys() != place.keys():
                 some = min(table.keys() ^ place.keys())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_ext.data.ark import read_pointers
 from espnet_ext.data.datadir import LANGUAGES_NAME, read_counts, read_if_there, read_scp
 from espnet_ext.data.joint_preprocess import language_id
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from espnet_ext.inference.speaker import Speaker
 
 MIN_PROMPT_SEC = 0.5
+PROMPT_PLACES = ("prompt_semantic.scp", "prompt.scp")
 NUM_UTTERANCES = 20
 
 
@@ -152,7 +154,7 @@ class SpeechMode(Mode):
         if not data.is_dir():
             raise FileNotFoundError(f"data_dir not found: {data} (espnet_ext.bin.semantic_tokens writes it)")
         check_codec(args.exp, data, "codes.scp", units=True)
-        units, codes = read_scp(data / "semantic.scp"), read_scp(data / "codes.scp")
+        units, codes = read_pointers(data / "semantic.scp"), read_pointers(data / "codes.scp")
         spoken = self.source == "speech"
         texts = dict.fromkeys(units, "") if spoken else read_scp(data / "text", allow_empty=True)
         languages, counted = read_if_there(data / LANGUAGES_NAME) or {}, data / "utt2num_units"
@@ -322,8 +324,9 @@ def _units_of(options: DecodeOptions) -> DecodeOptions:
 
 def _prompt_recordings(data: Path) -> dict[str, Recording]:
     """Recordings of a token directory's own prompts, which need not be among its utterances."""
-    tables = [read_if_there(data / name) for name in (PROMPTS_NAME, "prompt_semantic.scp", "prompt.scp")]
-    names, units, codes = ({} if None in tables else table or {} for table in tables)
+    if not all((data / name).is_file() for name in (PROMPTS_NAME, *PROMPT_PLACES)):
+        return {}
+    names, (units, codes) = read_scp(data / PROMPTS_NAME), (read_pointers(data / name) for name in PROMPT_PLACES)
     return {name: Recording(units[utt], codes[utt]) for utt, name in names.items() if utt in units and utt in codes}
 
 

@@ -12,8 +12,8 @@ from espnet_ext.data.streams import SILENCE_NAME, read_silence
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference.speaker import Speaker
-from espnet_ext.jobs.finished import Stamp, content_hash, stamp_of
 from espnet_ext.storage.checkpoint import averaged_model_file, weights_file
+from espnet_ext.storage.checksums import Stamp, content_hash, stamp_of
 from espnet_ext.storage.yaml_files import read_yaml
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.data.ark import load_codes_entry
-from espnet_ext.data.datadir import read_if_there, read_scp
+from espnet_ext.data.ark import load_codes_entry, read_pointers
+from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.preprocess import collate
 from espnet_ext.data.streams import Streams
 from espnet_ext.decoding import Runaway
@@ -253,7 +253,8 @@ class Mode(ABC):
             return self.plan_single(args)
         check_codec(args.exp, args.data_dir)
         texts = read_scp(args.data_dir / "text", allow_empty=True)
-        prompts = read_if_there(args.data_dir / "prompt.scp") or {}
+        places = args.data_dir / "prompt.scp"
+        prompts = read_pointers(places) if places.is_file() else {}
         skipped = {utt: "empty text" for utt, text in texts.items() if not text.strip()}
         order = sorted((utt for utt in texts if utt not in skipped), key=lambda utt: (len(texts[utt]), utt))
         without = [utt for utt in order if utt not in prompts]

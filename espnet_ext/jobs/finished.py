@@ -5,20 +5,18 @@ so that files that have not changed are not read again. Python commands call `Re
 
     python espnet_ext/jobs/finished.py [--force] [--resumable] DIRECTORY INPUT... -- COMMAND...
 
-It ends with status 0 if DIRECTORY is finished, and else with status 3, after it has written DIRECTORY/.started, which
-the shell renames to .done when the command has ended well. Recipes ask often: only the standard library is imported.
+It ends with status 0 if DIRECTORY is finished, and else with status 3, after it has written DIRECTORY/.started. When
+the command has ended well, the shell says so with --end, and .started becomes .done. Recipes ask often: only the
+standard library is imported. Before a record is written, what was made is on the disk, and listed in .made.json.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import json
 import logging
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.errors import UserError
+from espnet_ext.storage.checksums import MADE_NAME, NOT_LISTED, State, made_in, states_of, vouch, write_durably
 
 FORMAT = "espnet_ext record 1"
 RECORD_NAME, STARTED_NAME, DONE_NAME = ".finished.json", ".started", ".done"
@@ -34,60 +33,6 @@ SHARDS_NAME = "shards"
 DUE = 3
 # options that change no result, and how many values they have
 NO_RESULT = {"--nj": 1, "--ngpu": 1, "--python": 1, "--dask_scheduler": 1, "--force": 0}
-NOT_READ = (".log", ".tmp")
-
-State = list[Any] | None  # [size, time of change, time of the inode's change, SHA-256]; None where there is no file
-
-
-Stamp = tuple[int, int, int]  # size in bytes, time of the last change and of the inode's change in ns
-
-
-def stamp_of(path: Path | str) -> Stamp | None:
-    """What tells at little cost that a file has changed; None where there is none that can be read."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    # the inode's time, too: archives give all their files one time of change
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
-
-
-def content_hash(path: Path | str) -> str | None:
-    """SHA-256 of a file, hexadecimal; None if it cannot be read."""
-    found = _state(str(path), None)
-    return None if found is None else str(found[3])
-
-
-def _state(path: str, known: State) -> State:
-    stamp = stamp_of(path)
-    if stamp is None:
-        return None
-    if known is not None and known[:3] == [*stamp]:
-        return known
-    try:
-        return [*stamp, _hash(path, *stamp)]
-    except OSError:
-        return None
-
-
-@functools.lru_cache(maxsize=65536)
-def _hash(path: str, *stamp: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def states_of(paths: Iterable[Path | str], known: Mapping[str, State] | None = None) -> dict[str, State]:
-    """Contents of files as they are now.
-
-    Args:
-        paths: files, which need not exist.
-        known: what was found earlier; files with the same size and times are not read again.
-
-    Returns:
-        Path → state.
-    """
-    known = known or {}
-    return {name: _state(name, known.get(name)) for name in map(str, paths)}
 
 
 def changes(before: Mapping[str, State], now: Mapping[str, State]) -> list[str]:
@@ -113,7 +58,7 @@ def files_of(inputs: Iterable[Path | str]) -> Iterator[str]:
     for name in map(str, inputs):
         if os.path.isdir(name):
             for entry in sorted(os.scandir(name), key=lambda entry: entry.name):
-                if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(NOT_READ):
+                if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(NOT_LISTED):
                     yield entry.path
             continue
         yield name
@@ -187,7 +132,8 @@ class Record:
             made: what must be there besides the record.
 
         Returns:
-            One line, empty if nothing was made before; None if it is finished.
+            One line, empty if nothing was made before; None if it is finished. Files that people edit are not held
+            against what was made, archives are: nothing that reads them could go on.
         """
         if not self.path.exists():
             return ""
@@ -203,9 +149,12 @@ class Record:
         lost = next((path for path in made if not path.exists()), None)
         if lost is not None:
             return f"{lost} is missing"
+        damaged = _damaged_archive(self.path.parent)
+        if damaged:
+            return damaged
         if before["files"] != self.files:  # touched, or copied: need not be read again
             with suppress(OSError):
-                self.write()
+                self._put()
         return None
 
     def is_finished(self, made: Iterable[Path] = ()) -> bool:
@@ -216,10 +165,20 @@ class Record:
         return reason is None
 
     def write(self) -> None:
-        """Write the record; call it after everything else is in place."""
-        with atomic_path(self.path) as temporary:
-            content = {"format": FORMAT, "request": self.request, "files": self.files}
-            temporary.write_text(json.dumps(content) + "\n", encoding="ascii")
+        """Vouch for the directory as it is, and write the record; call it after everything else is in place."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        vouch(self.path.parent)
+        self._put()
+
+    def _put(self) -> None:
+        content = {"format": FORMAT, "request": self.request, "files": self.files}
+        write_durably(self.path, json.dumps(content) + "\n")
+
+    def begin(self) -> None:
+        """Take back what was said of the directory: from now on a command writes into it."""
+        (self.path.parent / MADE_NAME).unlink(missing_ok=True)
+        Record(self.path.with_name(STARTED_NAME), self.request, self.files)._put()
+        self.path.unlink(missing_ok=True)
 
     def make(self, step: Callable[[], object], force: bool = False, made: Iterable[Path] = ()) -> bool:
         """Run a step unless its directory is finished.
@@ -235,7 +194,8 @@ class Record:
         directory = self.path.parent
         due = force or not self.is_finished(made)
         if due:
-            self.path.unlink(missing_ok=True)
+            for path in (self.path, directory / MADE_NAME):
+                path.unlink(missing_ok=True)
             if force:
                 remove_shards(directory)
             step()
@@ -245,6 +205,16 @@ class Record:
         if (directory / SHARDS_NAME).is_dir():
             remove_shards(directory)
         return due
+
+
+def _damaged_archive(directory: Path) -> str | None:
+    """Why an archive in a directory is not the one that was made there, in one line; None if all are."""
+    try:
+        archives = {str(directory / name): state for name, state in made_in(directory).items() if name.endswith(".ark")}
+    except UserError:  # whoever reads from there says so
+        return None
+    damaged = changes(archives, states_of(archives, archives))
+    return f"{damaged[0]} is damaged" if damaged else None
 
 
 def remove_shards(directory: Path) -> None:
@@ -327,7 +297,14 @@ def main(arguments: Sequence[str]) -> int:
     given = list(itertools.takewhile(lambda word: word.startswith("--"), arguments))
     directory, *inputs = arguments[len(given) : arguments.index("--")]
     force, command = "--force" in given, arguments[arguments.index("--") + 1 :]
-    record = Record.of(Path(directory), {"command": _words(command)}, inputs, DONE_NAME)
+    record, started = None, Path(directory) / STARTED_NAME
+    if "--end" in given and (before := _read(started)) is not None:
+        record = Record(started.with_name(DONE_NAME), before["request"], before["files"])  # as the job found it
+    record = record or Record.of(Path(directory), {"command": _words(command)}, inputs, DONE_NAME)
+    if "--end" in given:
+        record.write()
+        started.unlink(missing_ok=True)
+        return 0
     reason = None if force else record.why_not()
     if reason is None and not force:
         return 0
@@ -335,8 +312,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"{reason}\n")
     if "--resumable" in given and record.path.parent.is_dir() and (force or not _may_continue(record)):
         _move_aside(record.path.parent)
-    Record(record.path.with_name(STARTED_NAME), record.request, record.files).write()
-    record.path.unlink(missing_ok=True)
+    record.begin()
     return DUE
 
 

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from espnet_ext import __version__
 from espnet_ext.errors import UserError
-from espnet_ext.jobs.finished import SHARDS_NAME, State, changes, states_of
+from espnet_ext.jobs.finished import SHARDS_NAME, changes
 from espnet_ext.jobs.secret import key_of
 from espnet_ext.jobs.workers import Workers, threads
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import State, states_of
 
 MOST_BYTES = 2**30  # of a result: a shard is few seconds to few minutes of work
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from espnet_ext.storage.checksums import forget
+
 FULL_BYTES = 2**16  # and less is left: a disk is full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -42,6 +44,7 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         yield temporary
         # mkstemp makes files that only the owner can read; a finished file has the usual permissions
         temporary.chmod(0o666 & ~_umask())
+        forget(final)
         os.replace(temporary, final)
     except OSError as error:
         if error.errno in _NO_ROOM and error.filename is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import verify
 from espnet_ext.storage.tensor_files import SUFFIX, read_tensors
 
 _NUMBERS = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, np.dtypes.BoolDType]
@@ -57,7 +58,7 @@ def atomic_saves() -> Iterator[None]:
 
 @contextmanager
 def data_only_loads(trust: bool = False) -> Iterator[None]:
-    """While the block runs, `torch.load` reads numbers and plain values, and refuses what would run code.
+    """While the block runs, `torch.load` reads numbers and plain values, and refuses what would run code or is damaged.
 
     ESPnet's trainer asks for everything when it resumes, averages and takes over weights.
 
@@ -71,13 +72,15 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
 
     def load_data(file: Any, *args: Any, **options: Any) -> Any:
         if str(file).endswith(SUFFIX):  # as init_param
-            return read_tensors(Path(file), "init_param")
-        if trust:
-            return load(file, *args, **options)
+            return read_weights(Path(file), "init_param")
         with torch.serialization.safe_globals(TRAINER_TYPES):
             try:
-                return load(file, *args, **{**options, "weights_only": True})
-            except pickle.UnpicklingError as error:
+                if isinstance(file, str | os.PathLike):
+                    _check_whole(Path(file))
+                return load(file, *args, **(options if trust else {**options, "weights_only": True}))
+            except (UserError, FileNotFoundError):
+                raise
+            except Exception as error:
                 raise _refusal("checkpoint", file, error) from None
 
     torch.load = load_data  # type: ignore[assignment]  # likewise
@@ -85,6 +88,15 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
         yield
     finally:
         torch.load = load
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Refuse damaged weights. torch writes a checksum of every tensor, too, and does not look at it."""
+    if not verify(checkpoint) and zipfile.is_zipfile(checkpoint):
+        with zipfile.ZipFile(checkpoint) as tensors:
+            damaged = tensors.testzip()
+        if damaged is not None:
+            raise UserError(f"{checkpoint} is damaged (the checksum of {damaged} in it): copy it again or train again")
 
 
 def _refusal(name: str, checkpoint: object, error: Exception) -> UserError:
@@ -115,10 +127,14 @@ def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False
     if not checkpoint.is_file():
         raise FileNotFoundError(f"{name} not found: {checkpoint} (is the training finished?)")
     if checkpoint.suffix == SUFFIX:
+        verify(checkpoint)
         return read_tensors(checkpoint, name)
     try:
         with torch.serialization.safe_globals(TRAINER_TYPES):
+            _check_whole(checkpoint)
             content = torch.load(checkpoint, map_location="cpu", weights_only=not trust)
+    except UserError:
+        raise
     except Exception as error:  # torch raises a dozen kinds for damaged files, all of them mean the same
         raise _refusal(name, checkpoint, error) from None
     if not isinstance(content, dict):

@@ -10,6 +10,7 @@ import yaml
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import parse_yaml
+from espnet_ext.storage.checksums import verify
 
 _PATH = re.compile(r"(?:^|[\s=,'\"(\[]|file:)(?:~|\.\.?)?/\S")  # and no name of a hub, which has letters in front
 
@@ -43,6 +44,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{name} not found: {path}")
+    verify(path)
     try:
         content = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag, parse_yaml
 from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import verify
 from espnet_ext.storage.tensor_files import SUFFIX, read_arrays, write_tensors
 from espnet_ext.storage.yaml_files import without_paths
 from espnet_ext.tokenizers.audio import AudioTokenizer
@@ -143,6 +144,7 @@ class TokenizerFiles(Generic[T]):
             path = path / self.file
         if not path.is_file():
             raise FileNotFoundError(f"{what} not found: {path} ({self.command} writes it)")
+        verify(path)
         try:
             content = parse_yaml(path.read_text(encoding="utf-8-sig"))
             options = dict(content[f"{self.key}_conf"])

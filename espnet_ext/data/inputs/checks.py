@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from espnet_ext.data.ark import owners
 from espnet_ext.data.datadir import read_scp, shown
-from espnet_ext.data.kaldi import HEADER_BYTES, Header, open_archive, place_of
+from espnet_ext.data.kaldi import HEADER_BYTES, Header, check_owners, open_archive, place_of
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_weights, read_weights
 from espnet_ext.storage.yaml_files import read_yaml
@@ -123,7 +124,9 @@ def check_data(data: list[tuple[str, str, str]], shape_files: list[str], fingerp
         if name in fingerprints:
             check_maker(path, fingerprints[name])
         if kind == "kaldi_ark":
-            check_archives(path, read_scp(path, allow_empty=True, as_written=True))
+            table = read_scp(path, allow_empty=True, as_written=True)
+            check_archives(path, table)
+            check_owners(path, table, owners(path, table))
 
 
 def check_maker(path: str, fingerprint: str) -> None:

@@ -13,10 +13,10 @@ from espnet_ext.data.ark import read_codes
 from espnet_ext.data.encoding import codec_of, codes_of
 from espnet_ext.data.waveform import read_resampled
 from espnet_ext.jobs import Work
-from espnet_ext.jobs.finished import content_hash
 from espnet_ext.scoring.measures.same_audio import Unheard, content_of, judge_each, judge_once
 from espnet_ext.scoring.settings import Settings
 from espnet_ext.scoring.system import Reference, System
+from espnet_ext.storage.checksums import content_hash
 
 Codes = NDArray[np.int32]
 SHARD_SIZE = 16

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Work, Workers, run_groups
-from espnet_ext.jobs.finished import content_hash
+from espnet_ext.storage.checksums import content_hash
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

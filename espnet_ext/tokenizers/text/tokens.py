@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.errors import UserError
+from espnet_ext.storage.checksums import verify
 from espnet_ext.tokenizers.text.cleaners import compose, find_cleaner
 from espnet_ext.tokenizers.text.english import spell_abbreviations, spell_symbols
 from espnet_ext.tokenizers.text.g2p import WORD_BOUNDARY, g2ps
@@ -283,6 +284,7 @@ def read_token_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"token_list not found: {path}")
+    verify(path)
     # only "\n" ends a line: str.splitlines would also split at odd Unicode separators, which are tokens like others
     tokens = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
