@@ -199,7 +199,9 @@ def _keys(table: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
                     archives[archive] = stack.enter_context(open_archive(archive)).fileno()
                 handle = archives[archive]
                 if handle is not None and offset:  # a file may hold an entry alone, without a key
-                    before = os.pread(handle, min(offset, KEY_BYTES), max(0, offset - KEY_BYTES))
-                    found = _KEY.search(before)
-                    key = found[1].decode("utf-8", "replace") if found else ""
+                    first = max(0, offset - KEY_BYTES)
+                    content = os.pread(handle, offset - first + 2, first)
+                    if content.endswith(b"\0B"):  # something can be read there
+                        found = _KEY.search(content[:-2])
+                        key = found[1].decode("utf-8", "replace") if found else ""
             yield utterance, key

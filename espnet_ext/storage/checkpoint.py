@@ -78,9 +78,9 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
                 if isinstance(file, str | os.PathLike):
                     _check_whole(Path(file))
                 return load(file, *args, **(options if trust else {**options, "weights_only": True}))
-            except (UserError, FileNotFoundError):
-                raise
             except Exception as error:
+                if isinstance(error, UserError) or getattr(error, "filename", None):  # torch's own errors name nothing
+                    raise
                 raise _refusal("checkpoint", file, error) from None
 
     torch.load = load_data  # type: ignore[assignment]  # likewise
