@@ -16,6 +16,7 @@ pytest.importorskip("kaldiio")
 from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
+from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.codec import read_codec_info
 
 FIT = ["--wav_scp", "data/wav.scp", "--codec_conf", "codebook_size=8", "--out", "dump/codec"]
@@ -185,6 +186,36 @@ def test_force_makes_codec_codes_and_speech_again() -> None:
         assert os.stat(made_file).st_mtime_ns == before
         command.main([*arguments, "--force"])
         assert os.stat(made_file).st_mtime_ns > before
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_damaged_archive_is_made_again(force: list[str]) -> None:
+    """A cut codes.ark stayed cut: that it was there was all that counted."""
+    for command, arguments, out in (
+        (codec_tokens, TOKENS, "dump/codec/train"),
+        (codec_resynthesis, [*RESYNTHESIS, "--out", "exp/resynthesis"], "exp/resynthesis"),
+    ):
+        if command is codec_tokens:
+            codec_fit.main(FIT)
+        command.main(arguments)
+        archive = Path(out, "codes.ark")
+        whole = archive.read_bytes()
+        for damaged in (whole[:100], whole[:-1] + b"\1", b""):
+            archive.write_bytes(damaged)
+            command.main([*arguments, *force])
+            assert archive.read_bytes() == whole
+        archive.unlink()
+        command.main([*arguments, *force])
+        assert archive.read_bytes() == whole
+
+
+def test_speech_of_damaged_codes_is_not_made(tmp_path: Path) -> None:
+    codec_fit.main(FIT)
+    codec_tokens.main(TOKENS)
+    archive = Path("dump/codec/train/codes.ark")
+    archive.write_bytes(archive.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="dump/codec/train/codes.ark is damaged"):
+        codec_resynthesis.main([*RESYNTHESIS, "--out", "exp/resynthesis"])
 
 
 def test_processes_do_not_change_the_codes() -> None:

@@ -45,6 +45,7 @@ ROOMS = {
     "inference": {*CORPUS, "model", "decoding", "fast"},
     "scoring": CORPUS,
     "tuning": {*CORPUS, "scoring", "decoding"},
+    "doctor": {*CORPUS, "inference", "model", "decoding"},
     "demo": {*CORPUS, "inference", "scoring", "decoding"},
     "testing": {"tokenizers", "model", "decoding", "scoring"},
     "benchmark": {"storage", "tokenizers", "model", "decoding", "fast", "scoring"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import soundfile
 from test_semantic_bins import FIT, TOKENS, TRAIN, made, recipe
 from tiny_codecs import voice
@@ -34,3 +35,13 @@ def test_units_are_of_the_audio_as_it_is_now_and_force_makes_them_again() -> Non
         then = os.stat(name).st_mtime_ns
         command.main([*arguments, "--force"])
         assert os.stat(name).st_mtime_ns > then
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_damaged_archive_of_units_is_made_again(force: list[str]) -> None:
+    semantic_tokens.main(TOKENS)
+    archive = TRAIN / "semantic.ark"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:100])
+    semantic_tokens.main([*TOKENS, *force])
+    assert archive.read_bytes() == whole

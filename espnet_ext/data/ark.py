@@ -15,6 +15,7 @@ from espnet_ext.data.kaldi import check_owners, place_of, read_entry
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.checksums import verify
 
 Write = Callable[[str, np.ndarray], None]
 
@@ -104,6 +105,7 @@ def load_codes_entry(pointer: str, num_codebooks: int, utterance: str = "") -> n
         raise UserError(f"{what} {error}") from None
     if not Path(archive).exists():
         raise FileNotFoundError(f"codes archive not found: {archive} (with {what})")
+    verify(archive)
     try:
         flat = read_entry(pointer)
     except UserError as error:

@@ -116,11 +116,10 @@ def open_archive(archive: str) -> BinaryIO:
 
     Raises:
         FileNotFoundError: if there is none.
-        UserError: if it is damaged, a directory, a device, or a pipe, which might never answer.
+        UserError: if it is a directory, a device, or a pipe, which might never answer.
     """
     if not stat.S_ISREG(Path(archive).stat().st_mode):
         raise UserError(f"{archive} must be a regular file")
-    verify(archive)
     return open(archive, "rb")
 
 
@@ -135,7 +134,7 @@ def read_entry(pointer: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such archive.
-        UserError: if there is nothing of these kinds, whole, at that place, or the archive is damaged elsewhere.
+        UserError: if there is nothing of these kinds, whole, at that place.
     """
     archive, offset = place_of(pointer)
     with open_archive(archive) as stream:
@@ -163,9 +162,12 @@ def check_owners(scp: Path | str, table: Mapping[str, str], whose: Mapping[str, 
         whose: utterance → the one whose entry is meant; of one that is not in it, nobody knows.
 
     Raises:
-        UserError: naming file and line, if an entry is that of another utterance of the table, or none begins there.
+        UserError: naming file and line, if an entry is that of another utterance of the table, or none begins there; or
+            naming an archive that is damaged.
     """
     names: set[str] = set()
+    for archive in sorted({pointer.rpartition(":")[0] for pointer in table.values()} - {""}):
+        verify(archive)
     for line, (utterance, key) in enumerate(_keys(table), start=1):
         if key == "":
             raise UserError(f"{scp}:{line}: must point at an entry, got {table[utterance]}, where none begins")
@@ -189,19 +191,21 @@ def _names_of(utterance: str) -> Iterator[str]:
 def _keys(table: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
     """Utterance, and the key in front of its entry; empty where there is none, None where nobody can tell."""
     with ExitStack() as stack:
-        archives: dict[str, int | None] = {}
+        archives: dict[str, int] = {}
         for utterance, pointer in table.items():
             key = None
             with suppress(OSError, UserError):
                 archive, offset = place_of(pointer)
                 if archive not in archives:
-                    archives[archive] = None
                     archives[archive] = stack.enter_context(open_archive(archive)).fileno()
-                handle = archives[archive]
-                if handle is not None and offset:  # a file may hold an entry alone, without a key
-                    first = max(0, offset - KEY_BYTES)
-                    content = os.pread(handle, offset - first + 2, first)
-                    if content.endswith(b"\0B"):  # something can be read there
-                        found = _KEY.search(content[:-2])
-                        key = found[1].decode("utf-8", "replace") if found else ""
+                key = _key(archives[archive], offset)
             yield utterance, key
+
+
+def _key(handle: int, offset: int) -> str | None:
+    first = max(0, offset - KEY_BYTES)
+    content = os.pread(handle, offset - first + 2, first)
+    if not offset or not content.endswith(b"\0B"):  # an entry alone, without a key; or nothing that can be read
+        return None
+    found = _KEY.search(content[:-2])
+    return found[1].decode("utf-8", "replace") if found else ""

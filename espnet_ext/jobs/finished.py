@@ -229,16 +229,23 @@ def remove_shards(directory: Path) -> None:
     shutil.rmtree(directory / SHARDS_NAME, ignore_errors=True)
 
 
-def read_request(directory: Path) -> dict[str, Any]:
+def read_request(directory: Path, name: str = RECORD_NAME) -> dict[str, Any]:
     """The options that a finished directory was made with; empty if there is no record.
 
     Args:
         directory: made by a command with a record.
+        name: of the record in it; those of the shell have a `command`.
 
     Returns:
         The options.
     """
-    return dict((_read(directory / RECORD_NAME) or {}).get("request", {}))
+    return dict((_read(directory / name) or {}).get("request", {}))
+
+
+def check_record(path: Path) -> None:
+    """Refuse a record that is damaged, or of another version."""
+    if _read(path) is None:
+        raise UserError(f"{path} is not a whole record of this version")
 
 
 def _words(command: Sequence[str]) -> list[str]:

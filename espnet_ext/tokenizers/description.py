@@ -239,6 +239,12 @@ class TokenizerFiles(Generic[T]):
             raise UserError(f"spec in {path} must be that of {info.checkpoint} ({made.spec}), got {info.spec}")
         return made
 
+    def check(self, path: Path | str) -> Description:
+        """A description, as `read` does, whose weights are there and are those that it vouches for."""
+        info = self.read(path)
+        self._check_weights(info, path)
+        return info
+
     def copy(self, path: Path | str, directory: Path) -> Path:
         """Put weights and description into an experiment directory, which then needs no others.
 
@@ -253,10 +259,9 @@ class TokenizerFiles(Generic[T]):
             FileNotFoundError: if description or weights are missing.
             UserError: if the weights do not fit their fingerprint, or the directory holds others.
         """
-        info, target = self.read(path), directory / self.file
+        info, target = self.check(path), directory / self.file
         name = Path(self.classes[info.name].weights_name)
         copied = replace(info, checkpoint=directory / (name if info.exported is None else name.with_suffix(SUFFIX)))
-        self._check_weights(info, path)
         if target.exists():
             there = self.read(target)
             if there.fingerprint != info.fingerprint:

@@ -15,6 +15,7 @@ from espnet_ext.data.datadir import read_scp, shown
 from espnet_ext.data.kaldi import HEADER_BYTES, Header, check_owners, open_archive, place_of
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import check_weights, read_weights
+from espnet_ext.storage.checksums import verify
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
 from espnet_ext.tokenizers.semantic import INFO_NAME as SEMANTIC_INFO_NAME
@@ -169,6 +170,7 @@ def check_archives(scp: str, table: Mapping[str, str]) -> None:
             places.setdefault(archive, []).append((offset, line))
         for archive, entries in places.items():
             line = entries[0][1]
+            verify(archive)
             with open_archive(archive) as stream:
                 size = os.fstat(stream.fileno()).st_size
                 for offset, line in sorted(entries):  # noqa: B007  # the message names it
