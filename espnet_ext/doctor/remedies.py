@@ -8,8 +8,10 @@ from pathlib import Path
 from espnet_ext.jobs.finished import DONE_NAME, STARTED_NAME, read_request
 
 # commands that keep what is finished unless they are told otherwise
-FORCED = ("codec_fit", "codec_tokens", "semantic_fit", "semantic_tokens", "codec_resynthesis", "codec_lm_inference")
-FORCED += ("gpst_inference", "evaluate", "sweep", "tune", "format_wav.py")
+FORCED = (
+    *("codec_fit", "codec_tokens", "semantic_fit", "semantic_tokens", "codec_resynthesis", "codec_lm_inference"),
+    *("gpst_inference", "evaluate", "sweep", "tune", "format_wav.py"),
+)
 MAKERS = {
     "config.yaml": "codec_lm_train",
     "codec_info.yaml": "codec_fit",

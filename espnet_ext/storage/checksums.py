@@ -103,14 +103,18 @@ def _flush(directory: Path) -> None:
     for folder, below, names in os.walk(directory):
         below[:] = [name for name in below if not os.path.exists(os.path.join(folder, name, MADE_NAME))]
         for path in [*(os.path.join(folder, name) for name in names), folder]:
-            if os.path.islink(path):
+            if not os.path.isfile(path) and path != folder or os.path.islink(path):
                 continue
             with suppress(PermissionError):  # somebody else's, who has to see to it
-                handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+                _sync(path)
+
+
+def _sync(path: Path | str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -121,8 +125,8 @@ def write_durably(path: Path, text: str) -> None:
         text: its content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = {"dir": path.parent, "prefix": f"{path.name}.", "suffix": ".tmp", "delete": False}
-    with tempfile.NamedTemporaryFile("w", **temporary) as stream:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+    with open(handle, "w", encoding="utf-8") as stream:
         try:
             stream.write(text)
             stream.flush()
@@ -130,17 +134,13 @@ def write_durably(path: Path, text: str) -> None:
             os.umask(mask)
             os.fchmod(stream.fileno(), 0o666 & ~mask)
             os.fsync(stream.fileno())
-            os.replace(stream.name, path)
+            os.replace(temporary, path)
         except BaseException as error:
-            os.unlink(stream.name)
+            os.unlink(temporary)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(path)  # a failed write knows its file descriptor only
             raise
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(path.parent)
 
 
 def made_in(directory: Path) -> dict[str, list[Any]]:

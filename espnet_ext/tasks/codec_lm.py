@@ -34,6 +34,7 @@ from espnet_ext.model.loss import LossWeights
 from espnet_ext.model.primary import AttentionPrior, primaries
 from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves, data_only_loads
+from espnet_ext.storage.checksums import forget
 from espnet_ext.tasks import dry_run
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
@@ -267,6 +268,7 @@ class CodecLMTask(AbsTask):
             inputs_of(args).report()
         elif writes_files(args):
             inputs_of(args).keep()
+            forget(Path(args.output_dir) / "config.yaml")  # ESPnet writes it anew
         with atomic_saves(), data_only_loads(args.trust):
             super().main_worker(args)
 
