@@ -17,6 +17,7 @@ from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
 from espnet_ext.errors import UserError
+from espnet_ext.jobs import finished
 from espnet_ext.tokenizers.codec import read_codec_info
 
 FIT = ["--wav_scp", "data/wav.scp", "--codec_conf", "codebook_size=8", "--out", "dump/codec"]
@@ -206,6 +207,21 @@ def test_a_damaged_archive_is_made_again(force: list[str]) -> None:
             assert archive.read_bytes() == whole
         archive.unlink()
         command.main([*arguments, *force])
+        assert archive.read_bytes() == whole
+
+
+def test_a_recipe_makes_a_damaged_archive_again() -> None:
+    """The shell's record says that the command is due, and the command's own that it is, too."""
+    codec_fit.main(FIT)
+    job = ["dump/codec/train", "data", "--", "python", "-m", "espnet_ext.bin.codec_tokens", *TOKENS]
+    archive, whole = Path("dump/codec/train/codes.ark"), b""
+    for damaged in (None, b"cut", b""):
+        if damaged is not None:
+            archive.write_bytes(damaged)
+        assert finished.main(job) == finished.DUE
+        codec_tokens.main(TOKENS)
+        assert finished.main(["--end", *job]) == finished.main(job) == 0
+        whole = whole or archive.read_bytes()
         assert archive.read_bytes() == whole
 
 

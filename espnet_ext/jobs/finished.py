@@ -175,8 +175,7 @@ class Record:
         write_durably(self.path, json.dumps(content) + "\n")
 
     def begin(self) -> None:
-        """Take back what was said of the directory: from now on a command writes into it."""
-        (self.path.parent / MADE_NAME).unlink(missing_ok=True)
+        """Take back that it is finished; what is vouched for stays, by which the command sees what is damaged."""
         Record(self.path.with_name(STARTED_NAME), self.request, self.files)._put()
         self.path.unlink(missing_ok=True)
 
