@@ -8,6 +8,7 @@ import torch
 from conftest import SPEC, decode, ragged_batch, tiny_model
 
 from espnet_ext.codes import CodecSpec
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads import MaskGITLocalTransformer, Slots
 from espnet_ext.model.heads.maskgit import MASKS
 from espnet_ext.model.loss import LossWeights, codec_loss
@@ -40,27 +41,44 @@ def test_masks_of_frames_are_what_decoding_frame_after_frame_sees(stacking):
 
 
 def test_as_many_slots_are_masked_wherever_they_are(stacking):
-    counts = [head_of(mask, stacking).draw_mask(2_000, CPU).sum(1) for mask in MASKS]
-    assert torch.equal(counts[0], counts[1]) and torch.equal(counts[0], counts[2])
+    counts = [head_of(mask, stacking).draw_mask(2_000, CPU).sum(1) for mask in (*MASKS, list(MASKS))]
+    assert all(torch.equal(counts[0], others) for others in counts[1:])
 
 
-@pytest.mark.parametrize("mask", MASKS)
-def test_with_one_frame_per_step_all_masks_are_those_of_slots(mask):
-    assert torch.equal(head_of(mask, 1).draw_mask(500, CPU), head_of("slots", 1).draw_mask(500, CPU))
+def test_masks_from_left_to_right_leave_the_first_slots_known(stacking):
+    masked = head_of("left_to_right", stacking).draw_mask(2_000, CPU)
+    assert bool((masked[:, 1:] >= masked[:, :-1]).all()) and masked.any(1).all()
+    assert set(masked.sum(1).tolist()) == set(range(1, masked.shape[1] + 1))
 
 
-def test_a_step_of_mixed_masks_is_one_of_either_kind_half_the_time(stacking):
+@pytest.mark.parametrize("mask", [[], ["slots", "all"], "most", 3])
+def test_masks_of_other_names_are_refused(mask):
+    with pytest.raises(UserError, match="mask must be"):
+        head_of(mask)
+
+
+def test_the_old_name_of_two_masks_still_serves():
+    assert head_of("mixed").masks == head_of(["slots", "frames"]).masks
+
+
+def test_with_one_frame_per_step_masks_of_frames_are_those_of_slots():
+    assert torch.equal(head_of("frames", 1).draw_mask(500, CPU), head_of("slots", 1).draw_mask(500, CPU))
+
+
+@pytest.mark.parametrize("other", ["frames", "left_to_right"])
+def test_a_step_of_two_masks_is_one_of_either_kind_half_the_time(stacking, other):
     """2,000 steps: a false alarm at 5 standard errors has a probability below 1e-5."""
-    slots, frames, mixed = (head_of(mask, stacking).draw_mask(2_000, CPU) for mask in MASKS)
-    of_slots, of_frames = (mixed == slots).all(1), (mixed == frames).all(1)
-    assert bool((of_slots | of_frames).all())
-    differ = (slots != frames).any(1)
-    if stacking > 1:
-        share = float(of_frames[differ].double().mean())
+    kinds = (head_of(mask, stacking).draw_mask(2_000, CPU) for mask in ("slots", other, ["slots", other]))
+    slots, others, mixed = kinds
+    of_slots, of_others = (mixed == slots).all(1), (mixed == others).all(1)
+    assert bool((of_slots | of_others).all())
+    differ = (slots != others).any(1)
+    if differ.any():
+        share = float(of_others[differ].double().mean())
         assert share == pytest.approx(0.5, abs=5 * 0.5 / int(differ.sum()) ** 0.5)
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("mask", ["slots", "frames", ["slots", "frames"]])
 def test_validations_have_the_same_masks_and_no_slot_of_a_frame_is_preferred(mask):
     head = head_of(mask)
     assert torch.equal(head.draw_mask(50, CPU), head.draw_mask(50, CPU))
@@ -83,8 +101,8 @@ def test_of_a_step_of_eight_codebooks_nothing_is_known_as_often_as_is_said(stack
     assert stacking != 2 or f"in {percent} % of its training" in " ".join(MINI_README.read_text().split())
 
 
-@pytest.mark.parametrize("mask", ["frames", "mixed"])
-def test_models_with_masks_of_frames_train_and_decode(stacking, mask):
+@pytest.mark.parametrize("mask", ["frames", ["slots", "left_to_right"]])
+def test_models_with_other_masks_train_and_decode(stacking, mask):
     conf = {"width": 16, "heads": 2, "mask": mask}
     model, batch = tiny_model(stacking=stacking, local="maskgit", local_conf=conf).train(), ragged_batch()
     loss = codec_loss(model(*batch), SPEC.num_codebooks, LossWeights())

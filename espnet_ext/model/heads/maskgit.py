@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from espnet_ext.errors import UserError
 from espnet_ext.model.heads.base import LocalInput, LocalOutput, register_head
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.options import check_choice
 
-MASKS = ("slots", "frames", "mixed")
+MASKS = ("slots", "frames", "left_to_right")
 
 
 def masked_counts(ratio: Tensor, slots: int) -> Tensor:
@@ -51,16 +53,22 @@ class MaskGITLocalTransformer(SlotTransformer):
         *given: as for `SlotTransformer`.
         mask: where the masks of a step lie in training. "slots": anywhere. "frames": at the end, as decoding frame
             after frame sees a step: frames in front of the current one are known, some slots of it, and none behind
-            it. "mixed": drawn per step, half of them each. With one frame per step all are the same.
+            it; with one frame per step these are the same. "left_to_right": the last slots. Several names: one of
+            them, drawn per step ("mixed" is an old name of the first two). From steps whose first slots are known
+            dependence is learned much sooner, also for masks anywhere.
         **options: as for `SlotTransformer`.
     """
 
     bidirectional = True
 
-    def __init__(self, *given: Any, mask: str = "slots", **options: Any) -> None:
+    def __init__(self, *given: Any, mask: str | Sequence[str] = "slots", **options: Any) -> None:
         super().__init__(*given, **options)
-        check_choice("mask", mask, MASKS)
-        self.mask = mask
+        several = ["slots", "frames"] if mask == "mixed" else mask
+        self.masks = tuple(several) if isinstance(several, list | tuple) else (several,)
+        if not self.masks:
+            raise UserError(f"mask must be one of {list(MASKS)}, or several, got {mask!r}")
+        for name in self.masks:
+            check_choice("mask", name, MASKS)
 
     def logits(self, inputs: LocalInput, codes: Tensor) -> Tensor:
         """Logits of all slots: (P, M, V).
@@ -84,10 +92,14 @@ class MaskGITLocalTransformer(SlotTransformer):
         # the masks of two validations are the same, so that their losses can be compared
         generator = None if self.training else Generator(device).manual_seed(0)
         counts = masked_counts(torch.rand(steps, generator=generator, device=device), self.slots)
-        place = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
-        if self.mask != "slots":
-            last_first = -self.slots * (torch.arange(self.slots, device=device) // self.spec.num_codebooks)
-            if self.mask == "mixed":
-                last_first = last_first * torch.randint(2, (steps, 1), generator=generator, device=device)
-            place = (place + last_first).argsort(dim=1).argsort(dim=1)
+        anywhere = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+        slot = torch.arange(self.slots, device=device)
+        first_masked = {
+            "slots": anywhere,
+            "frames": anywhere - slot // self.spec.num_codebooks * self.slots,
+            "left_to_right": -slot.expand(steps, -1),
+        }
+        orders = torch.stack([first_masked[name] for name in self.masks])  # (kinds, P, M)
+        kind = torch.randint(len(self.masks), (steps,), generator=generator, device=device)
+        place = orders[kind, torch.arange(steps, device=device)].argsort(dim=1).argsort(dim=1)
         return place < counts[:, None]
