@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,15 @@ class Span:
 
     begin: float = 0.0
     end: float | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an audio file says of itself: how long it is, its sample rate and its number of channels."""
+
+    seconds: float
+    rate_hz: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,43 @@ def read_channels(path: Path | str, dtype: str = "float32", span: Span | None = 
         UserError: if the file is missing, unreadable, shorter than it says or does not hold the span; the kind of
             trouble comes before the first colon
     """
+    try:
+        with _opened(path) as file:
+            is_float = file.subtype in ("FLOAT", "DOUBLE")
+            first, last = _limits(path, file, span or Span())
+            file.seek(0 if is_float else first)  # the level of floats is that of the whole recording
+            samples = file.read(-1 if is_float else last - first, dtype=dtype, always_2d=True)
+            rate_hz, there = file.samplerate, file.tell()
+            expected = file.frames if is_float else last
+    except MemoryError:
+        raise UserError(f"unreadable wav: {path} is too long for the memory: cut it") from None
+    if expected - there > MOST_LACKING_SEC * rate_hz:
+        raise _truncated(path, expected / rate_hz, there / rate_hz)
+    mended = ""
+    if is_float:
+        samples, mended = at_full_scale(samples)
+        samples = samples[first:last]
+    return Audio(samples, rate_hz, mended)
+
+
+def read_header(path: Path | str) -> Header:
+    """What the header of an audio file says; no sample is decoded.
+
+    Args:
+        path: file in any format that libsndfile reads
+
+    Returns:
+        The header.
+
+    Raises:
+        UserError: as `read_channels` does, for what a header tells
+    """
+    with _opened(path) as file:
+        return Header(file.frames / file.samplerate, file.samplerate, file.channels)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
     if not Path(path).is_file():
         raise UserError(f"missing wav: {path}")
     try:
@@ -85,26 +133,12 @@ def read_channels(path: Path | str, dtype: str = "float32", span: Span | None = 
                 raise UserError(
                     f"unreadable wav: {path} says that it has {file.frames} samples, for which it is too small"
                 )
-            is_float = file.subtype in ("FLOAT", "DOUBLE")
-            first, last = _limits(path, file, span or Span())
-            file.seek(0 if is_float else first)  # the level of floats is that of the whole recording
-            samples = file.read(-1 if is_float else last - first, dtype=dtype, always_2d=True)
-            rate_hz, there = file.samplerate, file.tell()
-            expected = file.frames if is_float else last
+            yield file
     except soundfile.LibsndfileError as error:
         reason = " ".join(error.error_string.split()) or "it is damaged"
         raise UserError(f"unreadable wav: {path} is not {READABLE}; convert it with ffmpeg ({reason})") from None
-    except MemoryError:
-        raise UserError(f"unreadable wav: {path} is too long for the memory: cut it") from None
     except OSError as error:
         raise UserError(f"unreadable wav: {path} ({error})") from None
-    if expected - there > MOST_LACKING_SEC * rate_hz:
-        raise _truncated(path, expected / rate_hz, there / rate_hz)
-    mended = ""
-    if is_float:
-        samples, mended = at_full_scale(samples)
-        samples = samples[first:last]
-    return Audio(samples, rate_hz, mended)
 
 
 def _truncated(path: Path | str, promised_sec: float, sec: float) -> UserError:

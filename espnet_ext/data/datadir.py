@@ -29,6 +29,16 @@ def _check_key(key: str, place: str) -> None:
         raise UserError(f"{place}: a key must be a name, got {key!a}")
 
 
+def is_key(name: str) -> bool:
+    """Whether a name can be an id of a table."""
+    return (
+        len(name.split()) == 1
+        and name == name.strip()
+        and name not in (".", "..")
+        and not re.search(r"/|[\x00-\x1f\x7f-\x9f]", name)
+    )
+
+
 def read_scp(
     path: Path | str, allow_empty: bool = False, in_order: bool = True, as_written: bool = False
 ) -> dict[str, str]:
@@ -154,17 +164,28 @@ def write_scp(path: Path | str, table: Mapping[str, object]) -> None:
     Raises:
         UserError: if a key or a value would break the format.
     """
-    lines = []
-    for key in sorted(table):
-        value = str(table[key])
-        if not key or len(key.split()) != 1 or key != key.strip():
-            raise UserError(f"{path}: a key must be one word, got {key!a}")
-        _check_key(key, str(path))
-        if "\n" in value or "\r" in value:
-            raise UserError(f"{path}: the value of {shown(key)} must be one line, got {value!r}")
-        lines.append(f"{key} {value}".rstrip() + "\n")
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_sorted(path, ((key, table[key]) for key in sorted(table)))
+
+
+def write_sorted(path: Path | str, entries: Iterable[tuple[str, object]]) -> None:
+    """Write entries that are sorted already as `write_scp` does, one after the other.
+
+    Args:
+        path: file to write.
+        entries: keys and values.
+
+    Raises:
+        UserError: if a key or a value would break the format.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        for key, content in entries:
+            value = str(content)
+            if not key or len(key.split()) != 1 or key != key.strip():
+                raise UserError(f"{path}: a key must be one word, got {key!a}")
+            _check_key(key, str(path))
+            if "\n" in value or "\r" in value:
+                raise UserError(f"{path}: the value of {shown(key)} must be one line, got {value!r}")
+            stream.write(f"{key} {value}".rstrip() + "\n")
 
 
 def speaker_to_utterances(utt2spk: Mapping[str, str]) -> dict[str, list[str]]:

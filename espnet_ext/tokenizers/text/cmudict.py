@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+_SIBILANTS, _VOICELESS = ("S", "Z", "SH", "ZH", "CH", "JH"), ("P", "T", "K", "F", "TH")
+
 
 @lru_cache(maxsize=1)
 def dictionary() -> dict[str, tuple[str, ...]]:
@@ -42,6 +44,16 @@ def pronunciations(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def phones(word: str) -> tuple[str, ...] | None:
-    """Phones of a word's first pronunciation; None for a word that the dictionary lacks."""
+    """Phones of a word's first pronunciation, also of a known word with 's; None for a word that the dictionary lacks.
+
+    >>> phones("fox's")
+    ('F', 'AA', 'K', 'S', 'IH', 'Z')
+    """
     lines = dictionary().get(word)
-    return None if lines is None else tuple(lines[0].split()[1:])
+    if lines is not None:
+        return tuple(lines[0].split()[1:])
+    known = phones(word[:-2]) if word.endswith("'s") else None
+    if not known:
+        return None
+    ending = ("IH", "Z") if known[-1] in _SIBILANTS else ("S",) if known[-1] in _VOICELESS else ("Z",)
+    return (*known, *ending)

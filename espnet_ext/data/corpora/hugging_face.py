@@ -1,0 +1,74 @@
+"""Layout `hugging_face`: a datasets folder as save_to_disk leaves it, or parquet files; needs the extra `datasets`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from espnet_ext.data.corpora.base import Layout, Skipped, Utterance, one_word, register_layout, without_suffix
+from espnet_ext.data.corpora.table import COLUMNS
+from espnet_ext.errors import UserError
+from espnet_ext.storage.atomic import atomic_path
+
+
+@register_layout("hugging_face")
+class HuggingFace(Layout):
+    """A column of audio and one of text; audio that lies in the tables is unpacked."""
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether there are the files of save_to_disk, or parquet files."""
+        names = ("dataset_info.json", "dataset_dict.json")
+        return any((root / name).is_file() for name in names) or any(_parquet(root))
+
+    def read(self) -> Iterator[Utterance | Skipped]:
+        """The rows of all splits; yields as `Layout.read` says."""
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"--layout hugging_face needs a package that is not there ({error}): pip install 'espnet_ext[datasets]'"
+            ) from None
+        root = self.source.root
+        if files := [str(path) for path in _parquet(root)]:
+            found = {"": datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)}
+        else:
+            loaded = datasets.load_from_disk(str(root))
+            found = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+        for split, rows in found.items():
+            audio = next(
+                (name for name, kind in (rows.features or {}).items() if isinstance(kind, datasets.Audio)), "audio"
+            )
+            if rows.features is not None and audio in rows.features:
+                rows = rows.cast_column(audio, datasets.Audio(decode=False))
+            for index, row in enumerate(rows):
+                yield self._utterance(row, audio, f"{split}{index:08d}")
+
+    def _utterance(self, row: dict[str, Any], audio: str, place: str) -> Utterance | Skipped:
+        columns = {
+            kind: next((one for one in names if one in row and one != audio), "") for kind, names in COLUMNS.items()
+        }
+        if audio not in row or not columns["text"]:
+            raise UserError(
+                f"{self.source.root}: must have a column audio and one of {COLUMNS['text']}, got {list(row)}"
+            )
+        fields = {kind: str(row[name] or "") if name else "" for kind, name in columns.items()}
+        said = row[audio] if isinstance(row[audio], dict) else {"path": row[audio]}
+        name = one_word(without_suffix(fields["id"] or os.path.basename(said.get("path") or "") or place))
+        if content := said.get("bytes"):
+            suffix = os.path.splitext(said.get("path") or "")[1] or ".wav"
+            path = self.source.unpacked / f"{one_word(place)}{suffix}"
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        else:
+            path = self.source.root / (said.get("path") or "")
+            if refused := self.source.refusal(name, str(path), f"row {place}"):
+                return refused
+        return Utterance(name, str(path), fields["text"], f"row {place}", fields["speaker"], fields["language"])
+
+
+def _parquet(root: Path) -> Iterator[Path]:
+    yield from sorted(root.glob("*.parquet"))
+    yield from sorted(root.glob("data/*.parquet"))
