@@ -14,6 +14,7 @@ declare_options() {
   declare_shared_options
   option base_config "" "training configuration of a model with one frame per step that those of all S begin with; empty: none"
   option base_args "" "further options of codec_lm_train for it"
+  option init_from "" "experiment whose codec, tokens and weights the training begins with instead of a base"
   option tune false "choose temperature, top-k and guidance of each strategy on the validation set, unless --inference_config is given"
   option tune_utterances 0 "utterances of the validation set to choose on; 0: all"
   option tune_args "" "further options of tune"
@@ -26,7 +27,7 @@ check_options() {
   [[ ${num_repeats} =~ ^[1-9][0-9]*$ ]] || usage_error "--num_repeats must be a number of at least 1, got '${num_repeats}'"
 }
 
-check_tokenizers() { check_codec; }
+check_tokenizers() { [[ -n ${init_from} ]] || check_codec; }
 
 # decode_config STRATEGY [STACKING]: what stage tune has chosen for the model, unless something else is asked for
 decode_config() {
@@ -53,6 +54,7 @@ set_names() {
   name=$(conf_name "${train_config}")
   train_config=$(conf_path "${train_config}")
   [[ -z ${base_config} ]] || base_config=$(conf_path "${base_config}")
+  [[ -z ${init_from} || -z ${base_config} ]] || usage_error "--base_config must be left out with --init_from, got '${base_config}'"
   set_shared_names
   stats_dir=${expdir}/codec_lm_stats_${codec_tag}_${token_name}
   tag=${tag:-${name}_${codec_tag}_${token_name}$(short_name "${train_args//--/}")}

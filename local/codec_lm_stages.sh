@@ -19,7 +19,11 @@ train_options() {
   inputs=("${codec_dir}" "${token_list%/*}" "${codec_dir}"/{"${train_set}","${valid_set}"}/{text,codes.scp,prompt.scp,utt2num_frames})
 }
 
-stage_token_list() { make_token_list; }
+stage_token_list() {
+  if [[ -z ${init_from} ]]; then make_token_list; return; fi
+  job "${token_name}" "${token_list%/*}" "${init_from}/config.yaml" -- "${python}" "${shared}/from_experiment.py" --exp "${init_from}" \
+    --token_list "${token_list}"
+}
 
 stage_stats() {
   local common inputs name collected=${stats_dir}/logdir/stats.1
@@ -51,6 +55,10 @@ train_all() {
     --resume true --ngpu "${ngpu}" --multiprocessing_distributed true)
   inputs+=("${stats_dir}"/{train,valid})
   if [[ -n ${base_config} ]]; then train_base; fi
+  [[ -z ${init_from} ]] || {
+    model_files "${init_from}"
+    common+=(--init_from "${init_from}") inputs+=("${files[@]}")
+  }
   for factor in ${stacking}; do
     train_model "s${factor}" "$(model_dir "${factor}")" "${train_config}" --frame_stacking_factor "${factor}" "${more[@]}"
   done

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from from_experiment import finetuning_conf, open_experiment, recipe_options
 from training_time import measure_training, time_lines
 
 from espnet_ext.bin import run
 from espnet_ext.data.corpora import Source, find_layout, layouts
 from espnet_ext.data.corpora import page as page_of
-from espnet_ext.data.corpora.sizes import SIZES, choose_size, choose_text
+from espnet_ext.data.corpora.sizes import SIZES, TextChoice, choose_size, choose_text
 from espnet_ext.data.corpora.sound import sample_sounds
 from espnet_ext.data.corpora.survey import (
     SPEAKER_FROM,
@@ -29,20 +32,15 @@ from espnet_ext.data.corpora.survey import (
     write_sets,
 )
 from espnet_ext.errors import UserError
+from espnet_ext.inference.experiment import Experiment
 from espnet_ext.storage.atomic import atomic_path
 
 REPORT, CHOSEN = "report.md", "chosen_options"
 ALL_SIZES = ("auto", *SIZES, "tiny")
 
 
-def configurations(size: str, conf_dir: Path) -> tuple[Path, Path]:
-    """Training configuration of a size, and that of the model that it begins with."""
-    name = "train_tiny" if size == "tiny" else f"train_own_{size}"
-    return conf_dir / f"{name}.yaml", conf_dir / f"{name}_base.yaml"
-
-
 def prepare(args: argparse.Namespace) -> str:
-    """Check a corpus, write its data directories and what was chosen for it.
+    """Check a corpus, write its data directories, the page about it and the options that suit it.
 
     Args:
         args: the command's options.
@@ -56,67 +54,95 @@ def prepare(args: argparse.Namespace) -> str:
     rules = Rules(args.speaker_from, args.language, args.min_sec, args.max_sec)
     folders = tuple(Path(one) for one in args.audio_dir.split())
     source = Source(args.corpus, args.encoding, args.delimiter, folders, args.datadir.absolute() / "unpacked")
-    kind = find_layout(args.layout, args.corpus)
-    layout = kind(source)
+    layout = find_layout(args.layout, args.corpus)(source)
+    experiment = open_experiment(Path(args.init_from)) if args.init_from else None
     with closing(open_store()) as store:
         gather(store, layout, rules)
         measure(store, rules)
         skip_duplicates(store)
         sounds, bad = sample_sounds(store, args.sample)
         skip_unreadable(store, bad)
-        text = choose_text(store)
+        text = choose_text(store) if experiment is None else text_of(store, experiment)
         split(store)
         write_sets(store, args.datadir)
         counts, strange = page_of.characters(store)
-        number, seconds, letters = store.execute(
-            "SELECT count(*), sum(seconds), sum(length(text)) FROM utterance WHERE reason = '' AND part = 'train'"
-        ).fetchone()
-        size, why = choose_size(seconds / 3600)
-        if args.size != "auto":
-            size, why = args.size, f"--size {args.size} says so"
-        train, base = configurations(size, args.conf_dir)
-        name = next(one for one in layouts if layouts[one] is kind)
-        lines = [
-            f"# {args.corpus}",
-            "",
-            f"Layout {name}{': ' * bool(layout.told())}{layout.told()}.",
-            *page_of.overview(store),
-        ]
-        lines += [
-            "",
-            "## Audio",
-            "",
-            *page_of.sound_lines(
-                sounds, bad, store.execute("SELECT count(*) FROM utterance WHERE reason = ''").fetchone()[0]
-            ),
-        ]
-        lines += ["", "## Text", "", *page_of.text_lines(counts, strange, text)]
-        lines += ["", "## Skipped", "", *page_of.skipped_lines(store)]
-        lines += ["", "## Training", "", f"Size {size}: {why}; `{train.name}` behind `{base.name}`."]
-        if args.estimate == "yes":
-            shape = args.codec, seconds / number, letters / number
-            trainings = [measure_training(base, "base", 1, *shape)]
-            trainings += [
-                measure_training(train, f"s{factor}", int(factor), *shape) for factor in args.stacking.split(",")
-            ]
-            lines += ["", *time_lines(trainings, args.codec, args.threads, seconds)]
-        changes = list(page_of.advice(store, sounds, counts, text, args.fs))
-        lines += [
-            "",
-            "## What to change",
-            "",
-            *([f"- {one}" for one in changes] or ["Nothing that these checks can see."]),
-        ]
         for table, rows in page_of.write_tables(store, counts):
             with atomic_path(args.datadir / table) as temporary, temporary.open("w", encoding="utf-8") as stream:
                 stream.writelines(rows)
-    page = "\n".join(lines) + "\n"
-    chosen = ["--train_config", f"conf/{train.name}", "--base_config", f"conf/{base.name}"]
-    chosen += ["--token_type", text.token_type, "--g2p", text.g2p]
+        training, chosen = choose_training(store, args, text, experiment)
+        name = next(one for one in layouts if layouts[one] is type(layout))
+        changes = list(page_of.advice(store, sounds, counts, text, args.fs))
+        sections = {
+            f"# {args.corpus}": [
+                f"Layout {name}{': ' * bool(layout.told())}{layout.told()}.",
+                *page_of.overview(store),
+            ],
+            "## Audio": page_of.sound_lines(sounds, bad, store),
+            "## Text": page_of.text_lines(counts, strange, text),
+            "## Skipped": page_of.skipped_lines(store),
+            "## Training": training,
+            "## What to change": [f"- {one}" for one in changes] or ["Nothing that these checks can see."],
+        }
+        page = "\n".join("\n".join([title, "", *lines, ""]) for title, lines in sections.items())
     for path, content in ((REPORT, page), (CHOSEN, "\n".join(chosen) + "\n")):
         with atomic_path(args.datadir / path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return page
+
+
+def text_of(store: sqlite3.Connection, experiment: Experiment) -> TextChoice:
+    """The tokens of an experiment, and what it does not know of the texts."""
+    unknown = Counter[str]()
+    for (text,) in store.execute("SELECT text FROM usable"):
+        unknown.update(experiment.inputs.tokenizer.read(text).unknown)
+    reason = f"{experiment.args.token_type}, as {experiment.directory} has them, which says <unk> for others"
+    return TextChoice(experiment.args.token_type, getattr(experiment.args, "g2p", "none"), reason, unknown)
+
+
+def choose_training(
+    store: sqlite3.Connection, args: argparse.Namespace, text: TextChoice, experiment: Experiment | None
+) -> tuple[list[str], list[str]]:
+    """What the page says of the training, and the options of the recipe that suit the corpus.
+
+    Args:
+        store: behind `split`.
+        args: the command's options.
+        text: the tokens.
+        experiment: that the training begins with.
+
+    Returns:
+        Lines; words of a command line.
+    """
+    number, seconds, letters = store.execute(
+        "SELECT count(*), sum(seconds), sum(length(text)) FROM usable WHERE part = 'train'"
+    ).fetchone()
+    shape = args.codec, seconds / number, letters / number
+    factors = [int(factor) for factor in args.stacking.split(",")]
+    if experiment is not None:
+        conf = args.datadir / "finetune.yaml"
+        with atomic_path(conf) as temporary:
+            temporary.write_text(
+                finetuning_conf(experiment, args.conf_dir / "train_own_finetune.yaml"), encoding="utf-8"
+            )
+        lines = [f"`{conf.name}`: the model of {experiment.directory}, trained further."]
+        chosen, factors = (
+            ["--train_config", str(conf), *recipe_options(experiment)],
+            [experiment.args.frame_stacking_factor],
+        )
+        shape, trainings = (experiment.args.codec_info["codec"], *shape[1:]), []
+    else:
+        size, why = choose_size(seconds / 3600) if args.size == "auto" else (args.size, f"--size {args.size} says so")
+        name = "train_tiny" if size == "tiny" else f"train_own_{size}"
+        conf, base = args.conf_dir / f"{name}.yaml", args.conf_dir / f"{name}_base.yaml"
+        lines = [f"Size {size}: {why}; `{conf.name}` behind `{base.name}`."]
+        chosen = ["--train_config", f"conf/{conf.name}", "--base_config", f"conf/{base.name}"]
+        chosen += ["--token_type", text.token_type, "--g2p", text.g2p]
+        trainings = [("base", base, 1)]
+    if args.estimate == "yes":
+        trainings += [(f"s{factor}", conf, factor) for factor in factors]
+        measured = [measure_training(file, name, factor, *shape) for name, file, factor in trainings]
+        lines += ["", *time_lines(measured, shape[0], args.threads, seconds)]
+    return lines, chosen
 
 
 def main() -> None:

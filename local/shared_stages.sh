@@ -79,6 +79,11 @@ files_of() {
 stage_codec() {
   local codec_args files
   require_file "${dumpdir}/filtered/${train_set}/wav.scp" filter
+  if [[ -n ${init_from-} ]]; then
+    job "${codec}" "${codec_dir}" "${init_from}/codec" -- "${python}" "${shared}/from_experiment.py" --exp "${init_from}" \
+      --codec_out "${codec_dir}"
+    return
+  fi
   codec_options
   files_of "${codec_conf}"
   job "${codec}" "${codec_dir}" "${dumpdir}/filtered/${train_set}/wav.scp" "${files[@]}" -- \

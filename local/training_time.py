@@ -42,9 +42,7 @@ class Training:
     parameters: int
 
 
-def measure_training(
-    conf: Path, name: str, stacking: int, codec: str, mean_sec: float, tokens: float
-) -> Training:
+def measure_training(conf: Path, name: str, stacking: int, codec: str, mean_sec: float, tokens: float) -> Training:
     """One step of a configuration, measured.
 
     Args:
@@ -118,9 +116,8 @@ def time_lines(trainings: Sequence[Training], codec: str, side_by_side: int, tra
     hours = {one.name: one.updates * one.seconds / speed[one.name] / 3600 for one in trainings}
     for one in trainings:
         passes = one.updates * one.batch_sec / max(train_sec, 1.0)
-        lines.append(
-            f"| {one.name} | {one.parameters / 1e6:.1f} M | {one.updates} | {one.batch_sec:.0f} s | {passes:.1f} | {hours[one.name]:.2f} |"
-        )
+        sizes = f"{one.parameters / 1e6:.1f} M | {one.updates} | {one.batch_sec:.0f} s"
+        lines.append(f"| {one.name} | {sizes} | {passes:.1f} | {hours[one.name]:.2f} |")
     others = [hours[one.name] for one in trainings if one.name != "base"]
     rounds = [max(others[start : start + side_by_side]) for start in range(0, len(others), side_by_side)]
     total = hours.get("base", 0.0) + sum(rounds)
@@ -128,5 +125,6 @@ def time_lines(trainings: Sequence[Training], codec: str, side_by_side: int, tra
     return [
         *lines,
         "",
-        f"Together about **{total:.1f} h** on this machine's CPU, {side_by_side} side by side, {frames} assumed; stages before and behind come on top.",
+        f"Together about **{total:.1f} h** on this machine's CPU, {side_by_side} side by side, {frames} assumed; "
+        "other programs, and the stages before and behind, come on top.",
     ]

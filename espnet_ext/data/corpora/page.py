@@ -1,4 +1,4 @@
-"""The one page about a corpus: what there is, what is skipped and why, and what to change before anything is trained."""
+"""The one page about a corpus: what there is, what is skipped and why, and what to change before a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from espnet_ext.data.corpora.survey import SETS, skipped_kinds, skipped_of_kind
 from espnet_ext.data.datadir import shown
 from espnet_ext.tokenizers.text.cleaners import clean_lower, compose
 
-USABLE = "FROM utterance WHERE reason = ''"
 FEW = 10  # times that a character must be there to be learned
 MOST_LISTED = 8  # speakers, kinds and the like; the rest is in a file
 MOST_CHARACTERS = 60
@@ -45,7 +44,7 @@ def overview(store: sqlite3.Connection) -> Iterator[str]:
         Lines.
     """
     count, seconds, sentences = store.execute(
-        f"SELECT count(*), sum(seconds), count(DISTINCT sentence) {USABLE}"
+        "SELECT count(*), sum(seconds), count(DISTINCT sentence) FROM usable"
     ).fetchone()
     yield f"{count} utterances, {duration(seconds)}, {sentences} different sentences."
     yield ""
@@ -53,7 +52,7 @@ def overview(store: sqlite3.Connection) -> Iterator[str]:
     yield "|---|---:|---:|---:|"
     for part in SETS:
         row = store.execute(
-            f"SELECT count(*), count(DISTINCT sentence), sum(seconds) {USABLE} AND part = ?", (part,)
+            "SELECT count(*), count(DISTINCT sentence), sum(seconds) FROM usable WHERE part = ?", (part,)
         ).fetchone()
         yield f"| {part} | {row[0]} | {row[1]} | {duration(row[2] or 0)} |"
     yield ""
@@ -65,20 +64,19 @@ def overview(store: sqlite3.Connection) -> Iterator[str]:
     yield ""
     yield from lengths(store, count)
     yield ""
-    formats = f"SELECT rate, channels, count(*) FROM utterance JOIN audio ON path = audio WHERE utterance.reason = '' GROUP BY rate, channels ORDER BY 3 DESC"
-    listed = [
-        f"{rate} Hz, {channels} channel{'s' * (channels > 1)}: {number}"
-        for rate, channels, number in store.execute(formats)
-    ]
+    formats = store.execute(
+        "SELECT rate, channels, count(*) FROM usable JOIN audio ON path = audio GROUP BY 1, 2 ORDER BY 3 DESC"
+    )
+    listed = [f"{rate} Hz, {channels} channel{'s' * (channels > 1)}: {number}" for rate, channels, number in formats]
     yield f"Formats: {'; '.join(listed[:MOST_LISTED])}{' …' * (len(listed) > MOST_LISTED)}."
 
 
 def groups(store: sqlite3.Connection, column: str) -> Iterator[str]:
     """Speakers, or languages, with the length of each; nothing where no utterance names one."""
-    number = store.execute(f"SELECT count(DISTINCT {column}) {USABLE} AND {column} != ''").fetchone()[0]
+    number = store.execute(f"SELECT count(DISTINCT {column}) FROM usable WHERE {column} != ''").fetchone()[0]
     if not number:
         return
-    query = f"SELECT {column}, count(*), sum(seconds) {USABLE} GROUP BY 1 ORDER BY 3 DESC LIMIT {MOST_LISTED}"
+    query = f"SELECT {column}, count(*), sum(seconds) FROM usable GROUP BY 1 ORDER BY 3 DESC LIMIT {MOST_LISTED}"
     listed = [
         f"{shown(name or 'unknown')} ({many}, {duration(seconds)})" for name, many, seconds in store.execute(query)
     ]
@@ -92,7 +90,7 @@ def lengths(store: sqlite3.Connection, count: int) -> Iterator[str]:
     found = []
     for share in (0, 5, 25, 50, 75, 95, 100):
         place = round((count - 1) * share / 100)
-        seconds = store.execute(f"SELECT seconds {USABLE} ORDER BY seconds LIMIT 1 OFFSET {place}").fetchone()[0]
+        seconds = store.execute(f"SELECT seconds FROM usable ORDER BY seconds LIMIT 1 OFFSET {place}").fetchone()[0]
         found.append((share, seconds))
     yield (
         ", ".join(
@@ -104,25 +102,27 @@ def lengths(store: sqlite3.Connection, count: int) -> Iterator[str]:
     yield ""
     width = max(found[-1][1] / BARS, 0.1)
     bars = dict(
-        store.execute(f"SELECT min(cast(seconds / {width} AS INTEGER), {BARS - 1}), count(*) {USABLE} GROUP BY 1")
+        store.execute(f"SELECT min(cast(seconds / {width} AS INTEGER), {BARS - 1}), count(*) FROM usable GROUP BY 1")
     )
     for bar in range(BARS):
         blocks = round(40 * bars.get(bar, 0) / max(bars.values()))
         yield f"    {bar * width:5.1f} - {(bar + 1) * width:5.1f} s {'#' * blocks} {bars.get(bar, 0)}"
 
 
-def sound_lines(sounds: Sequence[tuple[str, Sound]], bad: Sequence[tuple[str, str]], count: int) -> Iterator[str]:
+def sound_lines(
+    sounds: Sequence[tuple[str, Sound]], bad: Sequence[tuple[str, str]], store: sqlite3.Connection
+) -> Iterator[str]:
     """What a sample of the audio sounds like.
 
     Args:
         sounds: of the sample.
         bad: what of it could not be decoded.
-        count: utterances there are.
+        store: behind `survey.split`.
 
     Yields:
         Lines.
     """
-    heard = [sound for _, sound in sounds]
+    heard, count = [sound for _, sound in sounds], store.execute("SELECT count(*) FROM usable").fetchone()[0]
     if not heard:
         yield "No utterance of the sample could be decoded."
         return
@@ -134,10 +134,12 @@ def sound_lines(sounds: Sequence[tuple[str, Sound]], bad: Sequence[tuple[str, st
     yield f"Level of speech {levels[0]:.0f} to {levels[-1]:.0f} dB, median {median(levels):.0f} dB of full scale."
     clipped = [name for name, sound in sounds if sound.clipped]
     yield f"Clipped: {len(clipped)} ({_first(clipped)})." if clipped else "Clipped: none."
+    long = sum(max(one.lead_sec, one.trail_sec) > LONG_SILENCE_SEC for one in heard)
     yield (
-        f"Silence: {median(one.lead_sec for one in heard):.2f} s in front, {median(one.trail_sec for one in heard):.2f} s behind (medians), "
+        f"Silence (medians): {median(one.lead_sec for one in heard):.2f} s in front, "
+        f"{median(one.trail_sec for one in heard):.2f} s behind, "
         f"{100 * median(one.pauses for one in heard):.0f} % of the time in between; "
-        f"{sum(max(one.lead_sec, one.trail_sec) > LONG_SILENCE_SEC for one in heard)} have more than {LONG_SILENCE_SEC} s at an end."
+        f"{long} have more than {LONG_SILENCE_SEC} s at an end."
     )
     if bad:
         yield f"Not decodable: {len(bad)} ({bad[0][1]})."
@@ -150,7 +152,7 @@ def _first(names: Sequence[str]) -> str:
 def characters(store: sqlite3.Connection) -> tuple[Counter[str], Counter[str]]:
     """How often each lower-case character is in the training set, and those that only the other sets have."""
     found = {part: Counter[str]() for part in ("train", "others")}
-    for part, text in store.execute(f"SELECT part, text {USABLE}"):
+    for part, text in store.execute("SELECT part, text FROM usable"):
         found["train" if part == "train" else "others"].update(clean_lower(compose(text)[0]))
     return found["train"], Counter(
         {one: number for one, number in found["others"].items() if one not in found["train"]}
@@ -173,13 +175,14 @@ def text_lines(counts: Counter[str], strange: Counter[str], choice: TextChoice) 
     yield f"{len(counts)} characters in lower case: {', '.join(listed)}{more}."
     rare = [one for one, number in counts.most_common() if number < FEW]
     if rare:
-        yield f"Rare, fewer than {FEW} times: {' '.join(map(_shown, rare[-MOST_CHARACTERS:]))}{' …' * (len(rare) > MOST_CHARACTERS)}."
+        more = " …" if len(rare) > MOST_CHARACTERS else ""
+        yield f"Rare, fewer than {FEW} times: {' '.join(map(_shown, rare[-MOST_CHARACTERS:]))}{more}."
     if strange:
         yield f"In dev or test alone, unknown to the model: {' '.join(map(_shown, list(strange)[:MOST_CHARACTERS]))}."
     yield f"Tokens: {choice.reason}."
     if choice.unknown:
         words = ", ".join(f"{shown(word)} {number}" for word, number in choice.unknown.most_common(MOST_LISTED))
-        yield f"Words that the dictionary lacks: {words}{' …' * (len(choice.unknown) > MOST_LISTED)}."
+        yield f"Not known: {words}{' …' * (len(choice.unknown) > MOST_LISTED)}."
 
 
 def _shown(character: str) -> str:
@@ -223,37 +226,37 @@ def advice(
         Sentences.
     """
     count, seconds, sentences = store.execute(
-        f"SELECT count(*), sum(seconds), count(DISTINCT sentence) {USABLE}"
+        "SELECT count(*), sum(seconds), count(DISTINCT sentence) FROM usable"
     ).fetchone()
     skipped = sum(number for _, number in skipped_kinds(store))
     if skipped > 0.05 * (count + skipped):
         yield f"{skipped} of {count + skipped} are skipped: see why above, before you train on the rest."
     if seconds < 15 * 60:
-        yield f"{duration(seconds)} are too little for a voice of its own: begin with an experiment of another voice, --init_from EXP."
+        yield f"{duration(seconds)} are little for a voice: begin with another voice's experiment, --init_from EXP."
     if sentences < count / 2:
-        yield f"{sentences} sentences in {count} recordings: more different sentences teach more than more recordings of the same."
+        yield f"{sentences} sentences in {count} recordings: other sentences teach more than the same again."
     if sentences < 100:
         yield f"{sentences} different sentences leave few to test on: word error rates will be rough."
-    low = store.execute(
-        f"SELECT count(*) FROM utterance JOIN audio ON path = audio WHERE utterance.reason = '' AND rate < {rate_hz}"
-    ).fetchone()[0]
+    low = store.execute("SELECT count(*) FROM usable JOIN audio ON path = audio WHERE rate < ?", (rate_hz,)).fetchone()[
+        0
+    ]
     if low:
-        yield f"{low} utterances have fewer than the {rate_hz} Hz of the codec: they will sound dull, and the others as well."
+        yield f"{low} utterances have fewer than the {rate_hz} Hz of the codec: they sound dull, and so will the voice."
     little = store.execute(
-        f"SELECT count(*) FROM (SELECT 1 {USABLE} GROUP BY speaker HAVING sum(seconds) < {LITTLE_SEC})"
+        f"SELECT count(*) FROM (SELECT 1 FROM usable GROUP BY speaker HAVING sum(seconds) < {LITTLE_SEC})"
     ).fetchone()[0]
     if little:
-        yield f"{little} speakers have less than {LITTLE_SEC:.0f} s: too little to be told apart; leave them out, or record more."
+        yield f"{little} speakers have less than {LITTLE_SEC:.0f} s: too little to be told apart."
     heard = [sound for _, sound in sounds]
     if share := sum(one.clipped for one in heard):
         yield f"{share} of {len(heard)} are clipped, which no codec takes away: record them again with less gain."
     if quiet := sum(one.level_db < AUDIBLE_DB for one in heard):
         yield f"{quiet} of {len(heard)} are below {AUDIBLE_DB:.0f} dB: raise their level."
     if heard and median(one.lead_sec + one.trail_sec for one in heard) > 2 * LONG_SILENCE_SEC:
-        yield "Half of the utterances have more than a second of silence at their ends: cut it, the model learns it as well."
+        yield "Half of the utterances have over a second of silence at their ends: cut it, the model learns it, too."
     rare = [one for one, number in counts.items() if number < FEW and not one.isspace()]
     if choice.token_type == "char" and rare:
-        yield f"{len(rare)} characters are there fewer than {FEW} times and will not be learned: spell them otherwise (--min_count {FEW} makes them <unk>)."
+        yield f"{len(rare)} characters are too rare to be learned: spell them otherwise (--min_count {FEW}: <unk>)."
     if any(character.isdigit() for character in counts):
         yield "Texts have digits: write numbers as they are spoken."
 
@@ -261,7 +264,7 @@ def advice(
 def write_tables(store: sqlite3.Connection, counts: Counter[str]) -> Iterator[tuple[str, Iterator[str]]]:
     """The long lists beside the page: file name, and its lines."""
     for column in ("speaker", "language"):
-        query = f"SELECT {column}, count(*), sum(seconds) {USABLE} GROUP BY 1 ORDER BY 3 DESC"
+        query = f"SELECT {column}, count(*), sum(seconds) FROM usable GROUP BY 1 ORDER BY 3 DESC"
         yield f"{column}s.tsv", (f"{name}\t{number}\t{seconds:.1f}\n" for name, number, seconds in store.execute(query))
     yield "characters.tsv", (f"{_shown(one)}\tU+{ord(one):04X}\t{number}\n" for one, number in counts.most_common())
 

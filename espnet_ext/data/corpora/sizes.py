@@ -62,7 +62,7 @@ def choose_text(store: sqlite3.Connection) -> TextChoice:
         The choice.
     """
     nothing = Counter[str]()
-    named = [one for (one,) in store.execute("SELECT DISTINCT language FROM utterance WHERE reason = ''")]
+    named = [one for (one,) in store.execute("SELECT DISTINCT language FROM usable")]
     if others := sorted(one for one in named if one and not re.match("en($|[-_ g])", one.lower())):
         reason = f"the dictionary of phones is English, and the corpus has {', '.join(others[:5])}"
         return TextChoice("char", "none", f"characters: {reason}", nothing)
@@ -91,7 +91,7 @@ def choose_text(store: sqlite3.Connection) -> TextChoice:
 def count_words(store: sqlite3.Connection) -> tuple[int, Counter[str]]:
     """Running words, and those of them that the dictionary lacks."""
     words, unknown = 0, Counter[str]()
-    for (text,) in store.execute("SELECT text FROM utterance WHERE reason = ''"):
+    for (text,) in store.execute("SELECT text FROM usable"):
         for word in words_of(text):
             words += 1
             if phones(word) is None:

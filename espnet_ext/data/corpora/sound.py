@@ -57,8 +57,8 @@ def sound_of(samples: np.ndarray, rate_hz: int) -> Sound:
 
 
 def sample_sounds(store: sqlite3.Connection, most: int) -> tuple[list[tuple[str, Sound]], list[tuple[str, str]]]:
-    """The sounds of up to `most` utterances that a hash chooses, and those that turn out to be unreadable, with the reason."""
-    chosen = "SELECT id, audio, first, last FROM utterance WHERE reason = '' ORDER BY sentence DESC, id LIMIT ?"
+    """The sounds of up to `most` utterances that a hash chooses, and those that cannot be decoded, with the reason."""
+    chosen = "SELECT id, audio, first, last FROM usable ORDER BY sentence DESC, id LIMIT ?"
     found, bad = [], []
     for name, path, first, last in store.execute(chosen, (most,)).fetchall():
         try:

@@ -28,6 +28,8 @@ CREATE TABLE utterance (
 );
 CREATE TABLE audio (path PRIMARY KEY, seconds, rate, channels, bytes, digest, reason DEFAULT '') WITHOUT ROWID;
 CREATE TABLE skipped (name, reason);
+CREATE VIEW usable AS SELECT * FROM utterance WHERE reason = '';
+CREATE VIEW trouble AS SELECT name, reason FROM skipped UNION ALL SELECT id, reason FROM utterance WHERE reason != '';
 """
 # audio files that may be the same
 ALIKE = """
@@ -35,7 +37,6 @@ SELECT path FROM audio JOIN (
   SELECT bytes b, seconds s, digest d FROM audio WHERE reason = '' GROUP BY bytes, seconds, digest HAVING count(*) > 1
 ) ON bytes = b AND seconds = s AND digest IS d WHERE reason = ''
 """
-EVERYTHING_SKIPPED = "SELECT name, reason FROM skipped UNION ALL SELECT id, reason FROM utterance WHERE reason != ''"
 SPEAKER_FROM = ("auto", "one", "folder", "column", "prefix")
 PIECE_BYTES, PIECES = 2**14, 4  # of a file, compared before all of it is
 SETS = ("train", "dev", "test")
@@ -140,8 +141,8 @@ def _printable(text: str) -> str:
 def _settle_ids(store: sqlite3.Connection) -> None:
     """Of one id that comes again the first stays if all say the same; if not, nobody knows which is meant."""
     again = store.execute(
-        "SELECT id, min(rowid), count(DISTINCT text || char(10) || audio), count(DISTINCT text), group_concat(place, ' and ') "
-        "FROM utterance GROUP BY id HAVING count(*) > 1"
+        "SELECT id, min(rowid), count(DISTINCT text || char(10) || audio), count(DISTINCT text), "
+        "group_concat(place, ' and ') FROM utterance GROUP BY id HAVING count(*) > 1"
     ).fetchall()  # fmt: skip
     for name, first, different, texts, places in again:
         kind = (
@@ -172,7 +173,7 @@ def measure(store: sqlite3.Connection, rules: Rules) -> None:
         rules: the limits.
     """
     store.execute("BEGIN")
-    for (path,) in store.execute("SELECT DISTINCT audio FROM utterance WHERE reason = ''"):
+    for (path,) in store.execute("SELECT DISTINCT audio FROM usable"):
         try:
             header = read_header(path)
             row = (header.seconds, header.rate_hz, header.channels, os.path.getsize(path), None, "")
@@ -182,13 +183,14 @@ def measure(store: sqlite3.Connection, rules: Rules) -> None:
     store.execute(
         "UPDATE utterance SET seconds = min(coalesce(last, audio.seconds), audio.seconds) - first, reason = "
         "CASE WHEN audio.reason != '' THEN audio.reason "
-        "WHEN coalesce(last, 0) > audio.seconds + ? OR first >= audio.seconds AND first > 0 THEN 'bad segment: ' || place || "
-        "' lies behind the end of its recording, ' || round(audio.seconds, 2) || ' s' ELSE '' END "
-        "FROM audio WHERE audio.path = utterance.audio AND utterance.reason = ''", (MOST_LACKING_SEC,),
+        "WHEN coalesce(last, 0) > audio.seconds + ? OR first >= audio.seconds AND first > 0 "
+        "THEN 'bad segment: ' || place || ' lies behind the end of its recording' "
+        "ELSE '' END FROM audio WHERE audio.path = utterance.audio AND utterance.reason = ''", (MOST_LACKING_SEC,),
     )  # fmt: skip
     for kind, condition, limit in (("short", "<", rules.min_sec), ("long", ">", rules.max_sec)):
         store.execute(
-            f"UPDATE utterance SET reason = 'too {kind}: ' || round(seconds, 2) || ' s' WHERE reason = '' AND seconds {condition} ?",
+            f"UPDATE utterance SET reason = 'too {kind}: ' || round(seconds, 2) || ' s' "
+            f"WHERE reason = '' AND seconds {condition} ?",
             (limit,),
         )
     store.execute("COMMIT")
@@ -209,8 +211,8 @@ def skip_duplicates(store: sqlite3.Connection) -> None:
     store.execute("CREATE INDEX IF NOT EXISTS by_audio ON utterance (audio)")
     store.execute("CREATE INDEX by_digest ON audio (digest)")
     same = store.execute(
-        "SELECT digest, first, coalesce(last, -1), min(utterance.rowid), count(DISTINCT sentence), min(id) FROM utterance JOIN audio "
-        "ON path = audio WHERE digest LIKE 'whole%' AND utterance.reason = '' "
+        "SELECT digest, first, coalesce(last, -1), min(utterance.rowid), count(DISTINCT sentence), min(id) "
+        "FROM utterance JOIN audio ON path = audio WHERE digest LIKE 'whole%' AND utterance.reason = '' "
         "GROUP BY digest, first, coalesce(last, -1) HAVING count(*) > 1"
     ).fetchall()  # fmt: skip
     for digest, first, last, kept, texts, name in same:
@@ -259,8 +261,7 @@ def split(store: sqlite3.Connection) -> None:
     Raises:
         UserError: if there are fewer than three different sentences to use.
     """
-    usable = "FROM utterance WHERE reason = ''"
-    sentences = store.execute(f"SELECT count(DISTINCT sentence) {usable}").fetchone()[0]
+    sentences = store.execute("SELECT count(DISTINCT sentence) FROM usable").fetchone()[0]
     if sentences < 3:
         reasons = ", ".join(f"{count} {kind}" for kind, count in skipped_kinds(store))
         raise UserError(
@@ -268,7 +269,7 @@ def split(store: sqlite3.Connection) -> None:
             f"skipped: {reasons or 'nothing'}"
         )
     wanted = wanted_size(sentences)
-    counts = store.execute(f"SELECT sentence, count(*) {usable} GROUP BY sentence")
+    counts = store.execute("SELECT sentence, count(*) FROM usable GROUP BY sentence")
     smallest = heapq.nsmallest(2 * wanted, counts, key=lambda row: row[0])
     store.execute("BEGIN")
     for part in ("test", "dev"):
@@ -284,14 +285,14 @@ def skipped_kinds(store: sqlite3.Connection) -> list[tuple[str, int]]:
     """Every kind of trouble with its count, most frequent first."""
     kind = "substr(reason, 1, instr(reason || ':', ':') - 1)"
     return store.execute(
-        f"SELECT {kind} kind, count(*) number FROM ({EVERYTHING_SKIPPED}) GROUP BY kind ORDER BY number DESC, kind"
+        f"SELECT {kind} kind, count(*) number FROM trouble GROUP BY kind ORDER BY number DESC, kind"
     ).fetchall()
 
 
 def skipped_of_kind(store: sqlite3.Connection, kind: str, most: int) -> Iterable[tuple[str, str]]:
     """The first few names and reasons of a kind."""
     found = store.execute(
-        f"SELECT * FROM ({EVERYTHING_SKIPPED}) WHERE reason = ?1 OR reason LIKE ?1 || ':%' ORDER BY name LIMIT ?2",
+        "SELECT * FROM trouble WHERE reason = ?1 OR reason LIKE ?1 || ':%' ORDER BY name LIMIT ?2",
         (kind, most),
     )
     return [(name, reason) for name, reason in found]
@@ -304,12 +305,10 @@ def write_sets(store: sqlite3.Connection, datadir: Path) -> None:
         store: behind `split`.
         datadir: folder of train, dev and test.
     """
-    has_segments = store.execute(
-        "SELECT 1 FROM utterance WHERE reason = '' AND (first > 0 OR last IS NOT NULL)"
-    ).fetchone()
-    languages = store.execute("SELECT 1 FROM utterance WHERE reason = '' AND language != ''").fetchone()
+    has_segments = store.execute("SELECT 1 FROM usable WHERE first > 0 OR last IS NOT NULL").fetchone()
+    languages = store.execute("SELECT 1 FROM usable WHERE language != ''").fetchone()
     for part in SETS:
-        rows = f"FROM utterance WHERE reason = '' AND part = '{part}'"
+        rows = f"FROM usable WHERE part = '{part}'"
         folder = datadir / part
         tables = {"text": "id, text", "utt2spk": "id, speaker"}
         if languages:
@@ -321,10 +320,9 @@ def write_sets(store: sqlite3.Connection, datadir: Path) -> None:
         tables["wav.scp"] = "id, audio"  # last: later stages look for it first
         for name, columns in tables.items():
             write_sorted(folder / name, store.execute(f"SELECT {columns} {rows} ORDER BY id"))
-        by_speaker = store.execute(
-            f"SELECT speaker, group_concat(id, ' ') FROM (SELECT id, speaker {rows} ORDER BY speaker, id) GROUP BY speaker"
-        )
+        grouped = f"(SELECT id, speaker {rows} ORDER BY speaker, id) GROUP BY speaker"
+        by_speaker = store.execute(f"SELECT speaker, group_concat(id, ' ') FROM {grouped}")
         write_scp(folder / "spk2utt", dict(by_speaker))
-    everything = store.execute(f"{EVERYTHING_SKIPPED} ORDER BY 1, 2")
+    everything = store.execute("SELECT * FROM trouble ORDER BY 1, 2")
     with atomic_path(datadir / "skipped") as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(f"{' '.join(name.split())}\t{' '.join(reason.split())}\n" for name, reason in everything)
