@@ -1,0 +1,422 @@
+"""Corpora as people keep them: every layout is read, and what is wrong with one is told by name and line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+from fabricated_corpora import RATE_HZ, sentence, tone, write_table, write_tone
+
+from espnet_ext.data.corpora import Skipped, Source, Utterance, find_layout, layouts
+from espnet_ext.data.corpora.survey import Rules, gather, measure, open_store, skip_duplicates, skipped_of_kind, split
+from espnet_ext.errors import UserError
+
+PLAIN = [f"u{number:03d}|{sentence(number)}" for number in range(30)]
+
+
+def read(root: Path, layout: str = "auto", **options: object) -> tuple[dict[str, Utterance], dict[str, str]]:
+    """Utterances by id, and reasons by name."""
+    items = list(find_layout(layout, root)(Source(root, **options)).read())
+    found = {item.name: item for item in items if isinstance(item, Utterance)}
+    return found, {item.name: item.reason for item in items if isinstance(item, Skipped)}
+
+
+def survey(root: Path, **rules: object):
+    """The store behind all checks."""
+    store, options = open_store(), Rules(**rules)
+    gather(store, find_layout("auto", root)(Source(root)), options)
+    measure(store, options)
+    skip_duplicates(store)
+    return store
+
+
+def reasons(store) -> dict[str, str]:
+    return dict(store.execute("SELECT * FROM trouble"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([f"u{n:03d}|{sentence(n)}" for n in range(3)], sentence(2)),
+        ([f"u{n:03d}|{n}.|{sentence(n)}" for n in range(3)], sentence(2)),
+        ([f"u{n:03d}\t{sentence(n)}" for n in range(3)], sentence(2)),
+        (['u000,"a, b"', "u001,c", 'u002,"d, ""e"""'], 'd, "e"'),
+        (
+            ["text,speaker,file_name", "one,anna,wavs/u000.wav", "two,anna,u001.wav", "three,berta,wavs/u002.wav"],
+            "three",
+        ),
+        (["id|raw|normalized", "u000|1|one", "u001|2|two", "u002|3|three"], "three"),
+        (["\ufeffu000|one", "", "u001|two", "u002|three  "], "three"),
+    ],
+)
+def test_a_table_is_read_with_its_delimiter_and_its_columns(tmp_path: Path, rows: list[str], said: str) -> None:
+    found, skipped = read(write_table(tmp_path, rows, audio=3))
+    assert not skipped and len(found) == 3
+    last = found[max(found)]
+    assert last.text == said and last.audio == str(tmp_path / "wavs" / "u002.wav")
+    assert last.place == f"metadata.csv:{len(rows)}" or "" in rows
+
+
+def test_what_is_said_about_a_table_names_delimiter_and_columns(tmp_path: Path) -> None:
+    layout = find_layout("auto", write_table(tmp_path, ["u000|1|one"]))(Source(tmp_path))
+    list(layout.read())
+    assert layout.told() == "metadata.csv, columns separated by '|', no header: id = column 1, text = column 3"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ["u000;hello"],
+            r"metadata.csv:1: must have two columns or more separated by '\|' \(--delimiter\), got 'u000;hello'",
+        ),
+        (["file_name,voice", "a,b"], r"metadata.csv:1: must have a column text \(normalised, .*sentence\), got"),
+        (["text,speaker", "a,b"], r"must have a column id \(id, utterance, .*\), got"),
+        (["a|b|c|d"], "must be names of columns where there are more than three"),
+        (['u000,"open'], "metadata.csv:1: must be a row of a table"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_line_with_its_number(tmp_path: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(write_table(tmp_path, rows, audio=1))
+
+
+def test_rows_that_cannot_be_used_are_named_with_their_lines(tmp_path: Path) -> None:
+    rows = [*PLAIN[:3], "u003|a|b", "|no id", "gone|there is no such audio", "u004|ok"]
+    root = write_table(tmp_path, rows, audio=5)
+    write_tone(root / "wavs" / "u004.flac", 4)
+    found, skipped = read(root)
+    assert sorted(found) == ["u000", "u001", "u002"]
+    assert skipped == {
+        "metadata.csv:4": "3 columns instead of 2: metadata.csv:4",
+        "metadata.csv:5": "no id: metadata.csv:5",
+        "gone": "text without audio: gone of metadata.csv:6 is not in " + f"{root.name}/ or wavs/",
+        "u004": f"two audio files: {root}/wavs/u004.wav and {root}/wavs/u004.flac for metadata.csv:7",
+    }
+
+
+def test_two_texts_for_one_id_leave_none_and_the_same_again_leaves_one(tmp_path: Path) -> None:
+    store = survey(write_table(tmp_path, [*PLAIN, "u001|something else", PLAIN[2]], audio=31))
+    found = reasons(store)
+    assert found["u001"] == "two texts for one id: metadata.csv:2 and metadata.csv:31"
+    assert found["u002"] == "duplicate id: metadata.csv:3 and metadata.csv:32"
+    assert found["wavs/u030.wav"] == "audio without text: wavs/u030.wav"
+    ids = [name for (name,) in store.execute("SELECT id FROM usable ORDER BY id")]
+    assert "u001" not in ids and ids.count("u002") == 1 and len(ids) == 29
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_another_encoding_is_named_and_read_when_it_is_given(tmp_path: Path, encoding: str) -> None:
+    root = write_table(tmp_path, ["u000|one", "u001|Zoë"])
+    (root / "metadata.csv").write_bytes("u000|one\nu001|Zoë\n".encode(encoding))
+    if encoding == "utf-16":
+        with pytest.raises(UserError, match="metadata.csv:1: must be UTF-8, begins as UTF-16 does: --encoding utf-16"):
+            read(root)
+    else:
+        found, skipped = read(root)
+        assert list(found) == ["u000"]
+        assert skipped == {"metadata.csv:2": skipped["metadata.csv:2"]}
+        assert skipped["metadata.csv:2"].startswith("not UTF-8: metadata.csv:2 has byte 0xeb")
+    assert read(root, encoding=encoding)[0]["u001"].text == "Zoë"
+    with pytest.raises(UserError, match="--encoding klingon must be that of"):
+        read(root, encoding="klingon")
+
+
+def test_audio_outside_of_the_corpus_is_not_read_unless_its_folder_is_named(tmp_path: Path) -> None:
+    elsewhere = write_tone(tmp_path / "elsewhere" / "secret.wav", 1)
+    root = write_table(
+        tmp_path / "corpus", ["../elsewhere/secret|climbs", f"{elsewhere}|absolute", "link|links", "u003|ok"]
+    )
+    (root / "wavs" / "link.wav").symlink_to(elsewhere)
+    (root / "more").symlink_to(elsewhere.parent)
+    (root / "metadata.csv").open("a").write(f"more/secret|links a folder\n{root}/wavs/u000.wav|is inside\n")
+    found, skipped = read(root)
+    assert sorted(found) == ["u003", "wavs-u000"]
+    assert len(skipped) == 3 and all(one.startswith("audio outside of the corpus: ") for one in skipped.values())
+    assert len(read(root, audio_dirs=(elsewhere.parent,))[0]) == 5
+
+
+def write_beside(root: Path) -> Path:
+    for number, folder in enumerate(["anna", "anna", "berta/day 1", "berta/day 1"]):
+        path = write_tone(root / folder / f"take {number}.wav", number)
+        path.with_suffix(".lab" if number == 3 else ".txt").write_text(f"{sentence(number)}\nagain\n")
+    return root
+
+
+def test_texts_beside_recordings_are_read_and_folders_become_part_of_the_id(tmp_path: Path) -> None:
+    found, skipped = read(write_beside(tmp_path))
+    assert not skipped
+    assert sorted(found) == ["anna-take_0", "anna-take_1", "berta-day_1-take_2", "berta-day_1-take_3"]
+    assert found["anna-take_0"].text == f"{sentence(0)} again"
+    assert found["berta-day_1-take_3"].place == "berta/day 1/take 3.lab"
+
+
+def test_what_is_wrong_beside_recordings_is_named(tmp_path: Path) -> None:
+    root = write_beside(tmp_path)
+    write_tone(root / "lonely.wav", 9)
+    (root / "silent.txt").write_text("said without audio")
+    for name, content in (
+        ("latin", "Zoë".encode("latin-1")),
+        ("wide", "Zoë".encode("utf-16")),
+        ("zero", b"a\0b"),
+        ("mac", b"a\rb"),
+    ):
+        write_tone(root / f"{name}.wav", 10)
+        (root / f"{name}.txt").write_bytes(content)
+    write_tone(root / "both.wav", 11)
+    (root / "both.txt").write_text("one")
+    (root / "both.lab").write_text("two")
+    write_tone(root / "times.wav", 12)
+    (root / "times.lab").write_text("0 1200000 sil\n1200000 2400000 a\n")
+    secret = tmp_path.parent / f"{tmp_path.name}.secret"
+    secret.write_text("a private text")
+    write_tone(root / "linked.wav", 13)
+    (root / "linked.txt").symlink_to(secret)
+    found, skipped = read(root)
+    kinds = {name: reason.split(":")[0] for name, reason in skipped.items()}
+    assert kinds == {
+        "lonely": "audio without text",
+        "silent.txt": "text without audio",
+        "latin": "not UTF-8",
+        "wide": "other encoding",
+        "zero": "not a text",
+        "mac": "odd end of line",
+        "both": "two texts for one id",
+        "times": "times instead of a text",
+        "linked": "text outside of the corpus",
+    }
+    assert len(found) == 4 and "latin.txt:1 has byte 0xeb" in skipped["latin"]
+
+
+def write_kaldi(root: Path, segments: bool = True) -> Path:
+    """Two recordings of two utterances each, or four recordings; lines in no order."""
+    write_tone(root / "audio" / "r1.wav", 1, 2.0)
+    write_tone(root / "audio" / "r2.wav", 2, 2.0)
+    (root / "text").write_text("b one\na two\nc\tthree\nd four\n")
+    (root / "utt2spk").write_text("a anna\nb anna\nc berta\nd berta\n")
+    (root / "utt2lang").write_text("a en\nb en\nc de\nd de\n")
+    if segments:
+        (root / "wav.scp").write_text(f"r2 {root}/audio/r2.wav\nr1 audio/r1.wav\n")
+        (root / "segments").write_text("a r1 0.0 1.0\nb r1 1.0 -1\nc r2 0.5 1.5\nd r2 1.5 9.0\n")
+    else:
+        (root / "wav.scp").write_text("".join(f"{one} audio/r{1 + (one > 'b')}.wav\n" for one in "dcba"))
+    return root
+
+
+def test_a_kaldi_directory_is_read_with_and_without_segments(tmp_path: Path) -> None:
+    found, skipped = read(write_kaldi(tmp_path / "with"))
+    assert not skipped and sorted(found) == list("abcd")
+    assert (found["b"].span.begin, found["b"].span.end, found["b"].speaker) == (1.0, None, "anna")
+    assert found["a"].audio == str(tmp_path / "with" / "audio" / "r1.wav") and found["c"].language == "de"
+    found, _ = read(write_kaldi(tmp_path / "without", segments=False))
+    assert sorted(found) == list("abcd") and found["c"].text == "three" and found["c"].span.end is None
+
+
+def test_what_is_wrong_in_a_kaldi_directory_is_named(tmp_path: Path) -> None:
+    root = write_kaldi(tmp_path)
+    (root / "segments").open("a").write("e r1 1 0\nf r9 0 1\ng r1 0\nh r1 0 1\ni r3 0 1\nj r4 0 1\n")
+    (root / "text").open("a").write("a other\nz nowhere\ni command\nj away\nk no value\nk\n")
+    (root / "wav.scp").open("a").write(f"r3 touch {root}/ran |\nr4 {write_tone(tmp_path.parent / 'away.wav', 3)}\n")
+    store = survey(root)
+    found = reasons(store)
+    assert found["a"] in ("two values for one id: text:2 and 5", "two values for one id: see text")
+    assert found["d"] == "bad segment: segments:4 lies behind the end of its recording"
+    assert found["e"].startswith("bad segment: segments:5 must end behind its begin")
+    assert found["f"] == "bad segment: r9 of segments:6 is not in wav.scp"
+    assert found["g"].startswith("bad segment: segments:7 must have a recording")
+    assert found["h"] == "audio without text: h of segments:8"
+    assert found["i"] == "a command instead of a file: segments:9" and not (root / "ran").exists()
+    assert found["j"].startswith("audio outside of the corpus: ")
+    assert found["z"] == "text without audio: text:6 is not in segments"
+
+
+@pytest.mark.parametrize("layout", ["hugging_face", "lhotse"])
+def test_a_layout_whose_package_is_missing_is_one_line(tmp_path: Path, layout: str) -> None:
+    package = {"hugging_face": "datasets", "lhotse": "lhotse"}[layout]
+    try:
+        __import__(package)
+    except ModuleNotFoundError:
+        (tmp_path / ("dataset_info.json" if package == "datasets" else "cuts.jsonl")).write_text("{}")
+        with pytest.raises(
+            UserError, match=f"--layout {layout} needs a package that is not there .*espnet_ext.{package}"
+        ):
+            read(tmp_path)
+    else:
+        pytest.skip(f"{package} is installed")
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_a_hugging_face_datasets_folder_is_read(tmp_path: Path, parquet: bool) -> None:
+    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
+    paths = [str(write_tone(tmp_path / "made" / f"{number}.wav", number)) for number in range(3)]
+    made = datasets.Dataset.from_dict({"audio": paths, "text": ["one", "two", "three"], "speaker_id": ["a", "a", "b"]})
+    made = made.cast_column("audio", datasets.Audio())
+    root = tmp_path / "corpus"
+    root.mkdir()
+    if parquet:
+        made.to_parquet(str(root / "part.parquet"))
+    else:
+        made.save_to_disk(str(root))
+    found, skipped = read(root, unpacked=tmp_path / "unpacked", audio_dirs=(tmp_path / "made",))
+    assert not skipped and sorted(one.text for one in found.values()) == ["one", "three", "two"]
+    assert all(soundfile.info(one.audio).samplerate == RATE_HZ for one in found.values())
+
+
+def test_a_lhotse_manifest_is_read(tmp_path: Path) -> None:
+    lhotse = pytest.importorskip("lhotse", reason="the package lhotse is not installed")
+    recording = lhotse.Recording.from_file(write_tone(tmp_path / "r1.wav", 1, 2.0))
+    parts = [
+        lhotse.SupervisionSegment(f"s{n}", recording.id, float(n), 1.0, text=sentence(n), speaker="anna")
+        for n in range(2)
+    ]
+    lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
+    lhotse.SupervisionSet.from_segments(parts).to_file(tmp_path / "supervisions.jsonl.gz")
+    found, skipped = read(tmp_path)
+    assert not skipped and {name: one.text for name, one in found.items()} == {"s0": sentence(0), "s1": sentence(1)}
+    assert (found["s1"].span.begin, found["s1"].span.end) == (1.0, 2.0)
+
+
+def test_a_folder_that_is_no_corpus_or_two_of_them_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be a folder"):
+        find_layout("auto", tmp_path / "nothing")
+    with pytest.raises(UserError, match="must have metadata.csv, wav.scp, a .txt beside"):
+        find_layout("auto", tmp_path)
+    (tmp_path / "wav.scp").write_text("")
+    (tmp_path / "metadata.csv").write_text("")
+    with pytest.raises(UserError, match=r"--layout must say which one of \['kaldi', 'table'\]"):
+        find_layout("auto", tmp_path)
+    assert find_layout("table", tmp_path) is layouts["table"]
+
+
+@pytest.mark.parametrize(
+    ("how", "speakers"),
+    [("auto", {"speaker"}), ("one", {"speaker"}), ("folder", {"anna", "day_1"}), ("prefix", {"anna", "berta"})],
+)
+def test_speakers_come_from_folders_or_prefixes(tmp_path: Path, how: str, speakers: set[str]) -> None:
+    store = survey(write_beside(tmp_path), speaker_from=how)
+    assert {name for (name,) in store.execute("SELECT speaker FROM usable")} == speakers
+
+
+def test_a_speaker_that_the_corpus_does_not_name_is_not_invented(tmp_path: Path) -> None:
+    root = write_table(tmp_path, ["id|text|speaker", "u000|one|anna", "u001|two|"], audio=2)
+    store = survey(root, speaker_from="column")
+    assert reasons(store) == {"u001": "no speaker: metadata.csv:3, --speaker_from column"}
+    with pytest.raises(UserError, match="--speaker_from must be one of"):
+        survey(root, speaker_from="hat")
+
+
+def test_audio_that_is_unusable_or_there_again_is_skipped_by_name(tmp_path: Path) -> None:
+    root = write_table(
+        tmp_path,
+        [*PLAIN, "same|" + sentence(5), "other|not that sentence", "bad|bad", "short|short", "empty|", "dots|…"],
+        audio=30,
+    )
+    wavs = root / "wavs"
+    shutil.copyfile(wavs / "u005.wav", wavs / "same.wav")
+    shutil.copyfile(wavs / "u006.wav", wavs / "other.wav")
+    (wavs / "bad.wav").write_bytes(b"RIFF, but not for long")
+    write_tone(wavs / "short.wav", 50, 0.1)
+    for name in ("empty", "dots"):
+        write_tone(wavs / f"{name}.wav", 60 + len(name))
+    found = reasons(survey(root))
+    assert found.pop("bad").startswith("unreadable wav: ")
+    assert found == {
+        "u005" if "u005" in found else "same": f"duplicate audio: the same as {'same' if 'u005' in found else 'same'}",
+        "u006": "two texts for one audio: the same as other",
+        "other": "two texts for one audio: the same as other",
+        "short": "too short: 0.1 s",
+        "empty": "empty transcript: metadata.csv:35",
+        "dots": "nothing to say: … of metadata.csv:36",
+    }
+
+
+def test_no_sentence_is_in_two_sets_and_more_recordings_move_none(tmp_path: Path) -> None:
+    def sets(root: Path) -> dict[str, str]:
+        store = survey(root)
+        split(store)
+        found: dict[str, set[str]] = {}
+        for text, part in store.execute("SELECT lower(replace(text, '.', '')), part FROM usable"):
+            found.setdefault(text, set()).add(part)
+        assert all(len(parts) == 1 for parts in found.values())
+        return {text: parts.pop() for text, parts in found.items()}
+
+    before = sets(write_table(tmp_path / "once", PLAIN))
+    again = [f"v{number:03d}|{sentence(number).upper()}." for number in range(0, 30, 2)]
+    root = write_table(tmp_path / "again", [*PLAIN, *again], audio=30)
+    for number in range(0, 30, 2):
+        write_tone(root / "wavs" / f"v{number:03d}.wav", 100 + number)
+    after = sets(root)
+    assert set(before) == set(after) and {"train", "dev", "test"} == set(before.values())
+    assert sum(part == "test" for part in before.values()) == 3
+    assert [text for text in before if before[text] == "test" and after[text] == "train"] == []
+
+
+def test_too_few_sentences_are_refused_with_what_was_skipped(tmp_path: Path) -> None:
+    store = survey(write_table(tmp_path, ["u000|one", "u001|One.", "gone|two"], audio=2))
+    with pytest.raises(UserError, match="at least three different sentences .* got 1; skipped: 1 text without audio"):
+        split(store)
+    assert list(skipped_of_kind(store, "text without audio", 3))[0][0] == "gone"
+
+
+def test_another_package_may_add_a_layout(tmp_path: Path) -> None:
+    from espnet_ext.data.corpora import Layout, register_layout
+
+    @register_layout("toy")
+    class Toy(Layout):
+        @classmethod
+        def fits(cls, root: Path) -> bool:
+            return (root / "toy.txt").is_file()
+
+        def read(self):
+            for number, line in enumerate((self.source.root / "toy.txt").read_text().splitlines(), start=1):
+                yield Utterance(f"t{number}", str(self.source.root / f"{number}.wav"), line, f"toy.txt:{number}")
+
+    try:
+        (tmp_path / "toy.txt").write_text("one\ntwo\nthree\n")
+        for number in range(1, 4):
+            write_tone(tmp_path / f"{number}.wav", number)
+        store = survey(tmp_path)
+        assert store.execute("SELECT count(*) FROM usable").fetchone() == (3,)
+    finally:
+        layouts._classes.pop("toy")
+
+
+def test_the_sounds_of_a_sample_tell_clipping_and_silence() -> None:
+    import numpy as np
+
+    from espnet_ext.data.corpora.sound import sound_of
+
+    quiet = np.zeros(RATE_HZ // 2)
+    found = sound_of(np.concatenate([quiet, tone(1, 1.0), quiet[: RATE_HZ // 4]]), RATE_HZ)
+    assert found.lead_sec == pytest.approx(0.5, abs=0.03) and found.trail_sec == pytest.approx(0.25, abs=0.03)
+    assert not found.clipped and -15 < found.level_db < -12
+    assert sound_of(np.clip(5 * tone(1, 1.0), -1, 1), RATE_HZ).clipped
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, resource; from pathlib import Path; from espnet_ext.data.corpora import *; "
+        "from espnet_ext.data.corpora.survey import *; root = Path(sys.argv[1]); store = open_store(); rules = Rules(); "
+        "gather(store, find_layout('auto', root)(Source(root)), rules); measure(store, rules); skip_duplicates(store); "
+        "split(store); write_sets(store, root / 'data'); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for count in (500, 20_000):
+        root = tmp_path / str(count)
+        (root / "wavs").mkdir(parents=True)
+        whole = write_tone(root / "wavs" / "r.wav", 1, 60.0)
+        (root / "wav.scp").write_text(f"r {whole}\n")
+        (root / "text").write_text("".join(f"u{n:06d} {sentence(n)} {n % 977} number {n}\n" for n in range(count)))
+        (root / "segments").write_text(
+            "".join(f"u{n:06d} r {n % 50 + n / 1e6:.6f} {n % 50 + 3}\n" for n in range(count))
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 30_000  # kB: the database's own cache, which stays as it is
