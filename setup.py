@@ -29,6 +29,9 @@ EXTRAS = {
     "score": ["pocketsphinx>=5.1", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
     # imported as g2p_en; needs data as well: python -m nltk.downloader cmudict averaged_perceptron_tagger_eng
     "phones": ["espnet-g2p-en==2.1.0.post1"],
+    # corpora of these kinds in egs2/own
+    "datasets": ["datasets>=4", "soundfile"],
+    "lhotse": ["lhotse>=1.30"],
     # numbers of English texts in words
     "numbers": ["inflect>=7.5,<8"],
     # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
@@ -76,6 +79,7 @@ setup(
             "head",
             "prior",
             "inputs",
+            "layout",
             "mode",
             "decoding",
             "codec",

@@ -94,7 +94,7 @@ def test_rows_that_cannot_be_used_are_named_with_their_lines(tmp_path: Path) -> 
         "metadata.csv:4": "3 columns instead of 2: metadata.csv:4",
         "metadata.csv:5": "no id: metadata.csv:5",
         "gone": "text without audio: gone of metadata.csv:6 is not in " + f"{root.name}/ or wavs/",
-        "u004": f"two audio files: {root}/wavs/u004.wav and {root}/wavs/u004.flac for metadata.csv:7",
+        "u004": f"two audio files: {root}/wavs/u004.flac and {root}/wavs/u004.wav for metadata.csv:7",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,12 +125,12 @@ def read_header(path: Path | str) -> Header:
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[soundfile.SoundFile]:
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"missing wav: {path}")
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(path)
-            if file.frames > Path(path).stat().st_size * MOST_PER_BYTE:
+            if file.frames > os.path.getsize(path) * MOST_PER_BYTE:
                 raise UserError(
                     f"unreadable wav: {path} says that it has {file.frames} samples, for which it is too small"
                 )

@@ -19,7 +19,7 @@ value() { option_value "$1" "$2" "${defaults[@]}" "${@:3}"; }
 # PATH as it is from everywhere; what is not there stays as it is
 full() { if [[ -e $1 ]]; then realpath -s "$1"; else printf '%s\n' "$1"; fi; }
 
-defaults=(--recipe_dir "${here}" --codec world_vq --fs 16000 --stacking "1 2" --size auto --datadir data --stage 1 --stop_stage score)
+defaults=(--recipe_dir "${here}" --codec world_vq --fs 16000 --stacking "1 2" --size auto --datadir data)
 corpus=$(full "$(value corpus "" "$@")")
 init_from=$(value init_from "" "$@")
 [[ -z ${init_from} ]] || init_from=$(full "${init_from%/}")
@@ -30,7 +30,7 @@ datadir=$(value datadir data "$@")
 
 # changes in the corpus are seen by names, sizes and times: to read all of its audio again would take too long
 state=""
-if [[ -d ${corpus} && ${first} =~ ^(1|data)$ ]]; then
+if [[ -e ${corpus} && ${first} =~ ^(1|data)$ ]]; then
   state=$(find "${corpus}" -name '.*' -prune -o -type f -printf '%P %s %T@\n' | LC_ALL=C sort | cksum)
 fi
 common=(
@@ -50,7 +50,6 @@ own=(--corpus "${corpus}" --corpus_state "${state// /_}")
 [[ " $* " != *' --help '* && " $* " != *' -h '* ]] || exec bash "${shared}/codec_lm.sh" "${common[@]}" "$@"
 # what stage data finds out decides the options of the later ones
 if [[ ${first} =~ ^(1|data)$ ]]; then
-  [[ -n ${corpus} ]] || usage_error "--corpus must be a folder of recordings (docs/own-data.md), got none"
   bash "${shared}/codec_lm.sh" "${common[@]}" "$@" "${own[@]}" --stage data --stop_stage data
   [[ ! ${last} =~ ^(1|data)$ ]] || exit 0
   own+=(--stage 2)

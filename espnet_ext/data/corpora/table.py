@@ -48,7 +48,8 @@ class Table(Layout):
         self.path = next(
             (source.root / name for name in NAMES if (source.root / name).is_file()), source.root / NAMES[0]
         )
-        self._folders = [source.root / name for name in FOLDERS if (source.root / name).is_dir()]
+        folders = [os.path.join(source.root, name) for name in FOLDERS if (source.root / name).is_dir()]
+        self._endings = {os.path.join(folder, ""): _endings_in(folder) for folder in folders}
         self._told = ""
 
     @classmethod
@@ -132,14 +133,18 @@ class Table(Layout):
         """The utterance of a row, with the one audio file that its id names."""
         name = fields["id"]
         bare = without_suffix(name)
-        endings = [name[len(bare) :]] if bare != name else AUDIO_SUFFIXES
+        given = [name[len(bare) :]] if bare != name else None
         if os.path.isabs(bare):
             bare = os.path.relpath(bare, self.source.root)
-        paths = (os.path.join(folder, f"{bare}{ending}") for folder in self._folders for ending in endings)
+        paths = [
+            f"{folder}{bare}{ending}"
+            for folder, there in self._endings.items()
+            for ending in given or (AUDIO_SUFFIXES if "/" in bare else there)
+        ]
         audio = list(dict.fromkeys(path for path in paths if os.path.isfile(path)))
         utterance = one_word(bare)
         if not audio:
-            where = " or ".join(f"{folder.name}/" for folder in self._folders)
+            where = " or ".join(f"{os.path.basename(folder[:-1])}/" for folder in self._endings)
             return Skipped(utterance, f"text without audio: {name} of {place} is not in {where}")
         if len(audio) > 1:
             return Skipped(utterance, f"two audio files: {audio[0]} and {audio[1]} for {place}")
@@ -147,3 +152,10 @@ class Table(Layout):
         return self.source.refusal(utterance, audio[0], place) or Utterance(
             utterance, audio[0], fields["text"], place, **rest
         )
+
+
+def _endings_in(folder: str) -> list[str]:
+    """The suffixes of audio files that occur directly in a folder."""
+    with os.scandir(folder) as entries:
+        found = {os.path.splitext(entry.name)[1] for entry in entries}
+    return sorted(ending for ending in found if ending.lower() in AUDIO_SUFFIXES)

@@ -29,6 +29,7 @@ option threads 2 "trainings side by side"
 option init_from "" "experiment to begin with"
 usage() { printf 'usage: local/data.sh [--name value]...\n'; print_options; }
 parse_options "$@"
+[[ -n ${corpus} ]] || usage_error "--corpus must be a folder of recordings (docs/own-data.md), got none"
 
 "${python}" "${shared}/corpus_dir.py" --conf_dir ../../../conf --datadir "${datadir}" --size "${size}" --corpus "${corpus}" \
   --layout "${layout}" --audio_dir "${audio_dir}" --encoding "${encoding}" --delimiter "${delimiter}" \
