@@ -2,9 +2,9 @@
 
 python benchmarks/corpus_check.py --folder /tmp/corpus_check --out benchmarks/results/corpus_check.md
 
-Every utterance has a text and a file of its own with a true header, 1 to 10 s of 16 kHz, and 0.1 s of noise: the rest
-is a hole in the file, which reads as silence. The header of every file is read; the samples of the 200 that the stage
-decodes are.
+Every utterance has a text and a file of its own with a true header, 1 to 10 s of 16 kHz, and noise in front and in the
+middle: the rest is a hole in the file, which reads as silence. The header of every file is read, and the samples of the
+200 that the stage decodes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def write_corpus(root: Path, count: int) -> None:
                 size,
             )
             handle = os.open(root / "wavs" / f"u{number:06d}.wav", os.O_CREAT | os.O_WRONLY, 0o644)
-            os.write(handle, head + rng.randbytes(RATE_HZ // 5))
+            os.write(handle, head + rng.randbytes(RATE_HZ // 10))
+            os.pwrite(handle, rng.randbytes(RATE_HZ // 10), (len(head) + size) // 2)
             os.ftruncate(handle, len(head) + size)
             os.close(handle)
             table.write(f"u{number:06d}|{' '.join(rng.choices(words, k=rng.randint(3, 20)))}\n")

@@ -39,6 +39,14 @@ def write_table(root: Path, rows: list[str], audio: int | None = None, name: str
     return root
 
 
+def write_beside(root: Path) -> Path:
+    """Texts beside recordings, in folders."""
+    for number, folder in enumerate(["anna", "anna", "berta/day 1", "berta/day 1"]):
+        path = write_tone(root / folder / f"take {number}.wav", number)
+        path.with_suffix(".lab" if number == 3 else ".txt").write_text(f"{sentence(number)}\nagain\n")
+    return root
+
+
 def speech(voice: str) -> Iterator[tuple[np.ndarray, int, str]]:
     """Recordings of a voice of the mini corpus: samples, rate, text."""
     with (MINI / "MANIFEST.tsv").open(encoding="utf-8", newline="") as stream:
@@ -47,4 +55,4 @@ def speech(voice: str) -> Iterator[tuple[np.ndarray, int, str]]:
     samples, rate_hz = soundfile.read(MINI / name, dtype="float32")
     for row in (row for row in rows if row["file"] == name):
         start = int(row["start"])
-        yield samples[start : start + int(row["num_samples"])], rate_hz, row["original"]
+        yield samples[start : start + int(row["num_samples"])], rate_hz, row["normalized"]

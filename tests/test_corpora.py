@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 import soundfile
-from fabricated_corpora import RATE_HZ, sentence, tone, write_table, write_tone
+from fabricated_corpora import RATE_HZ, sentence, write_beside, write_table, write_tone
 
 from espnet_ext.data.corpora import Skipped, Source, Utterance, find_layout, layouts
-from espnet_ext.data.corpora.survey import Rules, gather, measure, open_store, skip_duplicates, skipped_of_kind, split
+from espnet_ext.data.corpora.survey import Rules, gather, measure, open_store, skip_duplicates
 from espnet_ext.errors import UserError
 
 PLAIN = [f"u{number:03d}|{sentence(number)}" for number in range(30)]
@@ -137,13 +135,6 @@ def test_audio_outside_of_the_corpus_is_not_read_unless_its_folder_is_named(tmp_
     assert sorted(found) == ["u003", "wavs-u000"]
     assert len(skipped) == 3 and all(one.startswith("audio outside of the corpus: ") for one in skipped.values())
     assert len(read(root, audio_dirs=(elsewhere.parent,))[0]) == 5
-
-
-def write_beside(root: Path) -> Path:
-    for number, folder in enumerate(["anna", "anna", "berta/day 1", "berta/day 1"]):
-        path = write_tone(root / folder / f"take {number}.wav", number)
-        path.with_suffix(".lab" if number == 3 else ".txt").write_text(f"{sentence(number)}\nagain\n")
-    return root
 
 
 def test_texts_beside_recordings_are_read_and_folders_become_part_of_the_id(tmp_path: Path) -> None:
@@ -291,76 +282,6 @@ def test_a_folder_that_is_no_corpus_or_two_of_them_is_refused(tmp_path: Path) ->
     assert find_layout("table", tmp_path) is layouts["table"]
 
 
-@pytest.mark.parametrize(
-    ("how", "speakers"),
-    [("auto", {"speaker"}), ("one", {"speaker"}), ("folder", {"anna", "day_1"}), ("prefix", {"anna", "berta"})],
-)
-def test_speakers_come_from_folders_or_prefixes(tmp_path: Path, how: str, speakers: set[str]) -> None:
-    store = survey(write_beside(tmp_path), speaker_from=how)
-    assert {name for (name,) in store.execute("SELECT speaker FROM usable")} == speakers
-
-
-def test_a_speaker_that_the_corpus_does_not_name_is_not_invented(tmp_path: Path) -> None:
-    root = write_table(tmp_path, ["id|text|speaker", "u000|one|anna", "u001|two|"], audio=2)
-    store = survey(root, speaker_from="column")
-    assert reasons(store) == {"u001": "no speaker: metadata.csv:3, --speaker_from column"}
-    with pytest.raises(UserError, match="--speaker_from must be one of"):
-        survey(root, speaker_from="hat")
-
-
-def test_audio_that_is_unusable_or_there_again_is_skipped_by_name(tmp_path: Path) -> None:
-    root = write_table(
-        tmp_path,
-        [*PLAIN, "same|" + sentence(5), "other|not that sentence", "bad|bad", "short|short", "empty|", "dots|…"],
-        audio=30,
-    )
-    wavs = root / "wavs"
-    shutil.copyfile(wavs / "u005.wav", wavs / "same.wav")
-    shutil.copyfile(wavs / "u006.wav", wavs / "other.wav")
-    (wavs / "bad.wav").write_bytes(b"RIFF, but not for long")
-    write_tone(wavs / "short.wav", 50, 0.1)
-    for name in ("empty", "dots"):
-        write_tone(wavs / f"{name}.wav", 60 + len(name))
-    found = reasons(survey(root))
-    assert found.pop("bad").startswith("unreadable wav: ")
-    assert found == {
-        "u005" if "u005" in found else "same": f"duplicate audio: the same as {'same' if 'u005' in found else 'same'}",
-        "u006": "two texts for one audio: the same as other",
-        "other": "two texts for one audio: the same as other",
-        "short": "too short: 0.1 s",
-        "empty": "empty transcript: metadata.csv:35",
-        "dots": "nothing to say: … of metadata.csv:36",
-    }
-
-
-def test_no_sentence_is_in_two_sets_and_more_recordings_move_none(tmp_path: Path) -> None:
-    def sets(root: Path) -> dict[str, str]:
-        store = survey(root)
-        split(store)
-        found: dict[str, set[str]] = {}
-        for text, part in store.execute("SELECT lower(replace(text, '.', '')), part FROM usable"):
-            found.setdefault(text, set()).add(part)
-        assert all(len(parts) == 1 for parts in found.values())
-        return {text: parts.pop() for text, parts in found.items()}
-
-    before = sets(write_table(tmp_path / "once", PLAIN))
-    again = [f"v{number:03d}|{sentence(number).upper()}." for number in range(0, 30, 2)]
-    root = write_table(tmp_path / "again", [*PLAIN, *again], audio=30)
-    for number in range(0, 30, 2):
-        write_tone(root / "wavs" / f"v{number:03d}.wav", 100 + number)
-    after = sets(root)
-    assert set(before) == set(after) and {"train", "dev", "test"} == set(before.values())
-    assert sum(part == "test" for part in before.values()) == 3
-    assert [text for text in before if before[text] == "test" and after[text] == "train"] == []
-
-
-def test_too_few_sentences_are_refused_with_what_was_skipped(tmp_path: Path) -> None:
-    store = survey(write_table(tmp_path, ["u000|one", "u001|One.", "gone|two"], audio=2))
-    with pytest.raises(UserError, match="at least three different sentences .* got 1; skipped: 1 text without audio"):
-        split(store)
-    assert list(skipped_of_kind(store, "text without audio", 3))[0][0] == "gone"
-
-
 def test_another_package_may_add_a_layout(tmp_path: Path) -> None:
     from espnet_ext.data.corpora import Layout, register_layout
 
@@ -382,41 +303,3 @@ def test_another_package_may_add_a_layout(tmp_path: Path) -> None:
         assert store.execute("SELECT count(*) FROM usable").fetchone() == (3,)
     finally:
         layouts._classes.pop("toy")
-
-
-def test_the_sounds_of_a_sample_tell_clipping_and_silence() -> None:
-    import numpy as np
-
-    from espnet_ext.data.corpora.sound import sound_of
-
-    quiet = np.zeros(RATE_HZ // 2)
-    found = sound_of(np.concatenate([quiet, tone(1, 1.0), quiet[: RATE_HZ // 4]]), RATE_HZ)
-    assert found.lead_sec == pytest.approx(0.5, abs=0.03) and found.trail_sec == pytest.approx(0.25, abs=0.03)
-    assert not found.clipped and -15 < found.level_db < -12
-    assert sound_of(np.clip(5 * tone(1, 1.0), -1, 1), RATE_HZ).clipped
-
-
-def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, resource; from pathlib import Path; from espnet_ext.data.corpora import *; "
-        "from espnet_ext.data.corpora.survey import *; root = Path(sys.argv[1]); store = open_store(); rules = Rules(); "
-        "gather(store, find_layout('auto', root)(Source(root)), rules); measure(store, rules); skip_duplicates(store); "
-        "split(store); write_sets(store, root / 'data'); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    peaks = []
-    for count in (500, 20_000):
-        root = tmp_path / str(count)
-        (root / "wavs").mkdir(parents=True)
-        whole = write_tone(root / "wavs" / "r.wav", 1, 60.0)
-        (root / "wav.scp").write_text(f"r {whole}\n")
-        (root / "text").write_text("".join(f"u{n:06d} {sentence(n)} {n % 977} number {n}\n" for n in range(count)))
-        (root / "segments").write_text(
-            "".join(f"u{n:06d} r {n % 50 + n / 1e6:.6f} {n % 50 + 3}\n" for n in range(count))
-        )
-        done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, env=os.environ)
-        assert done.returncode == 0, done.stderr
-        peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 30_000  # kB: the database's own cache, which stays as it is

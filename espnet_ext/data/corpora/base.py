@@ -93,6 +93,9 @@ def _real_folder(folder: str) -> str:
 class Layout(ABC):
     """A way to lay out a corpus.
 
+    Args:
+        source: the corpus.
+
     Attributes:
         lists_audio: whether audio that nothing names is an oversight.
     """

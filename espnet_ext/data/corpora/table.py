@@ -39,7 +39,11 @@ WITHOUT_HEADER = ({"id": 0, "text": 1}, {"id": 0, "text": 2})  # id|text, id|tex
 
 @register_layout("table")
 class Table(Layout):
-    """Audio, in the folder itself or in wavs/, and metadata.csv: id|text, id|text|normalised, or columns with names."""
+    """Audio, in the folder itself or in wavs/, and metadata.csv: id|text, id|text|normalised, or columns with names.
+
+    Args:
+        source: the corpus.
+    """
 
     lists_audio = True
 

@@ -44,7 +44,9 @@ def unpack(archive: Path | None, out: Path) -> None:
         source = Source(URL, advice=", or give a copy with --corpus PATH")
         archive = download(source, out.parent / "dataset-voice-kathleen.tar.gz")
     if not archive.is_file():
-        raise FileNotFoundError(f"--corpus {archive} must be a folder of recordings or a tar archive, found nothing there")
+        raise FileNotFoundError(
+            f"--corpus {archive} must be a folder of recordings or a tar archive, found nothing there"
+        )
     record = Record.of(out, {"archive": archive.name}, [archive])
     if record.make(lambda: extract(archive, folder_in(archive), out)):
         logging.info("%s is unpacked from %s", out, archive)
