@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,13 +39,31 @@ def recipe_at(folder: Path) -> Path:
     return target
 
 
-def run(recipe: Path, *options: object, status: int = 0) -> str:
-    command = [str(recipe / "run.sh"), "--python", sys.executable, *map(str, options)]
+def call(command: list[str], folder: Path) -> str:
+    environment = ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        command, cwd=recipe, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
-    assert done.returncode == status, done.stdout[-4000:] + done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
+
+
+def run(recipe: Path, *options: object) -> str:
+    return call([str(recipe / "run.sh"), "--python", sys.executable, *map(str, options)], recipe)
+
+
+def commands_of_the_page() -> list[list[str]]:
+    """Every command of docs/own-data.md, in order."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "own-data.md").read_text(), flags=re.DOTALL)
+    return [shlex.split(line) for line in "".join(blocks).replace("\\\n", " ").splitlines()]
+
+
+def run_page(folder: Path, number: int, *options: str) -> str:
+    """A command of the page as it stands there, but for names of experiments and Python; with further options."""
+    made = next((folder / "egs2/own/codec_lm1/exp").glob("codec_lm_train_*_s1"), Path("none"))
+    words = [re.sub(r"codec_lm_train_own_\w+", made.name, word) for word in commands_of_the_page()[number]]
+    words = [sys.executable if word == ".venv/bin/python" else word for word in words]
+    return call([*words, *(["--python", sys.executable, *options] if words[0].endswith("run.sh") else [])], folder)
 
 
 def clips(voice: str, count: int):
@@ -63,10 +83,13 @@ def lj(root: Path, count: int = 30) -> Path:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe behind a run on LJSpeech's layout."""
+    """The recipe behind a run on LJSpeech's layout, by the first commands of the page."""
     folder = tmp_path_factory.mktemp("own recipe")
     recipe = recipe_at(folder)
-    run(recipe, "--corpus", lj(folder / "my corpus"), *SHRUNK)
+    lj(folder / "recordings")
+    assert "## What to change" in run_page(folder, 0, *SHRUNK)
+    assert not (recipe / "dump").exists()
+    run_page(folder, 1, *SHRUNK)
     return recipe
 
 
@@ -84,27 +107,29 @@ def test_ljspeechs_layout_becomes_a_voice_and_scores(first: Path) -> None:
     assert len(list((first / "exp").glob("codec_lm_train_tiny_*_s1/decode_parallel/test/wav/*.wav"))) == len(texts[2])
     assert "s1_parallel" in (first / "exp" / "RESULTS.md").read_text()
     assert scored(first)
+    assert len(commands_of_the_page()) == 4
+    run_page(first.parents[2], 2)
+    assert soundfile.info(first.parents[2] / "hello.wav").samplerate == 16000
 
 
 @pytest.mark.recipe
-def test_texts_beside_recordings_of_two_speakers_continue_an_experiment(first: Path, tmp_path: Path) -> None:
-    recipe, corpus = recipe_at(tmp_path), tmp_path / "corpus"
+def test_texts_beside_recordings_of_two_speakers_continue_an_experiment(first: Path) -> None:
+    folder = first.parents[2]
     for speaker, voice in (("anna", "1003"), ("berta", "1005")):
-        (corpus / speaker).mkdir(parents=True)
+        (folder / "new_voice" / speaker).mkdir(parents=True)
         for number, (samples, rate_hz, text) in enumerate(clips(voice, 12)):
-            soundfile.write(corpus / speaker / f"{number}.wav", samples, rate_hz)
-            (corpus / speaker / f"{number}.txt").write_text(f"{text}\n")
+            soundfile.write(folder / "new_voice" / speaker / f"{number}.wav", samples, rate_hz)
+            (folder / "new_voice" / speaker / f"{number}.txt").write_text(f"{text}\n")
+    told = run_page(folder, 3, "--speaker_from", "folder", *SHRUNK)
+    assert "2 speakers: " in told and "anna (12, " in told
     (exp,) = (first / "exp").glob("codec_lm_train_tiny_*_s1")
-    told = run(recipe, "--corpus", corpus, "--speaker_from", "folder", "--init_from", exp, *SHRUNK)
-    assert "2 speakers: anna (12, " in told.replace("berta (12", "anna (12", 1)
-    (made,) = (recipe / "exp").glob("codec_lm_finetune_world_vq_*_s1")
-    assert "init_from" in (made / "train.s1.log").read_text()
-    config = made / "config.yaml"
+    (made,) = (first / "exp_new").glob("codec_lm_finetune_*_s1")
+    assert "init_from" in "".join(log.read_text() for log in made.glob("*.log"))
     for line in ("width: 96", "lr: 0.0005", "token_type: phn"):
-        assert line in config.read_text()
+        assert line in (made / "config.yaml").read_text()
     assert (made / "codec" / "codec.npz").read_bytes() == (exp / "codec" / "codec.npz").read_bytes()
-    assert scored(recipe)
-    assert not list((recipe / "exp").glob("base_*"))
+    assert (first / "exp_new" / "scoring" / "test" / "scores.json").is_file()
+    assert not list((first / "exp_new").glob("base_*"))
 
 
 @pytest.mark.recipe

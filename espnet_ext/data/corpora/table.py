@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from espnet_ext.data.corpora.base import (
     AUDIO_SUFFIXES,
@@ -94,7 +95,7 @@ class Table(Layout):
         if len(self.delimiter) != 1:
             raise UserError(f"--delimiter must be one character, or tab, got {self.source.delimiter!r}")
         # quotation marks protect commas; in the other tables they are part of the text
-        quoting = csv.QUOTE_MINIMAL if self.delimiter == "," else csv.QUOTE_NONE
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.delimiter == "," else csv.QUOTE_NONE
         both = (f"{line}\n" for part in ([first], lines) for line in part)
         rows = csv.reader(both, delimiter=self.delimiter, quoting=quoting, strict=True)
         number = 0
@@ -152,9 +153,9 @@ class Table(Layout):
             return Skipped(utterance, f"text without audio: {name} of {place} is not in {where}")
         if len(audio) > 1:
             return Skipped(utterance, f"two audio files: {audio[0]} and {audio[1]} for {place}")
-        rest = {key: fields.get(key, "") for key in ("speaker", "language")}
+        rest = fields.get("speaker", ""), fields.get("language", "")
         return self.source.refusal(utterance, audio[0], place) or Utterance(
-            utterance, audio[0], fields["text"], place, **rest
+            utterance, audio[0], fields["text"], place, *rest
         )
 
 
