@@ -172,4 +172,4 @@ def test_two_languages_are_told_apart_and_words_that_nobody_hears_are_given_as_t
     assert "2 languages: " in told and "ы" in (recipe / "data" / "characters.tsv").read_text()
     assert set(read_scp(recipe / "data" / "train" / "utt2lang").values()) == {"en", "ru"}
     results = (recipe / "exp" / "RESULTS.md").read_text()
-    assert "pocketsphinx does not know" in results, results
+    assert "words that the recogniser does not know and so cannot hear: " in results, results
