@@ -212,3 +212,15 @@ def trouble_of(line: str, place: str) -> str:
     if "\r" in line:
         return f"odd end of line: {place} has a carriage return inside of a line"
     return ""
+
+
+def files_below(folder: str) -> Iterator[str]:
+    """Files below a folder, hidden ones left out, links to folders not followed; one listing is open per level."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_below(entry.path)
+            else:
+                yield entry.path

@@ -12,6 +12,7 @@ from espnet_ext.data.corpora.base import (
     Layout,
     Skipped,
     Utterance,
+    files_below,
     lines_of,
     one_word,
     register_layout,
@@ -30,12 +31,12 @@ class Beside(Layout):
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether any recording has a text beside it."""
-        return any(_texts(os.path.splitext(path)[0]) for path in _files(str(root)) if _is_audio(path))
+        return any(_texts(os.path.splitext(path)[0]) for path in files_below(str(root)) if _is_audio(path))
 
     def read(self) -> Iterator[Utterance | Skipped]:
         """The recordings; yields as `Layout.read` says."""
         root = str(self.source.root)
-        for path in _files(root):
+        for path in files_below(root):
             stem, suffix = os.path.splitext(path)
             if suffix.lower() in TEXT_SUFFIXES:
                 if not any(os.path.isfile(f"{stem}{ending}") for ending in _spellings(AUDIO_SUFFIXES)):
@@ -84,15 +85,3 @@ def _spellings(suffixes: tuple[str, ...]) -> Iterator[str]:
 
 def _texts(stem: str) -> list[str]:
     return [f"{stem}{suffix}" for suffix in TEXT_SUFFIXES if os.path.isfile(f"{stem}{suffix}")]
-
-
-def _files(folder: str) -> Iterator[str]:
-    """Files below a folder, hidden ones left out, links to folders not followed; one listing is open per level."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            else:
-                yield entry.path

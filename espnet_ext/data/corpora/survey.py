@@ -11,12 +11,12 @@ import os
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_ext.data.audio import MOST_LACKING_SEC, read_header
-from espnet_ext.data.corpora.base import AUDIO_SUFFIXES, Layout, Skipped, Utterance, one_word
+from espnet_ext.data.corpora.base import AUDIO_SUFFIXES, Layout, Skipped, Utterance, files_below, one_word
 from espnet_ext.data.datadir import is_key, write_scp, write_sorted
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
@@ -127,7 +127,11 @@ def gather(store: sqlite3.Connection, layout: Layout, rules: Rules) -> None:
     _settle_ids(store)
     store.execute("CREATE INDEX by_audio ON utterance (audio)")
     if layout.lists_audio:
-        paths = (path for path in _audio_below(str(root)) if not _is_named(store, path))
+        paths = (
+            path
+            for path in files_below(str(root))
+            if path.lower().endswith(AUDIO_SUFFIXES) and not _is_named(store, path)
+        )
         store.executemany(
             "INSERT INTO skipped VALUES (?, ?)",
             ((os.path.relpath(path, root), f"audio without text: {os.path.relpath(path, root)}") for path in paths),
@@ -153,11 +157,6 @@ def _settle_ids(store: sqlite3.Connection) -> None:
         store.execute(
             "UPDATE utterance SET reason = ? WHERE id = ? AND rowid != ?", (f"{kind}: {places[:200]}", name, kept)
         )
-
-
-def _audio_below(folder: str) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if name.lower().endswith(AUDIO_SUFFIXES))
 
 
 def _is_named(store: sqlite3.Connection, path: str) -> bool:
