@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,7 +202,9 @@ def test_counts_are_whole_numbers_that_memory_can_hold(tmp_path: Path, count: st
 # --- audio -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(tmp_path: Path) -> None:
+def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """256 GiB were asked for, for a file of 8 kB."""
     path = tmp_path / "a.flac"
     soundfile.write(path, np.zeros(16000, np.int16), 16000)
@@ -211,6 +215,20 @@ def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(tmp
         UserError, match=r"unreadable wav: .*a.flac says that it has 68719476735 samples, for which it is"
     ):
         read_channels(path)
+    monkeypatch.syspath_prepend(str(ROOT / "egs2" / "fsdd" / "codec_lm1" / "local"))
+    found, skipped = importlib.import_module("fsdd_recordings").read_recordings(recordings(tmp_path, path))
+    assert [one.name for one in found] == ["1_a_0"] and list(skipped) == ["1_b_0.wav"]
+    assert "too small for the samples" in skipped["1_b_0.wav"]
+    sys.modules.pop("fsdd_recordings")
+
+
+def recordings(folder: Path, hostile: Path) -> Path:
+    """A corpus as FSDD is one, with a good recording and another one."""
+    place = folder / "recordings"
+    place.mkdir()
+    soundfile.write(place / "1_a_0.wav", np.sin(np.arange(8000)), 8000)
+    shutil.copy(hostile, place / "1_b_0.wav")
+    return place
 
 
 def test_silence_that_is_packed_densely_is_read(tmp_path: Path) -> None:

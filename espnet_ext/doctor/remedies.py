@@ -14,7 +14,7 @@ FORCED = (
     *("gpst_inference", "evaluate", "sweep", "tune", "format_wav.py"),
 )
 # programs that recipes run; what else a record names was written by somebody else
-KNOWN = re.compile(r"-m espnet(_ext|2)\.bin\.\w+|(\S+/)?local/\w+\.(py|sh)")
+KNOWN = re.compile(r"-m espnet(_ext|2)\.bin\.\w+|(.+/)?local/\w+\.(py|sh)")
 MAKERS = {
     "config.yaml": "codec_lm_train",
     "codec_info.yaml": "codec_fit",
@@ -36,8 +36,9 @@ def command_for(directory: Path) -> str:
     """
     for name in (DONE_NAME, STARTED_NAME):
         command = read_request(directory, name).get("command")
-        words = isinstance(command, list) and command and all(isinstance(word, str) for word in command)
-        if words and KNOWN.fullmatch(" ".join(command[: 1 + (command[0] == "-m")])):
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            continue
+        if KNOWN.fullmatch(" ".join(command[: 1 + (command[:1] == ["-m"])])):
             return _command(directory, command)
     names = [name for file, name in MAKERS.items() if (directory / file).is_file()]
     if not names:
