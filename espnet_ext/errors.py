@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """A text that gives a terminal no orders: escaped where it has characters that are not seen."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class UserError(ValueError):
     """An option, a file or a text that is not usable: names it, its value and what is allowed.
 

@@ -242,7 +242,8 @@ claim() {
     if [[ -n ${pid} ]] && { [[ ${host} != "${HOSTNAME}" ]] || [[ -d /proc/${pid} ]] || kill -0 "${pid}" 2> /dev/null; }; then
       die "$1 is in use by process ${pid} on ${host}; remove ${lock} if that has ended"
     fi
-    # whoever had it was killed
+    # whoever had it was killed; a link is not followed
+    rm -f "${lock}"
     printf '%d %s\n' "$$" "${HOSTNAME}" 2> /dev/null > "${lock}" || die "$1 cannot be written to"
   fi
   claimed=${lock}

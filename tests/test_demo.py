@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.errors import UserError
 from espnet_ext.fast.folded import FoldedRead
 
 pytestmark = pytest.mark.espnet
@@ -221,3 +226,39 @@ def test_make_install_demo_installs_gradio_in_the_versions_of_the_lock() -> None
                 versions.setdefault(line.partition("==")[0], set()).add(line)
     assert "gradio" in versions and all(len(found) == 1 for found in versions.values())
     assert "make install-demo" in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_voices_that_are_recorded_are_kept_where_nobody_else_reads(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from espnet_ext.bin import demo
+
+    def serve(wanted: object, data_dir: object) -> None:
+        place = Path(os.environ["GRADIO_TEMP_DIR"])
+        raise OSError(oct(place.stat().st_mode & 0o777))
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(demo, "find_spec", lambda name: name)
+    monkeypatch.setattr(demo, "load_models", serve)
+    with pytest.raises(OSError, match="0o700"):
+        demo.main(["--exp", str(experiment)])
+
+
+def test_a_message_on_the_page_holds_no_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("soxr")
+    error = type("Error", (Exception,), {"__init__": lambda self, message, **options: None})
+    monkeypatch.setitem(sys.modules, "gradio", MagicMock(Error=error))
+    monkeypatch.delitem(sys.modules, "espnet_ext.demo.page", raising=False)
+    page = importlib.import_module("espnet_ext.demo.page")
+    side = MagicMock(players=[], decoding="decoding")
+    side.asked.side_effect = UserError("must be yaml, got <img src=//x>")
+    values = {"m": "m", "decoding": "parallel"}
+    asked = dict.fromkeys(("text", "model", "speaker", "recording"), "m")
+    speak = page._handler({"m": MagicMock()}, {}, [side], asked, [])(values)
+    with pytest.raises(error) as caught:
+        list(speak)
+    assert caught.value.args == ("must be yaml, got &lt;img src=//x&gt;",)
+    monkeypatch.delitem(sys.modules, "espnet_ext.demo.page")

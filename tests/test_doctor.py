@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -217,3 +218,42 @@ def test_training_and_decoding_refuse_what_the_doctor_finds(recipe: Path, corpus
     flipped(recipe / "dump/codec/train/codes.ark")
     line = [word.replace(f"{corpus}/train/codes", f"{recipe}/{CODES}/codes") for word in command(corpus, "out")]
     assert "codes.ark is damaged (SHA-256" in one_error(codec_lm_train.main, *line)
+
+
+ORDER = "\x1b]0;title\a"  # to a terminal
+
+
+def hostile(place: Path, kind: str) -> None:
+    """A directory of somebody else, who means ill."""
+    made = {"../../../etc/passwd": [1, 1, 1, "x"]} if kind == "leads out" else {"x" * 9999: [1, 1, 1, "x"]}
+    request = {"command": ["-c", f"touch X {ORDER}"] if kind == "command" else ["-m", f"espnet_ext.bin.say {ORDER}"]}
+    record = json.dumps({"format": finished.FORMAT, "request": request, "files": {}})
+    if kind in ("leads out", "too long"):
+        (place / ".made.json").write_text(json.dumps({"format": "espnet_ext made 1", "files": made}))
+    elif kind in ("command", "order"):
+        (place / ".started").write_text(record)
+    elif kind == "name":
+        (place / ORDER).mkdir()
+        (place / ORDER / "wav.scp").write_text("broken\n")
+    else:
+        os.mkfifo(place / kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (".done", ".done is not a whole record"),
+        (".running", ".running must be a regular file"),
+        ("leads out", ".made.json is damaged"),
+        ("too long", ".made.json is damaged"),
+        ("name", r"\x1b]0;title\x07/wav.scp:1: must be a key and a value"),
+        ("command", "run again what made it"),
+        ("order", "run again what made it"),
+    ],
+)
+def test_a_directory_of_somebody_else_neither_stops_nor_misuses_the_doctor(
+    tmp_path: Path, kind: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile(tmp_path, kind)
+    said = told(tmp_path, capsys)
+    assert what in said and "\x1b" not in said and "touch X" not in said

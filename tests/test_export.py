@@ -202,12 +202,37 @@ def test_tied_and_small_numbers_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/home/me/x", "~/x", "a=/x/y", "file:///x", "../x", "config=./x.yaml", "Chosen below /tmp/x.", "[/a/b]"]
+    "text",
+    [
+        *("/home/me/x", "~/x", "a=/x/y", "file:///x", "../x", "config=./x.yaml", "Chosen below /tmp/x.", "[/a/b]"),
+        *("pc:/home/me", "a;/home/me", "{/home/me}", "a|/home/me", "a>/home/me", "~me/x", "//server/home"),
+    ],
 )
 def test_a_place_in_a_text_is_left_out(text: str) -> None:
-    assert without_paths({"a": [text, "kyutai/mimi", 3, "https://a.org/x"]}) == {
-        "a": [None, "kyutai/mimi", 3, "https://a.org/x"]
+    assert without_paths({"a": [text, "kyutai/mimi", 3, "https://a.org/x", "</s>"], text: 1}) == {
+        "a": [None, "kyutai/mimi", 3, "https://a.org/x", "</s>"]
     }
+
+
+@pytest.mark.espnet
+@pytest.mark.parametrize("name", ["bpe.model", "decode/decode_parallel.yaml", "config.yaml"])
+def test_an_export_takes_no_file_along_that_somebody_else_has_named(
+    experiment: Path, tmp_path: Path, name: str
+) -> None:
+    from espnet_ext.inference.export import export
+
+    private = tmp_path / "private"
+    private.write_text("token: mine\n")
+    exp = shutil.copytree(experiment, tmp_path / "exp")
+    (exp / "decode").mkdir()
+    model = str(private) if name == "config.yaml" else "x" if name == "bpe.model" else None
+    content = yaml.safe_load((exp / "config.yaml").read_text())
+    (exp / "config.yaml").write_text(yaml.safe_dump({**content, "bpemodel": model}))
+    if name != "config.yaml":
+        (exp / name).symlink_to(private)
+    with pytest.raises(UserError, match="SentencePiece|decode_parallel.yaml"):
+        export(exp, tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
 
 
 # --- codecs and semantic tokenizers -----------------------------------------------------------------------------------

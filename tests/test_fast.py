@@ -5,8 +5,10 @@ import gc
 import importlib
 import itertools
 import logging
+import os
 import resource
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,10 +19,12 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generator
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
 from espnet_ext.fast.calibrate import Calibration
+from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.folded import FoldedRead, fold
 from espnet_ext.fast.linear import backends_of, rows_as_int8
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.rotary import RotaryEmbedding
+from espnet_ext.model.transformer import Transformer
 
 # largest difference of a product, in standard deviations of what it should be
 LINEAR_ERROR = {"float32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 8e-2}
@@ -332,3 +336,39 @@ def test_positions_stay_exact_in_a_model_of_bfloat16():
     assert half.inverse_period.dtype == torch.float64
     assert torch.equal(half.at(1000, 2, torch.float32), exact.at(1000, 2, torch.float32))
     assert torch.equal(half.at(1000, 2, torch.bfloat16), exact.at(1000, 2, torch.bfloat16))
+
+
+@needs_compiler
+def test_code_that_others_could_have_put_into_the_cache_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = tmp_path / "espnet_ext"
+    place.mkdir()
+    place.chmod(0o777)
+    native.library.cache_clear()
+    try:
+        native.library()
+        binary = next(place.glob("native-*.so"))
+        assert place.stat().st_mode & 0o777 == 0o700
+        binary.unlink()
+        binary.write_bytes(b"somebody else's")
+        binary.chmod(0o666)
+        native.library.cache_clear()
+        native.library()  # it is compiled again
+    finally:
+        native.library.cache_clear()
+    owner = place.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(native.NativeUnavailable, match="espnet_ext must be your own directory"):
+        native.library()
+
+
+def test_what_torch_compiles_is_kept_where_nobody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    compile_step(Transformer(width=8, layers=1, heads=1))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "espnet_ext" / "inductor")
+    assert (tmp_path / "espnet_ext").stat().st_mode & 0o777 == 0o700

@@ -202,3 +202,9 @@ def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Re
     lock.write_text(f"{ended.pid} {socket.gethostname()}\n")
     recipe.run("--stop_stage", "data")
     assert not lock.exists(), "one that was killed does not stand in the way"
+    elsewhere = recipe.directory / "elsewhere"
+    for begin in (lambda: None, elsewhere.touch):
+        begin()
+        lock.symlink_to(elsewhere)
+        recipe.run("--stop_stage", "data")
+        assert not elsewhere.exists() or not elsewhere.read_text(), "a link leads to a file of somebody else"

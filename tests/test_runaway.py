@@ -224,7 +224,8 @@ def test_limits_are_those_of_the_recordings_of_the_training(tmp_path):
         ("many", "speech_limits must have keys among .*, got 'many'"),
         ({"noise": 1}, "speech_limits must have keys among"),
         ({"pause": 1.5}, "speech_limits.pause must be an integer, got 1.5"),
-        ({"period": 10**9}, r"speech_limits.period must be in \[0, 1000000\], got"),
+        ({"pause": 10**9}, r"speech_limits.pause must be in \[0, 1000000\], got"),
+        ({"period": 10**6}, r"speech_limits.period must be in \[0, 10000\], got"),  # a step would take seconds
         ({"silence": 5}, "speech_limits.silence must be codes, got 5"),
         ({"silence": [-1]}, "speech_limits.silence must be at least 0, got -1"),
     ],

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import json
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 
+from espnet_ext.bin import run, several
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.audio import read_channels
-from espnet_ext.data.datadir import read_counts, read_scp, write_scp
+from espnet_ext.data.ctm import read_ctm
+from espnet_ext.data.datadir import read_counts, read_scp, read_segments, write_scp
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.storage.checkpoint import averaged_model_file
+from espnet_ext.jobs import Record, finished
+from espnet_ext.scoring.tables.learning_curve import parse_train_log
+from espnet_ext.storage.checkpoint import averaged_model_file, check_finite, read_weights
+from espnet_ext.storage.checksums import MADE_FORMAT, verify
 from espnet_ext.storage.yaml_files import read_yaml
 from espnet_ext.tokenizers.codec import load_codec, save_codec
 from espnet_ext.tokenizers.codec.world_vq import WorldVQCodec
+from espnet_ext.tokenizers.text.cleaners import clean_english
+from espnet_ext.tokenizers.text.english import spell_symbols
+from espnet_ext.tokenizers.text.tokens import read_token_list
 
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = object()
@@ -148,6 +161,14 @@ def test_a_config_with_any_key_damaged_is_one_line(experiment: Path, tmp_path: P
     Speaker.from_experiment(exp)
 
 
+def test_weights_that_repeat_a_number_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"table": torch.ones(1).expand(10**12)}, path)
+    assert path.stat().st_size < 2000
+    with pytest.raises(UserError, match=r"a.pth must hold all its weights, got table of \(10+,\) in few bytes"):
+        check_finite(read_weights(path), path)
+
+
 def test_the_name_of_the_weights_stays_in_the_experiment() -> None:
     with pytest.raises(UserError, match="best_model_criterion must be a list of three words each"):
         averaged_model_file({"best_model_criterion": [["../../other/valid", "loss", "min"]]})
@@ -181,7 +202,9 @@ def test_counts_are_whole_numbers_that_memory_can_hold(tmp_path: Path, count: st
 # --- audio -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(tmp_path: Path) -> None:
+def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """256 GiB were asked for, for a file of 8 kB."""
     path = tmp_path / "a.flac"
     soundfile.write(path, np.zeros(16000, np.int16), 16000)
@@ -192,6 +215,20 @@ def test_a_header_that_promises_more_sound_than_the_file_can_hold_is_refused(tmp
         UserError, match=r"unreadable wav: .*a.flac says that it has 68719476735 samples, for which it is"
     ):
         read_channels(path)
+    monkeypatch.syspath_prepend(str(ROOT / "egs2" / "fsdd" / "codec_lm1" / "local"))
+    found, skipped = importlib.import_module("fsdd_recordings").read_recordings(recordings(tmp_path, path))
+    assert [one.name for one in found] == ["1_a_0"] and list(skipped) == ["1_b_0.wav"]
+    assert "too small for the samples" in skipped["1_b_0.wav"]
+    sys.modules.pop("fsdd_recordings")
+
+
+def recordings(folder: Path, hostile: Path) -> Path:
+    """A corpus as FSDD is one, with a good recording and another one."""
+    place = folder / "recordings"
+    place.mkdir()
+    soundfile.write(place / "1_a_0.wav", np.sin(np.arange(8000)), 8000)
+    shutil.copy(hostile, place / "1_b_0.wav")
+    return place
 
 
 def test_silence_that_is_packed_densely_is_read(tmp_path: Path) -> None:
@@ -221,3 +258,72 @@ def test_the_page_about_security_names_functions_and_tests_that_are_there() -> N
         assert all(f"def {name}(" in content for name in names.split("`, `")), f"{file}: {names}"
     for file, names in re.findall(r"`((?:\w+/)+\w+\.py): (\w+(?:\.\w+)?)", text):
         assert names.rpartition(".")[2] in (ROOT / "espnet_ext" / file).read_text(), f"{file}: {names}"
+
+
+def test_an_error_gives_no_orders_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def read() -> None:
+        read_yaml(tmp_path / "\x1b]0;title\a.yaml", "config")
+
+    with pytest.raises(SystemExit, match=r"config not found: .*\\x1b\]0;title\\x07.yaml"):
+        run(read)
+
+
+def test_a_path_in_a_table_has_no_control_characters(tmp_path: Path) -> None:
+    (tmp_path / "wav.scp").write_text("a a.wav\nb \x1b[31m.wav\n")
+    with pytest.raises(UserError, match=r"wav.scp:2: must name a file without control characters, got '\\x1b"):
+        read_scp(tmp_path / "wav.scp")
+
+
+@pytest.mark.parametrize("text", ["a" + " " * 20_000 + "b", "# " * 20_000, "\n" * 20_000 + "%", "a &" + " " * 20_000])
+def test_texts_take_no_more_time_than_in_proportion_to_their_length(text: str) -> None:
+    begun = time.perf_counter()
+    clean_english(spell_symbols(text))
+    assert time.perf_counter() - begun < 1, "0.02 s are usual, the square of the blanks took 4 to 20 s"
+
+
+def test_a_log_takes_no_more_time_than_in_proportion_to_its_length() -> None:
+    begun = time.perf_counter()
+    assert parse_train_log(f"1epoch results: [train] {'x' * 40_000}, loss=1.5") == {"train": {"loss": {1: 1.5}}}
+    assert time.perf_counter() - begun < 1, "the square of a long word took 24 s"
+
+
+def read_jobs(path: Path) -> None:
+    several(lambda job: None, ["--jobs", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_token_list, b"a\n\xff\n", "token_list must be UTF-8, got .*file"),
+        (read_ctm, b"a 1 0.0 0.1 x\nb 1 0.0 0.1 \xff\n", "file:2: must be id, channel, begin"),
+        (read_ctm, b"a 1 nan 0.1 x\n", "file:1: must be id, channel, begin"),
+        (read_segments, b"a rec 0 1e400\n", "a must have a recording, begin and end"),
+        (read_segments, b"a rec nan 1\n", "a must have a recording, begin and end"),
+        (read_jobs, b"--a 'b\n", "--jobs must be a file in a shell's quoting"),
+        (read_jobs, b"\xff\n", "--jobs must be a file in a shell's quoting"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_line(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes, message: str
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path / "file")
+    assert_one_line(caught.value)
+
+
+@pytest.mark.parametrize("state", ["abcd", {"1": 1, "2": 2, "3": 3, "4": 4}, [1, 1, 1, {}]])
+@pytest.mark.parametrize("command", [7, ["--max_epoch", "9" * 5000], [1]])
+def test_a_record_of_somebody_else_is_none(tmp_path: Path, state: object, command: object) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "a").touch()
+    (made / ".made.json").write_text(json.dumps({"format": MADE_FORMAT, "files": {"a": state}}))
+    with pytest.raises(UserError, match=".made.json is damaged"):
+        verify(made / "a")
+    record = {"format": finished.FORMAT, "request": {"command": command}}
+    (made / ".done").write_text(json.dumps({**record, "files": {"a": state}}))
+    assert "is not a whole record" in str(Record.of(made, {}, name=".done").why_not())
+    (made / ".done").write_text(json.dumps({**record, "files": {}}))
+    job = ["--resumable", str(made), "--", "python", "x", "--max_epoch", "1"]
+    assert finished.main(job) == finished.DUE and not (made / "a").exists(), "it is moved aside, not continued"

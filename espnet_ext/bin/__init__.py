@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, printable
 
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 
@@ -27,7 +27,7 @@ def one_line(error: Exception) -> str:
     text = str(error).rstrip()
     if text.startswith("Caught ") and "DataLoader worker process" in text.partition("\n")[0]:
         text = re.sub(rf"^[\w.]*{type(error).__name__}: ", "", text.rpartition("\n")[2])
-    return " ".join(text.split()) or type(error).__name__
+    return printable(" ".join(text.split())) or type(error).__name__  # names of files come from anybody
 
 
 def add_jobs_option(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,10 @@ def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) 
         raise UserError(f"--jobs must be one file and nothing else, got {given}")
     if not Path(given[0]).is_file():
         raise FileNotFoundError(f"jobs not found: {given[0]}")
-    jobs = [shlex.split(line) for line in Path(given[0]).read_text(encoding="utf-8").splitlines()]
+    try:
+        jobs = [shlex.split(line) for line in Path(given[0]).read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:  # also what is not UTF-8
+        raise UserError(f"--jobs must be a file in a shell's quoting, got {given[0]} ({error})") from None
     failed = {}
     with Path(f"{given[0]}.finished").open("w", encoding="utf-8") as finished:
         for number, job in enumerate(jobs):

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,6 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("gradio is not installed: make install-demo, or pip install 'espnet_ext[demo]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory(prefix="demo") as folder:
+        # voices are recorded there; gradio's own place is for every user of the machine to read
+        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        _serve(args)
+
+
+def _serve(args: argparse.Namespace) -> None:
     models = load_models([ModelRef(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import CSS, THEME, build

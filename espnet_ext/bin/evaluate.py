@@ -60,7 +60,14 @@ def made_files(directory: Path) -> list[Path]:
     scores = directory / SCORES_NAME
     try:
         figures = [Path(path) for path in json.loads(scores.read_text(encoding="utf-8"))["figures"].values()]
-    except (OSError, KeyError, TypeError, AttributeError, ValueError):  # missing, or not a file of this command
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ):  # none of ours
         figures = [directory / "figures"]
     return [scores, directory / PAGE_NAME, *figures]
 

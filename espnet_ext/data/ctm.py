@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 
 from espnet_ext.errors import UserError
@@ -43,11 +44,13 @@ def read_ctm(path: Path) -> dict[str, Words]:
     found: dict[str, Words] = {}
     if not path.is_file():
         return found
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            utterance, _, begin, duration, word = line.split()
+            utterance, _, begin, duration, word = line.decode().split()
             start, end = float(begin), float(begin) + float(duration)
-        except ValueError:
+            if not 0 <= start <= end < inf:
+                raise ValueError
+        except ValueError:  # also what is not UTF-8
             raise UserError(f"{path}:{number}: must be id, channel, begin, duration and word, got {line!r}") from None
         found.setdefault(utterance, []).append((word, round(start, 3), round(end, 3)))
     return found

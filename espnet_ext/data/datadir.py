@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -87,6 +88,8 @@ def read_scp(
                 f"got {shown(key)} after {shown(previous)}"
             )
         table[key] = fields[1].strip() if len(fields) == 2 else ""
+        if path.suffix == ".scp" and _CONTROL.search(table[key]):  # paths, which messages show
+            raise UserError(f"{path}:{number}: must name a file without control characters, got {table[key]!a}")
         previous = key
     table = table if in_order else dict(sorted(table.items()))
     return _from_here(path, table) if path.suffix == ".scp" and not as_written else table
@@ -148,6 +151,8 @@ def read_segments(path: Path) -> dict[str, tuple[str, float, float | None]] | No
     for utterance, line in (lines or {}).items():
         try:
             recording, begin, end = line.split()
+            if not math.isfinite(float(begin)) or not math.isfinite(float(end)):
+                raise ValueError
             segments[utterance] = recording, float(begin), None if float(end) == -1 else float(end)
         except ValueError:
             raise UserError(f"{path}: {utterance} must have a recording, begin and end (s), got {line!r}") from None

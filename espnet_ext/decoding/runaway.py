@@ -17,6 +17,7 @@ from espnet_ext.options import check_number
 MARGIN = 1.25  # of what the training has at most: the next speaker may be somewhat slower
 LEAST_SEC = 0.5  # a repetition or a silence is longer in any case: a small training set has seen little
 LOOK_FRAMES = 8  # or a step: looking at every frame would cost some percent of a small model's time
+MOST_PERIOD = 10**4  # frames
 ROUNDS = 2  # a sequence of codes comes at least so many times more
 
 
@@ -81,7 +82,8 @@ class SpeechLimits:
             raise UserError(f"speech_limits must have keys among {known}, got {ascii(conf)[:100]}")
         values = {name: value for name, value in conf.items() if value is not None}
         for name in set(values) - {"silence"}:
-            most = 10**6  # frames; what is as long as that is no limit
+            # frames; what is as long as that is no limit, and all up to the period are looked at in every step
+            most = MOST_PERIOD if name == "period" else 10**6
             check_number(f"speech_limits.{name}", values[name], 0, most, whole=name != "frames_per_token")
         silence = values.get("silence", ())
         if not isinstance(silence, list | tuple):

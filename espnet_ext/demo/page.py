@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import soxr
+from markupsafe import escape
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
@@ -128,7 +129,7 @@ def _handler(
                     yield shown
                 yield {words: heard(text, sound, texts)}
         except (UserError, OSError) as error:
-            raise gr.Error(str(error), duration=None, print_exception=False) from None
+            raise gr.Error(escape(str(error)), duration=None, print_exception=False) from None
 
     return speak
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from espnet_ext.doctor.remedies import command_for
+from espnet_ext.errors import printable
 
 MOST_OF_A_FILE = 3  # findings that are told
 
@@ -32,7 +33,7 @@ class Finding:
 
     def __str__(self) -> str:
         told = self.what if str(self.path) in self.what else f"{self.path}: {self.what}"
-        return f"{told}\n    {self.remedy}"
+        return f"{printable(told)}\n    {printable(self.remedy)}"
 
 
 @dataclass

@@ -71,12 +71,19 @@ def check_tree(path: Path) -> Checkup:
 
 def _lives(checkup: Checkup, lock: Path) -> bool:
     """Whether whoever has a lock still runs, as far as this machine can tell."""
-    words = (checkup.ask("locks", lock, lambda: lock.read_text(encoding="utf-8")) or "").split()
+    words = (checkup.ask("locks", lock, partial(_lock, lock)) or "").split()
     pid, host = [*words, "", ""][:2]
     if host == os.uname().nodename and not os.path.isdir(f"/proc/{pid or 'none'}"):
         checkup.find(lock, f"left by process {pid or '?'}, which has ended", f"rm {shlex.quote(str(lock))}")
         return False
     return True
+
+
+def _lock(path: Path) -> str:
+    if not path.is_file():  # a pipe might never answer
+        raise UserError(f"{path} must be a regular file")
+    with path.open(encoding="utf-8") as stream:
+        return stream.read(1000)
 
 
 def _check_directory(checkup: Checkup, directory: Path, names: set[str], in_use: bool) -> None:

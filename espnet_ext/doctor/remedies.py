@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,8 @@ FORCED = (
     *("codec_fit", "codec_tokens", "semantic_fit", "semantic_tokens", "codec_resynthesis", "codec_lm_inference"),
     *("gpst_inference", "evaluate", "sweep", "tune", "format_wav.py"),
 )
+# programs that recipes run; what else a record names was written by somebody else
+KNOWN = re.compile(r"-m espnet(_ext|2)\.bin\.\w+|(.+/)?local/\w+\.(py|sh)")
 MAKERS = {
     "config.yaml": "codec_lm_train",
     "codec_info.yaml": "codec_fit",
@@ -33,7 +36,9 @@ def command_for(directory: Path) -> str:
     """
     for name in (DONE_NAME, STARTED_NAME):
         command = read_request(directory, name).get("command")
-        if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            continue
+        if KNOWN.fullmatch(" ".join(command[: 1 + (command[:1] == ["-m"])])):
             return _command(directory, command)
     names = [name for file, name in MAKERS.items() if (directory / file).is_file()]
     if not names:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from espnet_ext.fast.own_cache import own_cache
 from espnet_ext.model.transformer import Transformer
 
 
@@ -17,6 +20,13 @@ def compile_step(transformer: Transformer) -> None:
     Args:
         transformer: whose calls are compiled, when they first happen.
     """
+    # torch's own place for what it compiles is /tmp/torchinductor_NAME, which any user can make before
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        try:
+            place = str(own_cache() / "inductor")
+        except OSError:  # no home to write to
+            place = tempfile.mkdtemp(prefix="inductor")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = place
     eager = transformer.forward
     compiled: Any = torch.compile(eager, dynamic=True)
     works = [True]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from espnet_ext.errors import UserError
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
+from espnet_ext.fast.own_cache import is_own, own_cache
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.transformer import Block, Transformer
 
@@ -90,20 +91,23 @@ def library() -> Any:
     path = compiler()
     if path is None:
         raise NativeUnavailable("a C++ compiler must be on the PATH, or named by CXX: found none")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espnet_ext"
+    try:
+        cache = own_cache()
+    except (UserError, OSError) as error:
+        raise NativeUnavailable(str(error)) from None
     threads = ("-fopenmp",) if platform.system() == "Linux" else ()
     # what the machine is decides what -march=native means
     machine = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0] if platform.system() == "Linux" else ""
     model = [line for line in machine.splitlines() if line.startswith(("model name", "flags", "Features"))]
     text = "\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, *threads, path, platform.platform(), *model))
     binary = cache / f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
-    if not binary.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
+    if not is_own(binary):
         temporary = binary.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         command = [path, *FLAGS, *threads, str(SOURCE), "-o", str(temporary)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NativeUnavailable(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+        temporary.chmod(0o700)
         temporary.replace(binary)
     loaded = ctypes.CDLL(str(binary))
     loaded.sizes.restype = ctypes.c_int64

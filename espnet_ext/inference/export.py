@@ -11,9 +11,10 @@ import yaml
 from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
 from espnet_ext.errors import UserError
 from espnet_ext.decoding import strategies
-from espnet_ext.inference.decode_yaml import FOLDER, yamls_of
+from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.inference.decode_yaml import FOLDER, PREFIX, read_options, yamls_of
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inference.requests import default_mode
+from espnet_ext.inference.requests import default_mode, modes, modes_of
 from espnet_ext.storage.atomic import atomic_dir
 from espnet_ext.storage.checkpoint import averaged_model_file, read_weights
 from espnet_ext.storage.tensor_files import SUFFIX, write_tensors
@@ -21,7 +22,7 @@ from espnet_ext.storage.yaml_files import read_yaml, without_paths
 from espnet_ext.tokenizers.codec import codec_files
 from espnet_ext.tokenizers.semantic import semantic_files
 from espnet_ext.tokenizers.text.bpe import BPE_NAME
-from espnet_ext.tokenizers.text.tokens import read_token_list
+from espnet_ext.tokenizers.text.tokens import TextSplitter, read_token_list
 
 LEFT_OUT = (  # of the machine and of one run; the data and shape files besides
     *("config", "output_dir", "init_param", "init_from", "pretrain_path", "deepspeed_config"),
@@ -58,7 +59,10 @@ def export(exp: Path, output_dir: Path, model_file: str | None = None) -> None:
             semantic_files.export(exp / SEMANTIC_DIRECTORY, place / SEMANTIC_DIRECTORY)
         if experiment.args.bpemodel is not None:
             shutil.copyfile(experiment.args.bpemodel, place / BPE_NAME)
+            TextSplitter("bpe", place / BPE_NAME)  # a link, or config.yaml, may have named any file of this machine
+        kind = next((modes[name].options for name in modes_of(corelm)), DecodeOptions)
         for path in yamls_of(exp, strategies if default_mode(corelm) else ()):
+            read_options(path, path.stem.removeprefix(PREFIX), kind)  # likewise
             (place / FOLDER).mkdir(exist_ok=True)
             _write_yaml(place / FOLDER / path.name, read_yaml(path, "decode yaml"))  # its remarks may name places
 

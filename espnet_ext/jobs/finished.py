@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.errors import UserError
-from espnet_ext.storage.checksums import MADE_NAME, NOT_LISTED, State, made_in, states_of, vouch, write_durably
+from espnet_ext.storage.checksums import (
+    MADE_NAME,
+    NOT_LISTED,
+    State,
+    is_state,
+    made_in,
+    stamp_of,
+    states_of,
+    vouch,
+    write_durably,
+)
 
 FORMAT = "espnet_ext record 1"
 RECORD_NAME, STARTED_NAME, DONE_NAME = ".finished.json", ".started", ".done"
@@ -81,10 +91,12 @@ def _listed(table: str) -> Iterator[str]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a record; None if there is none, or something else under its name."""
+    if stamp_of(path) is None:  # nor a device or a pipe, which might never end
+        return None
     try:
         content = json.loads(path.read_bytes())
         known = content["format"] == FORMAT and isinstance(content["request"], dict)
-        whole = known and all(state is None or len(state) == 4 for state in content["files"].values())
+        whole = known and all(state is None or is_state(state) for state in content["files"].values())
         return content if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -278,7 +290,10 @@ def _may_continue(record: Record) -> bool:
         return False
     if before["request"] == record.request:
         return True
-    (old, rest), (new, same) = (_epochs(request["command"]) for request in (before["request"], record.request))
+    try:
+        (old, rest), (new, same) = (_epochs(request["command"]) for request in (before["request"], record.request))
+    except (KeyError, ValueError, TypeError, AttributeError):  # no record of ours
+        return False
     return old is not None and new is not None and old <= new and rest == same
 
 

@@ -189,6 +189,8 @@ def weights_file(directory: Path, averaged: str) -> str:
 def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:
     """Refuse weights that are not finite: one NaN makes codes that look like any others, and noise of them.
 
+    Those that repeat few numbers without end are refused as well: whoever copies them would need any amount of memory.
+
     Args:
         state: name → tensor or array; what has no numbers with a point is let pass.
         checkpoint: file they come from.
@@ -199,6 +201,8 @@ def check_finite(state: Mapping[str, Any], checkpoint: Path | str) -> None:
     problems = []
     for name, value in state.items():
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        if isinstance(tensor, Tensor) and tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise UserError(f"{checkpoint} must hold all its weights, got {name} of {tuple(tensor.shape)} in few bytes")
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
             continue
         ends = torch.stack(tensor.aminmax())  # one look at each, and no mask as large as the weights

@@ -62,6 +62,11 @@ def _hash(path: str, *stamp: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_state(value: object) -> bool:
+    """Whether a value of a file is one that tells what another file holds."""
+    return isinstance(value, list) and [type(part) for part in value] == [int, int, int, str]
+
+
 def states_of(paths: Iterable[Path | str], known: Mapping[str, State] | None = None) -> dict[str, State]:
     """Contents of files as they are now.
 
@@ -166,8 +171,10 @@ def _listed(path: str, *stamp: int) -> dict[str, list[Any]]:
         with open(path, "rb") as stream:
             content = json.load(stream)
         files: dict[str, list[Any]] = content["files"]
-        if content["format"] != MADE_FORMAT or not all(len(state) == 4 for state in files.values()):
+        if content["format"] != MADE_FORMAT or not all(map(is_state, files.values())):
             raise ValueError
+        if not all(0 < len(os.fsencode(name)) < 256 and not set(name) & {"/", "\0"} for name in files):
+            raise ValueError  # whoever asks for them would be led elsewhere
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged: {_mending(os.path.dirname(path))}") from None
     return files

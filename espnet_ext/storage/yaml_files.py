@@ -12,17 +12,18 @@ from espnet_ext.errors import UserError
 from espnet_ext.options import parse_yaml
 from espnet_ext.storage.checksums import verify
 
-_PATH = re.compile(r"(?:^|[\s=,'\"(\[]|file:)(?:~|\.\.?)?/\S")  # and no name of a hub, which has letters in front
+# no name of a hub, which has letters in front, no address, no token such as </s>
+_PATH = re.compile(r"(?<![\w/.~<-])(?:~\w*|\.\.?)?/(?!/)\S|^//|file:/")
 
 
 def without_paths(value: Any) -> Any:
-    """The same values, with None for each text in which a place of some machine is named.
+    """The same values, with None for each text in which a place of some machine is named; such keys are left out.
 
     >>> without_paths({"seed": 0, "codec_conf": {"checkpoint": "/home/me/x.pth", "config": "kyutai/mimi"}})
     {'seed': 0, 'codec_conf': {'checkpoint': None, 'config': 'kyutai/mimi'}}
     """
     if isinstance(value, dict):
-        return {key: without_paths(part) for key, part in value.items()}
+        return {key: without_paths(part) for key, part in value.items() if not _PATH.search(str(key))}
     if isinstance(value, list | tuple):
         return [without_paths(part) for part in value]
     return None if isinstance(value, str) and _PATH.search(value) else value

@@ -19,7 +19,7 @@ Curves = dict[str, dict[str, dict[int, float]]]  # part (train, valid) → stati
 
 _RESULTS = re.compile(r"\b(\d+)epoch results: (.*)")
 _PART = re.compile(r"\[(\w+)\] (.*?)(?=, \[\w+\] |$)")
-_VALUE = re.compile(r"(\w+)=([-+0-9.enaif]+)(?=,|$)")
+_VALUE = re.compile(r"(?<!\w)(\w+)=([-+0-9.enaif]+)(?=,|$)")
 
 
 def _curves(found: Iterable[tuple[str, str, int, float]]) -> Curves:

@@ -74,7 +74,7 @@ def clean_english(text: str) -> str:
     """
     text = _OTHER.sub(" ", _fold(spell_abbreviations(text)))
     text = re.sub(r"-{2,}", " - ", text)
-    text = re.sub(r"\s+(?=[,.!?;:])", "", text)
+    text = re.sub(r"(?<!\s)\s+(?=[,.!?;:])", "", text)  # from the first blank on: the square of many is hours
     text = re.sub(r"\.{2,}", "...", text)
     text = re.sub(r"\s+", " ", text).strip()
     return spell_abbreviations(text)  # of which folding may have made more

@@ -85,6 +85,7 @@ def spell_symbols(text: str) -> str:
     Returns:
         The text without them.
     """
-    text = re.sub(r"\s*&\s*", " and ", text)
-    text = re.sub(r"\s*@\s*", " at ", text)
-    return re.sub(r"#\s?(?=[0-9])", "number ", re.sub(r"\s*%", " percent", text))
+    # from the first blank on: the square of many is hours
+    text = re.sub(r"(?<!\s)\s*&\s*", " and ", text)
+    text = re.sub(r"(?<!\s)\s*@\s*", " at ", text)
+    return re.sub(r"#\s?(?=[0-9])", "number ", re.sub(r"(?<!\s)\s*%", " percent", text))

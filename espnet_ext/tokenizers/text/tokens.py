@@ -286,7 +286,10 @@ def read_token_list(path: Path) -> list[str]:
         raise FileNotFoundError(f"token_list not found: {path}")
     verify(path)
     # only "\n" ends a line: str.splitlines would also split at odd Unicode separators, which are tokens like others
-    tokens = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+    try:
+        tokens = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"token_list must be UTF-8, got {path} ({error})") from None
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
     if tokens == [""] or repeated:
         raise UserError(f"token_list must name tokens once each, got {repeated[:3] or 'an empty file'} in {path}")

@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from espnet_ext.data.audio import MOST_PER_BYTE
 from espnet_ext.errors import UserError
 from espnet_ext.storage.download import Source, download
 
@@ -64,7 +65,10 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _decode(name: str, content: bytes) -> tuple[NDArray[np.float64], str]:
     try:
-        samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float64", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.frames > len(content) * MOST_PER_BYTE:
+                return np.zeros(0), "unreadable wav: it is too small for the samples that it says it has"
+            samples, rate_hz = file.read(dtype="float64", always_2d=True), file.samplerate
     except soundfile.LibsndfileError as error:
         return np.zeros(0), f"unreadable wav: {error}"
     if rate_hz != SAMPLE_RATE_HZ:
