@@ -69,7 +69,7 @@ train_model() {
   local label=$1 output=$2 config=$3
   shift 3
   if [[ ${dry_run} == true ]]; then
-    "${python}" -m espnet_ext.bin.codec_lm_train --config "${config}" "${common[@]}" "$@" --dry_run true \
+    interruptible "${python}" -m espnet_ext.bin.codec_lm_train --config "${config}" "${common[@]}" "$@" --dry_run true \
       --output_dir "${output}_dry_run"
   else
     job "${label}" "${output}" "${config}" "${inputs[@]}" -- \

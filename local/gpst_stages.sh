@@ -178,7 +178,7 @@ train_model() {
   done
   command+=(--output_dir "${output}" --resume true --ngpu "${ngpu}" --multiprocessing_distributed true "$@")
   if [[ ${dry_run} == true ]]; then
-    "${python}" "${command[@]}" --dry_run true --output_dir "${output}_dry_run"
+    interruptible "${python}" "${command[@]}" --dry_run true --output_dir "${output}_dry_run"
   else
     job "${label}" "${output}" "${inputs[@]}" "${stats}"/{train,valid} -- train_python "${command[@]}"
   fi

@@ -213,7 +213,7 @@ words() { read -ra "$1" <<< "$2"; }
 
 # run_recipe ARGUMENTS...: the stages that the options ask for
 run_recipe() {
-  local number name
+  local number name prepared
   declare_options
   recipe_dir=$(option_value recipe_dir . "$@")
   for name in $(option_value corpus_option "" "$@") $(option_value corpus_path "" "$@"); do option "${name}" "" "option of this corpus, see local/data.sh"; done
@@ -225,17 +225,21 @@ run_recipe() {
   package_root=${shared%/*}
   [[ -d ${package_root}/espnet_ext ]] ||
     package_root=$("${python}" -c 'import espnet_ext; print(espnet_ext.__path__[0].rpartition("/")[0])')
+  prepared=$(stage_number token_list) # the last stage that writes to datadir and dumpdir
   if in_range inference; then check_decodings; fi
   check_before_work
   check_tokenizers
   trap end_of_run EXIT
-  claim "${expdir}"
+  trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
+  claim "${expdir}"
+  (( first > prepared )) || claim "${datadir}" "${dumpdir}"
   (( first == 1 )) || check_words
   for (( number = first; number <= last; number++ )); do
     run_stage "${stages[number - 1]}"
     (( number > 1 )) || check_words
+    (( number < prepared )) || release "${datadir}" "${dumpdir}" # another run may prepare the same for another experiment
   done
   log "stages ${first} to ${last} are finished in ${PWD}"
   printf 'times of the stages\n'

@@ -185,7 +185,7 @@ check_words() {
     [[ ! -s ${datadir}/${name}/text ]] || texts+=("${datadir}/${name}/text")
   done
   words more "${score_args}"
-  (( ${#texts[@]} == 0 )) || "${python}" "${shared}/check_words.py" "${texts[@]}" "${more[@]}"
+  (( ${#texts[@]} == 0 )) || interruptible "${python}" "${shared}/check_words.py" "${texts[@]}" "${more[@]}"
 }
 
 stage_score() {

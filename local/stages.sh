@@ -7,7 +7,7 @@
 
 current_stage=""
 failure_told=false
-claimed=""        # the file that says who runs here
+claimed=()        # directories that nobody else may write to until this shell ends
 max_jobs=1        # jobs that may run side by side; a stage may raise it
 quiet=false       # true: output goes to the log only, with a line of progress now and then; implied by max_jobs > 1
 resumable=false   # true: what an interrupted job left is continued, if its options and inputs are still the same
@@ -57,6 +57,9 @@ require_conf() {
   [[ -f $2 ]] || die "--$1 must be an existing file, got '$2' (looked for in ${PWD})" 2
 }
 
+# interruptible COMMAND...: its exit status; bash hears a signal at once while it waits, else only when the command has ended
+interruptible() { "$@" & wait "$!"; }
+
 # record [OPTION...] DIRECTORY INPUT... -- COMMAND...: status 0 if COMMAND has made DIRECTORY from the INPUTs; else it writes
 # DIRECTORY/.started, prints why if something else was made there, and has status 3; --end: COMMAND has now made it
 record() { PYTHONPATH=${package_root} "${python}" -S "${package_root}/espnet_ext/jobs/finished.py" "$@"; }
@@ -68,7 +71,8 @@ is_due() {
   job_number=$((job_number + 1))
   [[ ${force} == false ]] || options+=(--force)
   [[ ${resumable} == false ]] || options+=(--resumable)
-  reason=$(record "${options[@]}" "$@") || status=$?
+  interruptible record "${options[@]}" "$@" > "${expdir}/.answer" || status=$?
+  reason=$(< "${expdir}/.answer")
   (( status == 0 || status == 3 )) || die "stage ${current_stage} cannot tell whether $1 is finished"
   [[ -z ${reason} ]] || log "  ${reason}"
   (( status == 3 )) || return 1
@@ -93,10 +97,13 @@ job() {
     running_pids+=("$!")
     job_label[$!]=${label} job_output[$!]=${output} job_log[$!]=${log_file} job_key[$!]=${key}
   else
-    "${command[@]}" 2>&1 | tee -a "${log_file}" || job_failed "${label}" "${log_file}"
+    interruptible logged "${log_file}" "${command[@]}" || job_failed "${label}" "${log_file}"
     job_finished "${key}"
   fi
 }
+
+# logged FILE COMMAND...: tee stays for what a command says when it is stopped
+logged() { "${@:2}" 2>&1 | (trap '' INT TERM HUP && exec tee -a "$1"); }
 
 # part LABEL DIRECTORY INPUT... -- PYTHON -m MODULE OPTION...: a job that `run_parts` runs with others in one process
 part() {
@@ -232,31 +239,34 @@ print_stage_times() {
     }' "${expdir}/stage_times.tsv"
 }
 
-
-# claim DIRECTORY: nobody else may run in it until this shell ends
+# claim DIRECTORY...: nobody else may write there until this shell releases it or ends
 claim() {
-  local lock=$1/.running pid='' host=''
-  mkdir -p "$1"
-  if ! (set -o noclobber && printf '%d %s\n' "$$" "${HOSTNAME}" > "${lock}") 2> /dev/null; then
-    [[ ! -f ${lock} ]] || read -r pid host < "${lock}" || true
-    if [[ -n ${pid} ]] && { [[ ${host} != "${HOSTNAME}" ]] || [[ -d /proc/${pid} ]] || kill -0 "${pid}" 2> /dev/null; }; then
-      die "$1 is in use by process ${pid} on ${host}; remove ${lock} if that has ended"
-    fi
-    # whoever had it was killed; a link is not followed
-    rm -f "${lock}"
-    printf '%d %s\n' "$$" "${HOSTNAME}" 2> /dev/null > "${lock}" || die "$1 cannot be written to"
-  fi
-  claimed=${lock}
+  local reason
+  claimed+=("$@") # before the fact: what belongs to others is not released
+  reason=$(PYTHONPATH=${package_root} "${python}" -S "${package_root}/espnet_ext/storage/lock.py" "$$" "$@") ||
+    die "${reason:-$* cannot be locked}"
 }
 
-# for `trap … EXIT`: stops what still runs and names the stage that failed if nobody did
-end_of_run() {
-  local status=$? pid
-  for pid in "${running_pids[@]}"; do
-    [[ -z ${pid} ]] || { finish_parts "${pid}"; kill "${pid}" 2> /dev/null || true; }
+# release DIRECTORY...
+release() {
+  local directory pid=""
+  for directory in "$@"; do
+    [[ ! -f ${directory}/.running ]] || read -r pid _ < "${directory}/.running" || true
+    [[ ${pid} != "$$" ]] || rm -f "${directory}/.running"
   done
-  [[ -z ${claimed} ]] || rm -f "${claimed}"
-  if (( status == 130 || status == 143 )); then
+}
+
+# for `trap … EXIT`: stops what still runs, with all that it has started, and names the stage that failed if nobody did
+end_of_run() {
+  local status=$? pid running
+  trap '' INT TERM HUP
+  for pid in "${running_pids[@]}"; do [[ -z ${pid} ]] || finish_parts "${pid}"; done
+  readarray -t running < <(jobs -pr)
+  (( ${#running[@]} == 0 )) ||
+    PYTHONPATH=${package_root} "${python}" -S "${package_root}/espnet_ext/jobs/stop.py" "${running[@]}" || true
+  rm -f "${expdir}/.answer"
+  release "${claimed[@]}"
+  if (( status == 129 || status == 130 || status == 143 )); then
     printf 'error: stopped in stage %s; the same command continues there\n' "${current_stage}" >&2
   elif (( status != 0 )) && [[ ${failure_told} == false && -n ${current_stage} ]]; then
     printf 'error: stage %s failed with exit status %d, see %s\n' "${current_stage}" "${status}" "${expdir}/log" >&2

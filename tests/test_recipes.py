@@ -29,7 +29,7 @@ PROGRAMS = ["codec_fit", "codec_tokens", "token_list", "codec_lm_train", "aggreg
 # their arguments and configuration as contents; that for each of --jobs. What is finished is the real record's to say.
 RECORDER = (
     f"""#!/usr/bin/env bash
-if [[ $1 == -c || ${{2-}} == */jobs/finished.py ]]; then exec '{sys.executable}' "$@"; fi
+if [[ $1 == -c || ${{2-}} == */espnet_ext/*.py ]]; then exec '{sys.executable}' "$@"; fi
 """
     + """here=$(dirname "$0")
 if [[ $3 == --jobs ]]; then

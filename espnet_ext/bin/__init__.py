@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_ext.errors import UserError, printable
 
-INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def signals_like_ctrl_c() -> Iterator[list[int]]:
+    """While the block runs, every signal that asks to end raises a KeyboardInterrupt, so that temporary files are removed.
+
+    The first one does; others are ignored then, but for a second Ctrl-C.
+
+    Yields:
+        The number of the signal, once there was one.
+    """
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        for other in before:
+            signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    ours = (signal.SIG_DFL, signal.default_int_handler)  # nohup ignores one
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in STOPS if is_main and signal.getsignal(one) in ours}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def one_line(error: Exception) -> str:
@@ -87,7 +120,7 @@ def several(main: Callable[[Sequence[str]], object], cmd: Sequence[str] | None) 
 
 
 def run(main: Callable[[], object]) -> None:
-    """Call a command's `main` and exit: 0, 1 with one line on stderr, or 130 when interrupted.
+    """Call a command's `main` and exit: 0, 1 with one line on stderr, or as shells report a signal, 130 for Ctrl-C.
 
     Only what names an option or a file is shortened; a defect of the program keeps its traceback. That of a shortened
     error is logged at level DEBUG.
@@ -95,13 +128,20 @@ def run(main: Callable[[], object]) -> None:
     Args:
         main: the command, without arguments.
     """
-    try:
-        main()
-    except (UserError, OSError) as error:
-        logging.debug("where the error comes from", exc_info=True)
-        sys.exit(f"error: {one_line(error)}")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with signals_like_ctrl_c() as received:
+        try:
+            main()
+        except (Exception, KeyboardInterrupt) as error:
+            if received or isinstance(error, KeyboardInterrupt):  # any error, if it meets what has ended already
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                number = signal.Signals(next(iter(received), signal.SIGINT))
+                sys.stderr.write(f"error: stopped by {number.name}\n")
+                sys.exit(128 + number)
+            if not isinstance(error, UserError | OSError):
+                raise
+            logging.debug("where the error comes from", exc_info=True)
+            sys.exit(f"error: {one_line(error)}")
 
 
 __all__ = ["add_jobs_option", "one_line", "run", "several"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.lock import claim
 from espnet_ext.storage.yaml_files import read_yaml
 
 FAILED_NAME, SOURCES_NAME = "failed.yaml", "sources.yaml"
@@ -244,12 +245,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")
     for cell in cells:
         logging.info("%s is decoded as %s says", cell.name, cell.source)
+    with claim(args.output_dir):
+        decode_and_evaluate(args, cells, refused)
+
+
+def decode_and_evaluate(args: argparse.Namespace, cells: Sequence[Cell], refused: Mapping[str, str]) -> None:
+    """Make the table.
+
+    Args:
+        args: options of this command.
+        cells: what to decode.
+        refused: what is left out, and why.
+
+    Raises:
+        UserError: if some cells failed.
+    """
     with atomic_path(args.output_dir / SOURCES_NAME) as temporary:
         sources = {cell.name: str(cell.source) for cell in cells}
         temporary.write_text(yaml.safe_dump(sources, sort_keys=False), encoding="utf-8")
     failed = decode_all(args, cells)
     with atomic_path(args.output_dir / FAILED_NAME) as temporary:
-        temporary.write_text(yaml.safe_dump({"left_out": refused, "failed": failed}, sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump({"left_out": dict(refused), "failed": failed}, sort_keys=False), encoding="utf-8")
     finished = [cell for cell in cells if cell.name not in failed]
     if finished and not args.skip_evaluation:
         from espnet_ext.bin import evaluate  # here: its imports take seconds, which a decoding machine may not need

@@ -39,6 +39,7 @@ from espnet_ext.scoring.measures.words import errors_of, rate, spelt_for, words_
 from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators, texts_of
 from espnet_ext.scoring.tables.tuning_table import tuning_page, tuning_table
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.lock import claim
 from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of, reason, search
 from espnet_ext.tuning.development_set import TuningSet, read_tuning_set
 
@@ -278,6 +279,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: if an option or the development set is not usable.
     """
     args = get_parser().parse_args(arguments)
+    with claim(args.output_dir):
+        tune(args)
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Tune as the options say.
+
+    Args:
+        args: options of this command.
+
+    Raises:
+        UserError: if an option or the development set is not usable.
+    """
     check_number("limit", args.limit, least=0, whole=True)
     check_number("num_bootstrap", args.num_bootstrap, least=2, whole=True)
     grid = Grid(args.temperature, args.cfg_scale, args.top_k, args.per_codebook)

@@ -29,6 +29,7 @@ from espnet_ext.inference.speech import Speech, Timing, prompt_line, total
 from espnet_ext.jobs import Work, Workers, remove_shards, run_groups
 from espnet_ext.options import check_number
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.lock import claim
 
 TIMING = "timing.json"
 STARTUP_SECONDS = 8.0  # a process imports torch and loads the model
@@ -55,6 +56,12 @@ def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
     speaker.check_language(args.language or "")
     if args.keep_config:
         keep_unless_chosen(args.exp, options)
+    with claim(args.output_dir):
+        _decode(args, options, mode, speaker)
+
+
+def _decode(args: argparse.Namespace, options: DecodeOptions, mode: Mode, speaker: Speaker) -> None:
+    """Decode with options that have been checked."""
     plan, facts = mode.plan(args), _facts(args, mode, speaker)
     chosen = {name: getattr(args, name) for name in ("model_file", "batch_size", "num_threads", "device")}
     # what was decoded before these options came stays finished

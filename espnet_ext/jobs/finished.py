@@ -36,6 +36,7 @@ from espnet_ext.storage.checksums import (
     vouch,
     write_durably,
 )
+from espnet_ext.storage.lock import claim
 
 FORMAT = "espnet_ext record 1"
 RECORD_NAME, STARTED_NAME, DONE_NAME = ".finished.json", ".started", ".done"
@@ -205,12 +206,13 @@ class Record:
         directory = self.path.parent
         due = force or not self.is_finished(made)
         if due:
-            for path in (self.path, directory / MADE_NAME):
-                path.unlink(missing_ok=True)
-            if force:
-                remove_shards(directory)
-            step()
-            self.write()
+            with claim(directory):
+                for path in (self.path, directory / MADE_NAME):
+                    path.unlink(missing_ok=True)
+                if force:
+                    remove_shards(directory)
+                step()
+                self.write()
         else:
             logging.info("%s was made earlier from the same input: nothing to do", directory)
         if (directory / SHARDS_NAME).is_dir():

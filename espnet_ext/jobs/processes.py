@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +24,27 @@ TIDY_SECONDS = 2.0  # that processes have to remove their temporary files
 MOST_KILLS = 4  # of processes by one task: then it is the task's fault
 
 
+def _stop(*_: object) -> None:
+    """End this process, once, so that the temporary files of its task are removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that started this one has ended, killed perhaps: nobody wants the rest of a task then."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _serve(pipe: Connection) -> None:
     """Do what comes through the pipe until it is closed; None goes back for each, or the error."""
     import cloudpickle
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which removes the temporary files of a task
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             content = pipe.recv_bytes()

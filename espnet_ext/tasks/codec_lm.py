@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from espnet_ext.model.primary import AttentionPrior, primaries
 from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves, data_only_loads
 from espnet_ext.storage.checksums import forget
+from espnet_ext.storage.lock import claim
 from espnet_ext.tasks import dry_run
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
@@ -264,12 +266,13 @@ class CodecLMTask(AbsTask):
         if args.dry_run:
             dry_run.dry_run(cls, args, inputs_of(args))
             return
-        if args.collect_stats:
-            inputs_of(args).report()
-        elif writes_files(args):
-            inputs_of(args).keep()
-            forget(Path(args.output_dir) / "config.yaml")  # ESPnet writes it anew
-        with atomic_saves(), data_only_loads(args.trust):
+        first = writes_files(args)
+        with claim(args.output_dir) if first else nullcontext(), atomic_saves(), data_only_loads(args.trust):
+            if args.collect_stats:
+                inputs_of(args).report()
+            elif first:
+                inputs_of(args).keep()
+                forget(Path(args.output_dir) / "config.yaml")  # ESPnet writes it anew
             super().main_worker(args)
 
 
