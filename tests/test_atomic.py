@@ -108,3 +108,36 @@ def test_a_full_disk_is_named_by_whatever_writes(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match=r"No space left on device: '.*/x.wav'"):
         write()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["path", "dir"])
+def test_what_a_killed_process_left_is_removed_by_the_next_and_that_of_a_living_one_is_not(
+    tmp_path: Path, kind: str
+) -> None:
+    script = (
+        "import sys, time\n"
+        f"from espnet_ext.storage.atomic import atomic_{kind} as atomic\n"
+        "with atomic(sys.argv[1]) as temporary:\n"
+        "    print(temporary, flush=True)\n"
+        "    time.sleep(float(sys.argv[2]))\n"
+        "    (temporary / 'x' if temporary.is_dir() else temporary).write_text('new')\n"
+    )
+    final = tmp_path / ("ü" * 100 + ".pth")
+
+    def start(seconds: float) -> tuple[subprocess.Popen[str], Path]:
+        command = [sys.executable, "-c", script, str(final), str(seconds)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return process, Path(process.stdout.readline().strip())
+
+    (killed, left), (alive, kept) = start(60), start(60)
+    with killed, alive:
+        killed.kill()
+        killed.wait()
+        (tmp_path / ".checkpoint.abc.tmp.pth").touch()  # of nobody that can be told
+        assert left.exists() and kept.exists()
+        start(0)[0].communicate(timeout=30)
+        assert final.exists() and kept.exists() and not left.exists()
+        assert (tmp_path / ".checkpoint.abc.tmp.pth").exists()
+        alive.kill()
+    start(0)[0].communicate(timeout=30)
+    assert {path.name for path in tmp_path.iterdir()} == {final.name, ".checkpoint.abc.tmp.pth"}

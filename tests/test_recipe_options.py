@@ -190,9 +190,11 @@ def test_what_would_stop_a_later_stage_is_said_before_the_first(
 def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Recipe) -> None:
     lock = recipe.directory / "exp" / ".running"
     lock.parent.mkdir()
-    lock.write_text(f"{os.getpid()} {socket.gethostname()}\n")
-    text = recipe.run("--stop_stage", "data", status=1)
-    assert f"exp is in use by process {os.getpid()} on {socket.gethostname()}; remove exp/.running" in text
+    with subprocess.Popen(["sleep", "60"]) as first:
+        lock.write_text(f"{first.pid} {socket.gethostname()}\n")
+        text = recipe.run("--stop_stage", "data", status=1)
+        assert text == f"error: exp is in use by process {first.pid} on {socket.gethostname()}; remove exp/.running if that has ended\n"
+        first.kill()
     lock.write_text("7 elsewhere\n")
     assert "in use by process 7 on elsewhere" in recipe.run("--stop_stage", "data", status=1)
     lock.write_text("")
@@ -208,3 +210,17 @@ def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Re
         lock.symlink_to(elsewhere)
         recipe.run("--stop_stage", "data")
         assert not elsewhere.exists() or not elsewhere.read_text(), "a link leads to a file of somebody else"
+
+
+def test_runs_with_other_experiments_do_not_prepare_the_same_data_at_once(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "token_list")
+    assert not list(recipe.directory.rglob(".running"))
+    with subprocess.Popen(["sleep", "60"]) as first:
+        for name in ("data", "dump"):
+            lock = recipe.directory / name / ".running"
+            lock.write_text(f"{first.pid} {socket.gethostname()}\n")
+            text = recipe.run("--expdir", "other", status=1)
+            assert text.startswith(f"error: {name} is in use by process {first.pid} on ") and text.count("\n") == 1
+            recipe.run("--stage", "stats", "--stop_stage", "train", "--expdir", "other")  # writes to neither
+            lock.unlink()
+        first.kill()

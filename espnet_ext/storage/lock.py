@@ -86,7 +86,8 @@ def _owner(lock: Path) -> Owner | None:
     try:
         with lock.open(encoding="utf-8") as stream:
             pid, host, *start = stream.read(MOST_BYTES).split()
-        return Owner(int(pid), host, start[0] if start else UNKNOWN) if host.isprintable() else None
+        owner = Owner(int(pid), host, start[0] if start else UNKNOWN)
+        return owner if owner.pid > 0 and host.isprintable() else None
     except (ValueError, FileNotFoundError):
         return None
 
