@@ -15,4 +15,17 @@ of a step, a *strategy* the way the slots of a step are filled.
 
 __version__ = "0.1.0"
 
+import os as _os
+import sys as _sys
+
 from espnet_ext import moved as _moved  # noqa: F401 (former names of modules)
+
+
+def _use_one_thread() -> None:
+    """A forked process does not have the threads that torch would wait for without end."""
+    torch = _sys.modules.get("torch")
+    if hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
+
+
+_os.register_at_fork(after_in_child=_use_one_thread)

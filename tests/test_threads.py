@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -112,6 +113,51 @@ def test_the_static_steps_of_a_thread_that_has_ended_are_let_go_of() -> None:
     assert {key[-1] for key in static.steps} == {other}
     speak("parallel")
     assert {key[-1] for key in static.steps} == {threading.current_thread()}
+
+
+FORK = """
+import os, sys, pickle
+import torch
+from conftest import SAMPLING, ragged_batch
+from test_fast import float32_model
+from espnet_ext.decoding import build_strategy, generate
+from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.errors import UserError
+from espnet_ext.fast import FastOptions, accelerate
+from espnet_ext.jobs.workers import threads
+torch.set_num_threads(4)
+models = [float32_model("prefix"), float32_model("cross_attention")]
+if sys.argv[1] != "None":
+    accelerate(models[0], FastOptions("int8", native=sys.argv[1] == "True"), rows=8)
+def codes():
+    torch.exp(torch.ones(10**6))  # large enough for all threads
+    return [generate(model, ragged_batch().conditions(model), build_strategy("local_ar"), Sampler(SAMPLING["greedy"]), 20).codes
+            for model in models]
+before = codes()
+child = os.fork()
+if child == 0:
+    assert all(map(torch.equal, before, codes()))
+    with threads(1):
+        codes()
+    try:
+        with threads(2):
+            codes()
+    except UserError as error:
+        print(error, flush=True)
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+assert all(map(torch.equal, before, codes()))
+"""
+
+
+@pytest.mark.parametrize("is_native", [None, *KERNELS])
+def test_a_process_that_was_forked_after_several_threads_says_the_same_and_does_not_wait(is_native) -> None:
+    """It waited without end for the threads of the process that it was forked from."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "4"}
+    command = [sys.executable, "-c", FORK, str(is_native)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    refused = "num_threads must be 1 in a forked process (a spawned one may have more), got 2"
+    assert said.splitlines() == [refused, "7"]
 
 
 @needs_compiler

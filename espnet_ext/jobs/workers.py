@@ -36,6 +36,7 @@ AHEAD = 64  # shards that a cluster is given at a time, at least; one that grows
 # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the second is as large as it allows
 MALLOPT = {-1: 2**28, -3: 2**25}
 
+_loaded_in = os.getpid()
 _turn = threading.Lock()  # shards change the directory and share models: one at a time in a process
 
 
@@ -60,6 +61,8 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """The same number of threads in every process: another number may round another way."""
+    if count > 1 and os.getpid() != _loaded_in:  # torch would wait for threads that stayed behind
+        raise UserError(f"num_threads must be 1 in a forked process (a spawned one may have more), got {count}")
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
