@@ -280,10 +280,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(arguments)
     with claim(args.output_dir):
-        tune(args)
+        tune_model(args)
 
 
-def tune(args: argparse.Namespace) -> None:
+def tune_model(args: argparse.Namespace) -> None:
     """Tune as the options say.
 
     Args:
