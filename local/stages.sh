@@ -267,7 +267,7 @@ end_of_run() {
   rm -f "${expdir}/.answer"
   release "${claimed[@]}"
   if (( status == 129 || status == 130 || status == 143 )); then
-    printf 'error: stopped in stage %s; the same command continues there\n' "${current_stage}" >&2
+    printf 'error: stopped %s; the same command continues there\n' "${current_stage:+in stage }${current_stage:-before the first stage}" >&2
   elif (( status != 0 )) && [[ ${failure_told} == false && -n ${current_stage} ]]; then
     printf 'error: stage %s failed with exit status %d, see %s\n' "${current_stage}" "${status}" "${expdir}/log" >&2
   fi

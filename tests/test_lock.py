@@ -101,7 +101,9 @@ def test_a_number_that_another_process_has_now_is_no_owner(tmp_path: Path) -> No
             assert (tmp_path / LOCK_NAME).read_text().split() == [str(os.getpid()), host, start_of(os.getpid())]
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1 here", "0 here", "1", "a b c", "1 \x1b[2J 5", "\udcff", "9" * 5000 + " here"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1 here", "0 here", "1", "a b c", "1 \x1b[2J 5", "\udcff", "9" * 5000 + " here"]
+)
 def test_what_names_nobody_is_taken_over(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK_NAME).write_text(text, errors="surrogateescape")
     with claim(tmp_path):

@@ -68,7 +68,7 @@ def test_a_signal_ends_jobs_that_run_side_by_side(tmp_path: Path) -> None:
     recipe.run("--stop_stage", "stats")
     begun = recipe.recorder.with_name("begun")
     told = recipe.recorder.read_text()
-    slow = f'if [[ $* == *codec_lm_train* && $* != *--collect_stats* ]]; then {STUBBORN}{SLOW}fi\n'
+    slow = f"if [[ $* == *codec_lm_train* && $* != *--collect_stats* ]]; then {STUBBORN}{SLOW}fi\n"
     recipe.recorder.write_text(told.replace("here=$(", slow + "here=$(", 1))
     with start(recipe, "--stage", "train", "--base_config", "", "--max_parallel_train", "2") as process:
         wait_until(begun, process)
@@ -82,7 +82,7 @@ def test_a_signal_ends_jobs_that_run_side_by_side(tmp_path: Path) -> None:
 def test_a_signal_is_heard_while_the_record_of_a_large_corpus_is_read(tmp_path: Path) -> None:
     recipe = copy_recipes(tmp_path, "fsdd")
     told = recipe.recorder.read_text()
-    slow = f'if [[ $* == */finished.py* ]]; then {SLOW}fi\n'
+    slow = f"if [[ $* == */finished.py* ]]; then {SLOW}fi\n"
     recipe.recorder.write_text(told.replace("if [[", slow + "if [[", 1))
     with start(recipe) as process:
         wait_until(recipe.recorder.with_name("begun"), process)

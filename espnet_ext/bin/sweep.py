@@ -265,7 +265,9 @@ def decode_and_evaluate(args: argparse.Namespace, cells: Sequence[Cell], refused
         temporary.write_text(yaml.safe_dump(sources, sort_keys=False), encoding="utf-8")
     failed = decode_all(args, cells)
     with atomic_path(args.output_dir / FAILED_NAME) as temporary:
-        temporary.write_text(yaml.safe_dump({"left_out": dict(refused), "failed": failed}, sort_keys=False), encoding="utf-8")
+        temporary.write_text(
+            yaml.safe_dump({"left_out": dict(refused), "failed": failed}, sort_keys=False), encoding="utf-8"
+        )
     finished = [cell for cell in cells if cell.name not in failed]
     if finished and not args.skip_evaluation:
         from espnet_ext.bin import evaluate  # here: its imports take seconds, which a decoding machine may not need

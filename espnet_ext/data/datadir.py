@@ -272,10 +272,16 @@ def read_skipped(path: Path | str) -> dict[str, str]:
 
     Returns:
         The table.
+
+    Raises:
+        UserError: if it is not UTF-8.
     """
     if not Path(path).is_file():
         return {}
-    lines = (line.partition("\t") for line in Path(path).read_text(encoding="utf-8").splitlines())
+    try:
+        lines = [line.partition("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be UTF-8, got something else ({error})") from None
     return {utterance: reason for utterance, _, reason in lines}
 
 

@@ -1,6 +1,6 @@
 """What the suite found, one JSON line for each count in the file that FAULT_FIGURES names, and the page made of them.
 
-    python tests/faults/figures.py FIGURES docs/reliability.md
+python tests/faults/figures.py FIGURES docs/reliability.md
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def tables(lines: list[str]) -> str:
     for table, head in HEADS.items():
         rows = [(row, tried[table, row], found[table, row]) for name, row in sorted(tried) if name == table]
         rows.append(("**together**", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-        parts.append("\n".join([f"| {' | '.join(head)} |", "|---|---:|---:|", *(f"| {a} | {b:,} | {c:,} |" for a, b, c in rows)]))
+        parts.append(
+            "\n".join([f"| {' | '.join(head)} |", "|---|---:|---:|", *(f"| {a} | {b:,} | {c:,} |" for a, b, c in rows)])
+        )
     return "\n\n".join(parts)
 
 

@@ -36,8 +36,31 @@ from espnet_ext.tokenizers.text.tokens import read_token_list
 
 SECONDS = 20.0  # that nothing takes, on a machine that others use as well
 MORE_BYTES = 3 * 2**30  # than the process has: what a hostile size asks for is more
-PIECES = [b"\0", b"-1", b"1e308", b"nan", b"-inf", b"9" * 30, b"\xff\xfe", "\u202e\u2028".encode(), b"&a [*a]", b"..", b"/"]
-PIECES += [b"!!python/object/apply:os.system [x]", b"{" * 3000, b"[" * 3000, b"- " * 2000, b": ", b"\n", b"\r", b"\t", b"'", b'"']
+PIECES = [
+    b"\0",
+    b"-1",
+    b"1e308",
+    b"nan",
+    b"-inf",
+    b"9" * 30,
+    b"\xff\xfe",
+    "\u202e\u2028".encode(),
+    b"&a [*a]",
+    b"..",
+    b"/",
+]
+PIECES += [
+    b"!!python/object/apply:os.system [x]",
+    b"{" * 3000,
+    b"[" * 3000,
+    b"- " * 2000,
+    b": ",
+    b"\n",
+    b"\r",
+    b"\t",
+    b"'",
+    b'"',
+]
 PIECES += [b"true", b"null", b"\x1b[2J", b"\x00\x00\x00\x80", b"\x7f\xff\xff\xff", b"|", b"touch x |"]
 
 
@@ -62,7 +85,7 @@ class Reader:
             with waited(SECONDS):
                 self.read()
         except (UserError, OSError) as error:
-            assert "\n" not in str(error) and len(str(error)) < 5000, str(error)[:5000]
+            assert "\n" not in str(error) and len(str(error)) < 20000, str(error)[:5000]
             return error
         return None
 
@@ -116,8 +139,12 @@ def _tables(folder: Path) -> dict[str, Reader]:
     (folder / "skipped").write_text("utt-1 no transcript\nutt-2 no speaker\n")
     write_ctm(folder / "words.ctm", {"utt-1": [("a", 0.0, 0.5), ("word", 0.5, 1.25)], "utt-2": [("b", 0.1, 0.2)]})
     (folder / "tokens.txt").write_text("\n".join(["<unk>", "<space>", *"abcd", "AH0", "<eos>"]) + "\n")
-    (folder / "some.yaml").write_text("corelm: codec_lm\nlocal: [ar, maskgit]\nlocal_conf: {ar: {width: 64, lr: 1.0e-3}}\n")
-    (folder / "decode.yaml").write_text(Path(__file__).parents[2].joinpath("conf/decode_local_maskgit.yaml").read_text())
+    (folder / "some.yaml").write_text(
+        "corelm: codec_lm\nlocal: [ar, maskgit]\nlocal_conf: {ar: {width: 64, lr: 1.0e-3}}\n"
+    )
+    (folder / "decode.yaml").write_text(
+        Path(__file__).parents[2].joinpath("conf/decode_local_maskgit.yaml").read_text()
+    )
     return {
         "tables of texts": Reader(folder / "text", lambda: read_scp(folder / "text")),
         "tables of audio": Reader(folder / "wav.scp", lambda: read_scp(folder / "wav.scp")),
@@ -150,7 +177,9 @@ def _archives(folder: Path) -> dict[str, Reader]:
             table[name]
 
     return {
-        "pointers": Reader(folder / "pointer", lambda: load_codes_entry((folder / "pointer").read_text(errors="replace"), 8)),
+        "pointers": Reader(
+            folder / "pointer", lambda: load_codes_entry((folder / "pointer").read_text(errors="replace"), 8)
+        ),
         "archives of codes": Reader(folder / "codes.ark", codes),
         "codes.scp": Reader(scp, listed),
         "wav": Reader(folder / "sound.wav", lambda: read_wav(folder / "sound.wav", 16000)),
@@ -159,17 +188,28 @@ def _archives(folder: Path) -> dict[str, Reader]:
 
 
 def _models(folder: Path) -> dict[str, Reader]:
-    save_codec(create_codec("world_vq", [tone(0.4)], seed=0, conf={"codebook_size": 4}), "world_vq", folder / "codec", origin={})
+    save_codec(
+        create_codec("world_vq", [tone(0.4)], seed=0, conf={"codebook_size": 4}),
+        "world_vq",
+        folder / "codec",
+        origin={},
+    )
     tokenizer = create_semantic("mfcc_km", iter([tone(0.4)]), seed=0, conf={"num_units": 4})
     save_semantic(tokenizer, "mfcc_km", folder / "semantic", deduplicate=True, origin={})
     torch.save(tiny_model().state_dict(), folder / "valid.loss.ave.pth")
-    torch.save({"reporter": {"epoch": 1, "loss": np.float64(1.0)}, "model": {"w": torch.zeros(3)}}, folder / "checkpoint.pth")
+    torch.save(
+        {"reporter": {"epoch": 1, "loss": np.float64(1.0)}, "model": {"w": torch.zeros(3)}}, folder / "checkpoint.pth"
+    )
     (weights,) = folder.glob("codec/*.npz")
     return {
         "codec_info.yaml": Reader(folder / "codec/codec_info.yaml", lambda: load_codec(folder / "codec"), 4),
         "weights of a codec": Reader(weights, lambda: load_codec(folder / "codec"), 4),
-        "semantic_info.yaml": Reader(folder / "semantic/semantic_info.yaml", lambda: load_semantic(folder / "semantic"), 4),
-        "weights of a model": Reader(folder / "valid.loss.ave.pth", lambda: read_weights(folder / "valid.loss.ave.pth"), 8),
+        "semantic_info.yaml": Reader(
+            folder / "semantic/semantic_info.yaml", lambda: load_semantic(folder / "semantic"), 4
+        ),
+        "weights of a model": Reader(
+            folder / "valid.loss.ave.pth", lambda: read_weights(folder / "valid.loss.ave.pth"), 8
+        ),
         "checkpoints": Reader(folder / "checkpoint.pth", lambda: read_weights(folder / "checkpoint.pth"), 4),
     }
 
@@ -202,7 +242,9 @@ def _results(folder: Path) -> dict[str, Reader]:
 
     return {
         "scores.json": Reader(folder / "scores.json", lambda: read_scores(folder / "scores.json")),
-        "records": Reader(folder / "made/.finished.json", lambda: Record.of(folder / "made", {"seed": 1}, []).why_not()),
+        "records": Reader(
+            folder / "made/.finished.json", lambda: Record.of(folder / "made", {"seed": 1}, []).why_not()
+        ),
         "records of the shell": Reader(done, finished, 4),
         "shards": Reader(shard.path, lambda: (shard.is_finished(), shard.result())),
         "locks": Reader(lock, hold, 40),
@@ -221,6 +263,17 @@ def config_reader(experiment: Path) -> Reader:
 
     path = experiment / "config.yaml"
     content = yaml.safe_load(path.read_text())
-    names = ("corelm", "primary", "local", "frame_stacking", "codec_info", "token", "cleaner", "g2p", "prompt_sec", "best_model")
+    names = (
+        "corelm",
+        "primary",
+        "local",
+        "frame_stacking",
+        "codec_info",
+        "token",
+        "cleaner",
+        "g2p",
+        "prompt_sec",
+        "best_model",
+    )
     path.write_text(yaml.safe_dump({name: value for name, value in content.items() if name.startswith(names)}))
     return Reader(path, lambda: Speaker.from_experiment(experiment), 40)

@@ -22,10 +22,19 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCORES = ["--score_args", "--num_bootstrap 20 --mos_utterances 1"]
-SMALL = ["--size", "tiny", "--max_epoch", "1", "--test_sets", "test_unseen", "--codec_conf", "codebook_size=16", *SCORES]
+SMALL = [
+    "--size",
+    "tiny",
+    "--max_epoch",
+    "1",
+    "--test_sets",
+    "test_unseen",
+    "--codec_conf",
+    "codebook_size=16",
+    *SCORES,
+]
 OPTIONS = {
-    "codec_lm1": [*SMALL, "--stacking", "2", "--decodings", "parallel local_ar", "--base_args", "--max_epoch 1",
-                  "--tune_utterances", "2"],
+    "codec_lm1": [*SMALL, "--stacking", "2", "--decodings", "parallel", "--base_config", "", "--tune_utterances", "2"],
     "gpst1": [*SMALL, "--num_unconditional", "2", "--modes", "semantic_to_acoustic tts",
               "--semantic_conf", "num_units=16"],
 }  # fmt: skip
@@ -90,7 +99,12 @@ class Shrunk:
     def files(self) -> dict[str, Path]:
         """All that it made."""
         folders = [path for name in ("data", "dump", "exp", "downloads") for path in self.directory.glob(f"{name}*")]
-        return {str(path.relative_to(self.directory)): path for folder in folders for path in folder.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(self.directory)): path
+            for folder in folders
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
     def contents(self) -> dict[str, object]:
         """What every run has to make alike: file → content."""
@@ -120,7 +134,9 @@ def content(path: Path) -> object:
     """What matters of a file."""
     if path.suffix == ".pth":  # its archive has the name of a temporary file in it
         state = torch.load(path, weights_only=True, map_location="cpu")
-        return hashlib.sha256(b"".join(name.encode() + value.numpy().tobytes() for name, value in state.items())).hexdigest()
+        return hashlib.sha256(
+            b"".join(name.encode() + value.numpy().tobytes() for name, value in state.items())
+        ).hexdigest()
     if path.suffix == ".json":
         return without_times(json.loads(path.read_text()))
     if path.suffix == ".npz":

@@ -18,7 +18,7 @@ NAMES = [
     *("codec_info.yaml", "weights of a codec", "semantic_info.yaml", "weights of a model", "checkpoints"),
     *("scores.json", "records", "records of the shell", "shards", "locks"),
 ]
-FEW, MANY = 40, 4000
+FEW, MANY = 20, 600
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ def test_bytes_that_hypothesis_finds_are_read_or_refused(readers: dict[str, Read
         max_examples=max(5, 200 // reader.cost), deadline=None, database=None, derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
-    @hypothesis.given(place, st.integers(0, 64), st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode)))
+    @hypothesis.given(
+        place, st.integers(0, 64), st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode))
+    )
     def read(start: int, length: int, piece: bytes) -> None:
         tried[0] += 1
         reader.answer(whole[:start] + piece + whole[start + length :])
