@@ -2,6 +2,7 @@
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
 # make test-slow    the tests that repeat at length what others do shortly
+# make test-faults  power that fails, disks that fill, damaged and hostile files, at length; writes the figures of docs/reliability.md
 # make test-readme  all that the README shows, in a fresh clone with a fresh environment: about 40 minutes
 # make install-demo what the demo needs beyond that: gradio
 # make install-lyra the runtime of codec lyra                     make install-asr   an open-vocabulary recogniser, faster_whisper
@@ -34,7 +35,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -84,10 +85,16 @@ quickstart-gpst: $(VENV)/.installed
 	bash $(GPST_RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not gpu and not browser and not slow and not readme"
+	$(PYTEST) -m "not gpu and not browser and not slow and not readme and not faults"
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m "slow and not gpu"
+
+test-faults: $(VENV)/.installed-test
+	rm -f .faults.jsonl
+	FAULT_FIGURES=$(CURDIR)/.faults.jsonl $(PYTEST) --maxfail 1 tests/faults
+	$(BIN)/python tests/faults/figures.py .faults.jsonl docs/reliability.md
+	@rm -f .faults.jsonl
 
 test-readme: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m readme tests/test_readme_blocks.py
@@ -103,7 +110,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/shellcheck -x $(wildcard $(SHELL_FILES))
 
 check: lint $(VENV)/.installed-dev
-	$(PYTEST) -q -m "not gpu and not recipe and not espnet and not browser and not slow and not readme"
+	$(PYTEST) -q -m "not gpu and not recipe and not espnet and not browser and not slow and not readme and not faults"
 
 # the decoding speed that the quick start measured
 SPEED := import glob, json, sys; \

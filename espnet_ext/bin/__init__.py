@@ -21,7 +21,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_like_ctrl_c() -> Iterator[list[int]]:
-    """While the block runs, every signal that asks to end raises a KeyboardInterrupt, so that temporary files are removed.
+    """While the block runs, signals that ask to end raise a KeyboardInterrupt, so that temporary files are removed.
 
     The first one does; others are ignored then, but for a second Ctrl-C.
 

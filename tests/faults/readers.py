@@ -1,4 +1,4 @@
-"""Every reader of ours, with a file as it should be: what it makes of other bytes is a value or an error of one line."""
+"""Every reader of ours, with a file as it should be: other bytes make a value or an error of one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import yaml
 from fabricated import tone
-from faults.shrunk import waited
 
 from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes
 from espnet_ext.data.audio import read_wav, write_wav
@@ -33,6 +32,7 @@ from espnet_ext.testing.models import tiny_model
 from espnet_ext.tokenizers.codec import create_codec, load_codec, save_codec
 from espnet_ext.tokenizers.semantic import create_semantic, load_semantic, save_semantic
 from espnet_ext.tokenizers.text.tokens import read_token_list
+from faults.shrunk import waited
 
 SECONDS = 20.0  # that nothing takes, on a machine that others use as well
 MORE_BYTES = 3 * 2**30  # than the process has: what a hostile size asks for is more
@@ -85,7 +85,9 @@ class Reader:
             with waited(SECONDS):
                 self.read()
         except (UserError, OSError) as error:
-            assert "\n" not in str(error) and len(str(error)) < 20000, str(error)[:5000]
+            line = str(error)
+            if "\n" in line or len(line) > 20000:
+                raise RuntimeError(f"no line for a user: {line[:5000]}") from error
             return error
         return None
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from faults.figures import fault
 from faults.shrunk import Shrunk, difference
 

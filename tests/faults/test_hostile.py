@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from faults.figures import count
 from faults.readers import Reader, all_readers
 from faults.test_readers import NAMES

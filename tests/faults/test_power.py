@@ -1,4 +1,4 @@
-"""Loss of power, a scheduler's SIGTERM and Ctrl-C at random moments of every stage: the result is that of an undisturbed run."""
+"""Loss of power, SIGTERM and Ctrl-C at random moments of every stage: the result is that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from faults.figures import count, fault
 from faults.shrunk import Shrunk, difference, strike
 
 pytestmark = [pytest.mark.faults, pytest.mark.espnet]
 
+MODEL = "codec_lm1"
 SIGNALS = {
     signal.SIGKILL: "SIGKILL of all processes of a recipe, as loss of power",
     signal.SIGTERM: "SIGTERM to run.sh alone, as from a scheduler",
@@ -22,9 +24,9 @@ SAID = {signal.SIGTERM: 143, signal.SIGINT: 130}
 STARTED = 0.3  # seconds until run.sh has claimed its directories
 
 
-@pytest.fixture(scope="module", params=["codec_lm1", "gpst1"])
+@pytest.fixture(scope="module")
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shrunk:
-    recipe = Shrunk.copy(tmp_path_factory.mktemp("undisturbed"), request.param)
+    recipe = Shrunk.copy(tmp_path_factory.mktemp("undisturbed"), request.module.MODEL)
     recipe.run()
     assert not recipe.left()
     return recipe

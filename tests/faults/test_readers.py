@@ -1,4 +1,4 @@
-"""Damaged bytes for every reader of ours: a value or an error of one line; no other exception, hang or hunger for memory."""
+"""Damaged bytes for every reader of ours: a value or an error of one line, no other exception, no hang."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from faults.figures import count
 from faults.readers import Reader, all_readers, bounded_memory, config_reader, mutate
 
