@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +27,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Shrunk:
 
 
 @pytest.fixture
-def another(undisturbed: Shrunk, tmp_path: Path) -> Shrunk:
-    """One that is finished as well."""
-    shutil.copytree(undisturbed.root, tmp_path / "another", symlinks=True)
-    return Shrunk(tmp_path / "another", undisturbed.model)
+def finished(undisturbed: Shrunk) -> Iterator[Shrunk]:
+    """The undisturbed one, which is as it was at the end."""
+    before = undisturbed.contents()
+    yield undisturbed
+    assert difference(before, undisturbed.contents()) == []
 
 
 @contextmanager
@@ -100,36 +100,34 @@ def test_a_read_only_directory_stops_a_stage_and_the_same_command_continues(
 
 
 @pytest.mark.parametrize("seconds", [-(10**9), 10**9], ids=["past", "future"])
-def test_a_clock_that_was_wrong_makes_nothing_else(undisturbed: Shrunk, another: Shrunk, seconds: int) -> None:
+def test_a_clock_that_was_wrong_makes_nothing_else(finished: Shrunk, seconds: int) -> None:
     with fault("files of the past or the future, as after a clock that was wrong"):
-        for path in another.files().values():
+        for path in finished.files().values():
             time = path.stat().st_mtime + seconds
             os.utime(path, (time, time))
-        said = another.run(*PREPARE)
+        said = finished.run(*PREPARE)
         assert said.count("finished before") == 6, "contents count, not times"
-        assert difference(undisturbed.contents(), another.contents()) == []
 
 
-def test_another_content_with_the_time_and_size_of_the_old_is_seen(undisturbed: Shrunk, another: Shrunk) -> None:
-    text = another.directory / "dump_tiny/raw/train/text"
+def test_another_content_with_the_time_and_size_of_the_old_is_seen(finished: Shrunk) -> None:
+    text = finished.directory / "dump_tiny/raw/train/text"
     before, when = text.read_text(), text.stat()
     with fault("another content with the size and the time of the old one"):
         text.write_text(before.replace("e", "a"))
         os.utime(text, ns=(when.st_atime_ns, when.st_mtime_ns))
-        assert "changed after dump_tiny/filtered/train was made" in another.run(*PREPARE)
+        assert "changed after dump_tiny/filtered/train was made" in finished.run(*PREPARE)
         text.write_text(before)
         os.utime(text, ns=(when.st_atime_ns, when.st_mtime_ns))
-        another.run(*PREPARE)
-        assert difference(undisturbed.contents(), another.contents()) == []
+        finished.run(*PREPARE)
 
 
 DAMAGED = ["codes.ark", "codes.scp", "prompt.scp", "utt2spk", "codec_info.yaml"]
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
-def test_damage_is_refused_or_mended_and_force_mends_it(undisturbed: Shrunk, another: Shrunk, how: str) -> None:
-    draw = random.Random(0)
-    (codec,) = another.directory.glob("dump_tiny/codec_*")
+def test_damage_is_refused_or_mended_and_force_mends_it(finished: Shrunk, how: str) -> None:
+    draw, whole = random.Random(0), finished.contents()
+    (codec,) = finished.directory.glob("dump_tiny/codec_*")
     paths = [*(codec / "train" / name for name in DAMAGED), next(codec.glob("*.npz"))]
     damaged = {}
     for path in paths:
@@ -143,13 +141,12 @@ def test_damage_is_refused_or_mended_and_force_mends_it(undisturbed: Shrunk, ano
         before = path.read_bytes()
         with fault(f"files of a data directory that are {how}"):
             path.write_bytes(content)
-            process = another.start("--stage", "codec_tokens", *PREPARE)
+            process = finished.start("--stage", "codec_tokens", *PREPARE)
             said, _ = process.communicate(timeout=600)
-            if process.returncode == 0 and difference(undisturbed.contents(), another.contents()):
+            if process.returncode == 0 and difference(whole, finished.contents()):
                 raise AssertionError(f"{path.name} is {how}, and nobody says so: {said[-1500:]}")
             assert process.returncode == 0 or "error: " in said
         path.write_bytes(before)
     for path, content in damaged.items():
         path.write_bytes(content)
-    another.run(*PREPARE, "--force")
-    assert difference(undisturbed.contents(), another.contents()) == []
+    finished.run(*PREPARE, "--force")  # which the fixture compares
