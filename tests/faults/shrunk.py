@@ -43,7 +43,7 @@ UTTERANCES = {"train": 8, "dev": 2, "test": 1}  # of every speaker
 SHORT = {"codec_lm1": "", "gpst1": "{maxlenratio: 1.0, semantic_maxlenratio: 2.0, max_sec: 1.0}\n"}
 # what takes how long, when, on what machine, by what process
 NOT_COMPARED = re.compile(
-    r"(^|/)(log|images|tensorboard|figures)/|\.log$|\.jobs(\.finished)?$|(^|/)(\.done|\.finished\.json|stage_times\.tsv|"
+    r"(^|/)(log|images|tensorboard|figures)/|\.log$|\.jobs(\.finished)?$|(^|/)(\.done|\.finished\.json|\.made\.json|stage_times\.tsv|"
     r"RESULTS\.md|TUNED\.md|report\.html|train\.log|checkpoint\.pth|\d+epoch\.pth|\.meeting\d+)$"
 )
 TIMES = re.compile(r"seconds|time|date|rtf|per_second|speed|_per_sec|host|cpu|git|memory|machine|environment", re.I)
