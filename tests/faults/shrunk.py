@@ -10,13 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -139,10 +141,11 @@ def content(path: Path) -> object:
         ).hexdigest()
     if path.suffix == ".json":
         return without_times(json.loads(path.read_text()))
-    if path.suffix == ".npz":
-        import numpy as np
-
-        with np.load(path) as arrays:
+    if path.suffix == ".npz":  # whose members have the time at which they were written
+        with (
+            suppress(zipfile.BadZipFile, OSError, ValueError),
+            np.load(path) as arrays,
+        ):  # one may be damaged on purpose
             return {name: hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in arrays.files}
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

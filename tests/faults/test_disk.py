@@ -141,15 +141,17 @@ def test_damage_is_refused_or_mended_and_force_mends_it(finished: Shrunk, how: s
         damaged[path] = bytes(content)
     for path, content in damaged.items():
         before = path.read_bytes()
-        with fault(f"files of a data directory that are {how}"):
-            path.write_bytes(content)
-            process = finished.start("--stage", "codec_tokens", *PREPARE)
-            said, _ = process.communicate(timeout=600)
-            itself = str(path.relative_to(finished.directory))
-            made = [name for name in difference(whole, finished.contents()) if name != itself]
-            assert process.returncode == 0 or "error: " in said
-            assert process.returncode or not made, f"{made} are made of {path.name}: {said[-1500:]}"
-        path.write_bytes(before)
+        try:
+            with fault(f"files of a data directory that are {how}"):
+                path.write_bytes(content)
+                process = finished.start("--stage", "codec_tokens", *PREPARE)
+                said, _ = process.communicate(timeout=600)
+                itself = str(path.relative_to(finished.directory))
+                made = [name for name in difference(whole, finished.contents()) if name != itself]
+                assert process.returncode == 0 or "error: " in said
+                assert process.returncode or not made, f"{made} are made of {path.name}: {said[-1500:]}"
+        finally:
+            path.write_bytes(before)
     for path, content in damaged.items():
         path.write_bytes(content)
     finished.run(*PREPARE, "--force")  # which the fixture compares
