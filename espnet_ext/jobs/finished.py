@@ -333,7 +333,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if reason:
         sys.stdout.write(f"{reason}\n")
-    if "--resumable" in given and record.path.parent.is_dir() and (force or not _may_continue(record)):
+    made = [path for path in Path(directory).glob("*") if path.suffix != ".tmp"]  # not by a record that was cut short
+    if "--resumable" in given and made and (force or not _may_continue(record)):
         _move_aside(record.path.parent)
     record.begin()
     return DUE

@@ -1,64 +1,26 @@
-"""Files and directories that appear under their final name only when they are complete.
-
-A temporary name says which process made it: `.NAME.PROCESS-START-HOST-….tmp`. What a process that was killed has left
-is removed by the next one that writes to the same directory.
-"""
+"""Files and directories that appear under their final name only when they are complete."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import re
 import shutil
-import socket
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_ext.storage.checksums import forget
-from espnet_ext.storage.lock import Owner
+from espnet_ext.storage.temporary import prefix_of
 
 FULL_BYTES = 2**16  # and less is left: a disk is full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NAME_LENGTH = 40  # of the final name in a temporary one, which file systems limit to 255 bytes
-_TEMPORARY = re.compile(r"\..*\.(\d+)-(\d+)-(\w+)-\w+\.(tmp|old)(\..*)?")
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _host() -> str:
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
-
-
-@functools.lru_cache(maxsize=1)
-def _mark(pid: int) -> str:
-    return f"{pid}-{Owner.of(pid).start}-{_host()}-"
-
-
-@functools.lru_cache(maxsize=1024)
-def remove_left(directory: Path) -> None:
-    """Remove what processes of this machine that run no more have left half written; once in a process.
-
-    Args:
-        directory: whose files and directories with temporary names are looked at.
-    """
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            found = entry.name.startswith(".") and _TEMPORARY.fullmatch(entry.name)
-            if not found or found[3] != _host() or not Owner(int(found[1]), socket.gethostname(), found[2]).is_gone():
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    os.unlink(entry.path)
 
 
 @contextmanager
@@ -76,9 +38,9 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    remove_left(final.parent)
-    prefix = f".{final.stem[:_NAME_LENGTH]}.{_mark(os.getpid())}"
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{final.suffix}", dir=final.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=prefix_of(final.parent, final.stem), suffix=f".tmp{final.suffix}", dir=final.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -112,9 +74,7 @@ def atomic_dir(final: Path | str) -> Iterator[Path]:
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    remove_left(final.parent)
-    prefix = f".{final.name[:_NAME_LENGTH]}.{_mark(os.getpid())}"
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=final.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=prefix_of(final.parent, final.name), suffix=".tmp", dir=final.parent))
     old = temporary.with_suffix(".old")
     try:
         yield temporary

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.errors import UserError
+from espnet_ext.storage.temporary import prefix_of
 
 MADE_NAME, MADE_FORMAT = ".made.json", "espnet_ext made 1"
 NOT_LISTED = (".log", ".tmp")
@@ -130,7 +131,7 @@ def write_durably(path: Path, text: str) -> None:
         text: its content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix_of(path.parent, path.name), suffix=".tmp")
     with open(handle, "w", encoding="utf-8") as stream:
         try:
             stream.write(text)
