@@ -324,6 +324,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_names_the_fi
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
+def test_the_same_weights_are_the_same_bytes_whatever_their_temporary_name_was(tmp_path):
+    with atomic_saves():
+        for name in ("a.pth", "b.pth"):
+            torch.save({"weight": torch.arange(3.0)}, tmp_path / name)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+
+
 def test_unknown_keys_of_a_decode_yaml_are_refused():
     with pytest.raises(ValueError, match=r"inference_config must have keys among .*, got \['temperature'\]"):
         DecodeOptions.from_mapping({"temperature": 1.0})

@@ -42,9 +42,10 @@ def atomic_saves() -> Iterator[None]:
         if not isinstance(file, str | os.PathLike):
             save(content, file, *args, **options)
             return
-        with atomic_path(Path(file)) as temporary:
+        # to a stream, because an archive is called after its file: the same weights are then the same bytes
+        with atomic_path(Path(file)) as temporary, temporary.open("wb") as stream:
             try:
-                save(content, temporary, *args, **options)
+                save(content, stream, *args, **options)
             except RuntimeError as error:  # what torch's zip writer makes of a full disk
                 reason = str(error).splitlines()[0]
                 raise OSError(f"{file} cannot be written (is the disk full?): {reason}") from None
