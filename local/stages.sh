@@ -247,12 +247,14 @@ claim() {
     die "${reason:-$* cannot be locked}"
 }
 
-# release DIRECTORY...
+# release DIRECTORY...: one in which nothing was made goes with its lock
 release() {
   local directory pid=""
   for directory in "$@"; do
     [[ ! -f ${directory}/.running ]] || read -r pid _ < "${directory}/.running" || true
-    [[ ${pid} != "$$" ]] || rm -f "${directory}/.running"
+    [[ ${pid} == "$$" ]] || continue
+    rm -f "${directory}/.running"
+    rmdir "${directory}" 2> /dev/null || true
   done
 }
 
