@@ -177,7 +177,6 @@ def test_bad_segments_are_listed_by_name_and_a_broken_line_is_an_error(tmp_path:
         "beyond": "rec 0.2 1.5",
         "behind": "rec 1.3 -1",
         "good": "rec 0.1 1.205",  # a rounded end
-        "nan": "rec nan 1",
         "negative": "rec -0.1 1",
         "nowhere": "other 0.1 0.5",
     }
