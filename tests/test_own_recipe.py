@@ -132,6 +132,7 @@ def test_texts_beside_recordings_of_two_speakers_continue_an_experiment(first: P
     assert not list((first / "exp_new").glob("base_*"))
 
 
+@pytest.mark.slow  # the layout is tested by itself, and the stages by the first test
 @pytest.mark.recipe
 def test_a_kaldi_directory_with_segments_becomes_scores(tmp_path: Path) -> None:
     recipe, corpus = recipe_at(tmp_path), tmp_path / "corpus"
@@ -155,6 +156,7 @@ def test_a_kaldi_directory_with_segments_becomes_scores(tmp_path: Path) -> None:
     assert scored(recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.recipe
 def test_two_languages_are_told_apart_and_words_that_nobody_hears_are_given_as_the_reason(tmp_path: Path) -> None:
     recipe, corpus = recipe_at(tmp_path), tmp_path / "corpus"
