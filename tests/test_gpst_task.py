@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +13,8 @@ from fabricated import command
 from fabricated_tokens import GPST_SMALL, gpst_command
 
 pytest.importorskip("espnet2")
+from espnet_ext.data.ark import codes_writer
+from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.model.core_lm import GPST, TextCoreLM
 from espnet_ext.storage.checkpoint import load_strictly
 from espnet_ext.tasks.codec_lm import CodecLMTask
@@ -168,10 +171,10 @@ def test_codes_in_the_place_of_units_are_refused(token_corpus, tmp_path):
 def test_units_and_codes_of_different_lengths_are_refused_with_the_id(token_corpus, tmp_path):
     tokens = tmp_path / "tokens"
     shutil.copytree(token_corpus, tokens, symlinks=True)
-    table = (tokens / "train" / "semantic.scp").read_text().split()
-    table[1] = table[-1]  # the first utterance gets the units of the last one
-    lines = [" ".join(table[i : i + 2]) for i in range(0, len(table), 2)]
-    (tokens / "train" / "semantic.scp").write_text("\n".join(lines) + "\n")
+    with codes_writer(tmp_path / "longer") as write:
+        write("s-0", np.zeros((60, 1), np.int64))
+    table = read_scp(tokens / "train" / "semantic.scp")
+    write_scp(tokens / "train" / "semantic.scp", table | read_scp(tmp_path / "longer" / "codes.scp"))
     with pytest.raises(
         ValueError, match="of s-0: lengths differ by more than 2 frames of 25 Hz: 60 units .*, 25 codec frames"
     ):

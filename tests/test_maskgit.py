@@ -328,7 +328,7 @@ def test_the_threshold_decides_between_one_round_and_one_per_code(stacking, thre
         ("ar", {"heads": 0}, "heads must be at least 1, got 0"),
         ("maskgit", {"layers": -1}, r"layers must be in \[0, 1024\], got -1"),
         ("maskgit", {"dropout": "x"}, "dropout must be a number, got 'x'"),
-        ("maskgit", {"mask": "steps"}, r"mask must be one of \['slots', 'frames', 'mixed'\], got 'steps'"),
+        ("maskgit", {"mask": "steps"}, r"mask must be one of \['slots', 'frames', 'left_to_right'\], got 'steps'"),
         ("ar", {"mask": "slots"}, r"local_conf of ar must be among .*, got \['mask'\]"),
     ],
 )

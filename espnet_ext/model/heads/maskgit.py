@@ -100,6 +100,9 @@ class MaskGITLocalTransformer(SlotTransformer):
             "left_to_right": -slot.expand(steps, -1),
         }
         orders = torch.stack([first_masked[name] for name in self.masks])  # (kinds, P, M)
-        kind = torch.randint(len(self.masks), (steps,), generator=generator, device=device)
-        place = orders[kind, torch.arange(steps, device=device)].argsort(dim=1).argsort(dim=1)
+        order = orders[0]
+        if len(orders) > 1:
+            kind = torch.randint(len(orders), (steps,), generator=generator, device=device)
+            order = orders[kind, torch.arange(steps, device=device)]
+        place = order.argsort(dim=1).argsort(dim=1)
         return place < counts[:, None]

@@ -46,8 +46,8 @@ def pronunciations(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def phones(word: str) -> tuple[str, ...] | None:
     """Phones of a word's first pronunciation, also of a known word with 's; None for a word that the dictionary lacks.
 
-    >>> phones("fox's")
-    ('F', 'AA', 'K', 'S', 'IH', 'Z')
+    >>> phones("finch's")
+    ('F', 'IH', 'N', 'CH', 'IH', 'Z')
     """
     lines = dictionary().get(word)
     if lines is not None:
