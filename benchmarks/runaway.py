@@ -168,7 +168,8 @@ class Row:
         found = sum(self.reasons.values())
         intervals = {"interval": wilson(found, self.sentences)}
         intervals["interval_after_retry"] = wilson(self.after_retry, self.sentences)
-        return {**asdict(self), "runaways": found, **intervals}
+        # `asdict` would count the pairs of a Counter
+        return {**asdict(self), "reasons": dict(self.reasons), "runaways": found, **intervals}
 
 
 def page(result: dict[str, Any]) -> str:
