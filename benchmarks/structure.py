@@ -234,6 +234,7 @@ def make_experiment(folder: Path) -> list[str]:
     for file in ("text", "prompt.scp"):  # one sentence of it
         first = (codes / file).read_text().splitlines()[0]
         (codes / file).write_text(f"{first}\n")
+    (codes / ".made.json").unlink(missing_ok=True)  # which vouches for what was there before
     return ["--exp", str(exp), "--data_dir", str(codes), "--output_dir", str(folder / "out"), "--decoding", "local_ar"]
 
 
