@@ -11,16 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from espnet_ext.storage.checksums import forget
-from espnet_ext.storage.temporary import prefix_of
+from espnet_ext.storage.temporary import prefix_of, umask
 
 FULL_BYTES = 2**16  # and less is left: a disk is full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager
@@ -46,7 +40,7 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files that only the owner can read; a finished file has the usual permissions
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         forget(final)
         os.replace(temporary, final)
     except OSError as error:
@@ -78,7 +72,7 @@ def atomic_dir(final: Path | str) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~umask())
         if final.exists():
             os.replace(final, old)
         os.replace(temporary, final)

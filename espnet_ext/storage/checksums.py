@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.errors import UserError
-from espnet_ext.storage.temporary import prefix_of
+from espnet_ext.storage.temporary import prefix_of, umask
 
 MADE_NAME, MADE_FORMAT = ".made.json", "espnet_ext made 1"
 NOT_LISTED = (".log", ".tmp")
@@ -136,9 +136,7 @@ def write_durably(path: Path, text: str) -> None:
         try:
             stream.write(text)
             stream.flush()
-            mask = os.umask(0)
-            os.umask(mask)
-            os.fchmod(stream.fileno(), 0o666 & ~mask)
+            os.fchmod(stream.fileno(), 0o666 & ~umask())
             os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException as error:

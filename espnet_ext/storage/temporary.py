@@ -25,6 +25,13 @@ def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
+def umask() -> int:
+    """Permissions that new files of this process do not get; those with temporary names are its owner's at first."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @functools.lru_cache(maxsize=1)
 def _mark(pid: int) -> str:
     return f"{pid}-{Owner.of(pid).start}-{_host()}-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from espnet_ext.data.audio import Span
 from espnet_ext.errors import UserError
@@ -157,6 +158,16 @@ def find_layout(name: str, root: Path) -> type[Layout]:
             "lhotse manifest (docs/own-data.md), found none"
         )
     return layouts[fitting[0] if fitting else "beside"]
+
+
+def needed_package(name: str, layout: str) -> Any:
+    """The module that a layout reads with; where it is missing, a UserError tells the extra of the same name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--layout {layout} needs a package that is not there ({error}): pip install 'espnet_ext[{name}]'"
+        ) from None
 
 
 def one_word(name: str) -> str:

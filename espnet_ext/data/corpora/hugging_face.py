@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from espnet_ext.data.corpora.base import Layout, Skipped, Utterance, one_word, register_layout, without_suffix
+from espnet_ext.data.corpora.base import (
+    Layout,
+    Skipped,
+    Utterance,
+    needed_package,
+    one_word,
+    register_layout,
+    without_suffix,
+)
 from espnet_ext.data.corpora.table import COLUMNS
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
@@ -25,12 +33,7 @@ class HuggingFace(Layout):
 
     def read(self) -> Iterator[Utterance | Skipped]:
         """The rows of all splits; yields as `Layout.read` says."""
-        try:
-            import datasets
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"--layout hugging_face needs a package that is not there ({error}): pip install 'espnet_ext[datasets]'"
-            ) from None
+        datasets = needed_package("datasets", "hugging_face")
         root = self.source.root
         if files := [str(path) for path in _parquet(root)]:
             found = {"": datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)}

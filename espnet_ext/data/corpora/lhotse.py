@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_ext.data.audio import Span
-from espnet_ext.data.corpora.base import Layout, Skipped, Utterance, one_word, register_layout
+from espnet_ext.data.corpora.base import Layout, Skipped, Utterance, needed_package, one_word, register_layout
 from espnet_ext.errors import UserError
 
 
@@ -22,12 +22,7 @@ class Lhotse(Layout):
 
     def read(self) -> Iterator[Utterance | Skipped]:
         """The supervisions of all cuts; yields as `Layout.read` says."""
-        try:
-            import lhotse
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"--layout lhotse needs a package that is not there ({error}): pip install 'espnet_ext[lhotse]'"
-            ) from None
+        lhotse = needed_package("lhotse", "lhotse")
         root = self.source.root
         cuts = [(path, lhotse.load_manifest_lazy(path)) for path in _manifests(root, "cuts")]
         if not cuts:

@@ -92,17 +92,17 @@ class MaskGITLocalTransformer(SlotTransformer):
         # the masks of two validations are the same, so that their losses can be compared
         generator = None if self.training else Generator(device).manual_seed(0)
         counts = masked_counts(torch.rand(steps, generator=generator, device=device), self.slots)
-        anywhere = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
-        slot = torch.arange(self.slots, device=device)
-        first_masked = {
-            "slots": anywhere,
-            "frames": anywhere - slot // self.spec.num_codebooks * self.slots,
-            "left_to_right": -slot.expand(steps, -1),
-        }
-        orders = torch.stack([first_masked[name] for name in self.masks])  # (kinds, P, M)
-        order = orders[0]
-        if len(orders) > 1:
-            kind = torch.randint(len(orders), (steps,), generator=generator, device=device)
-            order = orders[kind, torch.arange(steps, device=device)]
-        place = order.argsort(dim=1).argsort(dim=1)
+        place = torch.rand(steps, self.slots, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+        if self.masks != ("slots",):
+            slot = torch.arange(self.slots, device=device)
+            orders = {
+                "slots": place,
+                "frames": place - slot // self.spec.num_codebooks * self.slots,
+                "left_to_right": -slot.expand(steps, -1),
+            }
+            chosen = torch.stack([orders[name] for name in self.masks])  # (kinds, P, M)
+            kind = torch.zeros(steps, dtype=torch.int64, device=device)
+            if len(chosen) > 1:
+                kind = torch.randint(len(chosen), (steps,), generator=generator, device=device)
+            place = chosen[kind, torch.arange(steps, device=device)].argsort(dim=1).argsort(dim=1)
         return place < counts[:, None]
