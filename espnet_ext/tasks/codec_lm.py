@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -90,6 +90,11 @@ class CodecLMTask(AbsTask):
         """What `--print_config` prints: ESPnet's defaults, and those of all options of the model."""
         config = super().get_default_config()
         return {**config, **ModelOptions.of(argparse.Namespace(**config)).complete().confs()}
+
+    @classmethod
+    def print_config(cls, file: TextIO | None = None) -> None:
+        """Print what `get_default_config` says; ESPnet's own default is the stdout of its import, which was another."""
+        super().print_config(sys.stdout if file is None else file)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,8 @@ class EncodecCodec(NeuralCodec):
         model: EnCodec 24 kHz
     """
 
+    license = "CC BY-NC 4.0: no commercial use"
+
     lookahead_frames = 0  # its networks are causal: samples move by rounding, 1e-7
     lookbehind_frames = 75  # a second; its recurrent layers forget sooner
 

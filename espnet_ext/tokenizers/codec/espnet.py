@@ -88,6 +88,8 @@ class EspnetCodec(NeuralCodec):
         config: name and options that the generator was built from, kept in the weights file
     """
 
+    license = "Apache-2.0 (ESPnet); the weights have terms of their own"
+
     def __init__(self, generator: Any, hop_samples: int, config: dict[str, Any]) -> None:
         quantizer, rate = generator.quantizer, generator.sample_rate
         spec = CodecSpec(quantizer.n_q, quantizer.bins, rate / hop_samples, rate)

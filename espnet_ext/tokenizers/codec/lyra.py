@@ -58,6 +58,8 @@ class LyraCodec(Codec):
         UserError: if they are not those of Lyra 1.3.2, or the package is missing
     """
 
+    license = "Apache-2.0 (Lyra)"
+
     lookahead_frames = 0
     lookbehind_frames = 25  # as far as its convolutions reach: behind them every sample is the same, bit for bit
 
