@@ -12,6 +12,7 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.sharing.pack import UNKNOWN, pack
+from espnet_ext.storage.tensor_files import DTYPES
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -27,7 +28,10 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
     """Add what is to be told of an experiment."""
     parser.add_argument("--model_file", help="weights inside of it; default: the average of the best epochs")
     parser.add_argument(
-        "--half", action="store_true", help="weights as float16: half the size, not the very same codes"
+        "--dtype",
+        default="float32",
+        choices=DTYPES,
+        help="of stored weights; in fewer bytes not the very same codes",
     )
     parser.add_argument("--data_license", default=UNKNOWN, help="terms of the recordings that it was trained on")
     parser.add_argument("--results", type=Path, help="a RESULTS.md; default: the one beside the experiment")
@@ -39,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(arguments)
     if args.data_license == UNKNOWN:
         logging.warning("data_license is not given: whoever gets the voice will not know what may be done with it")
-    pack(args.exp, args.output, args.model_file, args.half, args.data_license, args.results)
+    pack(args.exp, args.output, args.model_file, args.dtype, args.data_license, args.results)
     logging.info("%s: %.1f MB", args.output, args.output.stat().st_size / 1e6)
 
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from espnet_ext.data.inputs import CODEC_DIRECTORY, SEMANTIC_DIRECTORY
@@ -18,7 +17,7 @@ from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.requests import default_mode, modes, modes_of
 from espnet_ext.storage.atomic import atomic_dir
 from espnet_ext.storage.checkpoint import averaged_model_file, read_weights
-from espnet_ext.storage.tensor_files import SUFFIX, write_tensors
+from espnet_ext.storage.tensor_files import SUFFIX, in_fewer_bytes, write_tensors
 from espnet_ext.storage.yaml_files import read_yaml, without_paths
 from espnet_ext.tokenizers.codec import codec_files
 from espnet_ext.tokenizers.semantic import semantic_files
@@ -29,17 +28,15 @@ LEFT_OUT = (  # of the machine and of one run; the data and shape files besides
     *("config", "output_dir", "init_param", "init_from", "pretrain_path", "deepspeed_config"),
     *("dist_init_method", "dist_master_addr", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
 )
-HALF_MAX = torch.finfo(torch.float16).max
 
-
-def export(exp: Path, output_dir: Path, model_file: str | None = None, half: bool = False) -> None:
+def export(exp: Path, output_dir: Path, model_file: str | None = None, dtype: str = "float32") -> None:
     """Write an experiment, all that speaking and `--init_from` need of it, into a new directory.
 
     Args:
         exp: experiment directory.
         output_dir: directory to write.
         model_file: weights inside of `exp`; None for the average of the best epochs, under whose name they are written.
-        half: whether weights are rounded to float16, which takes half the room; codes are not the very same then.
+        dtype: of the stored weights, one of `DTYPES`; in fewer bytes the codes are not the very same.
 
     Raises:
         FileNotFoundError: if a file of the experiment is missing.
@@ -53,10 +50,8 @@ def export(exp: Path, output_dir: Path, model_file: str | None = None, half: boo
     with atomic_dir(output_dir) as place:
         config = _config(experiment)
         _write_yaml(place / "config.yaml", config)
-        weights = read_weights(source)
-        if half:
-            weights = {name: _rounded(value) for name, value in weights.items()}
-        write_tensors(place / Path(averaged_model_file(config)).with_suffix(SUFFIX), weights, source)
+        stored = in_fewer_bytes(read_weights(source), dtype)
+        write_tensors(place / Path(averaged_model_file(config)).with_suffix(SUFFIX), stored, source)
         if not experiment.says_units:
             experiment.load_codec()
             codec_files.export(exp / CODEC_DIRECTORY, place / CODEC_DIRECTORY)
@@ -71,12 +66,6 @@ def export(exp: Path, output_dir: Path, model_file: str | None = None, half: boo
             read_options(path, path.stem.removeprefix(PREFIX), kind)  # likewise
             (place / FOLDER).mkdir(exist_ok=True)
             _write_yaml(place / FOLDER / path.name, read_yaml(path, "decode yaml"))  # its remarks may name places
-
-
-def _rounded(value: Any) -> Any:
-    """A tensor of float32 as float16, where that has room for its numbers; anything else as it is."""
-    fits = isinstance(value, torch.Tensor) and value.dtype == torch.float32 and value.abs().max() < HALF_MAX
-    return value.half() if fits else value
 
 
 def _config(experiment: Experiment) -> dict[str, Any]:

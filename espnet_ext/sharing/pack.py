@@ -26,7 +26,7 @@ def pack(
     exp: Path,
     output: Path,
     model_file: str | None = None,
-    half: bool = False,
+    dtype: str = "float32",
     data_license: str = UNKNOWN,
     results: Path | None = None,
 ) -> None:
@@ -36,7 +36,7 @@ def pack(
         exp: experiment directory.
         output: the file, which ends in .zip.
         model_file: weights inside of `exp`; None for the average of the best epochs.
-        half: whether weights are rounded to float16.
+        dtype: of the stored weights, see `export`.
         data_license: terms of the recordings that it was trained on, in words.
         results: a RESULTS.md; None for the one beside the experiment, if it is there.
 
@@ -48,7 +48,7 @@ def pack(
         raise UserError(f"output must end in .zip, got {output}")
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) / "voice"
-        fill(exp, place, model_file, half, data_license, results)
+        fill(exp, place, model_file, dtype, data_license, results)
         write_zip(place, output)
 
 
@@ -56,21 +56,21 @@ def fill(
     exp: Path,
     place: Path,
     model_file: str | None = None,
-    half: bool = False,
+    dtype: str = "float32",
     data_license: str = UNKNOWN,
     results: Path | None = None,
 ) -> None:
     """Write what `pack` writes, which has the arguments, as a directory."""
     if results is not None and not results.is_file():
         raise FileNotFoundError(f"results not found: {results}")
-    export(exp, place, model_file, half)
+    export(exp, place, model_file, dtype)
     beside = exp.resolve().parent / RESULTS_NAME
     found = results or (beside if beside.is_file() else None)
     if found is not None:
         text = found.read_text(encoding="utf-8")
         (place / RESULTS_NAME).write_text(_for_others(text), encoding="utf-8")
     facts = {"made_with": _versions(), "data_license": data_license, "codec_license": _codec_license(place)}
-    write_list(place, {**facts, "half": half})
+    write_list(place, {**facts, "dtype": dtype})
 
 
 def _for_others(results: str) -> str:
