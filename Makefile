@@ -1,3 +1,4 @@
+# make hello        install into .venv, then a voice that comes along says a sentence into hello.wav
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
@@ -35,7 +36,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install hello install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
 .DELETE_ON_ERROR:
 
 help:
@@ -77,6 +78,9 @@ $(VENV)/.installed-lyra $(VENV)/.installed-asr: $(VENV)/.installed-%: requiremen
 $(VENV)/.installed-browser: requirements/lock-browser.txt $(VENV)/.installed-test $(VENV)/.installed-demo
 	$(PIP) --no-deps -r requirements/lock-browser.txt
 	@touch $@
+
+hello: $(VENV)/.installed
+	$(BIN)/espnet-ext say "seven small birds waited near that river" -o hello.wav
 
 quickstart: $(VENV)/.installed
 	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
