@@ -137,7 +137,16 @@ def test_units_of_another_shape_are_refused(tmp_path: Path, bad: np.ndarray) -> 
 def hostile_pointers(directory: Path) -> list[str]:
     ark = directory / "codes.ark"
     commands = [f"{ark}:5; touch {directory}/ran |", f"| touch {directory}/ran", f"touch {directory}/ran|:5"]
-    places = [f"{ark}", f"{ark}:5[0:2]", f"{ark}:-1", f"{ark}:+5", f"{directory}/x[0]:5", f"{directory}/x[0]y:5", "-:5"]
+    places = [
+        f"{ark}",
+        f"{ark}:5[0:2]",
+        f"{ark}:-1",
+        f"{ark}:+5",
+        f"{ark}.gz:5",
+        f"{directory}/x[0]:5",
+        f"{directory}/x[0]y:5",
+        "-:5",
+    ]
     return [*commands, *places, f"{ark}:5\x00", f"{ark}\r{ark}:5"]
 
 
