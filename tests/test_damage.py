@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ARCHIVES
 from fabricated import command, one_error
 
 from espnet_ext.data.ark import codes_writer, read_codes, read_pointers, units_writer
@@ -26,7 +27,7 @@ from espnet_ext.storage.checkpoint import read_weights
 from espnet_ext.storage.checksums import MADE_NAME, made_in, verify, vouch
 from espnet_ext.storage.yaml_files import read_yaml
 
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 NAMES = [f"s-{number}" for number in range(8)]
 

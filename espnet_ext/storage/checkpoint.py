@@ -78,7 +78,8 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
             try:
                 if isinstance(file, str | os.PathLike):
                     _check_whole(Path(file))
-                return load(file, *args, **(options if trust else {**options, "weights_only": True}))
+                # of ESPnet's releases, older ones ask for everything and newer ones for data alone
+                return load(file, *args, **{**options, "weights_only": not trust})
             except Exception as error:
                 if isinstance(error, UserError) or getattr(error, "filename", None):  # torch's own errors name nothing
                     raise
