@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,22 +74,30 @@ class Source:
 
     def allows(self, audio: str) -> bool:
         """Whether a file lies in the corpus, links followed: what a table names comes from somebody else."""
-        folder = _real_folder(os.path.dirname(audio))
-        real = os.path.realpath(audio) if os.path.islink(audio) else os.path.join(folder, os.path.basename(audio))
-        return any(real.startswith(os.path.join(_real_folder(str(one)), "")) for one in (self.root, *self.audio_dirs))
+        return self._holds(audio, os.path.islink(audio))
+
+    def _holds(self, audio: str, is_link: bool) -> bool:
+        folder, name = os.path.split(audio)
+        real = os.path.realpath(audio) if is_link else f"{_real_folder(folder)}{name}"
+        return any(real.startswith(_real_folder(str(one))) for one in (self.root, *self.audio_dirs))
 
     def refusal(self, name: str, audio: str, place: str) -> Skipped | None:
         """Why an audio file is not used; None if it may be."""
-        if not os.path.isfile(audio):
+        try:
+            kind = os.lstat(audio).st_mode
+        except (OSError, ValueError):  # the latter for a name with a zero byte
+            kind = 0
+        is_link = stat.S_ISLNK(kind)
+        if not (stat.S_ISREG(kind) or is_link and os.path.isfile(audio)):
             return Skipped(name, f"missing audio: {audio} of {place}")
-        if not self.allows(audio):
+        if not self._holds(audio, is_link):
             return Skipped(name, f"audio outside of the corpus: {audio} of {place}; --audio_dir names its folder")
         return None
 
 
 @lru_cache(maxsize=4096)
 def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+    return os.path.join(os.path.realpath(folder), "")
 
 
 class Layout(ABC):
