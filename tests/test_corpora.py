@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import soundfile
-from fabricated_corpora import RATE_HZ, sentence, write_beside, write_table, write_tone
+from fabricated_corpora import sentence, write_beside, write_table, write_tone
 
 from espnet_ext.data.corpora import Skipped, Source, Utterance, find_layout, layouts
 from espnet_ext.data.corpora.survey import Rules, gather, measure, open_store, skip_duplicates
@@ -222,52 +221,6 @@ def test_what_is_wrong_in_a_kaldi_directory_is_named(tmp_path: Path) -> None:
     assert found["i"] == "a command instead of a file: segments:9" and not (root / "ran").exists()
     assert found["j"].startswith("audio outside of the corpus: ")
     assert found["z"] == "text without audio: text:6 is not in segments"
-
-
-@pytest.mark.parametrize("layout", ["hugging_face", "lhotse"])
-def test_a_layout_whose_package_is_missing_is_one_line(tmp_path: Path, layout: str) -> None:
-    package = {"hugging_face": "datasets", "lhotse": "lhotse"}[layout]
-    try:
-        __import__(package)
-    except ModuleNotFoundError:
-        (tmp_path / ("dataset_info.json" if package == "datasets" else "cuts.jsonl")).write_text("{}")
-        with pytest.raises(
-            UserError, match=f"--layout {layout} needs a package that is not there .*espnet_ext.{package}"
-        ):
-            read(tmp_path)
-    else:
-        pytest.skip(f"{package} is installed")
-
-
-@pytest.mark.parametrize("parquet", [False, True])
-def test_a_hugging_face_datasets_folder_is_read(tmp_path: Path, parquet: bool) -> None:
-    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
-    paths = [str(write_tone(tmp_path / "made" / f"{number}.wav", number)) for number in range(3)]
-    made = datasets.Dataset.from_dict({"audio": paths, "text": ["one", "two", "three"], "speaker_id": ["a", "a", "b"]})
-    made = made.cast_column("audio", datasets.Audio())
-    root = tmp_path / "corpus"
-    root.mkdir()
-    if parquet:
-        made.to_parquet(str(root / "part.parquet"))
-    else:
-        made.save_to_disk(str(root))
-    found, skipped = read(root, unpacked=tmp_path / "unpacked", audio_dirs=(tmp_path / "made",))
-    assert not skipped and sorted(one.text for one in found.values()) == ["one", "three", "two"]
-    assert all(soundfile.info(one.audio).samplerate == RATE_HZ for one in found.values())
-
-
-def test_a_lhotse_manifest_is_read(tmp_path: Path) -> None:
-    lhotse = pytest.importorskip("lhotse", reason="the package lhotse is not installed")
-    recording = lhotse.Recording.from_file(write_tone(tmp_path / "r1.wav", 1, 2.0))
-    parts = [
-        lhotse.SupervisionSegment(f"s{n}", recording.id, float(n), 1.0, text=sentence(n), speaker="anna")
-        for n in range(2)
-    ]
-    lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings.jsonl.gz")
-    lhotse.SupervisionSet.from_segments(parts).to_file(tmp_path / "supervisions.jsonl.gz")
-    found, skipped = read(tmp_path)
-    assert not skipped and {name: one.text for name, one in found.items()} == {"s0": sentence(0), "s1": sentence(1)}
-    assert (found["s1"].span.begin, found["s1"].span.end) == (1.0, 2.0)
 
 
 def test_a_folder_that_is_no_corpus_or_two_of_them_is_refused(tmp_path: Path) -> None:

@@ -92,9 +92,7 @@ def test_another_decoding_does_not_repeat_the_others(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(("name", "model"), [("fsdd", "codec_lm1"), ("mini_libritts", "gpst1")])
-def test_where_weights_lie_is_in_no_name(
-    tmp_path: Path, name: str, model: str
-) -> None:
+def test_where_weights_lie_is_in_no_name(tmp_path: Path, name: str, model: str) -> None:
     """Every directory was called after a path of the machine: weights that were moved made another model."""
     recipe = copy_recipes(tmp_path, name, model)
     for place in ("a/b/lyra", "c/moved"):

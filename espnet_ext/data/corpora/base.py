@@ -81,6 +81,15 @@ class Source:
         real = os.path.realpath(audio) if is_link else f"{_real_folder(folder)}{name}"
         return any(real.startswith(_real_folder(str(one))) for one in (self.root, *self.audio_dirs))
 
+    def located(self, audio: str) -> str:
+        """A path of a table; relative ones are so to the corpus or a folder above it, as those of whole recipes."""
+        if os.path.isabs(audio):
+            return audio
+        near = os.path.join(self.root, audio)
+        if os.path.isfile(near):
+            return near
+        return next((str(one / audio) for one in self.root.resolve().parents if (one / audio).is_file()), near)
+
     def refusal(self, name: str, audio: str, place: str) -> Skipped | None:
         """Why an audio file is not used; None if it may be."""
         try:
@@ -170,12 +179,13 @@ def find_layout(name: str, root: Path) -> type[Layout]:
 
 
 def needed_package(name: str, layout: str) -> Any:
-    """The module that a layout reads with; where it is missing, a UserError tells the extra of the same name."""
+    """The module that a layout reads with; where it is missing, a UserError tells the extra of its package's name."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        extra = name.partition(".")[0]
         raise UserError(
-            f"--layout {layout} needs a package that is not there ({error}): pip install 'espnet_ext[{name}]'"
+            f"--layout {layout} needs a package that is not there ({error}): pip install 'espnet_ext[{extra}]'"
         ) from None
 
 
