@@ -13,10 +13,10 @@ import yaml
 from tiny_codecs import NEURAL, fresh_codec, tiny_codec, voice
 
 from espnet_ext.bin import codec_fit
+from espnet_ext.storage.checksums import content_hash
 from espnet_ext.tokenizers.codec import copy_codec, load_codec, read_codec_info, save_codec
 from espnet_ext.tokenizers.codec.merge import Merge, expand, thin
 from espnet_ext.tokenizers.codec.neural import NeuralCodec
-from espnet_ext.tokenizers.description import file_sha256
 
 
 @pytest.fixture(params=NEURAL)
@@ -169,7 +169,7 @@ def test_codecs_fitted_by_the_first_release_still_load(tmp_path: Path) -> None:
     info = tmp_path / "codec" / "codec_info.yaml"
     content = yaml.safe_load(info.read_text())
     content["codec_conf"] = {"checkpoint": "codec.npz", "num_codebooks": 2}
-    content["fingerprint"] = file_sha256(tmp_path / "codec" / "codec.npz")
+    content["fingerprint"] = content_hash(tmp_path / "codec" / "codec.npz")
     info.write_text(yaml.safe_dump(content))
     assert load_codec(copy_codec(info, tmp_path / "exp")).spec == codec.spec
     content["codec_conf"]["bandwidth"] = 6

@@ -11,6 +11,7 @@ import soundfile
 from fabricated_corpora import RATE_HZ, sentence, write_tone
 from test_corpora import read, reasons, survey
 
+from espnet_ext.data.corpora import Source, find_layout
 from espnet_ext.errors import UserError
 
 
@@ -72,6 +73,8 @@ def test_a_hugging_face_datasets_folder_is_read(datasets: ModuleType, tmp_path: 
     assert not skipped and sorted(one.text for one in found.values()) == [sentence(n) for n in range(count)]
     assert {name: one.speaker for name, one in found.items()}["0"] == "anna"
     assert {one.speaker for one in found.values()} == {"anna", "berta"}
+    layout = find_layout("auto", root)(Source(root, unpacked=tmp_path / "unpacked"))
+    assert list(layout.read()) and layout.told() == "columns audio = 'audio', text = 'text', speaker = 'speaker_id'"
     assert all(soundfile.info(one.audio).samplerate == RATE_HZ for one in found.values())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from espnet_ext.data.audio import Span
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.registry import Registry
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -180,13 +180,8 @@ def find_layout(name: str, root: Path) -> type[Layout]:
 
 def needed_package(name: str, layout: str) -> Any:
     """The module that a layout reads with; where it is missing, a UserError tells the extra of its package's name."""
-    try:
+    with needs_package(f"--layout {layout}", f"'espnet_ext[{name.partition('.')[0]}]'"):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        extra = name.partition(".")[0]
-        raise UserError(
-            f"--layout {layout} needs a package that is not there ({error}): pip install 'espnet_ext[{extra}]'"
-        ) from None
 
 
 def one_word(name: str) -> str:

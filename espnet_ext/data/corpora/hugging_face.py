@@ -25,6 +25,8 @@ from espnet_ext.storage.atomic import atomic_path
 class HuggingFace(Layout):
     """A column of audio and one of text; audio that lies in the tables is unpacked."""
 
+    _told = ""
+
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether there are the files of save_to_disk, or parquet files."""
@@ -59,6 +61,10 @@ class HuggingFace(Layout):
         loaded = datasets.load_from_disk(str(root))
         yield from loaded.items() if isinstance(loaded, datasets.DatasetDict) else [("", loaded)]
 
+    def told(self) -> str:
+        """The columns."""
+        return self._told
+
     def _utterance(self, row: dict[str, Any], audio: str, place: str) -> Utterance | Skipped:
         columns = {
             kind: next((one for one in names if one in row and one != audio), "") for kind, names in COLUMNS.items()
@@ -67,6 +73,8 @@ class HuggingFace(Layout):
             raise UserError(
                 f"{self.source.root}: must have a column audio and one of {COLUMNS['text']}, got {list(row)}"
             )
+        named = {"audio": audio, **columns}
+        self._told = "columns " + ", ".join(f"{kind} = {name!r}" for kind, name in named.items() if name)
         fields = {kind: "" if row.get(name) is None else str(row[name]) for kind, name in columns.items()}
         said = row[audio] if isinstance(row[audio], dict) else {"path": row[audio]}
         name = one_word(without_suffix(fields["id"] or os.path.basename(said.get("path") or "") or place))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.storage.download import Source, download
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 from espnet_ext.tokenizers.codec.weights import read_weights, write_weights
@@ -37,11 +37,9 @@ _ADVICE = "; or name a directory that holds its three .tflite files: --codec_con
 
 
 def _interpreter() -> Callable[..., Any]:
-    try:
+    with needs_package("codec lyra", "'espnet_ext[lyra]'"):
         found: Callable[..., Any] = importlib.import_module("ai_edge_litert.interpreter").Interpreter
-        return found
-    except ModuleNotFoundError as error:
-        raise UserError(f"codec lyra needs ai-edge-litert: pip install ai-edge-litert ({error})") from None
+    return found
 
 
 @register_codec("lyra")
