@@ -53,6 +53,8 @@ def prepare(args: argparse.Namespace) -> str:
     """
     rules = Rules(args.speaker_from, args.language, args.min_sec, args.max_sec)
     folders = tuple(Path(one) for one in args.audio_dir.split())
+    if absent := [str(one) for one in folders if not one.is_dir()]:
+        raise UserError(f"--audio_dir must be folders separated by spaces, got {absent[0]}, which is none")
     source = Source(args.corpus, args.encoding, args.delimiter, folders, args.datadir.absolute() / "unpacked")
     layout = find_layout(args.layout, args.corpus)(source)
     experiment = None

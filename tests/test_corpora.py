@@ -74,6 +74,10 @@ def test_what_is_said_about_a_table_names_delimiter_and_columns(tmp_path: Path) 
         (["text,speaker", "a,b"], r"must have a column id \(id, utterance, .*\), got"),
         (["a|b|c|d"], "must be names of columns where there are more than three"),
         (['u000,"open'], "metadata.csv:1: must be a row of a table"),
+        (
+            ["u000|a\ru001|b"],
+            r"metadata.csv:1: .*\(it has a carriage return that is no end of a line: convert its ends",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_read_is_one_line_with_its_number(tmp_path: Path, rows: list[str], message: str) -> None:
@@ -95,6 +99,12 @@ def test_rows_that_cannot_be_used_are_named_with_their_lines(tmp_path: Path) -> 
     }
 
 
+def test_a_delimiter_that_only_the_first_text_has_is_named_in_every_other_row(tmp_path: Path) -> None:
+    """What was wrong with them was only that they had one column."""
+    _, skipped = read(write_table(tmp_path, ["u000\tone | uno", "u001\ttwo"], audio=2))
+    assert skipped["metadata.csv:2"] == "1 columns instead of 2: metadata.csv:2, which has no '|' (--delimiter)"
+
+
 def test_two_texts_for_one_id_leave_none_and_the_same_again_leaves_one(tmp_path: Path) -> None:
     store = survey(write_table(tmp_path, [*PLAIN, "u001|something else", PLAIN[2]], audio=31))
     found = reasons(store)
@@ -105,12 +115,13 @@ def test_two_texts_for_one_id_leave_none_and_the_same_again_leaves_one(tmp_path:
     assert "u001" not in ids and ids.count("u002") == 1 and len(ids) == 29
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_another_encoding_is_named_and_read_when_it_is_given(tmp_path: Path, encoding: str) -> None:
     root = write_table(tmp_path, ["u000|one", "u001|Zoë"])
     (root / "metadata.csv").write_bytes("u000|one\nu001|Zoë\n".encode(encoding))
-    if encoding == "utf-16":
-        with pytest.raises(UserError, match="metadata.csv:1: must be UTF-8, begins as UTF-16 does: --encoding utf-16"):
+    if encoding != "latin-1":
+        said = f"metadata.csv:1: must be UTF-8, begins as {encoding.upper()} does: --encoding {encoding} reads it"
+        with pytest.raises(UserError, match=said):
             read(root)
     else:
         found, skipped = read(root)

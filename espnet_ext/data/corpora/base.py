@@ -20,7 +20,13 @@ from espnet_ext.registry import Registry
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 UTF8 = "utf-8"
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# how texts of other encodings begin: with a mark, or with a letter and the zeros that belong to it
+_BEGINNINGS = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
+    rb"\xff\xfe|\xfe\xff": "utf-16",
+    rb"[^\0]\0[^\0]\0": "utf-16-le",
+    rb"\0[^\0]\0[^\0]": "utf-16-be",
+}
 
 
 @dataclass(frozen=True)
@@ -214,8 +220,10 @@ def lines_of(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """
     is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
     with path.open("rb") as stream:
-        if is_utf8 and stream.read(2) in _UTF16:
-            raise UserError(f"{path}:1: must be UTF-8, begins as UTF-16 does: --encoding utf-16 reads it")
+        head = stream.read(4)
+    other = next((name for beginning, name in _BEGINNINGS.items() if re.match(beginning, head)), "")
+    if is_utf8 and other:
+        raise UserError(f"{path}:1: must be UTF-8, begins as {other.upper()} does: --encoding {other} reads it")
     try:
         with path.open(
             encoding="utf-8-sig" if is_utf8 else encoding, errors="surrogateescape" if is_utf8 else "strict",

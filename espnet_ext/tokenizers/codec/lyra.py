@@ -19,6 +19,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError, needs_package
+from espnet_ext.storage.checksums import content_hash
 from espnet_ext.storage.download import Source, download
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 from espnet_ext.tokenizers.codec.weights import read_weights, write_weights
@@ -92,6 +93,8 @@ class LyraCodec(Codec):
         if checkpoint is None:
             folder = Path(torch.hub.get_dir()) / "checkpoints" / "lyra-1.3.2"
             for name, expected in SHA256.items():
+                if content_hash(folder / name) not in (None, expected):  # cut or changed since: it is fetched again
+                    (folder / name).unlink()
                 download(Source(f"{HOME}{name}", f"sha256:{expected}", _ADVICE), folder / name)
         else:
             folder = Path(str(checkpoint))
