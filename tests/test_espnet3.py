@@ -53,7 +53,7 @@ def test_every_training_configuration_can_be_said_in_the_words_of_espnet3(
         assert hasattr(importlib.import_module(module), name)
     batches = found["dataloader"]["train"]["iter_factory"]["batches"]
     assert batches["shape_files"] == ["stats/train/codes_shape", "stats/train/text_shape"]
-    assert batches["type"] == config["batch_type"] and batches["batch_bins"] == config["batch_bins"]
+    assert batches["type"] == config["batch_type"] and batches["batch_bins"] == config.get("batch_bins", 100_000)
     (phase, name, mode), *_ = config["best_model_criterion"]
     assert found["best_model_criterion"][0] == [f"{phase}/{name}", config["keep_nbest_models"], mode]
     assert averaged_model_file(found) == averaged_model_file(config), (

@@ -17,7 +17,7 @@ TRAINER = {"max_epoch": "max_epochs", "grad_clip": "gradient_clip_val", "accum_g
 TRAINER |= {"log_interval": "log_every_n_steps"}
 BATCHES = {"batch_type": "type", "batch_bins": "batch_bins", "batch_size": "batch_size"}
 OTHERS = {"optim", "optim_conf", "scheduler", "scheduler_conf", "num_workers", "seed", "best_model_criterion"}
-OTHERS |= {"keep_nbest_models"}
+OTHERS |= {"keep_nbest_models", "num_iters_per_epoch"}
 
 
 def _class_path(classes: Mapping[str, type], option: str, name: str) -> str:
@@ -70,20 +70,21 @@ def espnet3_config(config: Mapping[str, Any], shape_dir: str) -> dict[str, Any]:
         ],
         "dataloader": {
             "collate_fn": {"_target_": "src.preprocess.Collate"},
-            "train": _iterations(config, f"{shape_dir}/train", shuffle=True),
+            "train": _iterations(config, f"{shape_dir}/train", shuffle=True, most=config.get("num_iters_per_epoch")),
             "valid": _iterations(config, f"{shape_dir}/valid", shuffle=False),
         },
         "trainer": {TRAINER[name]: config[name] for name in config if name in TRAINER},
     }
 
 
-def _iterations(config: Mapping[str, Any], shape_dir: str, shuffle: bool) -> dict[str, Any]:
+def _iterations(config: Mapping[str, Any], shape_dir: str, shuffle: bool, most: int | None = None) -> dict[str, Any]:
     batches = {BATCHES[name]: config[name] for name in config if name in BATCHES}
     shapes = [f"{shape_dir}/{name}_shape" for name in ("codes", "text")]
     return {
         "iter_factory": {
             "_target_": "espnet2.iterators.sequence_iter_factory.SequenceIterFactory",
             "shuffle": shuffle,
+            "num_iters_per_epoch": most,
             "seed": config.get("seed", 0),
             "num_workers": config.get("num_workers", 0),
             "collate_fn": {"_target_": "src.preprocess.Collate"},
