@@ -37,7 +37,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 GPST_RECIPE := egs2/mini_libritts/gpst1
 SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh benchmarks/peers/*.sh .ci/run
-PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
+PYTHON_FILES := espnet_ext tests local egs2 egs3 benchmarks setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install hello install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean smoke locks

@@ -147,6 +147,8 @@ def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False
 def averaged_model_file(config: Mapping[str, Any]) -> str:
     """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
 
+    Of ESPnet3 a criterion is "valid/loss", how many epochs, and a direction.
+
     Args:
         config: content of a config.yaml.
 
@@ -159,10 +161,12 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     criterion = config.get("best_model_criterion")
     try:
         phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+        if isinstance(statistic, int):
+            phase, statistic = phase.split("/")
         name = f"{phase}.{statistic}.ave.pth"
         if not re.fullmatch(r"[\w.-]+", name):  # a slash would lead into another directory
             raise ValueError
-    except (TypeError, IndexError, KeyError, ValueError):
+    except (AttributeError, TypeError, IndexError, KeyError, ValueError):
         raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
     return name
 
