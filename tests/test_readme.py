@@ -47,11 +47,17 @@ def test_every_strategy_of_ours_has_a_row():
     assert set(built_in(strategies)) <= rows
 
 
-PAGES = ["README.md", "docs/evaluation.md", "docs/choosing.md", "docs/python.md", "benchmarks/results/mini_sweep_h200.md"]
+PAGES = [
+    "README.md",
+    "docs/evaluation.md",
+    "docs/choosing.md",
+    "docs/python.md",
+    "benchmarks/results/mini_sweep_h200.md",
+]
 
 
 def commands_of(page: str) -> list[tuple[str, list[str]]]:
-    """Every `python -m espnet_ext.bin.NAME …` or `espnet-ext NAME …` of the shell blocks of a page: module and words."""
+    """Every command of ours in the shell blocks of a page: its module and words."""
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ").splitlines()
     found = [re.search(r"(?:python -m espnet_ext\.bin\.|^[^#]*espnet-ext )([a-z]\w+)(.*)", line) for line in lines]

@@ -13,7 +13,7 @@ from typing import Any
 
 from espnet_ext.bin import run
 from espnet_ext.bin.command import PROGRAM, commands, summary
-from espnet_ext.errors import UserError
+from espnet_ext.errors import needs_package
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -54,12 +54,8 @@ def all_commands() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the script."""
     args = get_parser().parse_args(arguments)
-    try:
+    with needs_package("completion", "'espnet_ext[completion]'"):
         import shtab
-    except ModuleNotFoundError:
-        raise UserError(
-            "completion needs package shtab, which is not there: pip install 'espnet_ext[completion]'"
-        ) from None
     logging.disable()
     print(shtab.complete(all_commands(), args.shell))  # noqa: T201
 

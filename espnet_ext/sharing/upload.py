@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.sharing.model_card import model_card
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list, write_list
 from espnet_ext.storage.zip_files import unpack_zip
@@ -60,11 +60,9 @@ def upload(place: Path, repo: str, private: bool = False, endpoint: str | None =
     Raises:
         UserError: if the package is missing, or the server refuses.
     """
-    try:
+    with needs_package("upload", "'espnet_ext[hub]'"):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # it is not listed there
-    except ModuleNotFoundError as error:
-        raise UserError(f"upload needs a package that is not there ({error}): pip install 'espnet_ext[hub]'") from None
     api = HfApi(endpoint=endpoint, library_name="espnet_ext")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
