@@ -11,6 +11,7 @@
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
 # make smoke        whether an environment works: tiny recipe, task, archives; PYTHON=python3.13 VENV=.venv-3.13 make smoke for another
+# make add PACKAGES="espnet_ext[demo] another"   further packages, without tearing up what the lock installed (docs/install.md)
 # make locks        requirements/lock-py3*.txt anew, of setup.py and requirements/*.in; LOCK_ARGS="--upgrade-package espnet"
 # make bench-speed  decoding beside the peers that are installed; SPEED_ON=cpu, wall or cuda
 #
@@ -18,6 +19,7 @@
 #   PYTHON=python3.12       the interpreter that makes .venv: Python 3.11, 3.12 or 3.13, the first that is there if nothing is said
 #   VENV=.venv-3.12         another environment than .venv, for example of another Python
 #   TORCH_INDEX_URL=...     package index for torch alone, for example PyTorch's CPU wheel index (PyPI's Linux build is the CUDA one)
+#   PACKAGES="..."          what make add installs, as one names it to pip; ADD_ARGS=--dry-run shows it only
 #   MINI=tiny               either quickstart on a handful of sentences
 #   RECIPE_ARGS="..."       further options of the recipe's run.sh
 #   TEST_PROCESSES=2        processes of the tests; "auto", one per core up to four, if nothing is said
@@ -25,6 +27,8 @@
 PYTHON ?=
 VENV ?= .venv
 LOCK_ARGS ?=
+PACKAGES ?=
+ADD_ARGS ?=
 TORCH_INDEX_URL ?=
 MINI ?=
 RECIPE_ARGS ?=
@@ -40,7 +44,7 @@ SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh be
 PYTHON_FILES := espnet_ext tests local egs2 egs3 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install hello install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean smoke locks
+.PHONY: help install hello install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean smoke locks add
 .DELETE_ON_ERROR:
 
 help:
@@ -94,9 +98,16 @@ smoke: $(VENV)/.installed-test
 	$(PYTEST) -q -m "not slow" tests/test_requirements.py tests/test_ark.py tests/test_task.py \
 	  tests/test_recipes.py::test_tiny_recipe_speaks_every_test_sentence
 
-locks: $(VENV)/.installed
+UV := $(BIN)/uv
+$(UV): $(VENV)/.installed
 	$(PIP) uv==0.13.9
-	bash local/make_locks.sh $(BIN)/uv $(LOCK_ARGS)
+	@touch $@
+
+add: $(UV)
+	bash local/add_packages.sh "$(VENV)" $(ADD_ARGS) $(PACKAGES)
+
+locks: $(UV)
+	bash local/make_locks.sh $(UV) $(LOCK_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m "slow and not gpu"

@@ -113,3 +113,17 @@ def test_what_pip_cannot_get_ends_with_what_to_do(tmp_path: Path) -> None:
     for name in ("python", "pip"):
         fake_python(tmp_path / "venv/bin" / name, "3.12")
     assert refusal(tmp_path / "venv").startswith("error: pip could not install, see above: without a network, name a ")
+
+
+def test_another_package_that_needs_this_one_is_added_without_tearing_the_lock_up(tmp_path: Path) -> None:
+    venv = Path(sys.prefix)
+    if not (venv / "bin" / "uv").is_file() or not HERE.exists():
+        pytest.skip("uv is not in this environment, or there is no lock for this Python")
+    (tmp_path / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='their-package', version='1', install_requires=['espnet_ext', 'torch'])\n"
+    )
+    command = ["bash", str(ROOT / "local" / "add_packages.sh"), str(venv), "--dry-run", "--offline"]
+    done = subprocess.run([*command, "espnet_ext[report]", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    changed = {re.split("[= @]+", line.strip())[1] for line in done.stderr.splitlines() if line.startswith((" +", " -"))}
+    assert "their-package" in changed and changed <= {"their-package", "espnet-ext"}
