@@ -80,7 +80,7 @@ setup(
         "espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"],
         "espnet_ext.fast": ["*.cpp"],
         "espnet_ext.conf": ["*.yaml"],
-        "espnet_ext": ["voices/*/*", "voices/*/*/*"],
+        "espnet_ext": ["voices/*"],
     },
     install_requires=[
         # from 202609 on ESPnet needs Python 3.12 and reads arks with omniio; also in tasks/espnet_version.py

@@ -35,9 +35,8 @@ class Pretrained(NamedTuple):
 
 
 def shipped_voices() -> dict[str, Path]:
-    """The voices that come with the package: name → experiment directory."""
-    folder = shipped_folder(VOICES)
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.yaml"))}
+    """The voices that come with the package: name → file of ``espnet-ext pack``."""
+    return {path.stem: path for path in sorted(shipped_folder(VOICES).glob("*.zip"))}
 
 
 def pretrained(source: Path | str) -> Pretrained:
@@ -62,7 +61,7 @@ def pretrained(source: Path | str) -> Pretrained:
     if path.is_file():
         return _unpacked(path)
     if name in (voices := shipped_voices()):
-        return _inside(voices[name])
+        return _unpacked(voices[name])
     if not path.parent.is_dir() and path.suffix != ".zip" and (hub := _HUB_ID.fullmatch(name)):
         return _inside(_snapshot(hub["repo"], hub["revision"]))
     told = f"a hub's owner/name, or one of the voices that come along, {list(voices)}"
