@@ -119,11 +119,11 @@ def test_another_package_that_needs_this_one_is_added_without_tearing_the_lock_u
     venv = Path(sys.prefix)
     if not (venv / "bin" / "uv").is_file() or not HERE.exists():
         pytest.skip("uv is not in this environment, or there is no lock for this Python")
-    (tmp_path / "setup.py").write_text(
-        "from setuptools import setup\nsetup(name='their-package', version='1', install_requires=['espnet_ext', 'torch'])\n"
-    )
+    theirs = "setup(name='their-package', version='1', install_requires=['espnet_ext', 'torch'])"
+    (tmp_path / "setup.py").write_text(f"from setuptools import setup\n{theirs}\n")
     command = ["bash", str(ROOT / "local" / "add_packages.sh"), str(venv), "--dry-run", "--offline"]
     done = subprocess.run([*command, "espnet_ext[report]", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    changed = {re.split("[= @]+", line.strip())[1] for line in done.stderr.splitlines() if line.startswith((" +", " -"))}
+    lines = [line.strip() for line in done.stderr.splitlines() if line.startswith((" +", " -"))]
+    changed = {re.split("[= @]+", line)[1] for line in lines}
     assert "their-package" in changed and changed <= {"their-package", "espnet-ext"}
