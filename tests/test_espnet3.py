@@ -147,3 +147,5 @@ def test_all_stages_run_and_what_espnet3_trained_is_an_experiment_of_ours(recipe
         speech = CodecLM.from_experiment(place)("two red dogs", decoding="local_ar", seed=0)
         assert len(speech.waveform)
     assert (exp / "demo" / "app.py").is_file()
+    packed = [*(exp / "model_pack").rglob("*.yaml"), *(exp / "model_pack").rglob("*.md")]
+    assert [path for path in packed if str(recipe.parent) in path.read_text(encoding="utf-8")] == []

@@ -17,7 +17,7 @@ def main() -> None:
     model = InferenceModel.from_packed(HERE / config["model"]["dir_or_tag"], trust_user_code=True)
 
     def say(text: str, prompt: tuple[int, object]) -> tuple[int, object]:
-        speech = model(text=text, prompt=prompt)["speech"]
+        speech = model({"text": text, "prompt": prompt})["speech"]
         return speech.rate, speech.array
 
     inputs = [gradio.Textbox(label="Text"), gradio.Audio(label="A recording of the voice")]

@@ -46,6 +46,7 @@ def complete(config: DictConfig, plain: dict[str, Any], trains: bool = False) ->
     for name in ("optimizer", "scheduler", "scheduler_interval", "seed", "best_model_criterion", "dataloader"):
         config[name] = parts[name]
     config.trainer = {**plain["trainer"], **parts["trainer"]}
+    config.train_config = Path(plain["train_config"]).name  # what is kept and packed names no place of this machine
 
 
 def _lengths(plain: dict[str, Any], inputs: Any) -> dict[str, Any]:
