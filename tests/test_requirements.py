@@ -55,6 +55,7 @@ def test_what_the_lock_brings_has_all_that_it_asks_for() -> None:
         pytest.skip("no lock for this Python")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if normal(line.split()[0]) in versions(HERE)]
     complaints = [" ".join(words) for words in lines if normal(words[3].strip(",")) not in names(LEFT_OUT)]
     assert not complaints
