@@ -36,7 +36,7 @@ EXTRAS = {
     "numbers": ["inflect>=7.5,<8"],
     "completion": ["shtab>=1.7"],
     # voices of the Hugging Face hub, there and back
-    "hub": ["huggingface-hub>=1.0"],
+    "hub": ["huggingface-hub>=1.0,<3"],
     # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
     "cluster": ["cryptography>=41", "dask-jobqueue>=0.9"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
@@ -86,7 +86,7 @@ setup(
         # from 202609 on ESPnet needs Python 3.12 and reads arks with omniio; also in tasks/espnet_version.py
         "espnet>=202511,<202600; python_version < '3.12'",
         "espnet>=202609,<202700; python_version >= '3.12'",
-        "torch>=2.4",
+        "torch>=2.6",  # before, what loads weights alone could be made to run code
         "torchaudio",  # ESPnet's task base class imports it and does not declare it
         "torch_complex",
         "numpy>=2",

@@ -108,3 +108,21 @@ def experiment(corpus, tmp_path_factory):
     conf.write_text(yaml.safe_dump(config))
     CodecLMTask.main(cmd=command(corpus, output, "--config", str(conf)))
     return output
+
+
+TABLE = "|strategy|WER %|\n|---|---:|\n|parallel|9.1|"
+RESULTS = (
+    f"# RESULTS\n\n- data: `/home/me/secret`\n\n## test\n\n### Strategies\n\n{TABLE}\n\n### WER\n\n![wer](a/wer.png)\n"
+)
+
+
+@pytest.fixture(scope="session")
+def voice(experiment, tmp_path_factory):
+    """The fabricated experiment in one file."""
+    from espnet_ext.bin import pack
+
+    place = tmp_path_factory.mktemp("packed")
+    (place / "RESULTS.md").write_text(RESULTS)
+    output = place / "voice.zip"
+    pack.main([str(experiment), "-o", str(output), "--results", str(place / "RESULTS.md"), "--data_license", "CC0 1.0"])
+    return output

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
 import stat
+import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import one_error
+from fabricated import TABLE, one_error
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checksums import content_hash
+from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.zip_files import unpack_zip, write_zip
 
 pytestmark = pytest.mark.espnet
 HOW = {"decoding": "local_ar", "maxlenratio": 2.0, "seed": 3}
-TABLE = "|strategy|WER %|\n|---|---:|\n|parallel|9.1|"
-RESULTS = (
-    f"# RESULTS\n\n- data: `/home/me/secret`\n\n## test\n\n### Strategies\n\n{TABLE}\n\n### WER\n\n![wer](a/wer.png)\n"
-)
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def voice(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fabricated experiment in one file."""
-    from espnet_ext.bin import pack
-
-    place = tmp_path_factory.mktemp("packed")
-    (place / "RESULTS.md").write_text(RESULTS)
-    output = place / "voice.zip"
-    pack.main([str(experiment), "-o", str(output), "--results", str(place / "RESULTS.md"), "--data_license", "CC0 1.0"])
-    return output
 
 
 def served(directory: Path) -> ThreadingHTTPServer:
@@ -157,13 +140,16 @@ def test_a_changed_missing_or_further_file_is_named(voice: Path, tmp_path: Path)
             "its list does not know, 'decode/decode_parallel.yaml'",
         ),
         ({VOICE_NAME: b"[" * 100_000}, "must be a list of a voice's files"),
+        ({VOICE_NAME: b'{"format": "espnet_ext voice 1", "files": {}, "made_with": []}'}, "versions in made_with"),
+        ({VOICE_NAME: None}, "must hold voice.json or ESPnet's meta.yaml"),
+        ({"codec/.hidden": b"x"}, "does not know, 'codec/.hidden'"),
     ):
         hostile = rewritten(voice, tmp_path / f"{len(list(tmp_path.iterdir()))}.zip", change)
         assert expected in one_error(say.main, hostile, "abba", "-o", tmp_path / "x.wav")
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_every_flipped_byte_of_a_packed_voice_is_told(voice: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_packed_voice_is_told(voice: Path, tmp_path: Path) -> None:
     """Or changes nothing, as in the time of a file."""
     good = tmp_path / "good"
     unpack_zip(voice, good)
@@ -202,19 +188,70 @@ def test_a_name_that_leads_elsewhere_or_comes_twice_is_refused(name: str, tmp_pa
 
 
 def test_links_bombs_and_what_is_no_archive_are_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
-        archive.writestr(info_of("config.yaml", stat.S_IFLNK), "/etc/passwd")
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros", bytes(50 * 2**20))
+    def archive(name: str, info: zipfile.ZipInfo, content: bytes, method: int = zipfile.ZIP_DEFLATED) -> None:
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", method) as file:
+            file.writestr(info, content, compress_type=method)
+
+    archive("link", info_of("config.yaml", stat.S_IFLNK), b"/etc/passwd")
+    archive("bomb", info_of("zeros"), bytes(50 * 2**20))
+    archive("lzma", info_of("zeros"), bytes(2**20), zipfile.ZIP_LZMA)
+    archive("lie", info_of("zeros"), bytes(2**20))
+    lie = (tmp_path / "lie.zip").read_bytes().replace((2**20).to_bytes(4, "little"), (2**10).to_bytes(4, "little"))
+    (tmp_path / "lie.zip").write_bytes(lie)
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as file:
+        file.writestr(info_of("a"), "a")
+        file.writestr(info_of("a/b"), "b")
     (tmp_path / "text.zip").write_text("no archive")
     for name, reason in (
         ("link", "is no plain file"),
         ("bomb", "its files would have 52428800 bytes"),
+        ("lzma", "another method than deflate"),
+        ("lie", "Bad CRC-32"),
+        ("both", "is a file and a directory"),
         ("text", "not a zip"),
     ):
         with pytest.raises(UserError, match=reason):
             unpack_zip(tmp_path / f"{name}.zip", tmp_path / "place")
     assert not (tmp_path / "place").exists()
+
+
+def test_an_archive_in_an_archive_is_not_unpacked(voice: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "outer").mkdir()
+    shutil.copyfile(voice, tmp_path / "outer" / "voice.zip")
+    write_zip(tmp_path / "outer", tmp_path / "outer.zip")
+    with pytest.raises(UserError, match=r"must hold voice.json or ESPnet's meta.yaml"):
+        pretrained(tmp_path / "outer.zip")
+    assert not list((cache / "espnet_ext" / "voices").iterdir())  # what is refused does not stay
+    assert pretrained(tmp_path / "outer").directory.parent == cache / "espnet_ext" / "voices"
+
+
+def test_what_somebody_changed_in_the_cache_is_unpacked_again(voice: Path) -> None:
+    place = pretrained(voice).directory
+    expected = (place / "config.yaml").read_bytes()
+    (place / "config.yaml").write_text("corelm: other")
+    assert pretrained(voice).directory == place and (place / "config.yaml").read_bytes() == expected
+
+
+def test_several_processes_unpack_one_voice_at_once(voice: Path, cache: Path) -> None:
+    script = f"from espnet_ext.storage.pretrained import pretrained; print(pretrained({str(voice)!r}).directory)"
+    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    told = {process.communicate()[0] for process in processes}
+    assert all(process.returncode == 0 for process in processes) and len(told) == 1
+    assert len(list((cache / "espnet_ext" / "voices").iterdir())) == 1
+
+
+def test_what_is_no_option_is_a_text_unless_it_names_a_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from espnet_ext.bin.say import who_says_what
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    long = "two red dogs " * 40
+    for words in (["dogs"], [long], ["either one / or two"], ["two dogs", "one cat"], [""], []):
+        assert who_says_what(words, has_file=False) == (None, words), words
+    for name in ("model", "exp/none", "none.zip", "owner/name"):
+        assert who_says_what([name, long], has_file=False) == (name, [long])
+        assert who_says_what([name], has_file=True) == (name, [])
+    assert who_says_what(["misspelt", "dogs"], has_file=False) == ("misspelt", ["dogs"])
 
 
 def test_a_wrong_checksum_or_nothing_of_that_name_is_one_line(voice: Path, tmp_path: Path) -> None:
@@ -227,6 +264,8 @@ def test_a_wrong_checksum_or_nothing_of_that_name_is_one_line(voice: Path, tmp_p
             (f"{address}/voice.zip#sha256={'0' * 64}", "arrived damaged and was removed"),
             (f"{address}/voice.zip#sha256=12", "#sha256= and 64 digits"),
             (f"{address}/none.zip", "cannot download"),
+            (f"{address}/stimme ü.zip", "cannot download"),
+            ("http://[::1/x.zip", "voice must be an address"),
             (f"{address}/RESULTS.md", "it is no zip archive"),
             (tmp_path / "none.zip", "voice not found"),
         ):
@@ -235,118 +274,3 @@ def test_a_wrong_checksum_or_nothing_of_that_name_is_one_line(voice: Path, tmp_p
         server.shutdown()
         server.server_close()
     assert "voice not found" in one_error(say.main, "mimi", "abba", "-o", tmp_path / "x.wav")
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as an upload needs."""
-
-    sent: dict[str, bytes]
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def answer(self, content: object) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:  # noqa: N802
-        self.answer({"id": "me/voice", "sha": "0" * 40, "siblings": [], "private": False, "tags": []})
-
-    def do_POST(self) -> None:  # noqa: N802
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        server = f"http://127.0.0.1:{self.server.server_address[1]}"
-        if self.path.endswith("/create"):
-            self.answer({"url": f"{server}/me/voice", "id": "1"})
-        elif "/preupload/" in self.path:
-            files = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for one in json.loads(body)["files"]
-            ]
-            self.answer({"files": files})
-        elif "/commit/" in self.path:
-            for line in body.decode().splitlines():
-                item = json.loads(line)
-                if item["key"] == "file":
-                    self.sent[item["value"]["path"]] = base64.b64decode(item["value"]["content"])
-            self.answer({"commitUrl": f"{server}/me/voice/commit/0", "commitOid": "0" * 40, "pullRequestUrl": None})
-        else:
-            self.answer({})
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, bytes]]]:
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is an extra")
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
-    sent: dict[str, bytes] = {}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OwnHub", (Hub,), {"sent": sent}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", sent
-    server.shutdown()
-    server.server_close()
-
-
-def test_an_upload_sends_the_voice_with_a_card_of_its_results(
-    hub: tuple[str, dict[str, bytes]], voice: Path, experiment: Path, tmp_path: Path
-) -> None:
-    from espnet_ext.bin import upload
-    from espnet_ext.inference import Speaker
-
-    address, sent = hub
-    upload.main([str(voice), "me/voice", "--endpoint", address])
-    with zipfile.ZipFile(voice) as archive:
-        assert set(sent) == {*archive.namelist(), "README.md"}
-    card = sent["README.md"].decode()
-    assert card.startswith("---\n") and TABLE in card and "CC0 1.0" in card and "from_pretrained" in card
-    for name, content in sent.items():  # as somebody else gets it, with what a hub adds
-        (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "got" / name).write_bytes(content)
-    (tmp_path / "got" / ".gitattributes").write_text("*.safetensors filter=lfs\n")
-    expected = Speaker.from_experiment(experiment)("abba", **HOW).codes
-    assert np.array_equal(Speaker.from_pretrained(tmp_path / "got")("abba", **HOW).codes, expected)
-
-
-def test_a_hubs_name_is_fetched_or_says_why_not(voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is an extra")
-    from espnet_ext.bin import say
-    from espnet_ext.storage.pretrained import pretrained
-
-    asked = []
-
-    def fetch(repo: str, revision: str | None) -> str:
-        asked.append((repo, revision))
-        if repo != "me/voice":
-            raise hub.errors.LocalEntryNotFoundError("no network")
-        return str(tmp_path / "snapshot")
-
-    unpack_zip(voice, tmp_path / "snapshot")
-    monkeypatch.setattr(hub, "snapshot_download", fetch)
-    assert pretrained("me/voice@v1.0").directory == tmp_path / "snapshot"
-    error = one_error(say.main, "exp/none", "abba", "-o", tmp_path / "x.wav")
-    assert error == "error: there is no directory exp/none here, and the hub has none to fetch: no network"
-    assert asked == [("me/voice", "v1.0"), ("exp/none", None)]
-
-
-def test_a_dry_run_shows_the_card_and_sends_nothing(
-    hub: tuple[str, dict[str, bytes]], voice: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from espnet_ext.bin import upload
-
-    address, sent = hub
-    caplog.set_level("INFO")
-    upload.main([str(voice), "me/voice", "--endpoint", address, "--dry_run"])
-    assert not sent and TABLE in caplog.text and "config.yaml" in caplog.text
-
-
-def test_what_cannot_be_sent_is_one_line(voice: Path, tmp_path: Path) -> None:
-    from espnet_ext.bin import upload
-
-    (tmp_path / "a").write_text("a")
-    write_zip(tmp_path, tmp_path.parent / "other.zip")
-    assert "repo must be owner/name" in one_error(upload.main, voice, "voice")
-    assert "without voice.json" in one_error(upload.main, tmp_path.parent / "other.zip", "me/voice")
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is an extra")
-    assert "could not be sent" in one_error(upload.main, voice, "me/voice", "--endpoint", "http://127.0.0.1:9")

@@ -86,8 +86,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
         print(f"{PROGRAM} {__version__}")  # noqa: T201
     else:
         module = module_of(words[0])
-        sys.argv = [f"{PROGRAM} {words[0]}", *words[1:]]  # how usage and errors name the program
-        importlib.import_module(f"espnet_ext.bin.{module}").main(words[1:])
+        given, sys.argv = sys.argv, [f"{PROGRAM} {words[0]}", *words[1:]]  # how usage and errors name the program
+        try:
+            importlib.import_module(f"espnet_ext.bin.{module}").main(words[1:])
+        finally:
+            sys.argv = given
 
 
 def script() -> None:

@@ -56,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(arguments)
     with needs_package("completion", "'espnet_ext[completion]'"):
         import shtab
-    logging.disable()
-    print(shtab.complete(all_commands(), args.shell))  # noqa: T201
+    logging.disable()  # parsers of evaluators tell what is not installed
+    try:
+        print(shtab.complete(all_commands(), args.shell))  # noqa: T201
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from espnet_ext.inference.options import add_fast_options, add_sampling_options,
 from espnet_ext.inference.requests import default_mode, modes_of
 from espnet_ext.inference.speech import Speech, prompt_line
 from espnet_ext.model.core_lm import corelms
-from espnet_ext.storage.pretrained import DEFAULT_VOICE, pretrained, shipped_voices
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, default_voice, is_address, pretrained, shipped_voices
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -51,29 +52,28 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def who_says_what(words: Sequence[str], has_file: bool) -> tuple[str, list[str]]:
+def who_says_what(words: Sequence[str], has_file: bool) -> tuple[str | None, list[str]]:
     """Who speaks and what, by the words of the command line that are no options.
 
     A single one is a text for the voice that comes along, unless it is there or looks like a path: a misspelt name of
-    an experiment is not to be said. So are several if the first has blanks in it and is not there.
+    an experiment is not to be said. What has blanks in it is a text, unless it is there.
 
     Args:
         words: of the command line.
         has_file: whether the texts are in a file.
 
     Returns:
-        Name of the voice, and texts.
+        Name of the voice, None for the one that comes along, and texts.
 
-    >>> who_says_what(["two red dogs"], False), who_says_what(["exp/small_s1"], True)
-    (('mini', ['two red dogs']), ('exp/small_s1', []))
+    >>> who_says_what(["two red dogs / cats"], False), who_says_what(["exp/small_s1"], True)
+    ((None, ['two red dogs / cats']), ('exp/small_s1', []))
     """
-    if not words:
-        return DEFAULT_VOICE, []
-    first = words[0]
-    names_one = Path(first).exists() or "/" in first or first.endswith(".zip") or first in shipped_voices()
-    if names_one or (len(words) > 1 or has_file) and len(first.split()) == 1:
+    first = words[0] if words else ""
+    one_word = len(first.split()) == 1
+    is_there = first != "" and (os.path.exists(first) or first in shipped_voices() or is_address(first))
+    if is_there or one_word and ("/" in first or first.endswith(".zip") or len(words) > 1 or has_file):
         return first, list(words[1:])
-    return DEFAULT_VOICE, list(words)
+    return None, list(words)
 
 
 def texts_of(args: argparse.Namespace) -> list[str]:
@@ -162,9 +162,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_intermixed_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     name, args.text = who_says_what(args.exp_and_text, args.text_file is not None)
-    if name == DEFAULT_VOICE:
-        logging.info("voice: %s, which comes along", name)
-    args.exp, packed = pretrained(name)
+    if name is None:
+        logging.info("voice: %s, which comes along", DEFAULT_VOICE)
+    args.exp, packed = default_voice() if name is None else pretrained(name)
     args.model_file = args.model_file or packed
     check_reads_text(args.exp, args.model_file)
     texts = texts_of(args)

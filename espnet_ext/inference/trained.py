@@ -107,12 +107,15 @@ class Trained:
         return speaker
 
     @classmethod
-    def from_pretrained(cls, source: Path | str, device: str = "cpu") -> Self:
+    def from_pretrained(
+        cls, source: Path | str, text_to_semantic: Path | str | None = None, device: str = "cpu"
+    ) -> Self:
         """Load what somebody else trained.
 
         Args:
             source: a directory, a .zip of ``espnet-ext pack`` or of ESPnet's packer, its address, which may end in
                 ``#sha256=HEX``, an ``owner/name`` of a hub, or a voice that comes along, such as "mini".
+            text_to_semantic: a text-to-semantic model, likewise; None without the mode tts.
             device: where the language model runs, "cpu" or "cuda".
 
         Returns:
@@ -123,7 +126,8 @@ class Trained:
             UserError: if it cannot be fetched, or is damaged.
         """
         directory, model_file = pretrained(source)
-        return cls.from_experiment(directory, model_file, device=device)
+        front = None if text_to_semantic is None else pretrained(text_to_semantic).directory
+        return cls.from_experiment(directory, model_file, front, device)
 
     @property
     def tokenizer(self) -> TextTokenizer:

@@ -67,9 +67,16 @@ def fill(
     beside = exp.resolve().parent / RESULTS_NAME
     found = results or (beside if beside.is_file() else None)
     if found is not None:
-        text = found.read_text(encoding="utf-8")
+        try:
+            text = found.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"results must be UTF-8, got {found}") from None
         (place / RESULTS_NAME).write_text(_for_others(text), encoding="utf-8")
-    facts = {"made_with": _versions(), "data_license": data_license, "codec_license": _codec_license(place)}
+    facts = {
+        "made_with": _versions(),
+        "data_license": " ".join(data_license.split()),
+        "codec_license": _codec_license(place),
+    }
     write_list(place, {**facts, "dtype": dtype})
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 from espnet_ext.errors import UserError, needs_package
 from espnet_ext.sharing.model_card import model_card
-from espnet_ext.storage.voice_files import VOICE_NAME, check_list, write_list
+from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.zip_files import unpack_zip
 
 CARD_NAME = "README.md"
@@ -41,7 +42,6 @@ def prepared(voice: Path, repo: str) -> Iterator[Path]:
             raise UserError(f"voice must be a file that espnet-ext pack wrote, got {voice} without {VOICE_NAME}")
         facts = check_list(place)
         (place / CARD_NAME).write_text(model_card(place, repo, facts), encoding="utf-8")
-        write_list(place, {name: value for name, value in facts.items() if name not in ("format", "files")})
         yield place
 
 
@@ -63,10 +63,17 @@ def upload(place: Path, repo: str, private: bool = False, endpoint: str | None =
     with needs_package("upload", "'espnet_ext[hub]'"):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # it is not listed there
+    try:
+        urlsplit(endpoint or "").port  # noqa: B018 (it raises for what is no address)
+    except ValueError as error:
+        raise UserError(f"endpoint must be an address, got {endpoint!a} ({error})") from None
     api = HfApi(endpoint=endpoint, library_name="espnet_ext")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        sent = api.upload_folder(repo_id=repo, folder_path=place, commit_message="Upload a voice of espnet_ext")
+        # what is left of an earlier voice would not be in the list of this one
+        sent = api.upload_folder(
+            repo_id=repo, folder_path=place, commit_message="Upload a voice of espnet_ext", delete_patterns="*"
+        )
     except (HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{repo} could not be sent: {type(error).__name__}: {reason}") from None

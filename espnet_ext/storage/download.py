@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import math
 import tarfile
 import urllib.error
 import urllib.request
@@ -31,24 +32,28 @@ class Source:
         checksum: ``ALGORITHM:HEX`` as hashlib names it, such as ``md5:d41d…``; empty where nobody published one of a
             tar archive, which then is read through instead, or of a zip, which whoever unpacks it checks.
         advice: what a user who cannot download may do, the end of an error message.
+        most_bytes: how large it may be; None for any size, of somebody whom one trusts.
     """
 
     url: str
     checksum: str = ""
     advice: str = ""
+    most_bytes: int | None = None
 
 
-def _stream(url: str, part: Path) -> None:
+def _stream(url: str, part: Path, most: float = math.inf) -> None:
     """Append to `part` what it lacks of the file at `url`; a server that cannot continue sends everything again."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         resumed = response.status == 206
         size = response.headers.get("Content-Length")
-        total = int(size) + (start if resumed else 0) if size else None
+        total = int(size) + (start if resumed else 0) if size and size.isdecimal() else None
         bar = tqdm(total=total, initial=start if resumed else 0, desc="downloading", unit="B", unit_scale=True)
         with bar, part.open("ab" if resumed else "wb") as out:
             while block := response.read(BLOCK_BYTES):
+                if out.tell() + len(block) > most:
+                    raise ConnectionError(f"it is larger than {most} bytes")
                 out.write(block)
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:
@@ -100,7 +105,7 @@ def download(source: Source, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     logging.info("downloading %s", source.url)
     try:
-        _stream(source.url, part)
+        _stream(source.url, part, math.inf if source.most_bytes is None else source.most_bytes)
     except urllib.error.HTTPError as error:
         # nothing is left to fetch: everything arrived, and the run ended before the check
         if error.code != 416:

@@ -11,6 +11,13 @@ from espnet_ext.errors import UserError
 from espnet_ext.storage.checksums import content_hash
 
 VOICE_NAME, VOICE_FORMAT = "voice.json", "espnet_ext voice 1"
+NOT_READ = (".md", ".wav", ".flac", ".mp3", ".png", ".jpg", ".txt")  # what people put beside a voice, and nobody loads
+OF_HUBS = (".gitattributes", ".cache")
+
+
+def _is_beside(file: Path) -> bool:
+    """Whether a file, by its path in a voice, is none of it: the list, a hub's own, what people add for readers."""
+    return file.as_posix() == VOICE_NAME or file.parts[0] in OF_HUBS or len(file.parts) == 1 and file.suffix in NOT_READ
 
 
 def write_list(directory: Path, facts: Mapping[str, Any]) -> None:
@@ -23,7 +30,7 @@ def write_list(directory: Path, facts: Mapping[str, Any]) -> None:
     files = {
         file.relative_to(directory).as_posix(): {"bytes": file.stat().st_size, "sha256": content_hash(file)}
         for file in sorted(directory.rglob("*"))
-        if file.is_file() and file != directory / VOICE_NAME
+        if file.is_file() and not _is_beside(file.relative_to(directory))
     }
     content = {"format": VOICE_FORMAT, **facts, "files": files}
     (directory / VOICE_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -50,8 +57,10 @@ def check_list(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path} must be a list of a voice's files, got {ascii(str(error))[:100]}") from None
     if form != VOICE_FORMAT:
         raise UserError(f"{path} must have format {VOICE_FORMAT!r}, got {form!a}: a newer espnet_ext may read it")
-    found = {file.relative_to(directory) for file in directory.rglob("*") if file.is_file()} - {Path(VOICE_NAME)}
-    there = {file.as_posix() for file in found if not file.parts[0].startswith(".")}  # a hub's own, which nobody reads
+    found = {file.relative_to(directory) for file in directory.rglob("*") if file.is_file()}
+    there = {file.as_posix() for file in found if not _is_beside(file)}
+    if not isinstance(content.get("made_with", {}), dict):
+        raise UserError(f"{path} must name versions in made_with, got {ascii(content['made_with'])[:100]}")
     for name in sorted(there ^ set(listed)):
         state = "misses" if name in listed else "holds, and its list does not know,"
         raise UserError(f"{directory} must hold what its {VOICE_NAME} lists: it {state} {name!a}")

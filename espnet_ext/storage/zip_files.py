@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import zipfile
 import zlib
@@ -86,20 +87,21 @@ def _check_members(members: list[zipfile.ZipInfo], most: int) -> None:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or member.flag_bits & 1:
             raise ValueError(f"{name!a} is no plain file")
+        # of other methods zipfile inflates a block without a limit, and cuts it to the size that it tells only then
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name!a} is compressed by another method than deflate")
         if parts in seen:
             raise ValueError(f"{name!a} is there twice")
         seen.add(parts)
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write one file, whose checksum zipfile compares at its end, and never more than it says it has."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    left = member.file_size
-    with archive.open(member) as source, target.open("xb") as sink:
-        while block := source.read(BLOCK_BYTES):
-            left -= len(block)
-            if left < 0:
-                raise ValueError(f"{member.filename!a} holds more than it says")
-            sink.write(block)
-    if left:
+    """Write one file; zipfile gives no more bytes than it says it has, and compares its checksum at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as source, target.open("xb") as sink:
+            shutil.copyfileobj(source, sink, BLOCK_BYTES)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise ValueError(f"{member.filename!a} is a file and a directory") from None
+    if target.stat().st_size != member.file_size:
         raise ValueError(f"{member.filename!a} holds less than it says")
