@@ -83,6 +83,7 @@ setup(
             "layout",
             "mode",
             "decoding",
+            "order",
             "codec",
             "g2p",
             "semantic",

@@ -11,7 +11,7 @@ from test_attention_prior import allowed, with_prior
 from test_graphs import assert_same, decoded, uncaptured
 
 from espnet_ext.decoding import build_strategy, generate, generate_stream
-from espnet_ext.decoding.generate import guard_ends
+from espnet_ext.decoding.batch import guard_ends
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.primary import AnnealedPrior, CrossAttentionPrimary, Ending
 from espnet_ext.model.primary.annealed_prior import InferenceRules

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy
-from espnet_ext.decoding.generate import Step, generate
+from espnet_ext.decoding.generate import generate
+from espnet_ext.decoding.order import CAUSAL, Order, Step
 from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, row_generators
@@ -32,6 +33,7 @@ class Decoding(NamedTuple):
     names: Sequence[str]
     watch: Watch | None = None
     end_guard: float | None = None
+    order: Order = CAUSAL
 
     def again(self, rows: Sequence[int], seed: int, attempt: int) -> Decoding:
         """The same of some rows with the draws of another attempt, which the seed, a row's name and its number give."""

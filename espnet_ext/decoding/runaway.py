@@ -121,7 +121,7 @@ class Repetitions:
         limits: of the training.
         spec: the codec's facts.
         layout: of frames in steps.
-        batch: B.
+        batch: rows.
         steps: most steps of a row.
         device: where the codes are.
 
@@ -145,24 +145,31 @@ class Repetitions:
         self.past = torch.full((batch, self.period + frames), -1, device=device)
         self.run = torch.zeros(batch, self.period + 1, dtype=torch.int64, device=device)  # by lag, then of silence
 
-    def reasons(self, first: int, codes: Tensor) -> Tensor | None:
-        """Why each row has run away by now, numbers in `REASONS`: (B,) int64; None where surely none has.
+    def reasons(self, rows: Tensor, first: Tensor, codes: Tensor) -> Tensor | None:
+        """Why rows have run away by now, numbers in `REASONS`: (R,) int64; None where surely none has.
 
         Args:
-            first: frame that the look begins with.
-            codes: (B, K) int64 of codebook 0 since the last look.
+            rows: (R,) int64, those that are looked at.
+            first: (R,) int64, frame that the look at each begins with.
+            codes: (R, K) int64 of codebook 0 since the last look.
 
         Returns:
             The numbers.
         """
-        end, count = self.period + first, codes.shape[1]
-        self.past[:, end : end + count] = codes
-        before = self.past[:, first : end + count - 1].unfold(1, count, 1)  # (B, period, K), longest lag first
+        count = codes.shape[1]
+        place = first[:, None] + torch.arange(self.period + count, device=first.device)  # where the oldest lag begins
+        place = place.clamp_max(self.past.shape[1] - 1)  # rows that are finished are beyond
+        self.past[rows[:, None], place[:, self.period :]] = codes
+        before = self.past[rows[:, None], place[:, :-1]].unfold(1, count, 1)  # (R, period, K), longest lag first
         same = torch.cat((before == codes[:, None], self.silent[codes][:, None]), dim=1).long()
-        reached = self.run + same.cumprod(-1).sum(-1)
-        self.run = torch.where(same.amin(-1) > 0, reached, same.flip(-1).cumprod(-1).sum(-1))
+        reached = self.run[rows] + same.cumprod(-1).sum(-1)
+        self.run[rows] = torch.where(same.amin(-1) > 0, reached, same.flip(-1).cumprod(-1).sum(-1))
         over = reached > self.most
         if over.device.type == "cpu" and not over.any():
             return None
         loop, silence = REASONS.index(Runaway.LOOP), REASONS.index(Runaway.SILENCE)
         return torch.where(over[:, -1], silence, over.any(1) * loop)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows only, (R',) int64 indices."""
+        self.past, self.run = self.past[rows], self.run[rows]

@@ -309,7 +309,8 @@ class Speaker(Trained):
     ) -> Decoding:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
-        return Decoding(model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names)
+        given = model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
+        return Decoding(*given, order=options.steps)
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
         if options is None:
