@@ -163,7 +163,7 @@ def joined(ids: Sequence[Sequence[int]], parts: Sequence[Generation]) -> Generat
     frames = max(part.codes.shape[1] for part in parts)
     index = torch.tensor(order, device=parts[0].lengths.device)
     values: dict[str, Any] = {}
-    for name in (one.name for one in fields(Generation)):
+    for name in (one.name for one in fields(Generation) if one.name != "failed"):
         several = [getattr(part, name) for part in parts]
         if name == "codes":
             several = [nn.functional.pad(codes, (0, 0, 0, frames - codes.shape[1])) for codes in several]
@@ -171,6 +171,5 @@ def joined(ids: Sequence[Sequence[int]], parts: Sequence[Generation]) -> Generat
             values[name] = torch.cat(several)[index]
         else:
             flat = [one for some in several for one in some]
-            values[name] = tuple(flat[place] for place in order) if len(flat) == len(order) else ()
-    values["failed"] = tuple(reason for reason in values["runaway"] if reason)
-    return Generation(**values)
+            values[name] = tuple(flat[place] for place in order)
+    return Generation(**values, failed=tuple(reason for reason in values["runaway"] if reason))

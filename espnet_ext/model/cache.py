@@ -7,21 +7,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.rotary import RotaryEmbedding
+
+LEAST_HOLES, MOST_HOLES = 32, 0.25  # places, and share of all, that no row needs, above which they are closed
 
 
 @dataclass
 class KVCache:
     """Keys and values of all layers, allocated once and filled from index 0.
 
+    All rows write at the same place. A row that has taken steps back has holes there, which nothing looks at; its own
+    positions and steps then lag behind the places.
+
     Attributes:
         keys: (layers, B, heads, C, D / heads).
         values: like `keys`.
-        key_mask: (B, C) bool, False where a row's left padding lies.
-        length: filled positions, the same for every row.
+        key_mask: (B, C) bool, False where a row's left padding or a hole lies.
+        length: filled places, the same for every row.
         padding: (B,) int64 positions of left padding; None where no row has any.
-        prefix: positions in front of the first step.
+        prefix: places in front of the first step of a row that does not lag.
+        lag: (2, B) int64, what is to be taken off a place for the row's position, and for its step; None where that is
+            nothing for all rows.
     """
 
     keys: Tensor
@@ -30,6 +38,7 @@ class KVCache:
     length: int = 0
     padding: Tensor | None = None
     prefix: int = 0
+    lag: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._layers = [(self.keys[layer], self.values[layer]) for layer in range(len(self.keys))]
@@ -73,29 +82,76 @@ class KVCache:
 
     def visible(self) -> Tensor | None:
         """What one more position may look at: (B, 1, 1, length + 1) bool, or None for all there is."""
-        return None if self.padding is None else self.key_mask[:, None, None, : self.length + 1]
+        if self.padding is None and self.lag is None:
+            return None
+        return self.key_mask[:, None, None, : self.length + 1]
 
     def next_positions(self, count: int) -> Tensor:
-        """Places of the coming positions: (count,) int64."""
-        return torch.arange(self.length, self.length + count, device=self.keys.device)
+        """Positions that come, left padding counted: (count,) int64, or (B, count) where rows differ."""
+        places = torch.arange(self.length, self.length + count, device=self.keys.device)
+        return places if self.lag is None else places - self.lag[0, :, None]
 
     def next_step(self) -> Tensor:
-        """Number of the coming step: (1,) int64."""
-        return self.next_positions(1) - self.prefix
+        """Number of the coming step: (1,) int64, or (B,) where rows differ."""
+        step = torch.full((1,), self.length - self.prefix, device=self.keys.device)
+        return step if self.lag is None else step - self.lag[1]
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
-        """Angles of the coming positions: (2, count, head_width)."""
-        return rotary.at(self.length, count, dtype)
+        """Angles of the coming positions: (2, count, head_width), or (2, B, 1, count, head_width) where rows differ."""
+        if self.lag is None:
+            return rotary.at(self.length, count, dtype)
+        # a row that has ended, and is still there, may be beyond
+        positions = self.next_positions(count).clamp(0, self.capacity - 1)
+        return rotary.at(0, self.capacity, dtype)[:, positions][:, :, None]
 
     def advance(self, count: int) -> None:
         """Count positions that every layer has written."""
         self.length += count
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on; there must be so many."""
-        if not 0 <= length <= self.length:
-            raise UserError(f"length must be in [0, {self.length}], got {length}")
+    def accept(self, kept: Tensor, count: int) -> None:
+        """Keep some of the last places of each row, and forget the others.
+
+        Args:
+            kept: (B,) int64, how many leading ones of these places.
+            count: how many places these are.
+
+        Raises:
+            UserError: if a row is to keep more, or there are not so many.
+        """
+        numbers = kept.tolist()
+        most = max(numbers)
+        if not 0 <= min(numbers) <= most <= count <= self.length:
+            raise UserError(f"kept must be in [0, {min(count, self.length)}], got {numbers}")
+        self._go_to(self.length - count + most)
+        if min(numbers) < most:
+            self.key_mask[:, self.length - most : self.length] = length_mask(kept, most)
+            self._lag_by((most - kept).expand(2, -1))
+            self.close_holes()
+
+    def close_holes(self, always: bool = False) -> None:
+        """Move what each row holds to the right of fewer places, where that spares many of them, or `always`."""
+        before = self.length
+        held = self.key_mask[:, :before]
+        spare = before - int(held.sum(1).max())
+        if not spare or not (always or spare > max(LEAST_HOLES, MOST_HOLES * before)):
+            return
+        order = held.to(torch.int8).argsort(dim=1, stable=True)[:, spare:]
+        index = order[:, None, :, None].expand(-1, self.keys.shape[2], -1, self.keys.shape[4])
+        for part in (part for layer in self._layers for part in layer):
+            part[:, :, : before - spare] = part[:, :, :before].gather(2, index)
+        held = held.gather(1, order)
+        self.key_mask[:, :before] = True
+        self.key_mask[:, : before - spare] = held
+        self._go_to(before - spare)
+        self._lag_by(torch.full((2, len(held)), -spare, device=held.device))
+
+    def _go_to(self, length: int) -> None:
+        """Write at this place next."""
         self.length = length
+
+    def _lag_by(self, more: Tensor) -> None:
+        """Take so much more, (2, B) int64, off the places of each row."""
+        self.lag = more.clone() if self.lag is None else self.lag + more
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows, (B',) int64 rising indices, in place: no more than one layer is copied at a time."""
@@ -105,13 +161,15 @@ class KVCache:
                 part[:kept, :, : self.length] = part[rows, :, : self.length]
         self.keys, self.values, self.key_mask = self.keys[:, :kept], self.values[:, :kept], self.key_mask[rows]
         self.padding = None if self.padding is None else self.padding[rows]
+        self.lag = None if self.lag is None else self.lag[:, rows]
         self.__post_init__()
 
     def gather(self, rows: Tensor) -> KVCache:
         """A new cache with only the given rows, (B',) int64 indices, in their order."""
         padding = None if self.padding is None else self.padding[rows]
+        lag = None if self.lag is None else self.lag[:, rows]
         keys, values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
-        return KVCache(keys, values, self.key_mask[rows], self.length, padding, self.prefix)
+        return KVCache(keys, values, self.key_mask[rows], self.length, padding, self.prefix, lag)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ class Ending(NamedTuple):
     due: Tensor
 
 
-# of the tokens of the frames (B, frames), the number of steps done, and the mask of the tokens (B, U)
-EndGuard = Callable[[Tensor, int, Tensor], Ending]
+# of the tokens of the frames (B, frames), the number of steps done (1 or B,), and the mask of the tokens (B, U)
+EndGuard = Callable[[Tensor, Tensor, Tensor], Ending]
 Guard = Callable[[int], EndGuard | None]  # of the steps behind the text's end after which a row must end
 
 
@@ -114,20 +114,25 @@ class PrimaryState:
             raise UserError("end_guard must be 0 with a model that does not follow its text, which has no such guard")
 
     @property
-    def step(self) -> int:
-        """Steps done, the same for every row."""
-        return self.cache.length - self.cache.prefix
+    def steps(self) -> Tensor:
+        """Steps done: (1,) int64 where all rows have done as many, else (B,)."""
+        return self.cache.next_step()
 
     def ending(self) -> Ending | None:
         """Which rows may or must end in the coming step; None where all may and none must."""
         if self.end_guard is None:
             return None
         assert self.path is not None and self.memory is not None
-        return self.end_guard(self.path, self.step, self.memory.mask)
+        return self.end_guard(self.path, self.steps, self.memory.mask)
 
-    def truncate(self, steps: int) -> None:
-        """Forget every step from number `steps` on."""
-        self.cache.truncate(self.cache.prefix + steps)
+    def accept(self, kept: Tensor, count: int) -> None:
+        """Keep some of the last steps of each row, and take the others back.
+
+        Args:
+            kept: (B,) int64, how many leading ones of these steps.
+            count: how many steps these are.
+        """
+        self.cache.accept(kept, count)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
