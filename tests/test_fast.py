@@ -15,6 +15,7 @@ import torch
 from conftest import NAMES, SAMPLING, SPEC, VARIANTS, decode, ragged_batch, tiny_model
 
 from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
+from espnet_ext.decoding.request import Decoding, Waiting
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
@@ -300,7 +301,8 @@ def test_memory_does_not_grow_with_the_steps():
     sizes = {}
     # the loop itself: what `generate` returns, and what `generate_stream` yields, is made of all steps
     loop = importlib.import_module("espnet_ext.decoding.generate")._turns
-    for number, _ in enumerate(loop(model, conditions, build_strategy("parallel"), sampler, 10_000, 10_000)):
+    asked = Decoding(model, conditions, build_strategy("parallel"), sampler, 10_000, 10_000)
+    for number, _ in enumerate(loop([0], asked, Waiting(iter(())))):
         if number in (1000, 9999):
             gc.collect()
             sizes[number] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,7 +9,7 @@ from espnet_ext.decoding.base import (
     same_passes,
     strategies,
 )
-from espnet_ext.decoding.generate import generate, generate_stream
+from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
@@ -54,6 +54,7 @@ __all__ = [
     "build_order",
     "build_strategy",
     "generate",
+    "generate_joining",
     "generate_stream",
     "orders",
     "plain_step",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec
 from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.order import Advance, Order, Own, Step, Turn
+from espnet_ext.decoding.request import Decoding, Waiting
 from espnet_ext.decoding.rows import Generation, Rows
 from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.primary import Ending, PrimaryState
+from espnet_ext.model.primary import Ending, PrimaryState, with_unconditional
 
 COMPACT_BELOW = 0.8  # share of rows that go on, from which on the others leave the batch
 TURNS_AT_ONCE = 8  # on a GPU, which would stand still while its host looks whether all rows are finished
@@ -77,12 +80,14 @@ class Batch:
         model: what is decoded.
         strategy: how the slots of a step are filled.
         step: how a step is run.
+        order: how steps follow each other.
         sampler: with the generators of the rows.
         rows: what each holds.
         state: of the primary transformer; with guidance the unconditional rows are behind the others.
         own: what the order remembers.
         codes: (R, M) of the last step.
         ids: numbers of the rows among all that were asked for.
+        names: of the rows; empty where nobody knows them.
         left: numbers and codes of those that are no longer there.
         turns: how often steps were made.
     """
@@ -90,20 +95,47 @@ class Batch:
     model: StepModel
     strategy: DecodingStrategy
     step: Step
+    order: Order
     sampler: Sampler
     rows: Rows
     state: PrimaryState
     own: Own | None
     codes: Tensor
     ids: list[int]
+    names: list[str]
     left: list[tuple[list[int], Generation]] = field(default_factory=list)
     turns: int = 0
 
-    def advance(self, order: Order) -> None:
+    @classmethod
+    def begin(cls, ids: list[int], asked: Decoding) -> Self:
+        """The batch before its first step.
+
+        Args:
+            ids: numbers of its rows.
+            asked: what is asked for of them.
+
+        Returns:
+            The batch.
+        """
+        model, order, limits, conditions = asked.model, asked.order, asked.limits, asked.conditions
+        guided = asked.sampler.options.guided
+        if guided:
+            conditions = with_unconditional(conditions)
+        max_steps = model.layout.num_steps(limits) + order.width - 1  # the last turn may begin with the last step
+        state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
+        if asked.end_guard is not None:
+            state.guard_ends(math.ceil(asked.end_guard * model.spec.frame_rate_hz / model.layout.stacking))
+        rows, own = (
+            Rows(model.spec, model.layout, limits, asked.min_frames, asked.watch),
+            order.begin(model, conditions),
+        )
+        codes, how = model.first_codes(conditions)[: len(ids)], (asked.strategy, asked.step, order, asked.sampler)
+        return cls(model, *how, rows, state, own, codes, ids, list(asked.names))
+
+    def advance(self) -> None:
         """Make the next steps of every row, and take those that are kept."""
-        codes = torch.cat((self.codes, self.codes)) if self.sampler.options.guided else self.codes
-        turn = Turn(self.model, self.strategy, codes, self.state, self.sampler_behind, self.step)
-        made = order.advance(turn, self.own)
+        turn = Turn(self.model, self.strategy, self._pairs(self.codes), self.state, self.sampler_behind, self.step)
+        made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
             made = Advance(*(part[: len(self.ids)] for part in made))
         self.codes = self.rows.commit(made)
@@ -117,12 +149,41 @@ class Batch:
             legal = guard_ends(self.model.spec, legal, Ending(*(part[:size] for part in ending)))
         return self.sampler.for_step(legal, history)
 
-    def goes_on(self) -> bool:
-        """Whether rows are not finished, as far as that is known; where it is faster, the others leave."""
+    def check_finite(self, where: str) -> None:
+        """Refuse what the model made of logits that are not finite: its codes look like any others.
+
+        Args:
+            where: the step, in words.
+
+        Raises:
+            UserError: naming the first such row, and the step.
+        """
+        bad = self.rows.logprobs.isnan().nonzero()[:, 0].tolist()
+        if bad:
+            row = f"utterance {self.names[bad[0]]}" if self.names else f"row {self.ids[bad[0]]}"
+            raise UserError(
+                f"logits must be finite, got NaN in {where} of {row}: the weights are damaged, or too large for the "
+                "precision they are packed in"
+            )
+
+    def goes_on(self, waiting: Waiting) -> bool:
+        """Whether rows are not finished, as far as that is known; others join in their place, or the batch shrinks.
+
+        Args:
+            waiting: rows that may join.
+
+        Returns:
+            False if there is nothing left to do.
+        """
         finished = self.rows.finished
-        if is_gpu(finished.device) and self.turns % TURNS_AT_ONCE and not self.rows.may_be_full:
+        must_look = self.rows.may_be_full or self.state.cache.length + self.order.width > self.state.cache.capacity
+        if is_gpu(finished.device) and self.turns % TURNS_AT_ONCE and not must_look:
             return True
         size, left = len(finished), len(finished) - int(finished.sum())
+        if waiting:
+            if left < size:
+                self._let_in(finished.nonzero()[:, 0], waiting)
+            return True
         if left == 0:
             return False
         stay = rows_that_stay(size, left, is_gpu(finished.device))
@@ -131,21 +192,57 @@ class Batch:
             self._keep(order[:stay].sort().values, order[stay:])
         return True
 
+    def _pairs(self, x: Tensor, behind: int = 0) -> Tensor:
+        """With guidance also what goes with the unconditional rows, `behind` being added to it."""
+        return torch.cat((x, x + behind)) if self.sampler.options.guided else x
+
+    def _lay_aside(self, rows: Tensor) -> None:
+        self.check_finite(f"one of the {self.turns} steps")
+        self.left.append(([self.ids[row] for row in rows.tolist()], self.rows.generation(rows)))
+
+    def _let_in(self, rows: Tensor, waiting: Waiting) -> None:
+        """Begin as many of the given rows anew as there are some that wait."""
+        ids, asked = waiting.take(len(rows))
+        rows, other = rows[: len(ids)], Batch.begin(ids, asked)
+        self._lay_aside(rows)
+        self.rows.put(rows, other.rows)
+        pairs = self._pairs(rows, len(self.ids))
+        self.state.put(pairs, other.state, self.rows.most_left() + self.order.width - 1)
+        if self.own is not None:
+            self.own.put(pairs, other.own)
+        self.codes = self.codes.index_copy(0, rows, other.codes)
+        generators = list(self.sampler.generators)
+        for place, row in enumerate(rows.tolist()):
+            self.ids[row] = ids[place]
+            if self.names:
+                self.names[row] = other.names[place]
+            if generators:
+                generators[row] = other.sampler.generators[place]
+        self.sampler = replace(self.sampler, generators=tuple(generators))
+
     def _keep(self, kept: Tensor, others: Tensor) -> None:
         """Go on with some of the rows; what the others hold is laid aside."""
-        self.left.append(([self.ids[row] for row in others.tolist()], self.rows.generation(others)))
-        pairs = torch.cat((kept, kept + len(self.ids))) if self.sampler.options.guided else kept
+        self._lay_aside(others)
+        pairs = self._pairs(kept, len(self.ids))
         self.state.keep(pairs)
         if self.own is not None:
             self.own.keep(pairs)
         self.rows.keep(kept)
         self.sampler, self.codes = self.sampler.for_rows(pairs), self.codes[kept]
-        self.ids = [self.ids[row] for row in kept.tolist()]
+        self.ids, names = [self.ids[row] for row in kept.tolist()], self.names
+        self.names = [names[row] for row in kept.tolist()] if names else []
+
+    def hand_out(self) -> list[tuple[list[int], Generation]]:
+        """Numbers and codes of the rows that have left since the last time."""
+        out, self.left = self.left, []
+        return out
 
     def generation(self) -> Generation:
         """What there is by now, of all rows that were asked for, in their order."""
         parts = [*self.left, (self.ids, self.rows.generation())]
-        return joined([ids for ids, _ in parts], [made for _, made in parts]) if self.left else parts[0][1]
+        if len(parts) == 1 and self.ids == sorted(self.ids):
+            return parts[0][1]
+        return joined([ids for ids, _ in parts], [made for _, made in parts])
 
 
 def joined(ids: Sequence[Sequence[int]], parts: Sequence[Generation]) -> Generation:

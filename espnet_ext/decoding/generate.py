@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,12 +10,13 @@ from torch import Tensor
 from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.batch import Batch
 from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
-from espnet_ext.decoding.rows import Generation, Rows
+from espnet_ext.decoding.request import Decoding, Waiting
+from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepConditions, StepModel
-from espnet_ext.model.primary import with_unconditional
+from espnet_ext.options import check_number
 
 
 def generate(
@@ -32,6 +31,7 @@ def generate(
     watch: Watch | None = None,
     end_guard: float | None = None,
     order: Order = CAUSAL,
+    most_rows: int | None = None,
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
 
@@ -48,6 +48,7 @@ def generate(
         end_guard: seconds after the end of the text from which on a row must end, and it cannot before; 0 for no guard,
             None for what the model says.
         order: how steps follow each other.
+        most_rows: how many rows are generated at once, at most; the others join when one is finished. None for all.
 
     Returns:
         Codes, lengths and costs.
@@ -57,8 +58,50 @@ def generate(
             has no such guard, or makes logits that are not finite.
     """
     given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
-    *_, batch = _turns(*given)
+    asked = Decoding(*given, most_rows)
+    asked.check()
+    *_, batch = _turns(*_beginning(asked))
     return batch.generation()
+
+
+def _beginning(asked: Decoding) -> tuple[list[int], Decoding, Waiting]:
+    """The rows that begin, with their numbers, and those that wait: the longest first, to end together."""
+    rows = len(asked.conditions.given)
+    if asked.most_rows is None or asked.most_rows >= rows:
+        return list(range(rows)), asked, Waiting(iter(()))
+    longest_first = asked.limits.argsort(descending=True, stable=True).tolist()
+    waiting = Waiting((row, asked.rows([row])) for row in longest_first)
+    return *waiting.take(asked.most_rows), waiting
+
+
+def generate_joining(requests: Iterable[Decoding], most_rows: int) -> Iterator[tuple[list[int], Generation]]:
+    """Rows as they are finished, with their numbers; what a row becomes does not depend on when it joined or with whom.
+
+    Args:
+        requests: what `generate` is given for one row each; they differ in nothing else. The next one is asked for when
+            there is a place for it.
+        most_rows: how many rows are generated at once, at most.
+
+    Yields:
+        Numbers of some requests, from 0, and their codes.
+
+    Raises:
+        UserError: as `generate`, or if a request is not of one row, or differs in more than its row.
+    """
+    check_number("most_rows", most_rows, least=1, whole=True)
+    waiting = Waiting(_checked(requests))
+    if waiting:
+        for batch in _turns(*waiting.take(most_rows), waiting):
+            yield from batch.hand_out()
+        yield batch.ids, batch.rows.generation()
+
+
+def _checked(requests: Iterable[Decoding]) -> Iterator[tuple[int, Decoding]]:
+    for number, asked in enumerate(requests):
+        asked.check()
+        if len(asked.conditions.given) != 1:
+            raise UserError(f"request {number} must be of one row, got {len(asked.conditions.given)}")
+        yield number, asked
 
 
 def generate_stream(
@@ -78,100 +121,31 @@ def generate_stream(
     if model.layout.max_delay:  # a step would complete frames of earlier ones
         raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
     order.check(model.layout, streaming=True)
-    given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
-    for batch in _turns(*given):
+    asked = Decoding(model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order)
+    asked.check()
+    for batch in _turns(*_beginning(asked)):
         yield batch.generation()
 
 
 @torch.no_grad()
-def _turns(
-    model: StepModel,
-    conditions: StepConditions,
-    strategy: DecodingStrategy,
-    sampler: Sampler,
-    max_frames: Tensor | int,
-    min_frames: int = 1,
-    step: Step = plain_step,
-    names: Sequence[str] = (),
-    watch: Watch | None = None,
-    end_guard: float | None = None,
-    order: Order = CAUSAL,
-) -> Iterator[Batch]:
-    """The batch after every turn: the loop over time. The arguments are those of `generate`."""
-    batch = _begin(model, conditions, strategy, sampler, max_frames, min_frames, step, watch, end_guard, order)
-    going = True
-    while going:
-        batch.advance(order)
-        if batch.turns == 1:  # weights that cannot be used show at once; a look at every step would cost
-            _check_finite(batch.rows.logprobs, names, "the first step")
-        yield batch
-        going = batch.goes_on()
-    # a sum that nothing leaves
-    _check_finite(batch.generation().logprobs, names, f"one of the {batch.turns} steps")
-
-
-def _begin(
-    model: StepModel,
-    conditions: StepConditions,
-    strategy: DecodingStrategy,
-    sampler: Sampler,
-    max_frames: Tensor | int,
-    min_frames: int,
-    step: Step,
-    watch: Watch | None,
-    end_guard: float | None,
-    order: Order,
-) -> Batch:
-    """The batch before its first step; a UserError if the arguments, those of `generate`, do not fit each other."""
-    batch, device = len(conditions.given), conditions.given.device
-    limit = torch.as_tensor(max_frames, device=device).expand(batch)
-    strategy.check(model.heads)
-    order.check(model.layout)
-    sampler.options.check(model.spec.num_codebooks)
-    if len(sampler.generators) != batch and (sampler.generators or not sampler.options.is_greedy):
-        raise UserError(f"generators must be one per row = {batch}, got {len(sampler.generators)}")
-    if int(limit.min()) < min_frames:
-        raise UserError(f"max_frames must be at least min_frames = {min_frames}, got {int(limit.min())}")
-    guided = sampler.options.guided
-    if guided:
-        _warn_of_guidance(model, sampler.options.cfg_scale)
-        conditions = with_unconditional(conditions)
-    if watch is not None and watch.stops and watch.longest is not None:
-        limit = limit.minimum(watch.longest.clamp_min(min_frames))
-    max_steps = model.layout.num_steps(limit) + order.width - 1  # the last turn of a row may begin with its last step
-    state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
-    if end_guard is not None:
-        state.guard_ends(math.ceil(end_guard * model.spec.frame_rate_hz / model.layout.stacking))
-    rows, own = Rows(model.spec, model.layout, limit, min_frames, watch), order.begin(model, conditions)
-    codes = model.first_codes(conditions)[:batch]
-    return Batch(model, strategy, step, sampler, rows, state, own, codes, list(range(batch)))
-
-
-def _warn_of_guidance(model: StepModel, scale: float) -> None:
-    """A warning where guidance is by what the model has not learned."""
-    if model.conditioning_dropout == 0:
-        warnings.warn(
-            f"cfg_scale must be 1 for a model trained with conditioning_dropout 0, got {scale}: it has "
-            "not learned to speak without what it is given",
-            stacklevel=3,
-        )
-
-
-def _check_finite(logprobs: Tensor, names: Sequence[str], where: str) -> None:
-    """Refuse what a model made of logits that are not finite: its codes look like any others.
+def _turns(ids: list[int], asked: Decoding, waiting: Waiting) -> Iterator[Batch]:
+    """The batch after every turn: the loop over time.
 
     Args:
-        logprobs: (B,) sum over the codes of each row.
-        names: of the rows; empty where nobody knows them.
-        where: the step, in words.
+        ids: numbers of the rows that begin.
+        asked: what is asked for of them.
+        waiting: rows that join later.
 
-    Raises:
-        UserError: naming the first such row, and the step.
+    Yields:
+        The batch.
     """
-    bad = logprobs.isnan().nonzero()[:, 0].tolist()
-    if bad:
-        row = f"utterance {names[bad[0]]}" if names else f"row {bad[0]}"
-        raise UserError(
-            f"logits must be finite, got NaN in {where} of {row}: the weights are damaged, or too large for the "
-            "precision they are packed in"
-        )
+    asked.warn()
+    batch = Batch.begin(ids, asked)
+    going = True
+    while going:
+        batch.advance()
+        if batch.turns == 1:  # weights that cannot be used show at once; a look at every step would cost
+            batch.check_finite("the first step")
+        yield batch
+        going = batch.goes_on(waiting)
+    batch.check_finite(f"one of the {batch.turns} steps")  # a sum that nothing leaves

@@ -89,6 +89,9 @@ class Own(Protocol):
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (R',) int64 rising indices of the turn's rows."""
 
+    def put(self, rows: Tensor, other: Any) -> None:
+        """Begin some rows, (K,) int64, anew with the memory of as many others."""
+
 
 class Order(ABC):
     """How the steps of a row follow each other; subclasses are frozen dataclasses of their options.

@@ -12,6 +12,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.decoding.order import Advance
 from espnet_ext.decoding.runaway import REASONS, Repetitions, Runaway, Watch
+from espnet_ext.model.cache import with_rows
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,8 @@ class Rows:
         self.has_eos = self.has_eos | ends.any(dim=1)
         # the EOS frame counts with its codebook 0 alone: its other codes mean nothing
         kept = (frames >= 0) & (frames < self.lengths[:, None]) & running[:, None]
-        self.logprobs = self.logprobs + (logprobs * kept).sum(dim=1) + (logprobs[:, ::books] * ends).sum(dim=1)
+        said = (logprobs * kept).sum(dim=1) + (logprobs[:, ::books] * ends).sum(dim=1)
+        self.logprobs = (self.logprobs + said).to(self.logprobs.dtype)
         self.row_steps = self.row_steps + running
         codes = codes.masked_fill(~running[:, None], self.spec.eos_id)
         self._write(codes, going)
@@ -266,6 +268,21 @@ class Rows:
         endless = (reasons == 0) & ~self.has_eos & (self.lengths >= self.limit)
         reasons = torch.where(endless, REASONS.index(Runaway.NO_END), reasons)
         return tuple(REASONS[reason] for reason in reasons.tolist())
+
+    def most_left(self) -> int:
+        """Most steps that a row may still take."""
+        steps = self.layout.num_steps(self.limit)
+        return int((steps - self.done).masked_fill(self.finished, 0).max())
+
+    def put(self, rows: Tensor, other: Rows) -> None:
+        """Begin some rows, (K,) int64, anew with what as many others hold."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and name != "_frames":
+                setattr(self, name, with_rows(value, getattr(other, name), rows))
+        for row, count in zip(rows.tolist(), other.clock, strict=True):
+            self.clock[row] = count
+        if self.repetitions is not None and other.repetitions is not None:
+            self.repetitions.put(rows, other.repetitions)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (R',) int64 indices."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout
 from espnet_ext.errors import UserError
+from espnet_ext.model.cache import with_rows
 from espnet_ext.options import check_number
 
 MARGIN = 1.25  # of what the training has at most: the next speaker may be somewhat slower
@@ -137,7 +139,7 @@ class Repetitions:
         least, frames = LEAST_SEC * spec.frame_rate_hz, steps * layout.stacking
         most = [max(MARGIN * (limits.repeated or 0), ROUNDS * lag, least) for lag in range(self.period, 0, -1)]
         has_pauses = limits.pause is not None and bool(limits.silence)
-        most.append(max(MARGIN * (limits.pause or 0), least) if has_pauses else frames)
+        most.append(max(MARGIN * (limits.pause or 0), least) if has_pauses else math.inf)
         self.most = torch.tensor(most, device=device)
         self.silent = torch.zeros(spec.vocab_size, dtype=torch.bool, device=device)
         self.silent[[code for code in limits.silence if code < spec.codebook_size]] = True
@@ -169,6 +171,10 @@ class Repetitions:
             return None
         loop, silence = REASONS.index(Runaway.LOOP), REASONS.index(Runaway.SILENCE)
         return torch.where(over[:, -1], silence, over.any(1) * loop)
+
+    def put(self, rows: Tensor, other: Repetitions) -> None:
+        """Begin some rows anew, (K,) int64."""
+        self.past, self.run = with_rows(self.past, other.past, rows), with_rows(self.run, other.run, rows)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (R',) int64 indices."""

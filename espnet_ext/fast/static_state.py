@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class StaticKVCache(KVCache):
     end: Tensor
     first: Tensor
     angles: Tensor | None = None
+
+    stays: ClassVar[bool] = True
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of one layer, the new position at `end`."""

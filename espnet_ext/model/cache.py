@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from espnet_ext.codes import length_mask
@@ -30,7 +32,10 @@ class KVCache:
         prefix: places in front of the first step of a row that does not lag.
         lag: (2, B) int64, what is to be taken off a place for the row's position, and for its step; None where that is
             nothing for all rows.
+        stays: whether its tensors have to stay what they are.
     """
+
+    stays: ClassVar[bool] = False
 
     keys: Tensor
     values: Tensor
@@ -145,6 +150,43 @@ class KVCache:
         self._go_to(before - spare)
         self._lag_by(torch.full((2, len(held)), -spare, device=held.device))
 
+    def make_room(self, least: int, count: int) -> None:
+        """See that so many more places fit, if at `least` so many are filled: holes are closed, or the cache grows."""
+        if max(self.length, least) + count > self.capacity:
+            self.close_holes(always=True)
+        if (missing := max(self.length, least) + count - self.capacity) > 0:
+            missing += self.capacity // 2  # it will not be the last time
+            self.keys, self.values = (F.pad(part, (0, 0, 0, missing)) for part in (self.keys, self.values))
+            self.key_mask = F.pad(self.key_mask, (0, missing), value=True)
+            self.__post_init__()
+
+    def put(self, rows: Tensor, other: KVCache) -> None:
+        """Begin rows anew, in place: what they get ends where everybody writes next.
+
+        Args:
+            rows: (K,) int64, whose old content is gone.
+            other: of K rows.
+        """
+        if (missing := other.length - self.length) > 0:
+            self.check_room(missing)
+            self.key_mask[:, self.length : other.length] = False
+            self._lag_by(torch.full((2, len(self.key_mask)), missing, device=rows.device))
+            self._go_to(other.length)
+        start = self.length - other.length
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            for into, part in zip(mine, theirs, strict=True):
+                into[rows, :, start : self.length] = part[:, :, : other.length]
+        self.key_mask[rows] = True
+        self.key_mask[rows, :start] = False
+        self.key_mask[rows, start : self.length] = other.key_mask[:, : other.length]
+        if self.lag is None:
+            self.lag = torch.zeros(2, len(self.key_mask), dtype=torch.int64, device=rows.device)
+        lag = torch.tensor([[start], [start - self.prefix + other.prefix]], device=rows.device)
+        self.lag[:, rows] = lag if other.lag is None else lag + other.lag
+        if self.padding is None:
+            self.padding = torch.zeros_like(self.lag[0])
+        self.padding[rows] = 0 if other.padding is None else other.padding
+
     def _go_to(self, length: int) -> None:
         """Write at this place next."""
         self.length = length
@@ -186,6 +228,34 @@ class Memory:
     values: Tensor
     mask: Tensor
 
+    def put(self, rows: Tensor, other: Memory) -> Memory:
+        """The memory with other texts in some rows, (K,) int64."""
+        keys = with_rows(self.keys, other.keys, rows, dim=1)
+        values = with_rows(self.values, other.values, rows, dim=1)
+        return Memory(keys, values, with_rows(self.mask, other.mask, rows))
+
     def gather(self, rows: Tensor) -> Memory:
         """The memory of the given rows, in their order."""
         return Memory(self.keys.index_select(1, rows), self.values.index_select(1, rows), self.mask[rows])
+
+
+def with_rows(x: Tensor, other: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
+    """A tensor with some of its rows replaced; of both the narrower one is made as wide as the other, with zeros.
+
+    Args:
+        x: (…, B, …), rows in `dim`; its width is the second last dimension, of (B, width) the last one.
+        other: (…, K, …) likewise.
+        rows: (K,) int64.
+        dim: where the rows are.
+
+    Returns:
+        A new tensor.
+
+    >>> with_rows(torch.ones(3, 2), torch.full((1, 3), 5.0), torch.tensor([1])).tolist()
+    [[1.0, 1.0, 0.0], [5.0, 5.0, 5.0], [1.0, 1.0, 0.0]]
+    """
+    if x.dim() > 1:
+        at = max(x.dim() - 2, 1)
+        behind, size = (0, 0) * (x.dim() - 1 - at), max(x.shape[at], other.shape[at])
+        x, other = (F.pad(part, (*behind, 0, size - part.shape[at])) for part in (x, other))
+    return x.index_copy(dim, rows, other)
