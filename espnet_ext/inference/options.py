@@ -144,6 +144,7 @@ def model_of(args: argparse.Namespace) -> ModelRef:
         args.device,
         **fast_choices(args),
         batch_size=args.batch_size if args.precision else 1,
+        most_rows=args.batch_size,
         text_to_semantic=getattr(args, "text_to_semantic", None),
         silence=args.data_dir if silent else None,
     )

@@ -61,6 +61,7 @@ class Trained:
         self.silence: Streams | None = None
         self.directory: Path | None = None
         self._step: Step = plain_step
+        self._most_rows: int | None = None
 
     @classmethod
     def from_experiment(
@@ -104,6 +105,17 @@ class Trained:
         speaker = cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
         speaker.directory = experiment.directory
         return speaker
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that are generated at once, at most, the others joining as those are finished; None for all."""
+        return self._most_rows
+
+    @most_rows.setter
+    def most_rows(self, count: int | None) -> None:
+        self._most_rows = count
+        if self.text_to_units is not None:
+            self.text_to_units.most_rows = count
 
     @property
     def tokenizer(self) -> TextTokenizer:
