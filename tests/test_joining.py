@@ -17,7 +17,7 @@ from espnet_ext.decoding.request import Decoding
 from espnet_ext.decoding.rows import Rows
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.fast import static_state
+from espnet_ext.fast import FastOptions, accelerate, static_state
 from espnet_ext.testing.models import TEXT_VOCAB, Batch, shared_model, tiny_model
 
 STRATEGIES = ["parallel", "local_ar", "local_maskgit", "local_maskgit_adaptive", "local_speculative"]
@@ -135,6 +135,16 @@ def test_requests_are_asked_for_when_there_is_a_place_and_handed_out_when_they_a
     for row, (generation, place) in made.items():
         alone = generate(*asked(model, row=row))
         assert torch.equal(generation.codes[place, : generation.lengths[place]], alone.codes[0])
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("primary", ["cross_attention", "prefix_learned"])
+def test_rows_join_packed_models(primary, native):
+    model = tiny_model(primary, conditioning_dropout=0.1).float()
+    accelerate(model, FastOptions("float32", native=native))
+    right = generate(*asked(model, "local_ar", "guided"))
+    made = generate(*asked(model, "local_ar", "guided", most_rows=3))
+    assert torch.equal(made.codes, right.codes) and torch.equal(made.lengths, right.lengths)
 
 
 def test_no_requests_are_no_rows():

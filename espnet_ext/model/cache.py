@@ -155,7 +155,7 @@ class KVCache:
         if max(self.length, least) + count > self.capacity:
             self.close_holes(always=True)
         if (missing := max(self.length, least) + count - self.capacity) > 0:
-            missing += self.capacity // 2  # it will not be the last time
+            missing += self.capacity // 8  # it will not be the last time
             self.keys, self.values = (F.pad(part, (0, 0, 0, missing)) for part in (self.keys, self.values))
             self.key_mask = F.pad(self.key_mask, (0, missing), value=True)
             self.__post_init__()
