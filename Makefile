@@ -1,3 +1,4 @@
+# make hello        install into .venv, then a voice that comes along says a sentence into hello.wav
 # make quickstart   install into .venv, then the mini recipe from text and audio to speech and scores
 # make quickstart-gpst   the same for GPST: semantic units and codes in one transformer, and every mode of it
 # make test         install into .venv, then the tests          make check   lint (formatting, types, docstrings, shell), quick tests
@@ -9,22 +10,30 @@
 # make test-browser the report and the demo in a real Chromium, which must be there (apt-get install chromium ffmpeg)
 # make bench        the decoding speed that the quick start measured            make bench-tokens   speed and memory of tokenization
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
+# make smoke        whether an environment works: tiny recipe, task, archives; PYTHON=python3.13 VENV=.venv-3.13 make smoke for another
+# make add PACKAGES="espnet_ext[demo] another"   further packages, without tearing up what the lock installed (docs/install.md)
+# make locks        requirements/lock-py3*.txt anew, of setup.py and requirements/*.in; LOCK_ARGS="--upgrade-package espnet"
 # make bench-speed  decoding beside the peers that are installed; SPEED_ON=cpu, wall or cuda
 #
 # Every target works alone and again: what is installed or finished stays. Variables:
-#   PYTHON=python3.11       the interpreter that makes .venv
+#   PYTHON=python3.12       the interpreter that makes .venv: Python 3.11, 3.12 or 3.13, the first that is there if nothing is said
+#   VENV=.venv-3.12         another environment than .venv, for example of another Python
 #   TORCH_INDEX_URL=...     package index for torch alone, for example PyTorch's CPU wheel index (PyPI's Linux build is the CUDA one)
+#   PACKAGES="..."          what make add installs, as one names it to pip; ADD_ARGS=--dry-run shows it only
 #   MINI=tiny               either quickstart on a handful of sentences
 #   RECIPE_ARGS="..."       further options of the recipe's run.sh
 #   TEST_PROCESSES=2        processes of the tests; "auto", one per core up to four, if nothing is said
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?=
+VENV ?= .venv
+LOCK_ARGS ?=
+PACKAGES ?=
+ADD_ARGS ?=
 TORCH_INDEX_URL ?=
 MINI ?=
 RECIPE_ARGS ?=
 TEST_PROCESSES ?= auto
 
-VENV := .venv
 BIN := $(VENV)/bin
 # a process has one thread: with more, those of different processes wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
@@ -32,10 +41,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 RECIPE := egs2/mini_libritts/codec_lm1
 GPST_RECIPE := egs2/mini_libritts/gpst1
 SHELL_FILES := local/*.sh egs2/*/*/run.sh egs2/*/*/local/*.sh benchmarks/*.sh benchmarks/peers/*.sh .ci/run
-PYTHON_FILES := espnet_ext tests local egs2 benchmarks setup.py
+PYTHON_FILES := espnet_ext tests local egs2 egs3 benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean
+.PHONY: help install hello install-demo install-lyra install-asr quickstart quickstart-gpst test test-slow test-faults test-readme test-browser lint check bench bench-tokens bench-local-drop bench-frechet bench-speed clean smoke locks add
 .DELETE_ON_ERROR:
 
 help:
@@ -43,13 +52,8 @@ help:
 
 install: $(VENV)/.installed
 
-# The lock lists what torch does not bring. pip must not resolve it: espnet's bound on setuptools excludes torch's.
-$(VENV)/.installed: requirements/lock-py311.txt setup.py
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: PYTHON must be Python 3.11, got '$(PYTHON)'" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
-	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch==2.13.0
-	$(PIP) --no-deps --no-build-isolation --use-pep517 -r requirements/lock-py311.txt -e .
+$(VENV)/.installed: $(wildcard requirements/lock-py3*.txt) setup.py
+	bash local/install.sh "$(VENV)" "$(PYTHON)" "$(TORCH_INDEX_URL)"
 	@touch $@
 
 $(VENV)/.installed-test: requirements/lock-test.txt $(VENV)/.installed
@@ -78,6 +82,9 @@ $(VENV)/.installed-browser: requirements/lock-browser.txt $(VENV)/.installed-tes
 	$(PIP) --no-deps -r requirements/lock-browser.txt
 	@touch $@
 
+hello: $(VENV)/.installed
+	$(BIN)/espnet-ext say "seven small birds waited near that river" -o hello.wav
+
 quickstart: $(VENV)/.installed
 	bash $(RECIPE)/run.sh --python $(BIN)/python $(if $(MINI),--size $(MINI)) $(RECIPE_ARGS)
 
@@ -86,6 +93,21 @@ quickstart-gpst: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(PYTEST) -m "not gpu and not browser and not slow and not readme and not faults"
+
+smoke: $(VENV)/.installed-test
+	$(PYTEST) -q -m "not slow" tests/test_requirements.py tests/test_ark.py tests/test_task.py \
+	  tests/test_recipes.py::test_tiny_recipe_speaks_every_test_sentence
+
+UV := $(BIN)/uv
+$(UV): $(VENV)/.installed
+	$(PIP) uv==0.13.9
+	@touch $@
+
+add: $(UV)
+	bash local/add_packages.sh "$(VENV)" $(ADD_ARGS) $(PACKAGES)
+
+locks: $(UV)
+	bash local/make_locks.sh $(UV) $(LOCK_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m "slow and not gpu"

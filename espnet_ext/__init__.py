@@ -13,7 +13,7 @@ Codes are always ``(B, T, N)`` int64. A *step* is one position of the primary tr
 of a step, a *strategy* the way the slots of a step are filled.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import os as _os
 import sys as _sys

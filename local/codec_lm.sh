@@ -18,13 +18,32 @@ declare_options() {
   option tune false "choose temperature, top-k and guidance of each strategy on the validation set, unless --inference_config is given"
   option tune_utterances 0 "utterances of the validation set to choose on; 0: all"
   option tune_args "" "further options of tune"
+  option pair_list "" "one more test set: a list of pairs in F5-TTS' format, see docs/evaluation.md"
+  option pair_audio "" "folder of its recordings, SPEAKER/CHAPTER/ID.flac or .wav"
+  option pair_text listed "its texts: as listed, or as words: in lower case without punctuation"
   option num_repeats 1 "times that each strategy decodes a test set, with different seeds; scores are then means"
 }
 
 check_options() {
+  add_pairs
   check_shared_options
   [[ ${tune_utterances} =~ ^[0-9]+$ ]] || usage_error "--tune_utterances must be a whole number, got '${tune_utterances}'"
   [[ ${num_repeats} =~ ^[1-9][0-9]*$ ]] || usage_error "--num_repeats must be a number of at least 1, got '${num_repeats}'"
+}
+
+# add_pairs: the list of pairs becomes a test set of its own, pairs_NAME, behind the others
+add_pairs() {
+  local name
+  pair_set=""
+  [[ -n ${pair_list} ]] || { [[ -z ${pair_audio} ]] || usage_error "--pair_audio must come with --pair_list"; return 0; }
+  for name in pair_list pair_audio; do # a path that exists where the user stands means that path
+    [[ -z ${!name} || ! -e ${caller_dir}/${!name} ]] || printf -v "${name}" '%s' "${caller_dir}/${!name}"
+  done
+  [[ -f ${pair_list} ]] || usage_error "--pair_list must be an existing file, got '${pair_list}'"
+  [[ -d ${pair_audio} ]] || usage_error "--pair_audio must be the folder of the recordings of --pair_list, got '${pair_audio}'"
+  [[ ${pair_text} == listed || ${pair_text} == words ]] || usage_error "--pair_text must be listed or words, got '${pair_text}'"
+  pair_set=pairs$(short_name "$(conf_name "${pair_list}")")
+  test_sets+=" ${pair_set}"
 }
 
 check_tokenizers() { [[ -n ${init_from} ]] || check_codec; }
@@ -79,6 +98,7 @@ summary() {
   show sampling "${expdir}/codec_lm_${tag}_s*/decode/TUNED.md"
   show speech "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav" "${expdir}/codec_lm_${tag}_s*/decode_*/*/wav/"
   show figures "${expdir}/scoring/*/figures" "${expdir}/scoring/*/figures/"
+  [[ -z ${pair_set} ]] || show pairs "${expdir}/${pair_set}.md"
   show results "${expdir}/RESULTS.md"
 }
 

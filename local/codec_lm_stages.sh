@@ -163,6 +163,28 @@ decode() {
     --inference_config "${config}" --output_dir "${output}" "${workers[@]}" "${more[@]}"
 }
 
+# the corpus, and the list of pairs as a data directory beside its sets
+stage_data() {
+  prepare_corpus
+  [[ -z ${pair_set} ]] || pairs_dir
+}
+
+# read whenever it is asked for: it opens no audio, and recordings may have been added
+pairs_dir() {
+  local force=true
+  job "${pair_set}" "${datadir}/${pair_set}" "${pair_list}" -- "${python}" "${shared}/pairs_dir.py" --pair_list "${pair_list}" \
+    --audio "${pair_audio}" --text "${pair_text}" --out "${datadir}/${pair_set}"
+}
+
+stage_score() {
+  local made=()
+  score_all
+  [[ -n ${pair_set} ]] || return 0
+  made=("${datadir}" "${dumpdir}/raw" "${dumpdir}/filtered" "${codec_dir}")
+  interruptible "${python}" "${shared}/pair_results.py" --scores "${expdir}/scoring/${pair_set}/scores.json" \
+    --data_dir "${made[@]/%//${pair_set}}" --out "${expdir}/${pair_set}.md"
+}
+
 reference_dir() { printf '%s\n' "${codec_dir}/$1"; }
 
 # add_systems SET: what stage inference made for it

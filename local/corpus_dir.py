@@ -11,9 +11,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-
-from from_experiment import finetuning_conf, open_experiment, recipe_options
-from training_time import measure_training, time_lines
+from typing import TYPE_CHECKING
 
 from espnet_ext.bin import run
 from espnet_ext.data.corpora import Source, find_layout, layouts
@@ -32,8 +30,10 @@ from espnet_ext.data.corpora.survey import (
     write_sets,
 )
 from espnet_ext.errors import UserError
-from espnet_ext.inference.experiment import Experiment
 from espnet_ext.storage.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from espnet_ext.inference.experiment import Experiment
 
 REPORT, CHOSEN = "report.md", "chosen_options"
 ALL_SIZES = ("auto", *SIZES, "tiny")
@@ -53,9 +53,15 @@ def prepare(args: argparse.Namespace) -> str:
     """
     rules = Rules(args.speaker_from, args.language, args.min_sec, args.max_sec)
     folders = tuple(Path(one) for one in args.audio_dir.split())
+    if absent := [str(one) for one in folders if not one.is_dir()]:
+        raise UserError(f"--audio_dir must be folders separated by spaces, got {absent[0]}, which is none")
     source = Source(args.corpus, args.encoding, args.delimiter, folders, args.datadir.absolute() / "unpacked")
     layout = find_layout(args.layout, args.corpus)(source)
-    experiment = open_experiment(Path(args.init_from)) if args.init_from else None
+    experiment = None
+    if args.init_from:  # torch and ESPnet are 450 MB and 6 s: they are imported where something needs them
+        from from_experiment import open_experiment
+
+        experiment = open_experiment(Path(args.init_from))
     with closing(open_store()) as store:
         gather(store, layout, rules)
         measure(store, rules)
@@ -119,6 +125,8 @@ def choose_training(
     shape = args.codec, seconds / number, letters / number
     factors = [int(factor) for factor in args.stacking.split(",")]
     if experiment is not None:
+        from from_experiment import finetuning_conf, recipe_options
+
         conf = args.datadir / "finetune.yaml"
         with atomic_path(conf) as temporary:
             temporary.write_text(
@@ -139,6 +147,8 @@ def choose_training(
         chosen += ["--token_type", text.token_type, "--g2p", text.g2p]
         trainings = [("base", base, 1)]
     if args.estimate == "yes":
+        from training_time import measure_training, time_lines
+
         trainings += [(f"s{factor}", conf, factor) for factor in factors]
         measured = [measure_training(file, name, factor, *shape) for name, file, factor in trainings]
         lines += ["", *time_lines(measured, shape[0], args.threads, seconds)]

@@ -17,7 +17,7 @@ declare_options() {
   option stop_stage "${#stages[@]}" "last stage to run, number or name"
   option semantic mfcc_km "semantic tokenizer (registry of espnet_ext.tokenizers.semantic)"
   option semantic_conf "" "options of the semantic tokenizer, k=v separated by spaces"
-  option semantic_tag "" "name of its directories; empty: its name and its options"
+  option semantic_tag "" "name of its directories; empty: its name and its options that are no paths"
   option deduplicate true "the models see equal units in a row as one"
   option mix "" "further corpora to train on, NAME=DIR each, separated by spaces: token directories of the same tokenizers"
   option mix_name "own" "NAME of this recipe's own corpus in the mixture"
@@ -87,7 +87,7 @@ set_names() {
   name=$(conf_name "${train_config}") tts_name=$(conf_name "${tts_config}")
   train_config=$(conf_path "${train_config}") tts_config=$(conf_path "${tts_config}")
   set_shared_names
-  [[ -n ${semantic_tag} ]] || semantic_tag=${semantic}$(short_name "${semantic_conf}")$([[ ${deduplicate} == true ]] || printf '_repeated')
+  [[ -n ${semantic_tag} ]] || semantic_tag=${semantic}$(short_name "$(without_paths "${semantic_conf}")")$([[ ${deduplicate} == true ]] || printf '_repeated')
   semantic_dir=${dumpdir}/semantic_${semantic_tag}
   token_dir=${dumpdir}/gpst_${codec_tag}_${semantic_tag}
   train_dir=${token_dir}/${train_set}

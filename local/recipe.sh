@@ -51,7 +51,7 @@ declare_shared_options() {
   option cleaner lower "text cleaning: lower, english or none"
   option codec world_vq "codec (registry of espnet_ext.tokenizers.codec)"
   option codec_conf "" "options of the codec, k=v separated by spaces"
-  option codec_tag "" "name of the codec's directories; empty: the codec's name and its options"
+  option codec_tag "" "name of the codec's directories; empty: the codec's name and its options that are no paths"
   option stacking "1 2" "frame stacking factors S; one model each"
   option train_config conf/train.yaml "training configuration, in the recipe or in the repository's root"
   option max_epoch "" "epochs of training, but for --base_config; empty: as the configuration says"
@@ -181,12 +181,27 @@ short_name() {
   [[ -z ${text} ]] || printf '_%s' "${text}"
 }
 
+# without_paths OPTIONS: those whose values are no paths. Where something lies is no part of a name: moved weights are the same
+# weights, and others under the same name are told by the contents that `job` compares.
+without_paths() {
+  local word words kept=()
+  read -ra words <<< "$1"
+  for word in "${words[@]}"; do
+    case ${word#*=} in
+      /* | '~'* | ./* | ../*) ;;
+      */*) [[ -e ${word#*=} ]] || kept+=("${word}") ;; # or a name on a hub
+      *) kept+=("${word}") ;;
+    esac
+  done
+  printf '%s' "${kept[*]}"
+}
+
 # set_shared_names: names of files and directories that several stages use
 set_shared_names() {
   sets=("${train_set}" "${valid_set}")
   read -ra tests <<< "${test_sets}"
   sets+=("${tests[@]}")
-  [[ -n ${codec_tag} ]] || codec_tag=${codec}$(short_name "${codec_conf}")
+  [[ -n ${codec_tag} ]] || codec_tag=${codec}$(short_name "$(without_paths "${codec_conf}")")
   codec_dir=${dumpdir}/codec_${codec_tag}
   token_name=${token_type}$([[ ${g2p} == none ]] || printf '_%s' "${g2p}")
   forced=() workers=()

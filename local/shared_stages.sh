@@ -3,7 +3,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154,SC2317,SC2329 # recipe.sh declares the options, and stages.sh calls the stages by name
 
-stage_data() {
+stage_data() { prepare_corpus; }
+
+prepare_corpus() {
   local options=() value inputs=() values named
   for value in ${corpus_option} ${corpus_path}; do
     [[ -z ${!value} ]] || options+=("--${value}" "${!value}")
@@ -188,7 +190,9 @@ check_words() {
   (( ${#texts[@]} == 0 )) || interruptible "${python}" "${shared}/check_words.py" "${texts[@]}" "${more[@]}"
 }
 
-stage_score() {
+stage_score() { score_all; }
+
+score_all() {
   local name pages=() transcribed=()
   for name in "${tests[@]}"; do
     if [[ -f ${codec_dir}/${name}/codes.scp && ! -f ${codec_dir}/${name}/text ]]; then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from espnet_ext.decoding import strategies
@@ -23,6 +25,9 @@ from espnet_ext.testing.models import (  # noqa: F401 (test files import them fr
 )
 
 pytest_plugins = ["fabricated", "fabricated_tokens"]
+
+# a library for archives, whichever is there: pytest.importorskip(ARCHIVES)
+ARCHIVES = next((name for name in ("kaldiio", "omniio") if find_spec(name)), "omniio")
 
 # options that take another path through a strategy than its defaults do
 VARIANTS = [

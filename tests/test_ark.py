@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ARCHIVES
 
-from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes, units_writer
+from espnet_ext.data.ark import LIBRARIES, codes_writer, load_codes_entry, read_codes, units_writer
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.inputs.checks import check_data
 from espnet_ext.data.kaldi import read_entry
 from espnet_ext.errors import UserError
 
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 CODES = {
     "a-1": np.arange(12).reshape(4, 3),
@@ -61,13 +62,36 @@ def test_an_interrupted_writer_keeps_the_old_codes(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["codes.ark", "codes.scp", "utt2num_frames"]
 
 
-def test_the_other_library_reads_and_writes_the_same_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kaldi = pytest.importorskip("omniio.kaldi")
-    write_all(tmp_path / "first")
-    monkeypatch.setattr("espnet_ext.data.ark._backend", lambda: kaldi)
-    write_all(tmp_path / "second")
-    assert (tmp_path / "first/codes.ark").read_bytes() == (tmp_path / "second/codes.ark").read_bytes()
-    assert np.array_equal(read_codes(tmp_path / "first/codes.scp", 3)["b-1"], CODES["b-1"])
+def bytes_of(table: Mapping[str, np.ndarray]) -> bytes:
+    """An archive of int32 vectors as Kaldi's documentation describes it."""
+    counted = np.dtype([("size", "i1"), ("value", "<i4")])
+    entries = []
+    for utterance, codes in table.items():
+        values = np.zeros(codes.size, counted)
+        values["size"], values["value"] = 4, codes.reshape(-1)
+        entries.append(utterance.encode() + b" \0B\4" + np.int32(codes.size).tobytes() + values.tobytes())
+    return b"".join(entries)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_either_library_writes_the_same_archive_and_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    module = pytest.importorskip(library)
+    monkeypatch.setattr("espnet_ext.data.ark.LIBRARIES", (library,))
+    write_all(tmp_path)
+    assert (tmp_path / "codes.ark").read_bytes() == bytes_of(CODES)
+    pointers = read_scp(tmp_path / "codes.scp")
+    for utterance, codes in CODES.items():
+        assert np.array_equal(module.load_mat(pointers[utterance]), codes.reshape(-1))
+
+
+def test_without_a_library_for_archives_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espnet_ext.data.ark.LIBRARIES", ("no_such_library",))
+    with pytest.raises(UserError, match="codes need omniio or kaldiio: pip install omniio"):
+        write_all(tmp_path)
 
 
 def test_ids_out_of_order_and_empty_codes_are_refused(tmp_path: Path) -> None:
@@ -113,7 +137,16 @@ def test_units_of_another_shape_are_refused(tmp_path: Path, bad: np.ndarray) -> 
 def hostile_pointers(directory: Path) -> list[str]:
     ark = directory / "codes.ark"
     commands = [f"{ark}:5; touch {directory}/ran |", f"| touch {directory}/ran", f"touch {directory}/ran|:5"]
-    places = [f"{ark}", f"{ark}:5[0:2]", f"{ark}:-1", f"{ark}:+5", f"{directory}/x[0]:5", f"{directory}/x[0]y:5", "-:5"]
+    places = [
+        f"{ark}",
+        f"{ark}:5[0:2]",
+        f"{ark}:-1",
+        f"{ark}:+5",
+        f"{ark}.gz:5",
+        f"{directory}/x[0]:5",
+        f"{directory}/x[0]y:5",
+        "-:5",
+    ]
     return [*commands, *places, f"{ark}:5\x00", f"{ark}\r{ark}:5"]
 
 
@@ -165,14 +198,15 @@ def test_an_entry_that_is_no_vector_or_matrix_is_refused_and_runs_nothing(tmp_pa
     assert not (tmp_path / "ran").exists() and most < 10**7
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("dtype", ["int32", "float32", "float64"])
-def test_vectors_and_matrices_are_read_as_the_libraries_wrote_them(tmp_path: Path, dtype: str) -> None:
-    kaldiio = pytest.importorskip("kaldiio")
+def test_vectors_and_matrices_are_read_as_the_libraries_wrote_them(tmp_path: Path, dtype: str, library: str) -> None:
+    module = pytest.importorskip(library)
     arrays = {
         "a": np.arange(5).astype(dtype),
         "b": np.arange(6).reshape(2, 3).astype(dtype if dtype[0] == "f" else "f4"),
     }
-    kaldiio.save_ark(str(tmp_path / "x.ark"), arrays, scp=str(tmp_path / "x.scp"))
+    module.save_ark(str(tmp_path / "x.ark"), arrays, scp=str(tmp_path / "x.scp"))
     for name, pointer in read_scp(tmp_path / "x.scp").items():
         found = read_entry(pointer)
         assert found.dtype == arrays[name].dtype and np.array_equal(found, arrays[name])

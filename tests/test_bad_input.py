@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import ARCHIVES
 from fabricated import one_error
 
 from espnet_ext.bin import run
@@ -103,7 +104,7 @@ def test_an_utterance_id_that_is_a_path_is_neither_read_nor_written(tmp_path: Pa
 
 
 def test_a_codes_archive_that_is_cut_anywhere_names_file_and_utterance(tmp_path: Path) -> None:
-    pytest.importorskip("kaldiio")
+    pytest.importorskip(ARCHIVES)
     from espnet_ext.data.ark import codes_writer, read_codes
 
     with codes_writer(tmp_path) as write:

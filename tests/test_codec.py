@@ -91,8 +91,10 @@ def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
 def test_a_codec_whose_package_is_missing_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in [PACKAGE[name], *(key for key in sys.modules if key.startswith(f"{PACKAGE[name]}."))]:
         monkeypatch.setitem(sys.modules, module, None)
-    package = PACKAGE[name].removesuffix("2").replace("_", "-")  # espnet2 comes with espnet
-    with pytest.raises(ValueError, match=f"codec {name} needs .*: pip install '?{package}"):
+    extras = {"world_vq": "world", "encodec": "encodec", "lyra": "lyra"}
+    requirement = "espnet einops" if name == "espnet" else f"'espnet_ext\\[{extras.get(name, 'hf')}\\]'"
+    said = f"codec {name} needs a package that is not there \\(.*\\): pip install {requirement}"
+    with pytest.raises(ValueError, match=said):
         create_codec(name, corpus()[:1], 0, CONF[name])
 
 

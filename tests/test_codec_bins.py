@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import ARCHIVES
 
 pytest.importorskip("pyworld")
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 from espnet_ext.bin import codec_fit, codec_resynthesis, codec_tokens, run
 from espnet_ext.data.ark import read_codes

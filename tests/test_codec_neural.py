@@ -12,10 +12,11 @@ import torch
 import yaml
 from tiny_codecs import NEURAL, fresh_codec, tiny_codec, voice
 
+from espnet_ext.bin import codec_fit
+from espnet_ext.storage.checksums import content_hash
 from espnet_ext.tokenizers.codec import copy_codec, load_codec, read_codec_info, save_codec
 from espnet_ext.tokenizers.codec.merge import Merge, expand, thin
 from espnet_ext.tokenizers.codec.neural import NeuralCodec
-from espnet_ext.tokenizers.description import file_sha256
 
 
 @pytest.fixture(params=NEURAL)
@@ -168,7 +169,7 @@ def test_codecs_fitted_by_the_first_release_still_load(tmp_path: Path) -> None:
     info = tmp_path / "codec" / "codec_info.yaml"
     content = yaml.safe_load(info.read_text())
     content["codec_conf"] = {"checkpoint": "codec.npz", "num_codebooks": 2}
-    content["fingerprint"] = file_sha256(tmp_path / "codec" / "codec.npz")
+    content["fingerprint"] = content_hash(tmp_path / "codec" / "codec.npz")
     info.write_text(yaml.safe_dump(content))
     assert load_codec(copy_codec(info, tmp_path / "exp")).spec == codec.spec
     content["codec_conf"]["bandwidth"] = 6
@@ -200,3 +201,16 @@ def test_a_gpu_gives_the_codes_of_the_cpu(name: str) -> None:
     back, _ = codec.decode(codes.to("cuda"), frames.to("cuda"))
     assert back.device.type == "cuda"
     assert float((back.cpu() - wav).abs().max()) < 1e-3 * float(wav.abs().max())
+
+
+@pytest.mark.espnet
+def test_weights_that_were_moved_make_the_same_codec_byte_by_byte(tmp_path: Path) -> None:
+    """Their path stood in codec_info.yaml, which every later stage reads: all of them ran again."""
+    made = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        neural("encodec").save(tmp_path / place / "weights.npz")
+        conf = ["--codec_conf", f"checkpoint={tmp_path / place / 'weights.npz'}"]
+        codec_fit.main(["--codec", "encodec", *conf, "--out", str(tmp_path / "codec")])
+        made.append({path.name: path.read_bytes() for path in (tmp_path / "codec").iterdir() if path.name[0] != "."})
+    assert made[0] == made[1] and "codec_info.yaml" in made[0]

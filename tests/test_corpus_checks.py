@@ -210,3 +210,5 @@ def test_what_cannot_be_read_at_all_is_one_line(tmp_path: Path) -> None:
     assert check(tmp_path, tmp_path / "no").startswith("error: --corpus must be a folder, got ")
     root = write_table(tmp_path / "corpus", ["u000;hello"])
     assert "metadata.csv:1: must have two columns or more" in check(tmp_path, root)
+    told = check(tmp_path, root, "--audio_dir", f"{root} gone")
+    assert told == "error: --audio_dir must be folders separated by spaces, got gone, which is none\n"

@@ -7,13 +7,16 @@ import random
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ARCHIVES
 from fabricated import command, one_error
 
+from espnet_ext.codes import CodecSpec
 from espnet_ext.data.ark import codes_writer, read_codes, read_pointers, units_writer
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.data.inputs.checks import check_data
@@ -25,8 +28,9 @@ from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.checkpoint import read_weights
 from espnet_ext.storage.checksums import MADE_NAME, made_in, verify, vouch
 from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.tokenizers.description import Description, fingerprint_of
 
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 NAMES = [f"s-{number}" for number in range(8)]
 
@@ -268,3 +272,17 @@ def test_damaged_epochs_and_checkpoints_are_named_by_resuming_and_averaging(
     options = ["--resume", "true", "--frame_stacking_factor", "2", "--max_epoch", "2", "--keep_nbest_models", "2"]
     error = one_error(codec_lm_train.main, *command(corpus, tmp_path / "model", *options))
     assert f"{path} is damaged (the checksum of" in error or f"checkpoint {path} cannot be read" in error
+
+
+def test_weights_are_read_once_by_a_process_to_be_vouched_for_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the list of the directory and by the fingerprint: each read the whole file, under names of its own."""
+    monkeypatch.chdir(tmp_path)
+    info = Description("world_vq", Path("codec/codec.npz"), {}, CodecSpec(1, 4, 25.0, 16000), "", {})
+    info.checkpoint.parent.mkdir()
+    info.checkpoint.write_bytes(b"weights")
+    info = replace(info, fingerprint=fingerprint_of(info.checkpoint, {}))
+    vouch(info.checkpoint.parent)
+    monkeypatch.setattr("hashlib.file_digest", pytest.fail)
+    assert verify(tmp_path / info.checkpoint) and info.fits()

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import ARCHIVES
 from fabricated import command, one_error
 
 from espnet_ext.bin import doctor
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.jobs import finished
 
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 pytestmark = pytest.mark.espnet
 

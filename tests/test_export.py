@@ -20,6 +20,7 @@ from tiny_semantic import tiny_tokenizer
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import read_weights
+from espnet_ext.storage.checksums import content_hash
 from espnet_ext.storage.tensor_files import read_arrays, write_tensors
 from espnet_ext.storage.yaml_files import without_paths
 from espnet_ext.tokenizers.codec import (
@@ -32,7 +33,6 @@ from espnet_ext.tokenizers.codec import (
     read_codec_info,
     save_codec,
 )
-from espnet_ext.tokenizers.description import file_sha256
 from espnet_ext.tokenizers.semantic import load_semantic, read_semantic_info, save_semantic, semantic_files
 
 AVERAGE, EXPORTED = "valid.loss.ave.pth", "valid.loss.ave.safetensors"
@@ -219,7 +219,7 @@ def test_a_place_in_a_text_is_left_out(text: str) -> None:
 def test_an_export_takes_no_file_along_that_somebody_else_has_named(
     experiment: Path, tmp_path: Path, name: str
 ) -> None:
-    from espnet_ext.inference.export import export
+    from espnet_ext.sharing.export import export
 
     private = tmp_path / "private"
     private.write_text("token: mine\n")
@@ -282,7 +282,7 @@ def test_a_codec_of_somebody_else_that_is_none_is_one_line(damage: str, tmp_path
         if damage == "gone":
             del changed[one]
         write_tensors(weights, changed, tmp_path)
-        codec_files.write(replace(info, checkpoint=weights, exported=file_sha256(weights)), tmp_path / INFO_NAME)
+        codec_files.write(replace(info, checkpoint=weights, exported=content_hash(weights)), tmp_path / INFO_NAME)
         if (one, damage) != ("band_widths", "int64"):  # which they are
             with pytest.raises(UserError, match=str(tmp_path)) as caught:
                 load_codec(tmp_path)

@@ -237,15 +237,30 @@ def test_a_mirror_that_serves_something_else_is_refused_by_its_checksum(recipe: 
     assert not list((recipe / "downloads").iterdir())
 
 
+def pair_list(tree: Path, path: Path) -> Path:
+    """Two pairs of test-clean in F5-TTS' format, and one whose recording is not there."""
+    lines = []
+    for target in ("1089_134686_000000_000001", "121_134686_000001_000000", "121_134686_000009_000000"):
+        said = {}
+        for name in (target[:-13] + "000000_000000", target):
+            transcript = tree / "test-clean" / name.split("_")[0] / "134686" / f"{name}.normalized.txt"
+            said[name] = transcript.read_text() if transcript.exists() else "nobody said this"
+        lines.append("\t".join(field for name, text in said.items() for field in (name, "4.0", text)))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 @pytest.mark.recipe
 @pytest.mark.espnet
 def test_the_recipe_trains_and_decodes_with_the_listed_prompts_and_never_says_a_prompt(
-    recipe: Path, tree: Path
+    recipe: Path, tree: Path, tmp_path: Path
 ) -> None:
+    pairs_option = ("--pair_list", pair_list(tree, tmp_path / "few.lst"), "--pair_audio", tree / "test-clean")
     run(
         recipe, "--libritts", tree, "--max_epoch", 1, "--train_config", "conf/train_tiny.yaml", "--stacking", "1",
         "--decodings", "parallel", "--inference_config", "../../../conf/decode_parallel.yaml",
         "--nj", 1, "--train_args", "--num_iters_per_epoch 2", "--score_args", "--num_bootstrap 20 --mos_utterances 1",
+        *pairs_option,
     )  # fmt: skip
     codes, exp = recipe / "dump" / "codec_world_vq", recipe / "exp"
     for name in ("test_seen", "test_unseen"):
@@ -260,4 +275,11 @@ def test_the_recipe_trains_and_decodes_with_the_listed_prompts_and_never_says_a_
     fallbacks = listed(codes / "train" / "prompt_fallback")
     assert not fallbacks, "every speaker has a prompt of 3 s"
     assert len(list(exp.glob("codec_lm_*_s1/*epoch.pth"))) >= 1
-    assert (exp / "RESULTS.md").stat().st_size > 0
+    assert "## pairs_few" in (exp / "RESULTS.md").read_text()
+    assert {path.stem for path in exp.glob("codec_lm_*/decode_parallel/pairs_few/wav/*.wav")} == {
+        "1089_134686_000000_000001",
+        "121_134686_000001_000000",
+    }
+    page = (exp / "pairs_few.md").read_text()
+    assert "2 of 3 were said; left out: 1 missing audio (121_134686_000009_000000)" in page
+    assert page.count("|s1_parallel|") == 1 and "speaker prompt" in page and "DNSMOS" in page

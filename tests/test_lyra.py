@@ -152,6 +152,10 @@ def test_weights_are_downloaded_once_and_checked(home: Server, monkeypatch: pyte
     home.shutdown()
     home.server_close()
     assert create_codec("lyra", [], 0, {}).weights[lyra.DECODER] == home.content  # type: ignore[attr-defined]
+    kept = tmp_path / "hub" / "checkpoints" / "lyra-1.3.2" / lyra.DECODER
+    kept.write_bytes(home.content[:-1])  # by a disk that was full: it was refused for ever
+    with pytest.raises(ValueError, match="cannot download .*run again to continue"):
+        create_codec("lyra", [], 0, {})
 
 
 @with_runtime

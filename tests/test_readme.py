@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from espnet_ext.bin.command import module_of
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -45,15 +47,21 @@ def test_every_strategy_of_ours_has_a_row():
     assert set(built_in(strategies)) <= rows
 
 
-PAGES = ["README.md", "docs/evaluation.md", "docs/choosing.md", "benchmarks/results/mini_sweep_h200.md"]
+PAGES = [
+    "README.md",
+    "docs/evaluation.md",
+    "docs/choosing.md",
+    "docs/python.md",
+    "benchmarks/results/mini_sweep_h200.md",
+]
 
 
 def commands_of(page: str) -> list[tuple[str, list[str]]]:
-    """Every `python -m espnet_ext.bin.NAME …` of the shell blocks of a page: name and words."""
+    """Every command of ours in the shell blocks of a page: its module and words."""
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ").splitlines()
-    found = [re.search(r"python -m espnet_ext\.bin\.(\w+)(.*)", line) for line in lines]
-    return [(match[1], shlex.split(match[2], comments=True)) for match in found if match]
+    found = [re.search(r"(?:python -m espnet_ext\.bin\.|^[^#]*espnet-ext )([a-z]\w+)(.*)", line) for line in lines]
+    return [(module_of(match[1]), shlex.split(match[2], comments=True)) for match in found if match]
 
 
 @pytest.mark.espnet

@@ -89,3 +89,27 @@ def test_another_decoding_does_not_repeat_the_others(recipe: Recipe) -> None:
     recipe.calls()
     recipe.run("--decodings", "parallel local_ar", "--stop_stage", "inference")
     assert [value_of(call, "--decoding") for call in recipe.calls()] == ["local_ar", "local_ar"]
+
+
+@pytest.mark.parametrize(("name", "model"), [("fsdd", "codec_lm1"), ("mini_libritts", "gpst1")])
+def test_where_weights_lie_is_in_no_name(tmp_path: Path, name: str, model: str) -> None:
+    """Every directory was called after a path of the machine: weights that were moved made another model."""
+    recipe = copy_recipes(tmp_path, name, model)
+    for place in ("a/b/lyra", "c/moved"):
+        told = tmp_path / place
+        told.mkdir(parents=True)
+        (told / "encoder.tflite").write_text("the same")
+        options = ["--codec_conf", f"checkpoint={told} num_codebooks=4"]
+        if model == "gpst1":
+            options += ["--semantic_conf", f"codebook={told}/encoder.tflite num_units=8"]
+        recipe.run("--stop_stage", "codec" if model == "codec_lm1" else "semantic", "--codec", "lyra", *options)
+    names = {path.name for path in (recipe.directory / "dump").iterdir() if path.is_dir()}
+    assert names - {"raw", "filtered"} == {
+        "codec_lyra_num_codebooks=4",
+        *(["semantic_logmel_km_num_units=8_repeated"] if model == "gpst1" else []),
+    }
+
+
+def test_a_name_on_a_hub_stays_in_the_names(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "codec", "--codec", "mimi", "--codec_conf", "checkpoint=kyutai/mimi")
+    assert (recipe.directory / "dump" / "codec_mimi_checkpoint=kyutai_mimi").is_dir()

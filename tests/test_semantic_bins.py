@@ -14,7 +14,6 @@ from fabricated import one_error
 from tiny_codecs import voice
 
 pytest.importorskip("pyworld")
-pytest.importorskip("kaldiio")
 
 from espnet_ext.bin import codec_fit, codec_tokens, semantic_fit, semantic_tokens
 from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes

@@ -151,6 +151,7 @@ def test_what_is_a_prompt_alone_leaves_the_tables_and_is_listed(tmp_path: Path) 
     assert speaker_to_utterances(read_scp(out / "utt2spk")) == {"a": ["a-1"], "b": ["b-2"]}
     assert read_scp(out / "spk2utt") == {"a": "a-1", "b": "b-2"}
     assert read_scp(out / "prompt.scp") == {"a-1": "codes.ark:1", "b-2": "codes.ark:3"}
+    assert read_scp(out / "prompt_wav.scp") == {"a-1": "a-2.wav", "b-2": "b-1.wav"}
     assert (out / "prompt_only").read_text() == "a-2\tprompt\na-3\tnot in utt2prompt\nb-1\tprompt\n"
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import ARCHIVES
 from test_data_prep import run, skipped
 from tiny_codecs import voice
 
 pytest.importorskip("pyworld")
-pytest.importorskip("kaldiio")
+pytest.importorskip(ARCHIVES)
 
 from espnet_ext.bin import codec_fit, codec_tokens, semantic_fit, semantic_tokens
 from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp

@@ -18,7 +18,7 @@ from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
-from espnet_ext.storage.yaml_files import add_pair, read_yaml
+from espnet_ext.storage.yaml_files import add_pair, read_yaml, without_paths
 from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, codecs, create_codec, save_codec
 
 
@@ -219,7 +219,7 @@ def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object
     if args.wav_scp is not None and not kind.learns:
         check_rate(read_scp(args.wav_scp), codec.spec.sample_rate_hz, args.codec)
     write_skipped(args.out / "skipped", skipped)
-    info = save_codec(codec, args.codec, args.out, origin)
+    info = save_codec(codec, args.codec, args.out, without_paths(origin))
     if kind.learns:
         logging.info("learned from %d of %d utterances; skipped: %s", len(chosen), len(wavs), skipped_summary(skipped))
     logging.info("%s: %s, fingerprint %s", args.out / INFO_NAME, info.spec, info.fingerprint[:12])

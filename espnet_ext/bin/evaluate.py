@@ -14,6 +14,7 @@ from pathlib import Path
 from espnet_ext import __version__
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import read_scp
+from espnet_ext.data.speaker_prompt import PROMPT_WAV_NAME, PROMPTS_NAME
 from espnet_ext.jobs import Record, Workers
 from espnet_ext.scoring.environment import environment
 from espnet_ext.scoring.evaluators.evaluator import Choice
@@ -49,7 +50,8 @@ def input_files(args: argparse.Namespace, directories: Iterable[Path]) -> list[P
     Returns:
         Files, and tables of files.
     """
-    tables = ["text", "utt2spk", "utt2prompt", "wav.scp", "codes.scp", "codes.ark", "status", "timing.json", WHOLE_NAME]
+    tables = ["text", "utt2spk", PROMPTS_NAME, "wav.scp", "codes.scp", "codes.ark", "status", "timing.json", WHOLE_NAME]
+    tables += [PROMPT_WAV_NAME]
     folders = [args.reference, *directories, *([args.frechet_reference] if args.frechet_reference else [])]
     files = [args.codec_info, *args.vocabulary_text, *(folder / name for folder in folders for name in tables)]
     return files + [folder / name for folder in args.train_dir for name in ("checkpoint.pth", "train.log")]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.inference.export import export
+from espnet_ext.sharing.export import export
+from espnet_ext.storage.tensor_files import DTYPES
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,6 +22,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--output_dir", type=Path, required=True, help="directory to write, which is not there yet")
     parser.add_argument("--model_file", help="weights inside of --exp; default: the average of the best epochs")
+    parser.add_argument(
+        "--dtype", default="float32", choices=DTYPES, help="of stored weights; in fewer bytes not the very same codes"
+    )
     return parser
 
 
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the directory and log what is in it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
-    export(args.exp, args.output_dir, args.model_file)
+    export(args.exp, args.output_dir, args.model_file, args.dtype)
     for path in sorted(path for path in args.output_dir.rglob("*") if path.is_file()):
         logging.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 

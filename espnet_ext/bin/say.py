@@ -1,7 +1,9 @@
-"""Say something: ``python -m espnet_ext.bin.say EXP "text" -o out.wav``.
+"""Say something: ``espnet-ext say "text" -o out.wav``.
 
-Several texts, or the lines of --text_file, are said one by one into out_1.wav, out_2.wav, … A long text is said in
-parts. A text that begins with a dash comes last, behind ``--``.
+``espnet-ext say EXP "text" -o out.wav`` says it with another model: an experiment directory, a packed voice (.zip), its
+address, a hub's owner/name, or a voice that comes along by its name. Several texts, or the lines of --text_file, are
+said one by one into out_1.wav, out_2.wav, … A long text is said in parts. A text that begins with a dash comes last,
+behind ``--``.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from espnet_ext.inference.options import add_fast_options, add_sampling_options,
 from espnet_ext.inference.requests import default_mode, modes_of
 from espnet_ext.inference.speech import Speech, prompt_line
 from espnet_ext.model.core_lm import corelms
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, pretrained, shipped_voices
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("exp", type=Path, help="Experiment directory")
-    parser.add_argument("text", nargs="*", help="What to say")
+    parser.add_argument("exp_and_text", nargs="*", metavar="[EXP] TEXT", help="Who speaks, and what to say")
     parser.add_argument("--text_file", help="What to say, a text a line; - is the standard input")
     parser.add_argument("-o", "--output", type=Path, required=True, help="File to write, always in wav format")
     parser.add_argument("--prompt", type=Path, help="Audio file of the voice to use")
@@ -47,6 +49,31 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
     add_fast_options(parser)
     return parser
+
+
+def who_says_what(words: Sequence[str], has_file: bool) -> tuple[str, list[str]]:
+    """Who speaks and what, by the words of the command line that are no options.
+
+    A single one is a text for the voice that comes along, unless it is there or looks like a path: a misspelt name of
+    an experiment is not to be said. So are several if the first has blanks in it and is not there.
+
+    Args:
+        words: of the command line.
+        has_file: whether the texts are in a file.
+
+    Returns:
+        Name of the voice, and texts.
+
+    >>> who_says_what(["two red dogs"], False), who_says_what(["exp/small_s1"], True)
+    (('mini', ['two red dogs']), ('exp/small_s1', []))
+    """
+    if not words:
+        return DEFAULT_VOICE, []
+    first = words[0]
+    names_one = Path(first).exists() or "/" in first or first.endswith(".zip") or first in shipped_voices()
+    if names_one or (len(words) > 1 or has_file) and len(first.split()) == 1:
+        return first, list(words[1:])
+    return DEFAULT_VOICE, list(words)
 
 
 def texts_of(args: argparse.Namespace) -> list[str]:
@@ -134,6 +161,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_intermixed_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    name, args.text = who_says_what(args.exp_and_text, args.text_file is not None)
+    if name == DEFAULT_VOICE:
+        logging.info("voice: %s, which comes along", name)
+    args.exp, packed = pretrained(name)
+    args.model_file = args.model_file or packed
     check_reads_text(args.exp, args.model_file)
     texts = texts_of(args)
     options = decode_options(args, DecodeOptions)

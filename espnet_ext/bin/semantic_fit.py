@@ -17,6 +17,7 @@ from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
+from espnet_ext.storage.yaml_files import without_paths
 from espnet_ext.tokenizers.semantic import (
     INFO_NAME,
     create_semantic,
@@ -119,7 +120,7 @@ def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object
     waveforms = read_waveforms(wavs, shuffled, read, skipped)
     tokenizer = create_semantic(args.semantic, waveforms, args.seed, args.semantic_conf, args.nj, args.device)
     write_skipped(args.out / "skipped", skipped)
-    info = save_semantic(tokenizer, args.semantic, args.out, origin, args.deduplicate)
+    info = save_semantic(tokenizer, args.semantic, args.out, without_paths(origin), args.deduplicate)
     if wavs:
         used = len(chosen) - len(skipped.keys() & set(chosen))
         logging.info("learned from %d of %d utterances; skipped: %s", used, len(wavs), skipped_summary(skipped))

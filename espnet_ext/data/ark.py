@@ -1,8 +1,9 @@
-"""Codes on disk: Kaldi archives of flattened int32, written through kaldiio or omniio."""
+"""Codes on disk: Kaldi archives of flattened int32, written through kaldiio or omniio, whichever is there."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,14 +20,17 @@ from espnet_ext.storage.checksums import verify
 
 Write = Callable[[str, np.ndarray], None]
 
+# the one that ESPnet reads with on this Python comes first; what they write is the same to the byte
+LIBRARIES = ("kaldiio", "omniio.kaldi") if sys.version_info < (3, 12) else ("omniio.kaldi", "kaldiio")
+
 
 def _backend() -> ModuleType:
-    for name in ("kaldiio", "omniio.kaldi"):
+    for name in LIBRARIES:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise UserError("codes need kaldiio or omniio: pip install kaldiio")
+    raise UserError("codes need omniio or kaldiio: pip install omniio")
 
 
 @contextmanager

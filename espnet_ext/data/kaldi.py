@@ -25,7 +25,7 @@ from espnet_ext.storage.checksums import verify
 HEADER_BYTES = 15  # the longest: that of a matrix
 KEY_BYTES = 512  # of a key and the space behind it
 _KEY = re.compile(rb"([^\x00-\x20\x7f]+) \Z")  # an id of codes in front of it ends with a zero byte
-# file names that kaldiio, which ESPnet reads with, takes for a command, a range or the standard input
+# file names that kaldiio or omniio, which ESPnet reads with, takes for a command, a range, the standard input or gzip
 _POINTER = re.compile(r"(?!\s*\|)(.*?[^\s|]):([0-9]{1,18})", re.ASCII)
 _KINDS: dict[bytes, tuple[np.dtype[Any], int]] = {
     b"FV ": (np.dtype("<f4"), 1),
@@ -96,11 +96,11 @@ def place_of(pointer: str) -> tuple[str, int]:
         Path and bytes.
 
     Raises:
-        UserError: if it is anything else, such as a command or a range.
+        UserError: if it is anything else, such as a command, a range or a compressed archive.
     """
     found = _POINTER.fullmatch(pointer)
     name = found[1].rpartition("/")[2] if found else "-"
-    if not found or not pointer.isprintable() or name == "-" or "[" in name or "]" in name:
+    if not found or not pointer.isprintable() or name == "-" or "[" in name or "]" in name or name.endswith(".gz"):
         raise UserError(f"must be ARCHIVE:OFFSET, got {pointer!a}")
     return found[1], int(found[2])
 

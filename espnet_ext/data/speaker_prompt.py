@@ -26,6 +26,7 @@ from espnet_ext.errors import UserError
 PROMPTS_NAME = "utt2prompt"
 FALLBACK_NAME = "prompt_fallback"
 PROMPT_ONLY_NAME = "prompt_only"
+PROMPT_WAV_NAME = "prompt_wav.scp"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _check_fixed(utterance: str, prompt: str, utt2spk: Mapping[str, str]) -> Non
 
 
 def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: float) -> None:
-    """Write prompt.scp, which points into the archives of codes.scp, utt2prompt, and the list of exceptions.
+    """Write prompt.scp, which points into the archives of codes.scp, prompt_wav.scp, utt2prompt, and the exceptions.
 
     If the source has fixed prompts, then `out` keeps the utterances that they are for; what was encoded to be a prompt
     alone leaves its tables, so that nothing decodes or scores it, and is listed in prompt_only.
@@ -190,6 +191,8 @@ def write_prompts(out: Path, source: Path, rule: PromptRule, frame_rate_hz: floa
     if not prompts:
         raise UserError(f"{source / PROMPTS_NAME} must list usable utterances, found none of them in {out}")
     write_choice(out, prompts, fallbacks, pointers)
+    wavs = read_scp(out / "wav.scp")
+    write_scp(out / PROMPT_WAV_NAME, {utterance: wavs[prompt] for utterance, prompt in prompts.items()})
     if fixed is None:
         (out / PROMPT_ONLY_NAME).unlink(missing_ok=True)
     else:

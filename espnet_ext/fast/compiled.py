@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_ext.fast.own_cache import own_cache
 from espnet_ext.model.transformer import Transformer
+from espnet_ext.storage.own_cache import own_cache
 
 
 def compile_step(transformer: Transformer) -> None:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from espnet_ext.errors import UserError
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
-from espnet_ext.fast.own_cache import is_own, own_cache
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.transformer import Block, Transformer
+from espnet_ext.storage.own_cache import is_own, own_cache
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = (

@@ -21,6 +21,7 @@ from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import boolean, check_number
+from espnet_ext.storage.shipped import shipped_config
 from espnet_ext.storage.yaml_files import add_pair
 
 FAST = ("precision", "native", "compile")
@@ -82,7 +83,11 @@ def fast_choices(args: argparse.Namespace) -> dict[str, Any]:
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Add what may differ from a decode yaml."""
-    parser.add_argument("--inference_config", type=Path, help="Decode yaml; default: the one that --exp keeps")
+    parser.add_argument(
+        "--inference_config",
+        type=lambda given: Path(shipped_config(given)),
+        help="Decode yaml, or name of one that comes with the package; default: the one that --exp keeps",
+    )
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--order", help=f"How steps follow each other, overrides the yaml's: one of {list(orders)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")

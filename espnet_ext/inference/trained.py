@@ -19,6 +19,7 @@ from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import Listener
 from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of, name_of
 from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer
 from espnet_ext.tokenizers.text.tokens import TextTokenizer
@@ -105,6 +106,25 @@ class Trained:
         speaker = cls(experiment.load_corelm(), codec, experiment.inputs, semantic, texts, device)
         speaker.directory = experiment.directory
         return speaker
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, device: str = "cpu") -> Self:
+        """Load what somebody else trained.
+
+        Args:
+            source: a directory, a .zip of ``espnet-ext pack`` or of ESPnet's packer, its address, which may end in
+                ``#sha256=HEX``, an ``owner/name`` of a hub, or a voice that comes along, such as "mini".
+            device: where the language model runs, "cpu" or "cuda".
+
+        Returns:
+            The model, ready to speak.
+
+        Raises:
+            FileNotFoundError: if there is nothing of that name.
+            UserError: if it cannot be fetched, or is damaged.
+        """
+        directory, model_file = pretrained(source)
+        return cls.from_experiment(directory, model_file, device=device)
 
     @property
     def most_rows(self) -> int | None:

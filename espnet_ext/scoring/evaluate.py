@@ -174,7 +174,8 @@ def _scores(
         errors = {"wer": errors_of(texts, words), "cer": errors_of(texts, words, character_errors)}
         (wer, draws), (cer, _) = (rate(counts, resamples) for counts in errors.values())
     if heard.has("speaker"):
-        voices = speaker_scores(system, reference, [one.voices for one in outputs], heard.originals, resamples)
+        of_recordings = heard.originals, heard.prompts
+        voices = speaker_scores(system, reference, [one.voices for one in outputs], of_recordings, resamples)
     recorded = reference.seconds
     ratios = [length / recorded[one] for run in runs for one, length in run.seconds.items() if one in recorded]
     costs = _costs(system)

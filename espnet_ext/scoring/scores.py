@@ -93,6 +93,15 @@ class FrameDistance:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """Mean of a number of every utterance, with how many utterances have one; None without any."""
+
+    value: float | None = None
+    interval: Interval | None = None
+    utterances: int = 0
+
+
+@dataclass(frozen=True)
 class SpeakerMean:
     """Mean cosine similarities of several utterances.
 
@@ -117,22 +126,15 @@ class SpeakerScores(SpeakerMean):
         interval: of "own".
         by_speaker: target speaker → means.
         source: similarity to the recording's speaker of utterances whose prompt had another.
+        prompt: similarity to the recording of the prompt itself.
         repeats: "own" of each output.
     """
 
     interval: Interval | None = None
     by_speaker: dict[str, SpeakerMean] = field(default_factory=dict)
     source: float | None = None
+    prompt: Mean = Mean()
     repeats: list[float | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean of a number of every utterance, with how many utterances have one; None without any."""
-
-    value: float | None = None
-    interval: Interval | None = None
-    utterances: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any
 
 from espnet_ext.data.datadir import read_if_there, read_scp, read_skipped
+from espnet_ext.data.speaker_prompt import PROMPT_WAV_NAME, PROMPTS_NAME
 from espnet_ext.data.waveform import read_mono
 from espnet_ext.errors import UserError
 from espnet_ext.scoring.measures.condition import conditions
@@ -44,6 +45,8 @@ class Reference(Audio):
         transcripts: utterance → text; its keys are the test set.
         utt2spk: utterance → speaker of the recording.
         targets: utterance → speaker of the prompt that systems were given.
+        prompts: utterance → the utterance whose voice systems were given; empty where nobody wrote it down.
+        prompt_wavs: utterance → recording of that prompt, likewise.
         skipped: utterance that was left out of the test set → why.
     """
 
@@ -51,6 +54,8 @@ class Reference(Audio):
     transcripts: dict[str, str]
     utt2spk: dict[str, str]
     targets: dict[str, str]
+    prompts: dict[str, str] = field(default_factory=dict)
+    prompt_wavs: dict[str, Path] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -112,6 +117,12 @@ class System(Audio, Timed):
             return reference.utt2spk if self.mode is not None else reference.targets
         return {one: reference.utt2spk.get(self.prompts.get(one, one), own) for one, own in reference.utt2spk.items()}
 
+    def has_prompt_of(self, utterance: str, reference: Reference) -> bool:
+        """Whether it was given the prompt that the test set has for an utterance, and not another one or none."""
+        if self.prompts is None:
+            return self.mode is None
+        return self.prompts.get(utterance) == reference.prompts.get(utterance)
+
 
 def _audio(wav_scp: Mapping[str, str], utterances: Iterable[str]) -> Audio:
     found = Audio()
@@ -151,7 +162,8 @@ def load_reference(directory: Path) -> Reference:
     strangers = [utterance for utterance in transcripts if utterance not in utt2spk]
     if strangers:
         raise UserError(f"{directory}/utt2spk must name the speaker of every utterance, got none for {strangers[0]}")
-    prompts = read_if_there(directory / "utt2prompt") or {}
+    prompts = read_if_there(directory / PROMPTS_NAME) or {}
+    prompt_wavs = {one: Path(path) for one, path in (read_if_there(directory / PROMPT_WAV_NAME) or {}).items()}
     targets = {one: utt2spk.get(prompts.get(one, one), utt2spk[one]) for one in transcripts}
     found = _audio(read_scp(directory / "wav.scp"), transcripts)
     return Reference(
@@ -160,6 +172,8 @@ def load_reference(directory: Path) -> Reference:
         transcripts=transcripts,
         utt2spk=utt2spk,
         targets=targets,
+        prompts=prompts,
+        prompt_wavs={one: path for one, path in prompt_wavs.items() if one in transcripts and path.is_file()},
         skipped=read_skipped(directory / "skipped"),
     )
 

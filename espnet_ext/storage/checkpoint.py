@@ -78,7 +78,8 @@ def data_only_loads(trust: bool = False) -> Iterator[None]:
             try:
                 if isinstance(file, str | os.PathLike):
                     _check_whole(Path(file))
-                return load(file, *args, **(options if trust else {**options, "weights_only": True}))
+                # of ESPnet's releases, older ones ask for everything and newer ones for data alone
+                return load(file, *args, **{**options, "weights_only": not trust})
             except Exception as error:
                 if isinstance(error, UserError) or getattr(error, "filename", None):  # torch's own errors name nothing
                     raise
@@ -146,6 +147,8 @@ def read_weights(checkpoint: Path, name: str = "model_file", trust: bool = False
 def averaged_model_file(config: Mapping[str, Any]) -> str:
     """The name ESPnet gives to the average of the best epochs, by the first criterion: "valid.loss.ave.pth".
 
+    Of ESPnet3 a criterion is "valid/loss", how many epochs, and a direction.
+
     Args:
         config: content of a config.yaml.
 
@@ -158,10 +161,12 @@ def averaged_model_file(config: Mapping[str, Any]) -> str:
     criterion = config.get("best_model_criterion")
     try:
         phase, statistic, _ = criterion[0]  # type: ignore[index]  # whatever is in the file
+        if isinstance(statistic, int):
+            phase, statistic = phase.split("/")
         name = f"{phase}.{statistic}.ave.pth"
         if not re.fullmatch(r"[\w.-]+", name):  # a slash would lead into another directory
             raise ValueError
-    except (TypeError, IndexError, KeyError, ValueError):
+    except (AttributeError, TypeError, IndexError, KeyError, ValueError):
         raise UserError(f"best_model_criterion must be a list of three words each, got {criterion}") from None
     return name
 

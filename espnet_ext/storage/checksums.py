@@ -41,7 +41,7 @@ def stamp_of(path: Path | str) -> Stamp | None:
 
 def content_hash(path: Path | str) -> str | None:
     """SHA-256 of a file, hexadecimal, read once by a process unless it changes; None if it cannot be read."""
-    found = _state(str(path), None)
+    found = _state(os.path.realpath(path), None)  # by whatever name it is asked for
     return None if found is None else str(found[3])
 
 

@@ -8,6 +8,7 @@ import logging
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,7 @@ class Source:
     Attributes:
         url: its address.
         checksum: ``ALGORITHM:HEX`` as hashlib names it, such as ``md5:d41d…``; empty where nobody published one of a
-            tar archive, which then is read through instead.
+            tar archive, which then is read through instead, or of a zip, which whoever unpacks it checks.
         advice: what a user who cannot download may do, the end of an error message.
     """
 
@@ -67,6 +68,8 @@ def _damage(path: Path, checksum: str) -> str:
                     bar.update(len(block))
         found = digest.hexdigest()
         return "" if found == expected else f"its {algorithm} must be {expected}, got {found}"
+    if path.suffixes[-2:] == [".zip", ".part"]:
+        return "" if zipfile.is_zipfile(path) else "it is no zip archive"
     try:
         with tarfile.open(path) as archive:
             archive.getmembers()

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.errors import UserError
+from espnet_ext.options import check_choice
 
 SUFFIX = ".safetensors"
+DTYPES = ("float32", "float16", "int8")  # what a matrix may be stored as; it is computed with as float32 in any case
+ROW_SCALE = ".row_scale"  # behind the name of a matrix of int8: what its rows are multiplied with
+SMALL = 4096  # numbers, below which a tensor stays as it is
 _CONTENTS = "contents"  # name of the checksum in the metadata
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _KINDS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -51,6 +55,37 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], origin: Path) -> None:
     save_file(whole, path, metadata={_CONTENTS: _contents(whole)})  # several would come in any order
 
 
+def _stays(value: Any) -> bool:
+    """Whether it is too small, or of a kind that is not rounded."""
+    return not isinstance(value, Tensor) or value.dtype != torch.float32 or value.numel() < SMALL
+
+
+def in_fewer_bytes(tensors: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """The same tensors with float32 matrices rounded; `read_tensors` gives them back as floating numbers.
+
+    Args:
+        tensors: name → tensor.
+        dtype: one of `DTYPES`; int8 has a scale for each row.
+
+    Returns:
+        Name → tensor.
+
+    Raises:
+        UserError: if there is no such kind.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    stored: dict[str, Any] = {}
+    for name, value in tensors.items():
+        if dtype == "float32" or _stays(value):
+            stored[name] = value
+        elif dtype == "float16" or value.ndim != 2:
+            stored[name] = value.half() if value.abs().max() < torch.finfo(torch.float16).max else value
+        else:
+            scale = value.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+            stored[name], stored[name + ROW_SCALE] = (value / scale).round().to(torch.int8), scale
+    return stored
+
+
 def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
@@ -59,7 +94,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
         what: it is, in the words of the user's option.
 
     Returns:
-        Name → tensor, on the CPU.
+        Name → tensor, on the CPU; matrices of int8 with a scale for each row as floating numbers.
 
     Raises:
         UserError: if it cannot be read, or is not what its own checksum vouches for; files of others have none.
@@ -78,6 +113,12 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
             raise UserError(f"{what} {path} must hold tensors of {_names()}, got {tensor.dtype} in {name!a}")
     if vouched is not None and vouched != _contents(tensors):
         raise UserError(f"{what} {path} must hold what its checksum vouches for: it is damaged, get it again")
+    for name in [name for name in tensors if name.endswith(ROW_SCALE)]:
+        scale, of = tensors.pop(name), name.removesuffix(ROW_SCALE)
+        matrix = tensors.get(of)
+        if matrix is None or matrix.dtype != torch.int8 or matrix.ndim != 2 or scale.shape != (len(matrix), 1):
+            raise UserError(f"{what} {path} must hold a matrix of int8 for each of its scales, got {name!a} without")
+        tensors[of] = matrix * scale
     return tensors
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import espnet2
 import numpy as np
 import torch
 from espnet2.tasks.abs_task import AbsTask
@@ -39,6 +40,7 @@ from espnet_ext.storage.checksums import forget
 from espnet_ext.storage.lock import claim
 from espnet_ext.tasks import dry_run
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
+from espnet_ext.tasks.espnet_version import check_espnet
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
 from espnet_ext.tokenizers.text.cleaners import CLEANERS
 from espnet_ext.tokenizers.text.g2p import g2ps
@@ -90,6 +92,11 @@ class CodecLMTask(AbsTask):
         """What `--print_config` prints: ESPnet's defaults, and those of all options of the model."""
         config = super().get_default_config()
         return {**config, **ModelOptions.of(argparse.Namespace(**config)).complete().confs()}
+
+    @classmethod
+    def print_config(cls, file: TextIO | None = None) -> None:
+        """Print what `get_default_config` says; ESPnet's own default is the stdout of its import, which was another."""
+        super().print_config(sys.stdout if file is None else file)
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -260,6 +267,7 @@ class CodecLMTask(AbsTask):
         Args:
             args: parsed options.
         """
+        check_espnet(espnet2.__version__)
         torch.set_float32_matmul_precision("medium" if args.matmul_precision == "bf16" else args.matmul_precision)
         if args.dry_run or args.collect_stats:  # ESPnet sets the log up too late for what is said here
             logging.basicConfig(level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s")

@@ -19,7 +19,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.options import check_flag, parse_yaml
 from espnet_ext.registry import Registry
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.storage.checksums import verify
+from espnet_ext.storage.checksums import content_hash, verify
 from espnet_ext.storage.tensor_files import SUFFIX, read_arrays, write_tensors
 from espnet_ext.storage.yaml_files import without_paths
 from espnet_ext.tokenizers.audio import AudioTokenizer
@@ -57,22 +57,24 @@ class Description:
         """Whether the weights file is there and is the one that the fingerprint, or `exported`, vouches for."""
         if not self.checkpoint.is_file():
             return False
-        weights = file_sha256(self.checkpoint)
+        weights = _sha256(self.checkpoint)
         if self.exported is not None:
             return weights == self.exported
         # the first releases left the options out
         return self.fingerprint in (_fingerprint(weights, self.options), weights)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def fingerprint_of(checkpoint: Path, options: Mapping[str, object]) -> str:
     """SHA-256 of the weights and of the options if there are any: equal ones make equal codes of equal audio."""
-    return _fingerprint(file_sha256(checkpoint), options)
+    return _fingerprint(_sha256(checkpoint), options)
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes, hexadecimal; a process reads it once for that and for `verify`."""
+    found = content_hash(path)
+    if found is None:
+        raise OSError(f"{path} cannot be read")
+    return found
 
 
 def _fingerprint(weights: str, options: Mapping[str, object]) -> str:
@@ -299,7 +301,7 @@ class TokenizerFiles(Generic[T]):
             write_tensors(temporary, arrays, info.checkpoint)
         origin = without_paths(info.origin)
         self.write(
-            replace(info, checkpoint=checkpoint, exported=file_sha256(checkpoint), origin=origin), directory / self.file
+            replace(info, checkpoint=checkpoint, exported=_sha256(checkpoint), origin=origin), directory / self.file
         )
         try:
             self.load(directory)

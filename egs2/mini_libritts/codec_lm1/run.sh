@@ -37,4 +37,5 @@ exec bash "${shared}/codec_lm.sh" \
   --stacking "1 2" \
   --tune true \
   --decodings "parallel local_ar local_maskgit local_maskgit_adaptive local_speculative" \
+  --pair_text words \
   "${defaults[@]}" "$@"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from espnet_ext.data.audio import Span
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.registry import Registry
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 UTF8 = "utf-8"
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# how texts of other encodings begin: with a mark, or with a letter and the zeros that belong to it
+_BEGINNINGS = {
+    rb"\xff\xfe\0\0|\0\0\xfe\xff": "utf-32",
+    rb"\xff\xfe|\xfe\xff": "utf-16",
+    rb"[^\0]\0[^\0]\0": "utf-16-le",
+    rb"\0[^\0]\0[^\0]": "utf-16-be",
+}
 
 
 @dataclass(frozen=True)
@@ -73,22 +80,39 @@ class Source:
 
     def allows(self, audio: str) -> bool:
         """Whether a file lies in the corpus, links followed: what a table names comes from somebody else."""
-        folder = _real_folder(os.path.dirname(audio))
-        real = os.path.realpath(audio) if os.path.islink(audio) else os.path.join(folder, os.path.basename(audio))
-        return any(real.startswith(os.path.join(_real_folder(str(one)), "")) for one in (self.root, *self.audio_dirs))
+        return self._holds(audio, os.path.islink(audio))
+
+    def _holds(self, audio: str, is_link: bool) -> bool:
+        folder, name = os.path.split(audio)
+        real = os.path.realpath(audio) if is_link else f"{_real_folder(folder)}{name}"
+        return any(real.startswith(_real_folder(str(one))) for one in (self.root, *self.audio_dirs))
+
+    def located(self, audio: str) -> str:
+        """A path of a table; relative ones are so to the corpus or a folder above it, as those of whole recipes."""
+        if os.path.isabs(audio):
+            return audio
+        near = os.path.join(self.root, audio)
+        if os.path.isfile(near):
+            return near
+        return next((str(one / audio) for one in self.root.resolve().parents if (one / audio).is_file()), near)
 
     def refusal(self, name: str, audio: str, place: str) -> Skipped | None:
         """Why an audio file is not used; None if it may be."""
-        if not os.path.isfile(audio):
+        try:
+            kind = os.lstat(audio).st_mode
+        except (OSError, ValueError):  # the latter for a name with a zero byte
+            kind = 0
+        is_link = stat.S_ISLNK(kind)
+        if not (stat.S_ISREG(kind) or is_link and os.path.isfile(audio)):
             return Skipped(name, f"missing audio: {audio} of {place}")
-        if not self.allows(audio):
+        if not self._holds(audio, is_link):
             return Skipped(name, f"audio outside of the corpus: {audio} of {place}; --audio_dir names its folder")
         return None
 
 
 @lru_cache(maxsize=4096)
 def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+    return os.path.join(os.path.realpath(folder), "")
 
 
 class Layout(ABC):
@@ -161,13 +185,9 @@ def find_layout(name: str, root: Path) -> type[Layout]:
 
 
 def needed_package(name: str, layout: str) -> Any:
-    """The module that a layout reads with; where it is missing, a UserError tells the extra of the same name."""
-    try:
+    """The module that a layout reads with; where it is missing, a UserError tells the extra of its package's name."""
+    with needs_package(f"--layout {layout}", f"'espnet_ext[{name.partition('.')[0]}]'"):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--layout {layout} needs a package that is not there ({error}): pip install 'espnet_ext[{name}]'"
-        ) from None
 
 
 def one_word(name: str) -> str:
@@ -200,8 +220,10 @@ def lines_of(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """
     is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
     with path.open("rb") as stream:
-        if is_utf8 and stream.read(2) in _UTF16:
-            raise UserError(f"{path}:1: must be UTF-8, begins as UTF-16 does: --encoding utf-16 reads it")
+        head = stream.read(4)
+    other = next((name for beginning, name in _BEGINNINGS.items() if re.match(beginning, head)), "")
+    if is_utf8 and other:
+        raise UserError(f"{path}:1: must be UTF-8, begins as {other.upper()} does: --encoding {other} reads it")
     try:
         with path.open(
             encoding="utf-8-sig" if is_utf8 else encoding, errors="surrogateescape" if is_utf8 else "strict",

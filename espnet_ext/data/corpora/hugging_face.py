@@ -25,6 +25,8 @@ from espnet_ext.storage.atomic import atomic_path
 class HuggingFace(Layout):
     """A column of audio and one of text; audio that lies in the tables is unpacked."""
 
+    _told = ""
+
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether there are the files of save_to_disk, or parquet files."""
@@ -34,20 +36,34 @@ class HuggingFace(Layout):
     def read(self) -> Iterator[Utterance | Skipped]:
         """The rows of all splits; yields as `Layout.read` says."""
         datasets = needed_package("datasets", "hugging_face")
+        try:
+            for split, rows in self._splits(datasets):
+                features = rows.features or {}
+                audio = next((name for name, kind in features.items() if isinstance(kind, datasets.Audio)), "audio")
+                if audio in features:  # not decoded here: that needs another package, and takes as long as stage format
+                    rows = rows.cast_column(audio, datasets.Audio(decode=False))
+                names = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+                for index, row in enumerate(rows):
+                    row |= {name: kind.int2str(row[name]) for name, kind in names.items() if row[name] is not None}
+                    yield self._utterance(row, audio, f"{split}{index:08d}")
+        except UserError:
+            raise
+        except (ValueError, LookupError, TypeError, OSError) as error:  # of datasets and of pyarrow
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{self.source.root}: must be readable by the package datasets ({reason})") from None
+
+    def _splits(self, datasets: Any) -> Iterator[tuple[str, Any]]:
+        """Every split with its rows."""
         root = self.source.root
         if files := [str(path) for path in _parquet(root)]:
-            found = {"": datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)}
-        else:
-            loaded = datasets.load_from_disk(str(root))
-            found = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
-        for split, rows in found.items():
-            audio = next(
-                (name for name, kind in (rows.features or {}).items() if isinstance(kind, datasets.Audio)), "audio"
-            )
-            if rows.features is not None and audio in rows.features:
-                rows = rows.cast_column(audio, datasets.Audio(decode=False))
-            for index, row in enumerate(rows):
-                yield self._utterance(row, audio, f"{split}{index:08d}")
+            yield "", datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+            return
+        loaded = datasets.load_from_disk(str(root))
+        yield from loaded.items() if isinstance(loaded, datasets.DatasetDict) else [("", loaded)]
+
+    def told(self) -> str:
+        """The columns."""
+        return self._told
 
     def _utterance(self, row: dict[str, Any], audio: str, place: str) -> Utterance | Skipped:
         columns = {
@@ -57,7 +73,9 @@ class HuggingFace(Layout):
             raise UserError(
                 f"{self.source.root}: must have a column audio and one of {COLUMNS['text']}, got {list(row)}"
             )
-        fields = {kind: str(row[name] or "") if name else "" for kind, name in columns.items()}
+        named = {"audio": audio, **columns}
+        self._told = "columns " + ", ".join(f"{kind} = {name!r}" for kind, name in named.items() if name)
+        fields = {kind: "" if row.get(name) is None else str(row[name]) for kind, name in columns.items()}
         said = row[audio] if isinstance(row[audio], dict) else {"path": row[audio]}
         name = one_word(without_suffix(fields["id"] or os.path.basename(said.get("path") or "") or place))
         if content := said.get("bytes"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -96,16 +95,9 @@ class Kaldi(Layout):
             return Skipped(key, f"a command instead of a file: {place}")
         if not text:
             return Skipped(key, f"audio without text: {key} of {place}")
-        path = self._located(audio)
+        path = self.source.located(audio)
         rest = {
             name: look_up(table, key) or "" for name, table in (("speaker", "utt2spk"), ("language", LANGUAGES_NAME))
         }
         span = Span(begin, None if end == -1 else end)
         return self.source.refusal(key, path, place) or Utterance(key, path, text, place, **rest, span=span)
-
-    def _located(self, audio: str) -> str:
-        """A path of wav.scp; relative ones are so to the directory or one above it, as those of Kaldi's recipes."""
-        if os.path.isabs(audio):
-            return audio
-        folders = (self.source.root, *self.source.root.resolve().parents)
-        return next((str(one / audio) for one in folders if (one / audio).is_file()), str(self.source.root / audio))

@@ -171,13 +171,8 @@ def measure(store: sqlite3.Connection, rules: Rules) -> None:
         rules: the limits.
     """
     store.execute("BEGIN")
-    for (path,) in store.execute("SELECT DISTINCT audio FROM usable"):
-        try:
-            header = read_header(path)
-            row = (header.seconds, header.rate_hz, header.channels, os.path.getsize(path), None, "")
-        except UserError as error:
-            row = (0.0, 0, 0, 0, None, _printable(str(error)))
-        store.execute("INSERT INTO audio VALUES (?, ?, ?, ?, ?, ?, ?)", (path, *row))
+    paths = store.execute("SELECT DISTINCT audio FROM usable ORDER BY audio")  # in the order of the table that is made
+    store.executemany("INSERT INTO audio VALUES (?, ?, ?, ?, ?, NULL, ?)", (_measured(path) for (path,) in paths))
     store.execute(
         "UPDATE utterance SET seconds = min(coalesce(last, audio.seconds), audio.seconds) - first, reason = "
         "CASE WHEN audio.reason != '' THEN audio.reason "
@@ -194,6 +189,15 @@ def measure(store: sqlite3.Connection, rules: Rules) -> None:
     store.execute("COMMIT")
 
 
+def _measured(path: str) -> tuple[str, float, int, int, int, str]:
+    """Path, length, sample rate, channels and bytes of an audio file, and why it is unusable."""
+    try:
+        header = read_header(path)
+    except UserError as error:
+        return path, 0.0, 0, 0, 0, _printable(str(error))
+    return path, header.seconds, header.rate_hz, header.channels, os.path.getsize(path), ""
+
+
 def skip_duplicates(store: sqlite3.Connection) -> None:
     """Skip recordings that are there again, byte by byte; all of them where they have different texts.
 
@@ -203,8 +207,8 @@ def skip_duplicates(store: sqlite3.Connection) -> None:
     store.execute("BEGIN")
     for whole in (False, True):  # the middle of files of the same length, then all of those whose middles are alike
         store.execute(f"CREATE TEMP TABLE alike AS {ALIKE}")
-        for (path,) in store.execute("SELECT path FROM alike"):
-            store.execute("UPDATE audio SET digest = ? WHERE path = ?", (_digest(path, whole), path))
+        digests = ((_digest(path, whole), path) for (path,) in store.execute("SELECT path FROM alike ORDER BY path"))
+        store.executemany("UPDATE audio SET digest = ? WHERE path = ?", digests)
         store.execute("DROP TABLE alike")
     store.execute("CREATE INDEX by_digest ON audio (digest)")
     same = store.execute(

@@ -79,8 +79,10 @@ class Table(Layout):
                 if is_header:
                     continue
             if len(row) != width:
-                quote = "; a text with a comma needs quotation marks" if self.delimiter == "," else ""
-                yield Skipped(place, f"{len(row)} columns instead of {width}: {place}{quote}")
+                advice = "; a text with a comma needs quotation marks" if self.delimiter == "," else ""
+                if len(row) == 1:
+                    advice = f", which has no {self.delimiter!r} (--delimiter)"
+                yield Skipped(place, f"{len(row)} columns instead of {width}: {place}{advice}")
                 continue
             fields = {name: row[index].strip() for name, index in columns.items()}
             trouble = trouble_of("".join(row), place) or (f"no id: {place}" if not fields["id"] else "")
@@ -105,7 +107,9 @@ class Table(Layout):
                 if row and any(row):
                     yield number, row
         except csv.Error as error:
-            raise UserError(f"{self.path}:{rows.line_num}: must be a row of a table ({error})") from None
+            is_old = "new-line" in str(error)  # of the Macintosh before 2001, or of a program that mixes them
+            reason = "it has a carriage return that is no end of a line: convert its ends of line" if is_old else error
+            raise UserError(f"{self.path}:{rows.line_num}: must be a row of a table ({reason})") from None
 
     def _columns(self, row: list[str], place: str) -> tuple[dict[str, int], int, bool]:
         """Which column is what, how many there are, and whether the first row is a header."""

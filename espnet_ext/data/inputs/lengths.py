@@ -49,7 +49,7 @@ def training_lengths(shape_files: Sequence[str], read: str) -> Lengths:
     if not all(path is not None and path.is_file() for path in tables):
         return Lengths()
     frames, tokens = (
-        {utterance: int(shape.partition(",")[0]) for utterance, shape in read_scp(path).items()}
+        {utterance: int(shape.partition(",")[0]) for utterance, shape in read_scp(path, in_order=False).items()}
         for path in tables
         if path is not None
     )

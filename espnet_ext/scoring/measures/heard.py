@@ -66,11 +66,13 @@ class Heard:
     Attributes:
         outputs: system → what was heard of each output.
         originals: utterance → embedding of its recording.
+        prompts: utterance → embedding of its prompt's recording.
         unavailable: measure, or beginning of the names of several → why nobody has it.
     """
 
     outputs: dict[str, list[Output]]
     originals: dict[str, Embedding] = field(default_factory=dict)
+    prompts: dict[str, Embedding] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def has(self, measure: str) -> bool:
@@ -110,9 +112,11 @@ def _hear_words(reference: Reference, systems: Sequence[System], settings: Setti
 def _hear_voices(reference: Reference, systems: Sequence[System], settings: Settings, heard: Heard) -> None:
     if not heard.can_ask(settings.speaker, ("speaker",), "speaker") or settings.speaker is None:
         return
-    files = {"recordings": reference.wavs, **{name: run.wavs for name, run, _ in heard.of(systems)}}
+    files = {"recordings": reference.wavs, "prompts": reference.prompt_wavs}
+    files |= {name: run.wavs for name, run, _ in heard.of(systems)}
     said = evaluate_files(settings.speaker, files, settings.workers, settings.folder)
     heard.originals = Output().answers(said["recordings"], settings.speaker.name)
+    heard.prompts = Output().answers(said["prompts"], settings.speaker.name)
     for name, _, output in heard.of(systems):
         output.voices = output.answers(said[name], settings.speaker.name)
 

@@ -10,7 +10,7 @@ import numpy as np
 from espnet_ext.scoring.evaluators import Embedding
 from espnet_ext.scoring.measures.bootstrap import Resamples, percentiles
 from espnet_ext.scoring.measures.quality import mean
-from espnet_ext.scoring.scores import SpeakerMean, SpeakerScores
+from espnet_ext.scoring.scores import Mean, SpeakerMean, SpeakerScores
 from espnet_ext.scoring.system import Reference, System
 
 
@@ -93,25 +93,43 @@ def _mean(chosen: Sequence[Similarity]) -> SpeakerMean:
     return SpeakerMean(len(chosen), mean(one.own for one in chosen), mean(one.other for one in chosen), nearest)
 
 
+def _prompt_similarity(
+    system: System,
+    reference: Reference,
+    voices: Sequence[Mapping[str, Embedding]],
+    prompts: Mapping[str, Embedding],
+    resamples: Resamples,
+) -> Mean:
+    """Mean similarity to the very recording of the prompt, as benchmarks with fixed pairs have it."""
+    rows = np.full((len(voices), len(reference.transcripts)), np.nan)
+    for row, run, vectors in zip(rows, system.runs, voices, strict=True):
+        for column, one in enumerate(reference.transcripts):
+            if one in vectors and one in prompts and run.has_prompt_of(one, reference):
+                row[column] = vectors[one] @ prompts[one]
+    value, draws = resamples.mean(rows)
+    return Mean(value, percentiles(draws), int(np.isfinite(rows).sum()))
+
+
 def speaker_scores(
     system: System,
     reference: Reference,
     voices: Sequence[Mapping[str, Embedding]],
-    originals: Mapping[str, Embedding],
+    recorded: tuple[Mapping[str, Embedding], Mapping[str, Embedding]],
     resamples: Resamples,
 ) -> SpeakerScores:
-    """Similarity to the speakers of the prompts, and to others.
+    """Similarity to the speakers of the prompts, to the prompts, and to other speakers.
 
     Args:
         system: the system.
         reference: the test set.
         voices: for every repeat, utterance → embedding.
-        originals: utterance → embedding of its recording.
+        recorded: utterance → embedding of its recording, and utterance → embedding of its prompt's recording.
         resamples: draws of utterances and repeats.
 
     Returns:
         Means over utterances, speakers and repeats.
     """
+    originals, prompts = recorded
     runs: list[dict[str, Similarity]] = []
     changed = []
     by_speaker: dict[str, list[Similarity]] = {}
@@ -128,5 +146,6 @@ def speaker_scores(
         interval=percentiles(resamples.mean(own)[1]),
         by_speaker={name: _mean(by_speaker[name]) for name in sorted(by_speaker)},
         source=mean(changed),
+        prompt=_prompt_similarity(system, reference, voices, prompts, resamples),
         repeats=[mean(value.own for value in run.values()) for run in runs],
     )

@@ -52,6 +52,13 @@ MEASURES: dict[str, Measure] = {
         ("frechet_heard", "corrected"),
     ),
     "speaker": Measure("speaker own", "higher", 3, "similarity to the speaker of the prompt", ("speaker", "own")),
+    "speaker_prompt": Measure(
+        "speaker prompt",
+        "higher",
+        3,
+        "similarity to the recording of the prompt itself",
+        ("speaker", "prompt", "value"),
+    ),
     "dnsmos_ovrl": Measure("DNSMOS", "higher", 2, "DNSMOS P.835, overall quality, 1 to 5"),
     "dnsmos_sig": Measure("DNSMOS sig", "higher", 2, "DNSMOS P.835, quality of the speech, 1 to 5"),
     "dnsmos_bak": Measure("DNSMOS bak", "higher", 2, "DNSMOS P.835, absence of noise, 1 to 5"),
@@ -99,7 +106,9 @@ def value_of(scores: SystemScores, key: str) -> float | None:
 def interval_of(scores: SystemScores, key: str) -> tuple[float, float] | None:
     """The 95 % interval of a number of a system, if there is one."""
     place = measure(key).place
-    block = getattr(scores, place[0]) if place else scores.measures.get(key)
+    block: Any = scores if place else scores.measures.get(key)
+    for part in place[:-1]:
+        block = getattr(block, part, None)
     return getattr(block, "interval", None)
 
 

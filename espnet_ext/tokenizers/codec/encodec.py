@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.options import check_flag
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.tokenizers.codec.base import register_codec
@@ -27,11 +27,9 @@ _CODEBOOKS_OF_BANDWIDTH = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16, 24.0: 32}  # kbit/s
 
 
 def _import_encodec() -> ModuleType:
-    try:
+    with needs_package("codec encodec", "'espnet_ext[encodec]'"):
         import_torchaudio()
         return importlib.import_module("encodec")
-    except ModuleNotFoundError as error:
-        raise UserError(f"codec encodec needs the encodec package: pip install encodec ({error})") from None
 
 
 def _layer(layer: Any) -> Layer:
@@ -52,6 +50,8 @@ class EncodecCodec(NeuralCodec):
     Args:
         model: EnCodec 24 kHz
     """
+
+    license = "CC BY-NC 4.0: no commercial use"
 
     lookahead_frames = 0  # its networks are causal: samples move by rounding, 1e-7
     lookbehind_frames = 75  # a second; its recurrent layers forget sooner

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.options import check_flag
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
 from espnet_ext.storage.yaml_files import read_yaml
@@ -27,16 +27,12 @@ _BEST = "train.total_count.best.pth"  # of the weights in an experiment those th
 
 def _codec_classes() -> dict[str, Any]:
     """The codecs of GANCodecTask by name; its own table would come with a text preprocessor that wants NLTK's data."""
-    try:
+    with needs_package("codec espnet", "espnet einops"):
         import_torchaudio()
         from espnet2.gan_codec.dac.dac import DAC
         from espnet2.gan_codec.encodec.encodec import Encodec
         from espnet2.gan_codec.funcodec.funcodec import FunCodec
         from espnet2.gan_codec.soundstream.soundstream import SoundStream
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"codec espnet needs the espnet and einops packages: pip install espnet einops ({error})"
-        ) from None
     return {"dac": DAC, "encodec": Encodec, "funcodec": FunCodec, "soundstream": SoundStream}
 
 
@@ -87,6 +83,8 @@ class EspnetCodec(NeuralCodec):
         hop_samples: samples of a frame
         config: name and options that the generator was built from, kept in the weights file
     """
+
+    license = "Apache-2.0 (ESPnet); the weights have terms of their own"
 
     def __init__(self, generator: Any, hop_samples: int, config: dict[str, Any]) -> None:
         quantizer, rate = generator.quantizer, generator.sample_rate

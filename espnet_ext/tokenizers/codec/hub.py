@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.options import check_flag
 from espnet_ext.storage.checkpoint import check_finite
 from espnet_ext.storage.torchaudio_shim import import_torchaudio
@@ -47,14 +47,14 @@ class HubModel:
         Raises:
             UserError: if the package is not installed, or has another version
         """
+        requirement = "'espnet_ext[hf]'"
         try:
-            import_torchaudio()  # transformers imports it too, and PyPI's may need the shim
-            package = importlib.import_module("transformers")
-            return getattr(package, f"{self.class_prefix}Model"), getattr(package, f"{self.class_prefix}Config")
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise UserError(
-                f"{self.user} needs the transformers package: pip install 'transformers>=5.23,<6' ({error})"
-            ) from None
+            with needs_package(self.user, requirement):
+                import_torchaudio()  # transformers imports it too, and PyPI's may need the shim
+                package = importlib.import_module("transformers")
+                return getattr(package, f"{self.class_prefix}Model"), getattr(package, f"{self.class_prefix}Config")
+        except AttributeError as error:
+            raise UserError(f"{self.user} needs another transformers ({error}): pip install {requirement}") from None
 
     def network(
         self,

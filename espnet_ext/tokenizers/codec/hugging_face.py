@@ -36,6 +36,8 @@ class TransformersCodec(NeuralCodec):
         default_codebooks: number in use unless the user wants another; None for all.
     """
 
+    license = "Apache-2.0 (transformers); the weights have terms of their own"
+
     hub: ClassVar[HubModel]
     default_codebooks: ClassVar[int | None] = None
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
+from espnet_ext.storage.checksums import content_hash
 from espnet_ext.storage.download import Source, download
 from espnet_ext.tokenizers.codec.base import Codec, register_codec
 from espnet_ext.tokenizers.codec.weights import read_weights, write_weights
@@ -37,11 +38,9 @@ _ADVICE = "; or name a directory that holds its three .tflite files: --codec_con
 
 
 def _interpreter() -> Callable[..., Any]:
-    try:
+    with needs_package("codec lyra", "'espnet_ext[lyra]'"):
         found: Callable[..., Any] = importlib.import_module("ai_edge_litert.interpreter").Interpreter
-        return found
-    except ModuleNotFoundError as error:
-        raise UserError(f"codec lyra needs ai-edge-litert: pip install ai-edge-litert ({error})") from None
+    return found
 
 
 @register_codec("lyra")
@@ -57,6 +56,8 @@ class LyraCodec(Codec):
     Raises:
         UserError: if they are not those of Lyra 1.3.2, or the package is missing
     """
+
+    license = "Apache-2.0 (Lyra)"
 
     lookahead_frames = 0
     lookbehind_frames = 25  # as far as its convolutions reach: behind them every sample is the same, bit for bit
@@ -94,6 +95,8 @@ class LyraCodec(Codec):
         if checkpoint is None:
             folder = Path(torch.hub.get_dir()) / "checkpoints" / "lyra-1.3.2"
             for name, expected in SHA256.items():
+                if content_hash(folder / name) not in (None, expected):  # cut or changed since: it is fetched again
+                    (folder / name).unlink()
                 download(Source(f"{HOME}{name}", f"sha256:{expected}", _ADVICE), folder / name)
         else:
             folder = Path(str(checkpoint))

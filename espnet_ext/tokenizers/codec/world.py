@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from espnet_ext.errors import UserError
+from espnet_ext.errors import needs_package
 
 SAMPLE_RATE_HZ = 16000
 SUB_FRAMES = 4  # analysis frames of 10 ms in one codec frame
@@ -35,12 +35,8 @@ def import_pyworld() -> ModuleType:
     Raises:
         UserError: if it is not installed, with the command that installs it
     """
-    try:
+    with needs_package("codec world_vq", "'espnet_ext[world]'"):
         return importlib.import_module("pyworld")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"codec world_vq needs pyworld: pip install pyworld-prebuilt 'setuptools<82' ({error})"
-        ) from None
 
 
 def _interpolated_log_f0(f0: np.ndarray) -> np.ndarray:

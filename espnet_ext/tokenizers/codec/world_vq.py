@@ -57,6 +57,8 @@ class WorldVQCodec(Codec):
         band_widths: cepstral coefficients of each codebook after the first
     """
 
+    license = "its weights are learned from the recordings and have their terms"
+
     sample_rate_hz = world.SAMPLE_RATE_HZ
     learns = True
     lookahead_frames = 2  # with one, samples still move by 1e-5; with two, not at all

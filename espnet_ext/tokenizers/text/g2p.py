@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, needs_package
 from espnet_ext.registry import Registry
 from espnet_ext.tokenizers.text.cmudict import dictionary, phones
 
@@ -54,12 +54,8 @@ class DictionaryG2P:
     """
 
     def __init__(self) -> None:
-        try:
+        with needs_package("g2p cmudict", "pocketsphinx"):
             dictionary()
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"g2p cmudict needs a package that is not there ({error}): pip install pocketsphinx"
-            ) from None
 
     def __call__(self, text: str) -> list[str]:
         """The phones; arguments as in `G2P`."""
@@ -92,18 +88,19 @@ def _english_phones(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _load_g2p_en() -> Callable[[str], list[str]]:
-    try:
-        import nltk
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from None
+    with needs_package("g2p g2p_en", "'espnet_ext[phones]'"):
+        return _offline_g2p_en()
+
+
+def _offline_g2p_en() -> Callable[[str], list[str]]:
+    import nltk
+
     download, nltk.download = nltk.download, _refuse_download
     try:
         from g2p_en import G2p
 
-        convert = G2p()
+        convert: Callable[[str], list[str]] = G2p()
         convert("a test")  # the tagger reads its data here
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from None
     except LookupError:  # NLTK's message fills a page
         raise UserError(f"g2p g2p_en needs data that are not there: {DOWNLOAD}") from None
     finally:
@@ -114,7 +111,3 @@ def _load_g2p_en() -> Callable[[str], list[str]]:
 def _refuse_download(*args: object, **options: object) -> None:
     # g2p_en downloads what it misses while it is imported, which hangs on a machine without network
     raise LookupError
-
-
-def _not_installed(error: ModuleNotFoundError) -> UserError:
-    return UserError(f"g2p g2p_en needs packages that are not there ({error}): pip install 'espnet_ext[phones]'")

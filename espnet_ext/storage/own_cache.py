@@ -1,4 +1,4 @@
-"""Where compiled code is kept: what is loaded from there runs, so nobody else may write there."""
+"""What this user keeps between runs: compiled code, which runs when it is loaded, and voices of others, unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from espnet_ext.errors import UserError
 
 
 def own_cache() -> Path:
-    """The directory of this user's compiled code, which is made when missing.
+    """The directory, which is made when missing.
 
     Returns:
         The directory, which nobody else can write to.

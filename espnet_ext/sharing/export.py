@@ -17,7 +17,7 @@ from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.requests import default_mode, modes, modes_of
 from espnet_ext.storage.atomic import atomic_dir
 from espnet_ext.storage.checkpoint import averaged_model_file, read_weights
-from espnet_ext.storage.tensor_files import SUFFIX, write_tensors
+from espnet_ext.storage.tensor_files import SUFFIX, in_fewer_bytes, write_tensors
 from espnet_ext.storage.yaml_files import read_yaml, without_paths
 from espnet_ext.tokenizers.codec import codec_files
 from espnet_ext.tokenizers.semantic import semantic_files
@@ -29,14 +29,14 @@ LEFT_OUT = (  # of the machine and of one run; the data and shape files besides
     *("dist_init_method", "dist_master_addr", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
 )
 
-
-def export(exp: Path, output_dir: Path, model_file: str | None = None) -> None:
+def export(exp: Path, output_dir: Path, model_file: str | None = None, dtype: str = "float32") -> None:
     """Write an experiment, all that speaking and `--init_from` need of it, into a new directory.
 
     Args:
         exp: experiment directory.
         output_dir: directory to write.
         model_file: weights inside of `exp`; None for the average of the best epochs, under whose name they are written.
+        dtype: of the stored weights, one of `DTYPES`; in fewer bytes the codes are not the very same.
 
     Raises:
         FileNotFoundError: if a file of the experiment is missing.
@@ -50,7 +50,8 @@ def export(exp: Path, output_dir: Path, model_file: str | None = None) -> None:
     with atomic_dir(output_dir) as place:
         config = _config(experiment)
         _write_yaml(place / "config.yaml", config)
-        write_tensors(place / Path(averaged_model_file(config)).with_suffix(SUFFIX), read_weights(source), source)
+        stored = in_fewer_bytes(read_weights(source), dtype)
+        write_tensors(place / Path(averaged_model_file(config)).with_suffix(SUFFIX), stored, source)
         if not experiment.says_units:
             experiment.load_codec()
             codec_files.export(exp / CODEC_DIRECTORY, place / CODEC_DIRECTORY)

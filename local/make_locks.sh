@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Writes requirements/lock-py3*.txt, one for each Python that ESPnet and this package run on: what `make locks` does.
+#
+#   local/make_locks.sh UV [OPTION...]      options of `uv pip compile`, such as --upgrade or --upgrade-package espnet
+#
+# A version changes only where setup.py, requirements/*.in or an option asks for it. Packages that are new to a lock come in
+# the version that the other lists have, so that those can be installed beside every lock.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../requirements"
+
+uv=$1
+shift
+# torch is installed first, from the index of one's choice, and brings these or not
+of_torch='^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)=='
+# of its newest release there is no wheel for Python 3.12; and sources that no compiler has to see
+wheels=(--only-binary pocketsphinx) sources=(--no-binary antlr4-python3-runtime)
+new=$(mktemp -d)
+trap 'rm -rf "${new}"' EXIT
+
+for version in 3.11 3.12 3.13; do
+  lock=lock-py${version/./}.txt
+  of_python=(--python-version "${version}" --python-platform x86_64-manylinux_2_28 --excludes left-out.in)
+  [[ ${version} != 3.11 ]] || of_python+=(--excludes left-out-py311.in --overrides instead-py311.in)
+  # versions that the output file has are kept, if they can be: those of this lock, then those of the other lists
+  for list in "${lock}" lock-py311.txt lock-[!p]*.txt; do [[ ! -f ${list} ]] || cat "${list}"; done > "${new}/${lock}"
+  "${uv}" pip compile --quiet --no-header --no-annotate "${of_python[@]}" "${wheels[@]}" \
+    --extra mos --extra report --extra score --extra world "$@" ../setup.py lock.in -o "${new}/${lock}" > /dev/null ||
+    { echo "error: no versions fit together for Python ${version}, see above" >&2; exit 1; }
+  "${uv}" pip compile --quiet --no-deps "${of_python[@]}" --only-binary :all: "${sources[@]}" "${new}/${lock}" > /dev/null ||
+    { echo "error: no wheel for Python ${version}, see above: hold that package back in make_locks.sh, as pocketsphinx" >&2; exit 1; }
+done
+for lock in "${new}"/*.txt; do
+  {
+    echo "# What make installs after torch, with \`pip install --no-deps\`; made by \`make locks\` of setup.py and lock.in."
+    grep -Ev "${of_torch}" "${lock}"
+  } > "${lock}.done"
+  mv "${lock}.done" "${lock##*/}"
+done
