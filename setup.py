@@ -45,7 +45,7 @@ EXTRAS = {
 }
 
 PLUG_INS = (
-    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding"),
+    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order"),
     *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
 )
 

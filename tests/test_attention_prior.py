@@ -28,7 +28,7 @@ def with_prior(stacking=1, **conf):
 def allowed(prior, path, frame, tokens):
     """Per frame of the step the tokens of row 0 inside of the window."""
     log_prior = prior.step(
-        torch.tensor([path]), torch.arange(frame, frame + prior.stacking), torch.ones(1, tokens, dtype=torch.bool)
+        torch.tensor([path]), torch.arange(frame, frame + prior.stacking)[None], torch.ones(1, tokens, dtype=torch.bool)
     )
     inside = log_prior[0, :, 0] == 0
     torch.testing.assert_close(log_prior[0, :, 0], torch.where(inside, 0.0, OUTSIDE))
@@ -136,7 +136,7 @@ def test_a_strict_window_leaves_a_token_to_every_row():
     prior = AnnealedPrior(8, 2, floor=0.0, sink_frames=1, behind=0, ahead=1)
     tokens = torch.tensor([[True, True, True], [True, False, False]])
     for path in ([0, 0, 0, 0], [0, 1, 0, 0], [2, 2, 0, 0], [2, 0, 0, 0]):
-        log_prior = prior.step(torch.tensor([path, [0] * 4]), torch.arange(2, 2 + prior.stacking), tokens)
+        log_prior = prior.step(torch.tensor([path, [0] * 4]), torch.arange(2, 2 + prior.stacking)[None], tokens)
         assert (log_prior.masked_fill(~tokens[:, None, None], -torch.inf).amax(-1) == 0).all()
 
 

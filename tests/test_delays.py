@@ -232,7 +232,7 @@ def play(delays, lengths, max_frames):
     played.clear()
     model = shared_model("prefix", delays=delays)
     # the script knows its rows by their places
-    with patch("espnet_ext.decoding.generate.COMPACT_BELOW", 0.0):
+    with patch("espnet_ext.decoding.batch.COMPACT_BELOW", 0.0):
         return generate(model, ragged_batch().conditions(model), Scripted(), Sampler(SAMPLING["greedy"]), max_frames)
 
 

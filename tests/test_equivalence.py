@@ -267,7 +267,7 @@ def test_a_stacking_factor_of_one_is_the_unstacked_model(primary):
     assert all(bool(head.loss_mask.all()) for name, head in output.heads.items() if name != "maskgit")
 
 
-def test_a_truncated_state_goes_on_as_if_the_forgotten_steps_had_never_been(primary, stacking):
+def test_a_state_that_takes_steps_back_goes_on_as_if_they_had_never_been(primary, stacking):
     model, batch = tiny_model(primary, stacking), ragged_batch()
     codes = torch.randint(SPEC.codebook_size, (4, 3, model.slots), generator=torch.Generator().manual_seed(0))
     straight, detour = (model.prefill(batch.conditions(model), 6) for _ in range(2))
@@ -276,8 +276,8 @@ def test_a_truncated_state_goes_on_as_if_the_forgotten_steps_had_never_been(prim
         model.step(codes[step], detour)
     for step in (3, 2, 3):
         model.step(codes[step], detour)
-    detour.truncate(2)
-    assert detour.step == straight.step == 2
+    detour.accept(torch.tensor([0, 0, 0]), 3)
+    assert detour.steps.tolist() == straight.steps.tolist() == [2]
     torch.testing.assert_close(model.step(codes[2], detour), model.step(codes[2], straight), rtol=0, atol=0)
 
 
@@ -291,12 +291,12 @@ def test_gathered_rows_go_on_as_they_would_have_in_their_batch(primary):
     torch.testing.assert_close(model.step(codes[1][rows], gathered), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [-1, 3])
-def test_a_cache_is_not_truncated_to_what_it_does_not_hold(length):
+@pytest.mark.parametrize(("kept", "count"), [([-1], 2), ([3], 2), ([1], 3)])
+def test_a_cache_does_not_keep_what_it_does_not_hold(kept, count):
     cache = tiny_model().heads.of(ARLocalTransformer).new_cache(1)
     cache.length = 2
-    with pytest.raises(ValueError, match=r"length must be in \[0, 2\]"):
-        cache.truncate(length)
+    with pytest.raises(ValueError, match=r"kept must be in \[0, 2\], got"):
+        cache.accept(torch.tensor(kept), count)
 
 
 def test_a_cache_that_is_full_says_so():

@@ -15,6 +15,7 @@ import torch
 from conftest import NAMES, SAMPLING, SPEC, VARIANTS, decode, ragged_batch, tiny_model
 
 from espnet_ext.decoding import LocalAR, build_strategy, generate, strategies
+from espnet_ext.decoding.request import Decoding, Waiting
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import PRECISIONS, FastOptions, accelerate, linear_backends, native
 from espnet_ext.fast.accelerate import NATIVE_ROWS
@@ -277,7 +278,7 @@ def test_rows_that_leave_the_batch_change_nothing(monkeypatch, primary, name, sa
     limits = torch.tensor([3, 14, 8])
     options = SAMPLING[sampling]
     compact = decode(kind, ragged_batch(), name, options, limits, seed=5)
-    monkeypatch.setattr(importlib.import_module("espnet_ext.decoding.generate"), "COMPACT_BELOW", 0.0)
+    monkeypatch.setattr(importlib.import_module("espnet_ext.decoding.batch"), "COMPACT_BELOW", 0.0)
     whole = decode(kind, ragged_batch(), name, options, limits, seed=5)
     assert torch.equal(compact.codes, whole.codes) and torch.equal(compact.lengths, whole.lengths)
     assert torch.equal(compact.local_passes, whole.local_passes) and torch.equal(compact.steps, whole.steps)
@@ -299,8 +300,9 @@ def test_memory_does_not_grow_with_the_steps():
     sampler = Sampler(SamplingOptions(0.8), row_generators(0, NAMES[:1]))
     sizes = {}
     # the loop itself: what `generate` returns, and what `generate_stream` yields, is made of all steps
-    loop = importlib.import_module("espnet_ext.decoding.generate")._steps
-    for number, _ in enumerate(loop(model, conditions, build_strategy("parallel"), sampler, 10_000, 10_000)):
+    loop = importlib.import_module("espnet_ext.decoding.generate")._turns
+    asked = Decoding(model, conditions, build_strategy("parallel"), sampler, 10_000, 10_000)
+    for number, _ in enumerate(loop([0], asked, Waiting(iter(())))):
         if number in (1000, 9999):
             gc.collect()
             sizes[number] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -50,7 +50,7 @@ def play(stacking, *script, max_frames=8):
     played[0] = 0
     model = tiny_model(stacking=stacking)
     # the script knows its rows by their places
-    with patch("espnet_ext.decoding.generate.COMPACT_BELOW", 0.0):
+    with patch("espnet_ext.decoding.batch.COMPACT_BELOW", 0.0):
         return generate(model, ragged_batch().conditions(model), Scripted(script), GREEDY, max_frames)
 
 

@@ -1,7 +1,6 @@
 """A step without shapes that depend on values, as a CUDA graph needs it, makes the same codes; capture needs a GPU."""
 
 import gc
-import importlib
 import logging
 import weakref
 from itertools import zip_longest
@@ -12,12 +11,12 @@ from conftest import NAMES, PRIMARIES, SAMPLING, VARIANTS, built_in, ragged_batc
 from test_attention_prior import with_prior
 from test_gpst import conditions_of, ragged, shared_gpst
 
+from espnet_ext.decoding import batch as loop
 from espnet_ext.decoding import build_strategy, generate, generate_stream, plain_step, strategies
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.fast import FastOptions, accelerate, graphs
 from espnet_ext.fast.graphs import KEPT, Graphs, StaticModelStep, StaticStep
 
-loop = importlib.import_module("espnet_ext.decoding.generate")  # the package has a function of that name
 EVERY = [*((name, {}) for name in strategies), *VARIANTS]
 
 
@@ -150,7 +149,7 @@ def test_a_static_step_beyond_what_was_asked_for_is_refused_or_has_room(primary)
     legal = torch.ones(1, model.slots, model.spec.vocab_size, dtype=torch.bool)
     sampler = Sampler(SamplingOptions(temperature=0.0)).for_step(legal)
     static(model, strategy, codes, state, sampler)
-    assert state.cache.capacity >= state.cache.prefix + 4 and state.step == 1
+    assert state.cache.capacity >= state.cache.prefix + 4 and state.steps.tolist() == [1, 1, 1]
     state.cache.length = state.cache.capacity
     with pytest.raises(ValueError, match="cache capacity must be at least"):
         static(model, strategy, codes, state, sampler)

@@ -11,7 +11,7 @@ from test_attention_prior import allowed, with_prior
 from test_graphs import assert_same, decoded, uncaptured
 
 from espnet_ext.decoding import build_strategy, generate, generate_stream
-from espnet_ext.decoding.generate import guard_ends
+from espnet_ext.decoding.batch import guard_ends
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.primary import AnnealedPrior, CrossAttentionPrimary, Ending
 from espnet_ext.model.primary.annealed_prior import InferenceRules
@@ -39,20 +39,20 @@ def test_the_first_steps_have_no_window_and_are_not_looked_at(stacking):
     tokens, scores = torch.ones(1, 9, dtype=torch.bool), torch.zeros(1, stacking, 1, 9)
     scores[..., 6] = 1.0
     for step in range(3):
-        frames = torch.arange(step * stacking, (step + 1) * stacking)
+        frames = torch.arange(step * stacking, (step + 1) * stacking)[None]
         assert (prior.step(path, frames, tokens) == 0).all()
         prior.observe(path, frames, scores, tokens)
     assert not path.any()
     expected = [list(range(2 + frame)) for frame in range(stacking)]
     assert allowed(prior, path[0].tolist(), first, 9) == expected, "the first token was not visited, it is no sink"
-    prior.observe(path, torch.arange(first, first + stacking), scores, tokens)
+    prior.observe(path, torch.arange(first, first + stacking)[None], scores, tokens)
     assert path[0, first : first + stacking].tolist() == [6] * stacking
 
 
 def test_short_texts_have_no_window():
     prior = AnnealedPrior(8, 1, behind=0, ahead=1, rules={"short_text": 5})
     tokens = torch.arange(7) < torch.tensor([[5], [6]])
-    log_prior = prior.step(torch.tensor([[4], [4]]), torch.tensor([1]), tokens)[:, 0, 0]
+    log_prior = prior.step(torch.tensor([[4], [4]]), torch.tensor([[1]]), tokens)[:, 0, 0]
     assert (log_prior[0] == 0).all()
     assert (log_prior[1] == 0).nonzero()[:, 0].tolist() == [4, 5]
 
@@ -82,7 +82,7 @@ def test_the_token_attended_to_is_looked_for_forward_and_the_last_ones_are_the_e
     path = torch.zeros(4, frames, dtype=torch.int64)
     for frame in range(frames):
         given = scores[:, frame, None, None].masked_fill(~tokens[:, None, None], -torch.inf)
-        prior.observe(path, torch.tensor([frame]), given, tokens)
+        prior.observe(path, torch.tensor([[frame]]), given, tokens)
     assert path.tolist() == looked_for(scores, sizes, 3, 3)
     assert (path.diff(dim=1) >= 0).all()
     assert path[:, -1].tolist() == [size - 1 for size in sizes]
@@ -91,7 +91,7 @@ def test_the_token_attended_to_is_looked_for_forward_and_the_last_ones_are_the_e
 def test_frames_of_a_step_look_within_their_own_windows():
     prior = AnnealedPrior(8, 3, ahead=1, rules={"forward": True})
     path, scores = torch.zeros(1, 6, dtype=torch.int64), torch.arange(12.0).expand(1, 3, 1, 12)
-    prior.observe(path, torch.arange(3), scores, torch.ones(1, 12, dtype=torch.bool))
+    prior.observe(path, torch.arange(3)[None], scores, torch.ones(1, 12, dtype=torch.bool))
     assert path[0, :3].tolist() == [0, 1, 2]
 
 
@@ -119,8 +119,8 @@ def reading_along(stacking, eos_bias, **rules):
     model = with_prior(stacking, rules={**GUARD, **rules})
 
     def observe(path, frames, scores, tokens):
-        token = torch.full((len(path), stacking), int(frames[0]) // stacking // 2)
-        path.index_copy_(1, frames, token.minimum(tokens.sum(1, keepdim=True) - 1))
+        token = (frames[:, :1] // stacking // 2).expand(len(path), stacking)
+        path.scatter_(1, frames.expand(len(path), -1), token.minimum(tokens.sum(1, keepdim=True) - 1))
 
     model.primary.prior.observe = observe
     for head in model.heads.values():
@@ -155,7 +155,7 @@ def test_an_utterance_must_end_some_steps_after_the_attention_is_at_the_end_of_t
 def test_an_end_stays_possible_some_steps_after_the_attention_was_at_the_end_of_the_text():
     prior = AnnealedPrior(8, 1, rules={"end_guard": True, "end_steps": 9})
     path, tokens = torch.tensor([[0, 9, *[2] * 20]]), torch.ones(1, 10, dtype=torch.bool)
-    told = [prior.end_guard(path, steps, tokens) for steps in range(13)]
+    told = [prior.end_guard(path, torch.tensor([steps]), tokens) for steps in range(13)]
     assert [bool(ending.possible) for ending in told] == [step in (2, *range(7, 13)) for step in range(13)]
     assert [bool(ending.due) for ending in told] == [step >= 10 for step in range(13)]
 

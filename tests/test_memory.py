@@ -23,6 +23,8 @@ class Forgetful:
         self.room, self.error, self.batches, self.freed = room, error, [], 0
         self.codec, self.spec = self, type("Spec", (), {"sample_rate_hz": 8000})
 
+    most_rows = None
+
     def load(self):
         return self
 
@@ -65,3 +67,11 @@ def test_other_errors_are_not_taken_for_it(tmp_path):
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         spoken(Forgetful(1, RuntimeError("shape mismatch")), tmp_path, ["a", "b"])
+
+
+def test_where_rows_join_half_as_many_are_spoken_at_once(tmp_path):
+    model = Forgetful(2, MemoryError())
+    model.most_rows = 4
+    results = spoken(model, tmp_path, ["a"] * 9)
+    assert not any(isinstance(result, str) for result in results.values())
+    assert model.batches == [9, 2, 2, 2, 2, 1] and model.freed == 1

@@ -22,7 +22,8 @@ from espnet_ext.decoding import (
     same_passes,
 )
 from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.decoding.retry import RETRY_TEMPERATURE, Decoding, generate_with_retries
+from espnet_ext.decoding.request import RETRY_TEMPERATURE, Decoding
+from espnet_ext.decoding.retry import generate_with_retries
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.inference.long_text import join_speech
@@ -160,7 +161,7 @@ def test_a_retry_does_not_depend_on_batch_mates_and_draws_where_the_first_attemp
 
 def test_a_stream_stops_where_it_has_run_away_and_says_so():
     decoding = planned(1, Watch(LIMITS))
-    pieces = list(generate_stream(*decoding))
+    pieces = list(generate_stream(*decoding[:-1]))
     assert pieces[-1].runaway == (Runaway.LOOP, Runaway.SILENCE, None)
     assert pieces[16].runaway == (None, Runaway.SILENCE, None) and pieces[14].runaway == (None,) * 3
 

@@ -186,6 +186,26 @@ def test_units_of_a_batch_that_failed_are_not_counted_twice(tmp_path: Path, monk
     assert (timing.utterances, timing.units) == (2, 7)
 
 
+@pytest.mark.parametrize("most_rows", [1, 2])
+def test_rows_of_a_speaker_that_join_say_what_all_at_once_say(most_rows: int) -> None:
+    speaker, names = gpst_speech(tiny_gpst()), [f"s-{number}" for number in range(5)]
+    requests = [Request(prompt=streams(30 + 3 * number), text="abcdef"[: 2 + number]) for number in range(5)]
+    mode = modes["tts"](prompt_sec=0.6)
+    right, seen = speaker.speak_all(mode, names, requests, options()), []
+    speaker.most_rows = most_rows
+    run = speaker._step
+
+    def step(model, strategy, codes, state, sampler):
+        seen.append(len(codes))
+        return run(model, strategy, codes, state, sampler)
+
+    speaker._step = step
+    for one, other in zip(speaker.speak_all(mode, names, requests, options()), right, strict=True):
+        assert np.array_equal(one.codes, other.codes) and np.array_equal(one.units, other.units)
+        assert np.array_equal(one.waveform, other.waveform)
+    assert max(seen) == most_rows
+
+
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> str:
     """A strategy of another package that unpacks wrongly."""

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from espnet_ext.decoding import DecodingStrategy, build_strategy, strategies
+from espnet_ext.codes import StepLayout
+from espnet_ext.decoding import CAUSAL, DecodingStrategy, Order, build_order, build_strategy, orders, strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads
@@ -38,6 +39,8 @@ class DecodeOptions:
             0 where a corpus is decoded.
         end_guard: seconds after the end of the text from which on speech must end, and it cannot before, by the
             attention or its path; 0 for no guard, None for what the model says.
+        order: name of the order in which steps follow each other.
+        order_conf: its options, as far as they are given.
 
     Raises:
         UserError: naming the option that is unknown or out of range.
@@ -51,6 +54,8 @@ class DecodeOptions:
     min_frames: int = 4
     retries: int | None = None
     end_guard: float | None = None
+    order: str = "causal"
+    order_conf: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -59,6 +64,8 @@ class DecodeOptions:
             ("decoding", str, "the name of a strategy"),
             ("decoding_conf", Mapping, "names and values"),
             ("sampling", Mapping, "names and values"),
+            ("order", str, "the name of an order"),
+            ("order_conf", Mapping, "names and values"),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
@@ -71,10 +78,10 @@ class DecodeOptions:
             check_number("retries", self.retries, least=0, most=MOST_RETRIES, whole=True)
         if self.end_guard is not None:
             check_number("end_guard", self.end_guard, least=0)
-        _ = self.strategy, self.sampler
+        _ = self.strategy, self.sampler, self.steps
 
     def __hash__(self) -> int:
-        return hash((self.strategy, self.sampler, self.seed, self.maxlenratio, self.min_frames))
+        return hash((self.strategy, self.steps, self.sampler, self.seed, self.maxlenratio, self.min_frames))
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], default: str = "local_ar") -> Self:
@@ -131,8 +138,8 @@ class DecodeOptions:
         """The same with some options changed.
 
         Args:
-            **changes: options by name: those of this class, of its sampling, or of the strategy. Another strategy has
-                none of the options of this one.
+            **changes: options by name: those of this class, of its sampling, or of the strategy, of which a strategy's
+                own come first: some have an `order`. Another strategy, or order, has none of the options of this one.
 
         Returns:
             The options.
@@ -140,14 +147,15 @@ class DecodeOptions:
         Raises:
             UserError: naming the option that is unknown or out of range.
         """
-        own = {item.name for item in fields(self)}
+        known = strategies.options(changes.get("decoding", self.decoding))
+        own = {item.name for item in fields(self)} - set(known)
         mine = {name: value for name, value in changes.items() if name in own}
-        if mine.get("decoding", self.decoding) != self.decoding:
-            mine.setdefault("decoding_conf", {})
+        for name in ("decoding", "order"):
+            if mine.get(name, getattr(self, name)) != getattr(self, name):
+                mine.setdefault(f"{name}_conf", {})
         told: Self = replace(self, **mine)
         samples = {name: value for name, value in changes.items() if name in SAMPLING}
         conf = {name: value for name, value in changes.items() if name not in {*own, *samples}}
-        known = strategies.options(told.decoding)
         if unknown := sorted(set(conf) - set(known)):
             raise UserError(f"options must be among {sorted({*own, *SAMPLING, *known})}, got {unknown}")
         if not samples and not conf:
@@ -160,28 +168,38 @@ class DecodeOptions:
         return build_strategy(self.decoding, **self.decoding_conf)
 
     @cached_property
+    def steps(self) -> Order:
+        """How steps follow each other."""
+        return build_order(self.order, **self.order_conf)
+
+    @cached_property
     def sampler(self) -> SamplingOptions:
         """How distributions are sharpened."""
         return _sampling("sampling", self.sampling)
 
     def given(self) -> dict[str, Any]:
-        """All options; `retries` and `end_guard`, which came later, where they are given: older results stay valid."""
-        return {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
+        """All options; those that came later where they are not as they were: older results stay valid."""
+        values = {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
+        if self.steps == CAUSAL:
+            del values["order"], values["order_conf"]
+        return values
 
     def complete(self) -> dict[str, Any]:
-        """What is given, with the defaults of strategy and sampler, as timing.json reports it."""
+        """What is given, with the defaults of strategy, order and sampler, as timing.json reports it."""
         strategy: Any = self.strategy
-        return {**self.given(), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
+        values = {**self.given(), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
+        return values | ({"order_conf": orders.complete(self.order, self.order_conf)} if "order" in values else {})
 
-    def check(self, heads: Heads, codebooks: int) -> None:
-        """Refuse a model of these heads and N codebooks that cannot be decoded so, with what is missing."""
+    def check(self, heads: Heads, layout: StepLayout) -> None:
+        """Refuse a model of these heads and this layout that cannot be decoded so, with what is missing."""
         possible = strategies_for(heads)
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
             allowed = f"one of {possible} with this model's heads {list(heads)}"
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
         self.strategy.check(heads)
-        self.sampler.check(codebooks)
+        self.steps.check(layout)
+        self.sampler.check(layout.codebooks)
 
 
 @dataclass(frozen=True)

@@ -4,52 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from espnet_ext.decoding.base import DecodingStrategy
-from espnet_ext.decoding.generate import Step, generate
+from espnet_ext.decoding.generate import generate
+from espnet_ext.decoding.request import Decoding
 from espnet_ext.decoding.rows import Generation
-from espnet_ext.decoding.runaway import Watch
-from espnet_ext.decoding.sampling import Sampler, row_generators
-from espnet_ext.model.core_lm import StepModel
-
-RETRY_TEMPERATURE = 0.4  # where the first attempt drew nothing: without draws every attempt would be the same
-
-
-class Decoding(NamedTuple):
-    """What `generate` is given."""
-
-    model: StepModel
-    conditions: Any
-    strategy: DecodingStrategy
-    sampler: Sampler
-    max_frames: Tensor
-    min_frames: int
-    step: Step
-    names: Sequence[str]
-    watch: Watch | None = None
-    end_guard: float | None = None
-
-    def again(self, rows: Sequence[int], seed: int, attempt: int) -> Decoding:
-        """The same of some rows with the draws of another attempt, which the seed, a row's name and its number give."""
-        index = torch.tensor(rows, device=self.max_frames.device)
-        options = self.sampler.options
-        if options.is_greedy:
-            options = replace(options, temperature=RETRY_TEMPERATURE)
-        names, watch = [self.names[row] for row in rows], self.watch
-        draws = [f"{name} attempt {attempt}" for name in names]  # no utterance id has a space
-        if watch is not None and watch.longest is not None:
-            watch = replace(watch, longest=watch.longest[index])
-        return self._replace(
-            conditions=self.conditions._make(part[index] for part in self.conditions),
-            sampler=Sampler(options, row_generators(seed, draws, str(index.device))),
-            max_frames=self.max_frames[index],
-            names=names,
-            watch=watch,
-        )
 
 
 def generate_with_retries(decoding: Decoding, seed: int, retries: int) -> Generation:

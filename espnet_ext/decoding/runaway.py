@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout
 from espnet_ext.errors import UserError
+from espnet_ext.model.cache import with_rows
 from espnet_ext.options import check_number
 
 MARGIN = 1.25  # of what the training has at most: the next speaker may be somewhat slower
@@ -121,7 +123,7 @@ class Repetitions:
         limits: of the training.
         spec: the codec's facts.
         layout: of frames in steps.
-        batch: B.
+        batch: rows.
         steps: most steps of a row.
         device: where the codes are.
 
@@ -137,7 +139,7 @@ class Repetitions:
         least, frames = LEAST_SEC * spec.frame_rate_hz, steps * layout.stacking
         most = [max(MARGIN * (limits.repeated or 0), ROUNDS * lag, least) for lag in range(self.period, 0, -1)]
         has_pauses = limits.pause is not None and bool(limits.silence)
-        most.append(max(MARGIN * (limits.pause or 0), least) if has_pauses else frames)
+        most.append(max(MARGIN * (limits.pause or 0), least) if has_pauses else math.inf)
         self.most = torch.tensor(most, device=device)
         self.silent = torch.zeros(spec.vocab_size, dtype=torch.bool, device=device)
         self.silent[[code for code in limits.silence if code < spec.codebook_size]] = True
@@ -145,24 +147,35 @@ class Repetitions:
         self.past = torch.full((batch, self.period + frames), -1, device=device)
         self.run = torch.zeros(batch, self.period + 1, dtype=torch.int64, device=device)  # by lag, then of silence
 
-    def reasons(self, first: int, codes: Tensor) -> Tensor | None:
-        """Why each row has run away by now, numbers in `REASONS`: (B,) int64; None where surely none has.
+    def reasons(self, rows: Tensor, first: Tensor, codes: Tensor) -> Tensor | None:
+        """Why rows have run away by now, numbers in `REASONS`: (R,) int64; None where surely none has.
 
         Args:
-            first: frame that the look begins with.
-            codes: (B, K) int64 of codebook 0 since the last look.
+            rows: (R,) int64, those that are looked at.
+            first: (R,) int64, frame that the look at each begins with.
+            codes: (R, K) int64 of codebook 0 since the last look.
 
         Returns:
             The numbers.
         """
-        end, count = self.period + first, codes.shape[1]
-        self.past[:, end : end + count] = codes
-        before = self.past[:, first : end + count - 1].unfold(1, count, 1)  # (B, period, K), longest lag first
+        count = codes.shape[1]
+        place = first[:, None] + torch.arange(self.period + count, device=first.device)  # where the oldest lag begins
+        place = place.clamp_max(self.past.shape[1] - 1)  # rows that are finished are beyond
+        self.past[rows[:, None], place[:, self.period :]] = codes
+        before = self.past[rows[:, None], place[:, :-1]].unfold(1, count, 1)  # (R, period, K), longest lag first
         same = torch.cat((before == codes[:, None], self.silent[codes][:, None]), dim=1).long()
-        reached = self.run + same.cumprod(-1).sum(-1)
-        self.run = torch.where(same.amin(-1) > 0, reached, same.flip(-1).cumprod(-1).sum(-1))
+        reached = self.run[rows] + same.cumprod(-1).sum(-1)
+        self.run[rows] = torch.where(same.amin(-1) > 0, reached, same.flip(-1).cumprod(-1).sum(-1))
         over = reached > self.most
         if over.device.type == "cpu" and not over.any():
             return None
         loop, silence = REASONS.index(Runaway.LOOP), REASONS.index(Runaway.SILENCE)
         return torch.where(over[:, -1], silence, over.any(1) * loop)
+
+    def put(self, rows: Tensor, other: Repetitions) -> None:
+        """Begin some rows anew, (K,) int64."""
+        self.past, self.run = with_rows(self.past, other.past, rows), with_rows(self.run, other.run, rows)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows only, (R',) int64 indices."""
+        self.past, self.run = self.past[rows], self.run[rows]

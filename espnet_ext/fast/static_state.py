@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class StaticKVCache(KVCache):
     first: Tensor
     angles: Tensor | None = None
 
+    stays: ClassVar[bool] = True
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of one layer, the new position at `end`."""
         self.check_room(1)
@@ -43,28 +46,34 @@ class StaticKVCache(KVCache):
         return (reached & self.key_mask)[:, None, None]
 
     def next_positions(self, count: int) -> Tensor:
-        """Place of the coming position, (1,) int64; `count` is 1."""
-        return self.end
+        """The coming position of each row, (B, 1) int64; `count` is 1."""
+        assert self.lag is not None
+        return self.end - self.lag[0, :, None]
 
     def next_step(self) -> Tensor:
-        """Number of the coming step: (1,) int64."""
-        return self.end - self.first
+        """Number of the coming step: (B,) int64."""
+        assert self.lag is not None
+        return self.end - self.first - self.lag[1]
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
-        """Angles of the coming position: (2, 1, head_width)."""
+        """Angles of the coming positions: (2, B, 1, 1, head_width)."""
         if self.angles is None:
             self.angles = rotary.at(0, self.capacity, dtype)
-        return self.angles.index_select(1, self.end)
+        positions = self.next_positions(count).clamp(0, self.capacity - 1)
+        return self.angles[:, positions][:, :, None]
 
     def advance(self, count: int) -> None:
         """Count a position that every layer has written, on the device as well."""
         self.length += count
         self.end.add_(count)
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on."""
-        super().truncate(length)
+    def _go_to(self, length: int) -> None:
+        self.length = length
         self.end.fill_(length)
+
+    def _lag_by(self, more: Tensor) -> None:
+        assert self.lag is not None
+        self.lag.add_(more)
 
 
 def rounded_shape(state: PrimaryState) -> tuple[object, ...]:
@@ -112,6 +121,7 @@ class StaticState:
                 torch.zeros_like(keys),
                 cache.key_mask.new_ones(rows, capacity),
                 padding=zero.new_zeros(rows),
+                lag=zero.new_zeros(2, rows),
                 end=zero,
                 first=zero.clone(),
             ),
@@ -143,9 +153,10 @@ class StaticState:
 
     def _copy(self, state: PrimaryState) -> None:
         target, memory = self.buffers.cache, self.buffers.memory
-        assert isinstance(target, StaticKVCache) and target.padding is not None
+        assert isinstance(target, StaticKVCache) and target.padding is not None and target.lag is not None
         target.key_mask.fill_(True)
         target.padding.zero_()
+        target.lag.zero_()
         if memory is not None:
             memory.mask.zero_()
         length = state.cache.length
@@ -161,7 +172,7 @@ def _tensors(state: PrimaryState, length: int) -> list[Tensor | None]:
     cache, memory = state.cache, state.memory
     text = (None, None, None) if memory is None else (memory.keys, memory.values, memory.mask)
     filled = cache.keys[..., :length, :], cache.values[..., :length, :], cache.key_mask[:, :length]
-    return [*filled, cache.padding, *text, state.path, state.first_position]
+    return [*filled, cache.padding, cache.lag, *text, state.path, state.first_position]
 
 
 def _empty_memory(memory: Memory) -> Memory:

@@ -32,6 +32,7 @@ from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.lock import claim
 
 TIMING = "timing.json"
+SHARD_BATCHES = 4  # utterances of a shard, in batches: rows that are finished make place for others of their shard
 STARTUP_SECONDS = 8.0  # a process imports torch and loads the model
 Result = tuple[dict[str, Speech | str], Timing]  # utterance → speech without its sound, or why there is none; the costs
 
@@ -69,7 +70,7 @@ def _decode(args: argparse.Namespace, options: DecodeOptions, mode: Mode, speake
     request = {**model_state(args.exp, args.model_file), **chosen, **fast, **facts, **options.given()}
     speak = functools.partial(speak_shard, model_of(args), mode, options)
     label = f"{options.decoding} {(args.data_dir or args.output_dir).name}"
-    work = Work(speak, request, label, args.batch_size, Job.files, first=args.batch_size)
+    work = Work(speak, request, label, SHARD_BATCHES * args.batch_size, Job.files, first=args.batch_size)
     workers = Workers(args.nj, args.dask_scheduler, args.num_threads, STARTUP_SECONDS)
     if args.force:
         remove_shards(args.output_dir)
@@ -108,11 +109,11 @@ def _facts(args: argparse.Namespace, mode: Mode, speaker: Speaker) -> dict[str, 
 
 
 def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mapping[str, Job]) -> Result:
-    """Speak utterances, all at once, into wav files.
+    """Speak utterances together into wav files, as many at once as the model is to generate.
 
-    If that is impossible they are spoken in smaller batches, which changes nobody's speech. Where memory does not
-    suffice the batch is halved; where something else is wrong that a user can mend, every utterance is spoken alone,
-    which says whose fault it is. A defect of the program or of a plug-in ends the command.
+    If that is impossible they are spoken in smaller parts, which changes nobody's speech. Where memory does not suffice
+    no more than half as many are spoken at once; where something else is wrong that a user can mend, they are halved
+    until those whose fault it is are alone. A defect of the program or of a plug-in ends the command.
 
     Args:
         model: who speaks.
@@ -136,16 +137,19 @@ def speak_shard(model: ModelRef, mode: Mode, options: DecodeOptions, jobs: Mappi
     while waiting:
         names = waiting.pop()
         half = len(names) // 2
+        parts = [names[:half], names[half:]]
         try:
             speeches = speaker.speak_all(mode, names, [given[name] for name in names], options, warn=False)
         except UserError as error:
-            parts, reason = [[name] for name in names], f"cannot be spoken: {error}"
+            reason = f"cannot be spoken: {error}"
         except Exception as error:
             if not is_out_of_memory(error):
                 error.add_note(f"while speaking {', '.join(names)} with {_plug_ins(mode, options, speaker)}")
                 raise
             speaker.free_graphs()
-            parts, reason = [names[:half], names[half:]], f"cannot be spoken: out of memory, alone: {error}"
+            reason = f"cannot be spoken: out of memory, alone: {error}"
+            if 1 < (rows := speaker.most_rows or len(names)) < len(names):
+                parts = [names[first : first + rows // 2] for first in range(0, len(names), rows // 2)]
             if half:
                 logging.warning("out of memory with %d utterances at once: going on with half as many", len(names))
         else:

@@ -29,6 +29,7 @@ class ModelRef:
         native: whether steps run in the native kernel.
         compile: whether torch.compile makes the kernels of steps.
         batch_size: utterances that are spoken at once.
+        most_rows: how many of them are generated at once, at most, the others joining later; None for all.
         text_to_semantic: experiment directory of the model in front of it; None for none.
         silence: token directory with both streams of silence; None to encode it where it is needed.
     """
@@ -40,6 +41,7 @@ class ModelRef:
     native: bool = False
     compile: bool = False
     batch_size: int = 1
+    most_rows: int | None = None
     text_to_semantic: Path | None = None
     silence: Path | None = None
 
@@ -85,6 +87,7 @@ def _load_once(model: ModelRef, files: tuple[tuple[Path, Stamp | None], ...]) ->
     fast = model.fast()
     if fast is not None:
         logging.info("%s", speaker.accelerate(fast, model.batch_size))
+    speaker.most_rows = model.most_rows
     if model.silence is not None:
         speaker.silence = read_silence(model.silence)
     return speaker

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from espnet_ext.data.streams import PAUSE_SEC, SILENCE_NAME
-from espnet_ext.decoding import strategies
+from espnet_ext.decoding import orders, strategies
 from espnet_ext.decoding.options import LATER, SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast.options import CHOICES
@@ -89,6 +89,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         help="Decode yaml, or name of one that comes with the package; default: the one that --exp keeps",
     )
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
+    parser.add_argument("--order", help=f"How steps follow each other, overrides the yaml's: one of {list(orders)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--retries", type=int, help="Times that a runaway is decoded again; default: 1 for say, else 0")
     parser.add_argument("--end_guard", type=float, help="Seconds behind the text's end after which speech must end")
@@ -116,7 +117,9 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         logging.info("decoding as %s says", source)
     names = ("decoding", "seed", *LATER, *SAMPLING)
     changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    return options.changed(**changes) if changes else options
+    options = options.changed(**changes) if changes else options
+    # not by `changed`, which first asks the strategy for an option of this name
+    return options if args.order in (None, options.order) else replace(options, order=args.order, order_conf={})
 
 
 def begin_log(args: argparse.Namespace) -> None:
@@ -146,6 +149,7 @@ def model_of(args: argparse.Namespace) -> ModelRef:
         args.device,
         **fast_choices(args),
         batch_size=args.batch_size if args.precision else 1,
+        most_rows=args.batch_size,
         text_to_semantic=getattr(args, "text_to_semantic", None),
         silence=args.data_dir if silent else None,
     )

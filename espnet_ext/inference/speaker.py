@@ -17,7 +17,8 @@ from torch import Tensor
 from espnet_ext.data.streams import Streams
 from espnet_ext.decoding import Generation, Watch, generate_stream
 from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.decoding.retry import Decoding, generate_with_retries
+from espnet_ext.decoding.request import Decoding
+from espnet_ext.decoding.retry import generate_with_retries
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.inference.listener import NO_UNITS
@@ -290,7 +291,7 @@ class Speaker(Trained):
         def pieces(request: Request, prepared: tuple[list[Start], float, Decoding]) -> Iterator[SpeechChunk]:
             (start,), _, decoding = prepared
             self.warn_of_unknown([start.unknown])
-            for chunk in stream_speech(self.codec, generate_stream(*decoding), chunk_frames):
+            for chunk in stream_speech(self.codec, generate_stream(*decoding[:-1]), chunk_frames):
                 about: dict[str, Any] = {"unknown": start.unknown, "prompt_sec": given, "prompt_used_sec": used}
                 if chunk.is_last:
                     codes = torch.from_numpy(chunk.codes)[None].to(self.device)
@@ -309,7 +310,8 @@ class Speaker(Trained):
     ) -> Decoding:
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
-        return Decoding(model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names)
+        given = model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
+        return Decoding(*given, order=options.steps, most_rows=self.most_rows)
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
         if options is None:

@@ -62,6 +62,7 @@ class Trained:
         self.silence: Streams | None = None
         self.directory: Path | None = None
         self._step: Step = plain_step
+        self._most_rows: int | None = None
 
     @classmethod
     def from_experiment(
@@ -128,6 +129,17 @@ class Trained:
         directory, model_file = pretrained(source)
         front = None if text_to_semantic is None else pretrained(text_to_semantic).directory
         return cls.from_experiment(directory, model_file, front, device)
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that are generated at once, at most, the others joining as those are finished; None for all."""
+        return self._most_rows
+
+    @most_rows.setter
+    def most_rows(self, count: int | None) -> None:
+        self._most_rows = count
+        if self.text_to_units is not None:
+            self.text_to_units.most_rows = count
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -241,7 +253,7 @@ class Trained:
             if name_of(mode) not in own:
                 raise UserError(f"mode must be one of {own} with this core LM, got {name_of(mode)!r}")
             mode.check(self, options)
-        options.check(self.corelm.heads, self.corelm.spec.num_codebooks)
+        options.check(self.corelm.heads, self.corelm.layout)
 
     def check_language(self, language: str) -> None:
         """Refuse a language, if one is named, that the model was not trained to be told, with those there are."""

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.rotary import RotaryEmbedding
+
+LEAST_HOLES, MOST_HOLES = 32, 0.25  # places, and share of all, that no row needs, above which they are closed
 
 
 @dataclass
 class KVCache:
     """Keys and values of all layers, allocated once and filled from index 0.
 
+    All rows write at the same place. A row that has taken steps back has holes there, which nothing looks at; its own
+    positions and steps then lag behind the places.
+
     Attributes:
         keys: (layers, B, heads, C, D / heads).
         values: like `keys`.
-        key_mask: (B, C) bool, False where a row's left padding lies.
-        length: filled positions, the same for every row.
+        key_mask: (B, C) bool, False where a row's left padding or a hole lies.
+        length: filled places, the same for every row.
         padding: (B,) int64 positions of left padding; None where no row has any.
-        prefix: positions in front of the first step.
+        prefix: places in front of the first step of a row that does not lag.
+        lag: (2, B) int64, what is to be taken off a place for the row's position, and for its step; None where that is
+            nothing for all rows.
+        stays: whether its tensors have to stay what they are.
     """
+
+    stays: ClassVar[bool] = False
 
     keys: Tensor
     values: Tensor
@@ -30,6 +43,7 @@ class KVCache:
     length: int = 0
     padding: Tensor | None = None
     prefix: int = 0
+    lag: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._layers = [(self.keys[layer], self.values[layer]) for layer in range(len(self.keys))]
@@ -73,29 +87,113 @@ class KVCache:
 
     def visible(self) -> Tensor | None:
         """What one more position may look at: (B, 1, 1, length + 1) bool, or None for all there is."""
-        return None if self.padding is None else self.key_mask[:, None, None, : self.length + 1]
+        if self.padding is None and self.lag is None:
+            return None
+        return self.key_mask[:, None, None, : self.length + 1]
 
     def next_positions(self, count: int) -> Tensor:
-        """Places of the coming positions: (count,) int64."""
-        return torch.arange(self.length, self.length + count, device=self.keys.device)
+        """Positions that come, left padding counted: (count,) int64, or (B, count) where rows differ."""
+        places = torch.arange(self.length, self.length + count, device=self.keys.device)
+        return places if self.lag is None else places - self.lag[0, :, None]
 
     def next_step(self) -> Tensor:
-        """Number of the coming step: (1,) int64."""
-        return self.next_positions(1) - self.prefix
+        """Number of the coming step: (1,) int64, or (B,) where rows differ."""
+        step = torch.full((1,), self.length - self.prefix, device=self.keys.device)
+        return step if self.lag is None else step - self.lag[1]
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
-        """Angles of the coming positions: (2, count, head_width)."""
-        return rotary.at(self.length, count, dtype)
+        """Angles of the coming positions: (2, count, head_width), or (2, B, 1, count, head_width) where rows differ."""
+        if self.lag is None:
+            return rotary.at(self.length, count, dtype)
+        # a row that has ended, and is still there, may be beyond
+        positions = self.next_positions(count).clamp(0, self.capacity - 1)
+        return rotary.at(0, self.capacity, dtype)[:, positions][:, :, None]
 
     def advance(self, count: int) -> None:
         """Count positions that every layer has written."""
         self.length += count
 
-    def truncate(self, length: int) -> None:
-        """Forget every position from `length` on; there must be so many."""
-        if not 0 <= length <= self.length:
-            raise UserError(f"length must be in [0, {self.length}], got {length}")
+    def accept(self, kept: Tensor, count: int) -> None:
+        """Keep some of the last places of each row, and forget the others.
+
+        Args:
+            kept: (B,) int64, how many leading ones of these places.
+            count: how many places these are.
+
+        Raises:
+            UserError: if a row is to keep more, or there are not so many.
+        """
+        numbers = kept.tolist()
+        most = max(numbers)
+        if not 0 <= min(numbers) <= most <= count <= self.length:
+            raise UserError(f"kept must be in [0, {min(count, self.length)}], got {numbers}")
+        self._go_to(self.length - count + most)
+        if min(numbers) < most:
+            self.key_mask[:, self.length - most : self.length] = length_mask(kept, most)
+            self._lag_by((most - kept).expand(2, -1))
+            self.close_holes()
+
+    def close_holes(self, always: bool = False) -> None:
+        """Move what each row holds to the right of fewer places, where that spares many of them, or `always`."""
+        before = self.length
+        held = self.key_mask[:, :before]
+        spare = before - int(held.sum(1).max())
+        if not spare or not (always or spare > max(LEAST_HOLES, MOST_HOLES * before)):
+            return
+        order = held.to(torch.int8).argsort(dim=1, stable=True)[:, spare:]
+        index = order[:, None, :, None].expand(-1, self.keys.shape[2], -1, self.keys.shape[4])
+        for part in (part for layer in self._layers for part in layer):
+            part[:, :, : before - spare] = part[:, :, :before].gather(2, index)
+        held = held.gather(1, order)
+        self.key_mask[:, :before] = True
+        self.key_mask[:, : before - spare] = held
+        self._go_to(before - spare)
+        self._lag_by(torch.full((2, len(held)), -spare, device=held.device))
+
+    def make_room(self, least: int, count: int) -> None:
+        """See that so many more places fit, if at `least` so many are filled: holes are closed, or the cache grows."""
+        if max(self.length, least) + count > self.capacity:
+            self.close_holes(always=True)
+        if (missing := max(self.length, least) + count - self.capacity) > 0:
+            missing += self.capacity // 8  # it will not be the last time
+            self.keys, self.values = (F.pad(part, (0, 0, 0, missing)) for part in (self.keys, self.values))
+            self.key_mask = F.pad(self.key_mask, (0, missing), value=True)
+            self.__post_init__()
+
+    def put(self, rows: Tensor, other: KVCache) -> None:
+        """Begin rows anew, in place: what they get ends where everybody writes next.
+
+        Args:
+            rows: (K,) int64, whose old content is gone.
+            other: of K rows.
+        """
+        if (missing := other.length - self.length) > 0:
+            self.check_room(missing)
+            self.key_mask[:, self.length : other.length] = False
+            self._lag_by(torch.full((2, len(self.key_mask)), missing, device=rows.device))
+            self._go_to(other.length)
+        start = self.length - other.length
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            for into, part in zip(mine, theirs, strict=True):
+                into[rows, :, start : self.length] = part[:, :, : other.length]
+        self.key_mask[rows] = True
+        self.key_mask[rows, :start] = False
+        self.key_mask[rows, start : self.length] = other.key_mask[:, : other.length]
+        if self.lag is None:
+            self.lag = torch.zeros(2, len(self.key_mask), dtype=torch.int64, device=rows.device)
+        lag = torch.tensor([[start], [start - self.prefix + other.prefix]], device=rows.device)
+        self.lag[:, rows] = lag if other.lag is None else lag + other.lag
+        if self.padding is None:
+            self.padding = torch.zeros_like(self.lag[0])
+        self.padding[rows] = 0 if other.padding is None else other.padding
+
+    def _go_to(self, length: int) -> None:
+        """Write at this place next."""
         self.length = length
+
+    def _lag_by(self, more: Tensor) -> None:
+        """Take so much more, (2, B) int64, off the places of each row."""
+        self.lag = more.clone() if self.lag is None else self.lag + more
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows, (B',) int64 rising indices, in place: no more than one layer is copied at a time."""
@@ -105,13 +203,15 @@ class KVCache:
                 part[:kept, :, : self.length] = part[rows, :, : self.length]
         self.keys, self.values, self.key_mask = self.keys[:, :kept], self.values[:, :kept], self.key_mask[rows]
         self.padding = None if self.padding is None else self.padding[rows]
+        self.lag = None if self.lag is None else self.lag[:, rows]
         self.__post_init__()
 
     def gather(self, rows: Tensor) -> KVCache:
         """A new cache with only the given rows, (B',) int64 indices, in their order."""
         padding = None if self.padding is None else self.padding[rows]
+        lag = None if self.lag is None else self.lag[:, rows]
         keys, values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
-        return KVCache(keys, values, self.key_mask[rows], self.length, padding, self.prefix)
+        return KVCache(keys, values, self.key_mask[rows], self.length, padding, self.prefix, lag)
 
 
 @dataclass(frozen=True)
@@ -128,6 +228,34 @@ class Memory:
     values: Tensor
     mask: Tensor
 
+    def put(self, rows: Tensor, other: Memory) -> Memory:
+        """The memory with other texts in some rows, (K,) int64."""
+        keys = with_rows(self.keys, other.keys, rows, dim=1)
+        values = with_rows(self.values, other.values, rows, dim=1)
+        return Memory(keys, values, with_rows(self.mask, other.mask, rows))
+
     def gather(self, rows: Tensor) -> Memory:
         """The memory of the given rows, in their order."""
         return Memory(self.keys.index_select(1, rows), self.values.index_select(1, rows), self.mask[rows])
+
+
+def with_rows(x: Tensor, other: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
+    """A tensor with some of its rows replaced; of both the narrower one is made as wide as the other, with zeros.
+
+    Args:
+        x: (…, B, …), rows in `dim`; its width is the second last dimension, of (B, width) the last one.
+        other: (…, K, …) likewise.
+        rows: (K,) int64.
+        dim: where the rows are.
+
+    Returns:
+        A new tensor.
+
+    >>> with_rows(torch.ones(3, 2), torch.full((1, 3), 5.0), torch.tensor([1])).tolist()
+    [[1.0, 1.0, 0.0], [5.0, 5.0, 5.0], [1.0, 1.0, 0.0]]
+    """
+    if x.dim() > 1:
+        at = max(x.dim() - 2, 1)
+        behind, size = (0, 0) * (x.dim() - 1 - at), max(x.shape[at], other.shape[at])
+        x, other = (F.pad(part, (*behind, 0, size - part.shape[at])) for part in (x, other))
+    return x.index_copy(dim, rows, other)

@@ -9,6 +9,7 @@ from espnet_ext.testing.evaluator import (
 )
 from espnet_ext.testing.exactness import check_same_distribution
 from espnet_ext.testing.g2p import check_g2p
+from espnet_ext.testing.order import check_order
 from espnet_ext.testing.semantic import check_semantic_tokenizer
 from espnet_ext.testing.steps import check_steps
 from espnet_ext.testing.strategy import check_strategy
@@ -18,6 +19,7 @@ __all__ = [
     "check_evaluator",
     "check_g2p",
     "check_opinion_predictor",
+    "check_order",
     "check_recogniser",
     "check_same_distribution",
     "check_semantic_tokenizer",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import Generation, build_strategy, generate
+from espnet_ext.decoding import CAUSAL, Generation, Order, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.primary import Conditions
@@ -167,6 +167,7 @@ def decode(
     names: Sequence[str] = NAMES,
     seed: int = 0,
     min_frames: int = 1,
+    steps: Order = CAUSAL,
     **conf: Any,
 ) -> Generation:
     """What a strategy makes of a batch.
@@ -180,24 +181,28 @@ def decode(
         names: of the rows, from which their generators come.
         seed: of the draws.
         min_frames: fewest frames of an utterance.
+        steps: the order in which they follow each other.
         **conf: options of the strategy.
 
     Returns:
         Codes, lengths and costs.
     """
     strategy, sampler = build_strategy(name, **conf), Sampler(options, row_generators(seed, names))
-    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames)
+    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames, order=steps)
 
 
-def assert_rows_are_their_own(model: TextCoreLM, name: str, options: SamplingOptions, **conf: Any) -> None:
+def assert_rows_are_their_own(
+    model: TextCoreLM, name: str, options: SamplingOptions, steps: Order = CAUSAL, **conf: Any
+) -> None:
     """Every row of the ragged batch is, code by code, what it is alone; its costs are too."""
     batch, limits = ragged_batch(), torch.tensor([9, 20, 14])
-    together = decode(model, batch, name, options, limits, seed=7, **conf)
+    together = decode(model, batch, name, options, limits, seed=7, steps=steps, **conf)
     for row in range(len(NAMES)):
-        alone = decode(model, batch.row(row), name, options, limits[row], NAMES[row : row + 1], seed=7, **conf)
+        given = model, batch.row(row), name, options, limits[row], NAMES[row : row + 1]
+        alone = decode(*given, seed=7, steps=steps, **conf)
         same = torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
         assert same, f"row {row} of a batch has other codes than alone, with {options}"
-        for field in ("lengths", "has_eos", "steps", "local_passes"):
+        for field in ("lengths", "has_eos", "steps", "local_passes", "primary_passes"):
             among, single = getattr(together, field)[row], getattr(alone, field)[0]
             assert among == single, f"{field} of row {row} is {among} in a batch and {single} alone, with {options}"
         torch.testing.assert_close(together.logprobs[row], alone.logprobs[0], rtol=1e-4, atol=1e-4)

@@ -216,7 +216,7 @@ class GPST(CoreLM):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         positions = state.first_position
         if positions is not None:
-            positions = positions + state.cache.next_step().double() * self._advance
+            positions = positions + state.steps.double() * self._advance
         return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)

@@ -11,6 +11,8 @@ from espnet_ext.model.primary.base import (
     close_gaps,
     primaries,
     register_primary,
+    rows_of,
+    rows_together,
     with_unconditional,
 )
 from espnet_ext.model.primary.cross_attention import CrossAttentionPrimary
@@ -32,5 +34,7 @@ __all__ = [
     "primaries",
     "register_primary",
     "register_prior",
+    "rows_of",
+    "rows_together",
     "with_unconditional",
 ]

@@ -14,7 +14,14 @@ from torch.optim import Optimizer
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.primary.attention_prior import END_TOKENS, AttentionPrior, Reading, ending, register_prior
+from espnet_ext.model.primary.attention_prior import (
+    END_TOKENS,
+    AttentionPrior,
+    Reading,
+    at_frames,
+    ending,
+    register_prior,
+)
 from espnet_ext.model.primary.base import EndGuard
 from espnet_ext.options import check_flag, check_number
 
@@ -188,7 +195,7 @@ class AnnealedPrior(AttentionPrior):
 
         Args:
             path: what `start` made.
-            first: (1,) int64, the step's first frame.
+            first: (1 or B, 1) int64, the step's first frame.
             tokens: (B, U) bool, True where a token exists.
 
         Returns:
@@ -202,7 +209,7 @@ class AnnealedPrior(AttentionPrior):
         counted = ((frame < first) & (frame >= self._first_frame)).long()
         visits = torch.zeros_like(tokens, dtype=torch.int64).scatter_add_(1, path, counted.expand_as(path))
         sink = (visits >= self.sink_frames) & (token < end)
-        last = path.index_select(1, (first - 1).clamp_min(0)) * (first > 0)
+        last = at_frames(path, (first - 1).clamp_min(0)) * (first > 0)
         # the window stands on the first token from the last one on that is no sink; the end of the text never is
         here = torch.where((token >= last) & ~sink, token, tokens.shape[1]).amin(1, keepdim=True).minimum(end)
         # within a step a later frame may be further on
@@ -210,7 +217,7 @@ class AnnealedPrior(AttentionPrior):
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         token = torch.arange(tokens.shape[1], device=tokens.device)
-        here, sink, reach = self._window(path, frames[:1], tokens)
+        here, sink, reach = self._window(path, frames[:, :1], tokens)
         inside = (token >= here[..., None] - self.behind) & (token <= reach[..., None]) & ~sink[:, None]  # (B, S, U)
         free = (tokens.sum(1, keepdim=True) <= self.rules.short_text) | (frames < self._first_frame)  # (B, S)
         zero = torch.zeros((), device=tokens.device)
@@ -221,11 +228,11 @@ class AnnealedPrior(AttentionPrior):
         attended = scores.argmax(-1)
         if self.rules.forward:
             token, end = torch.arange(tokens.shape[1], device=tokens.device), tokens.sum(1)[:, None, None] - 1
-            here, _, reach = self._window(path, frames[:1], tokens)
+            here, _, reach = self._window(path, frames[:, :1], tokens)
             inside = (token >= here[..., None]) & (token < reach[..., None].minimum(end + 1 - END_TOKENS))
             found = scores.masked_fill(~inside, -torch.inf).argmax(-1)
             attended = torch.where(inside.any(-1), found, end[..., 0])
-        path.index_copy_(1, frames, attended * (frames >= self._first_frame))
+        path.scatter_(1, frames.expand(len(path), -1), attended * (frames >= self._first_frame))
 
     @property
     def end_guard(self) -> EndGuard | None:

@@ -140,7 +140,7 @@ class AttentionPrior(nn.Module, ABC):
 
         Args:
             path: what `start` made.
-            frames: (S,) int64, numbers of the step's frames.
+            frames: (1 or B, S) int64, numbers of the step's frames.
             tokens: (B, U) bool, True where a token exists.
 
         Returns:
@@ -152,7 +152,7 @@ class AttentionPrior(nn.Module, ABC):
 
         Args:
             path: what `start` made; may be written.
-            frames: (S,) int64, numbers of the step's frames.
+            frames: (1 or B, S) int64, numbers of the step's frames.
             scores: (B, S, 1, U) logits of the cross-attention with the prior, mean of the layers.
             tokens: (B, U) bool, True where a token exists.
         """
@@ -175,12 +175,17 @@ class AttentionPrior(nn.Module, ABC):
         return None
 
 
-def ending(path: Tensor, steps: int, tokens: Tensor, stacking: int, end_steps: int, after_steps: int = 0) -> Ending:
+def at_frames(path: Tensor, frames: Tensor) -> Tensor:
+    """What a path (B, frames) has at some of its frames, (1 or B, S) int64: (B, S)."""
+    return path.gather(1, frames.expand(len(path), -1))
+
+
+def ending(path: Tensor, steps: Tensor, tokens: Tensor, stacking: int, end_steps: int, after_steps: int = 0) -> Ending:
     """Where rows may end by the tokens of their frames, as the published implementation has it.
 
     Args:
         path: (B, frames), the token of every frame, or how far it has come.
-        steps: that are done.
+        steps: (1 or B,) int64, those that are done.
         tokens: (B, U) bool, True where a token exists.
         stacking: S.
         end_steps: steps from the first one at the end of the text on after which a row must end.
@@ -189,16 +194,16 @@ def ending(path: Tensor, steps: int, tokens: Tensor, stacking: int, end_steps: i
     Returns:
         What is possible and what is due.
     """
-    size = tokens.sum(1)  # (B,)
-    if steps < after_steps:
-        return Ending(torch.ones_like(size, dtype=torch.bool), torch.zeros_like(size, dtype=torch.bool))
-    done, frame = steps * stacking, torch.arange(path.shape[1], device=path.device)
+    size, frame = tokens.sum(1), torch.arange(path.shape[1], device=path.device)  # (B,), (frames,)
+    steps = steps.expand_as(size)
+    done = (steps * stacking)[:, None]
     path = path.round()  # the end of a token is the beginning of the next
-    last = path[:, done - 1] if steps else torch.zeros_like(size)
+    last = at_frames(path, (done - 1).clamp(0, path.shape[1] - 1))[:, 0].masked_fill(steps == 0, 0)
     near_end = (path >= (size - LAST_TOKENS)[:, None]) & (frame < done) & (frame >= after_steps * stacking)
-    since = steps - torch.where(near_end, frame // stacking, steps).amin(1)  # steps, the first one counted
+    since = steps - torch.where(near_end, frame // stacking, steps[:, None]).amin(1)  # steps, the first one counted
+    free = steps < after_steps
     possible = (last >= size - END_TOKENS) | (since > END_GRACE_STEPS)
-    return Ending(possible, since >= end_steps)
+    return Ending(possible | free, (since >= end_steps) & ~free)
 
 
 attention_priors: Registry[type[AttentionPrior]] = Registry("prior", "espnet_ext.prior")
@@ -259,7 +264,7 @@ class PathPrior(AttentionPrior):
         return of_frames(expected, reading.lengths, frames)
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
-        return path_log_prior(path.index_select(1, frames), self.stacking, tokens.shape[1], self.spread)
+        return path_log_prior(at_frames(path, frames), self.stacking, tokens.shape[1], self.spread)
 
     def guard(self, steps: int) -> EndGuard:  # noqa: D102
         return partial(ending, stacking=self.stacking, end_steps=steps)

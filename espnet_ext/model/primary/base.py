@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.cache import KVCache, Memory
+from espnet_ext.model.cache import KVCache, Memory, with_rows
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
 
@@ -51,6 +51,38 @@ def with_unconditional(conditions: ConditionsT) -> ConditionsT:
     return fields._make(torch.cat((part, part)) for part in fields)._replace(given=given)
 
 
+def rows_of(conditions: ConditionsT, rows: Sequence[int]) -> ConditionsT:
+    """Some rows of what a batch is generated from, no wider than they need.
+
+    Args:
+        conditions: a named tuple of tensors (B, …).
+        rows: their numbers.
+
+    Returns:
+        The same kind.
+    """
+    fields: Any = conditions
+    index = torch.tensor(rows, device=fields.given.device)
+    parts = {name: part[index] for name, part in fields._asdict().items()}
+    for name in fields._fields:
+        lengths = parts.get(f"{name}_lengths", parts.get(f"{name.removesuffix('s')}_lengths"))
+        if lengths is not None:
+            parts[name] = parts[name][:, : int(lengths.max())]
+    return fields._make(parts.values())
+
+
+def rows_together(several: Sequence[ConditionsT]) -> ConditionsT:
+    """What several batches are generated from as one batch: named tuples of tensors (B, …), right-padded with zeros."""
+    batches: list[Any] = list(several)
+    parts: list[Tensor] = []
+    for tensors in zip(*batches, strict=True):
+        if tensors[0].dim() > 1:
+            behind, width = (0, 0) * (tensors[0].dim() - 2), max(part.shape[1] for part in tensors)
+            tensors = tuple(nn.functional.pad(part, (*behind, 0, width - part.shape[1])) for part in tensors)
+        parts.append(torch.cat(tensors))
+    return batches[0]._make(parts)
+
+
 class PrimaryOutput(NamedTuple):
     """Hidden vectors of all steps.
 
@@ -75,8 +107,8 @@ class Ending(NamedTuple):
     due: Tensor
 
 
-# of the tokens of the frames (B, frames), the number of steps done, and the mask of the tokens (B, U)
-EndGuard = Callable[[Tensor, int, Tensor], Ending]
+# of the tokens of the frames (B, frames), the number of steps done (1 or B,), and the mask of the tokens (B, U)
+EndGuard = Callable[[Tensor, Tensor, Tensor], Ending]
 Guard = Callable[[int], EndGuard | None]  # of the steps behind the text's end after which a row must end
 
 
@@ -114,20 +146,45 @@ class PrimaryState:
             raise UserError("end_guard must be 0 with a model that does not follow its text, which has no such guard")
 
     @property
-    def step(self) -> int:
-        """Steps done, the same for every row."""
-        return self.cache.length - self.cache.prefix
+    def steps(self) -> Tensor:
+        """Steps done: (1,) int64 where all rows have done as many, else (B,)."""
+        return self.cache.next_step()
 
     def ending(self) -> Ending | None:
         """Which rows may or must end in the coming step; None where all may and none must."""
         if self.end_guard is None:
             return None
         assert self.path is not None and self.memory is not None
-        return self.end_guard(self.path, self.step, self.memory.mask)
+        return self.end_guard(self.path, self.steps, self.memory.mask)
 
-    def truncate(self, steps: int) -> None:
-        """Forget every step from number `steps` on."""
-        self.cache.truncate(self.cache.prefix + steps)
+    def accept(self, kept: Tensor, count: int) -> None:
+        """Keep some of the last steps of each row, and take the others back.
+
+        Args:
+            kept: (B,) int64, how many leading ones of these steps.
+            count: how many steps these are.
+        """
+        self.cache.accept(kept, count)
+
+    def put(self, rows: Tensor, other: PrimaryState, steps: int) -> None:
+        """Begin some rows anew.
+
+        Args:
+            rows: (K,) int64, whose old content is gone.
+            other: what they get, of K rows.
+            steps: most steps that any row has to go.
+        """
+        if self.cache.stays:
+            vars(self).update(vars(self.gather(torch.arange(len(self.cache.key_mask), device=rows.device))))
+        self.cache.make_room(other.cache.length, steps)
+        self.cache.put(rows, other.cache)
+        self.cache.close_holes()
+        if self.memory is not None and other.memory is not None:
+            self.memory = self.memory.put(rows, other.memory)
+        if self.path is not None and other.path is not None:
+            self.path = with_rows(self.path, other.path, rows)
+        if self.first_position is not None and other.first_position is not None:
+            self.first_position = with_rows(self.first_position, other.first_position, rows)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""

@@ -146,7 +146,8 @@ class CrossAttentionPrimary(Primary):
         cache, memory, path = state.cache, state.memory, state.path
         assert memory is not None and path is not None
         cache.check_room(1)
-        frames = cache.next_step() * self.stacking + torch.arange(self.stacking, device=x.device)
+        frames = state.steps[:, None] * self.stacking + torch.arange(self.stacking, device=x.device)
+        frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
         mask = cache.visible()
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
