@@ -8,9 +8,15 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+die() {
+  echo "error: $1" >&2
+  exit 1
+}
+
+(( $# > 1 )) || die "PACKAGES must be named, as in: make add PACKAGES='espnet_ext[demo]'"
 venv=$1
 shift
-(( $# > 0 )) || { echo "error: PACKAGES must be named, as in: make add PACKAGES='espnet_ext[demo]'" >&2; exit 1; }
+[[ -x ${venv}/bin/uv ]] || die "${venv} must be an environment of make with uv in it, got none: make add installs it"
 
 version=$("${venv}/bin/python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
 lists=(--excludes requirements/left-out.in)
@@ -23,10 +29,12 @@ grep -E '^(torchaudio|setuptools|pyworld-prebuilt)==' "requirements/lock-py${ver
 
 packages=()
 for package in "$@"; do
-  case ${package} in
-    espnet_ext | espnet-ext) package="-e." ;;
-    espnet_ext\[* | espnet-ext\[*) package="-e.[${package#*[}" ;;
-  esac
+  name=$(tr 'A-Z_.' 'a-z--' <<< "${package%%[\[<>=\!~ @]*}")
+  if [[ ${name} == espnet-ext ]]; then
+    extras=${package#"${package%%[\[<>=\!~ @]*}"}
+    [[ -z ${extras} || ${extras} == \[*\] ]] || die "PACKAGES must name this repository without a version, got '${package}'"
+    package="-e.${extras}"
+  fi
   packages+=("${package}")
 done
 "${venv}/bin/uv" pip install --python "${venv}/bin/python" --no-build-isolation "${lists[@]}" --constraints "${kept}" "${packages[@]}"

@@ -46,7 +46,7 @@ ROOMS = {
     "scoring": CORPUS,
     "tuning": {*CORPUS, "scoring", "decoding"},
     "doctor": {*CORPUS, "inference", "model", "decoding"},
-    "sharing": {*CORPUS, "inference", "decoding"},
+    "sharing": {*CORPUS, "inference", "decoding", "model"},
     "demo": {*CORPUS, "inference", "scoring", "decoding"},
     "testing": {"tokenizers", "model", "decoding", "scoring"},
     "benchmark": {"storage", "tokenizers", "model", "decoding", "fast", "scoring"},

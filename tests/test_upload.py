@@ -91,7 +91,13 @@ def test_an_upload_sends_the_voice_with_a_card_of_its_results(
     with zipfile.ZipFile(voice) as archive:
         assert set(sent) == {*archive.namelist(), "README.md"}
     card = sent["README.md"].decode()
-    assert card.startswith("---\n") and TABLE in card and "CC0 1.0" in card and "from_pretrained" in card
+    assert (
+        card.startswith("---\n")
+        and TABLE in card
+        and "CC0 1.0" in card
+        and "espnet_ext[hub,world]" in card
+        and "espnet-ext say me/voice" in card
+    )
     for name, content in sent.items():  # as somebody else gets it, with what a hub adds
         (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "got" / name).write_bytes(content)

@@ -8,9 +8,13 @@ from typing import Any
 
 import yaml
 
+from espnet_ext.data.inputs import CODEC_DIRECTORY
 from espnet_ext.inference.experiment import Experiment
+from espnet_ext.inference.requests import default_mode
+from espnet_ext.model.core_lm import corelms
 from espnet_ext.sharing.pack import RESULTS_NAME
 from espnet_ext.storage.pretrained import pretrained
+from espnet_ext.tokenizers.codec import codecs, read_codec_info
 
 TAGS = ["espnet", "text-to-speech", "speech-language-model"]
 
@@ -37,9 +41,7 @@ def model_card(directory: Path, repo: str, facts: Mapping[str, Any]) -> str:
         "\n".join(
             f"- {name.replace('_', ' ')}: {facts.get(name) or 'none'}" for name in ("data_license", "codec_license")
         ),
-        f'```bash\npip install espnet_ext huggingface-hub\nespnet-ext say {repo} "a text" -o speech.wav\n```',
-        f'```python\nfrom espnet_ext.inference import Speaker\n\nspeak = Speaker.from_pretrained("{repo}")\n'
-        'speak("a text").save("speech.wav")\n```',
+        *_how(experiment, repo),
         "Made with "
         + ", ".join(f"{name} {number}" for name, number in sorted(facts.get("made_with", {}).items()))
         + ".",
@@ -60,6 +62,21 @@ def _what(experiment: Experiment) -> str:
         f"{args.frame_stacking_factor} frames per step; {spec.num_codebooks} codebooks of {spec.codebook_size} at "
         f"{spec.frame_rate_hz:g} frames/s ({args.codec_info.get('name', 'semantic units')})."
     )
+
+
+def _how(experiment: Experiment, repo: str) -> list[str]:
+    """Commands and Python that make it speak."""
+    extras = ["hub"]
+    if not experiment.says_units:
+        codec = codecs[read_codec_info(experiment.directory / CODEC_DIRECTORY).name]
+        extras += [codec.extra] if codec.extra else []
+    speaks = bool(default_mode(corelms[experiment.args.corelm])) and not experiment.says_units
+    shell = [f"pip install 'espnet_ext[{','.join(extras)}]'"]
+    python = ["from espnet_ext.inference import Speaker", "", f'speak = Speaker.from_pretrained("{repo}")']
+    if speaks:
+        shell.append(f'espnet-ext say {repo} "a text" -o speech.wav')
+        python.append('speak("a text").save("speech.wav")')
+    return ["\n".join(["```bash", *shell, "```"]), "\n".join(["```python", *python, "```"])]
 
 
 def _strategies(results: str) -> str:

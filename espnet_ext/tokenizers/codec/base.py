@@ -32,12 +32,14 @@ class Codec(AudioTokenizer):
         lookahead_frames: frames whose codes must be known before the samples of a frame are final; None where nobody
             has measured it, and all frames may matter.
         license: terms of the codec and its weights, in words, for whoever gets a model that speaks with it.
+        extra: extra of this package that installs what it needs; empty where nothing is needed, or nobody knows.
         lookbehind_frames: frames in front that a frame's samples need, up to a rounding that a test measures; None for
             all of them.
     """
 
     learns: ClassVar[bool] = False
     license: ClassVar[str] = "not stated"
+    extra: ClassVar[str] = ""
     weights_name: ClassVar[str] = "codec.npz"
     lookahead_frames: ClassVar[int | None] = None
     lookbehind_frames: ClassVar[int | None] = None

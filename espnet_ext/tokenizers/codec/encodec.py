@@ -52,6 +52,7 @@ class EncodecCodec(NeuralCodec):
     """
 
     license = "CC BY-NC 4.0: no commercial use"
+    extra = "encodec"
 
     lookahead_frames = 0  # its networks are causal: samples move by rounding, 1e-7
     lookbehind_frames = 75  # a second; its recurrent layers forget sooner

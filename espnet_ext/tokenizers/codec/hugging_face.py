@@ -37,6 +37,7 @@ class TransformersCodec(NeuralCodec):
     """
 
     license = "Apache-2.0 (transformers); the weights have terms of their own"
+    extra = "hf"
 
     hub: ClassVar[HubModel]
     default_codebooks: ClassVar[int | None] = None

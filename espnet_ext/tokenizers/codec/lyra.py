@@ -58,6 +58,7 @@ class LyraCodec(Codec):
     """
 
     license = "Apache-2.0 (Lyra)"
+    extra = "lyra"
 
     lookahead_frames = 0
     lookbehind_frames = 25  # as far as its convolutions reach: behind them every sample is the same, bit for bit

@@ -58,6 +58,7 @@ class WorldVQCodec(Codec):
     """
 
     license = "its weights are learned from the recordings and have their terms"
+    extra = "world"
 
     sample_rate_hz = world.SAMPLE_RATE_HZ
     learns = True
