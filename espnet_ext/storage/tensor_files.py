@@ -55,6 +55,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], origin: Path) -> None:
     save_file(whole, path, metadata={_CONTENTS: _contents(whole)})  # several would come in any order
 
 
+def _scale_shape(matrix: Tensor) -> tuple[int, ...]:
+    """A number for each row: the first dimension, of convolutions too."""
+    return (*matrix.shape[:1], *(1 for _ in matrix.shape[1:]))
+
+
 def _stays(value: Any) -> bool:
     """Whether it is too small, or of a kind that is not rounded."""
     return not isinstance(value, Tensor) or value.dtype != torch.float32 or value.numel() < SMALL
@@ -78,10 +83,10 @@ def in_fewer_bytes(tensors: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     for name, value in tensors.items():
         if dtype == "float32" or _stays(value):
             stored[name] = value
-        elif dtype == "float16" or value.ndim != 2:
+        elif dtype == "float16" or value.ndim < 2:
             stored[name] = value.half() if value.abs().max() < torch.finfo(torch.float16).max else value
         else:
-            scale = value.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+            scale = value.abs().amax(tuple(range(1, value.ndim)), keepdim=True).clamp_min(1e-12) / 127
             stored[name], stored[name + ROW_SCALE] = (value / scale).round().to(torch.int8), scale
     return stored
 
@@ -116,7 +121,7 @@ def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
     for name in [name for name in tensors if name.endswith(ROW_SCALE)]:
         scale, of = tensors.pop(name), name.removesuffix(ROW_SCALE)
         matrix = tensors.get(of)
-        if matrix is None or matrix.dtype != torch.int8 or matrix.ndim != 2 or scale.shape != (len(matrix), 1):
+        if matrix is None or matrix.dtype != torch.int8 or scale.shape != _scale_shape(matrix):
             raise UserError(f"{what} {path} must hold a matrix of int8 for each of its scales, got {name!a} without")
         tensors[of] = matrix * scale
     return tensors

@@ -15,7 +15,5 @@ exec bash "${recipe}/../../own/codec_lm1/run.sh" \
   --language en \
   --codec lyra \
   --stacking "1 2 4" \
-  --tune true \
-  --tune_args "--asr faster_whisper --temperature 0,0.3,0.5 --cfg_scale 1.5 --top_k 80 --num_bootstrap 200" \
   --score_args "--asr faster_whisper --mos_utterances 8" \
   "$@"
