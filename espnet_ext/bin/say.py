@@ -162,13 +162,15 @@ def main(cmd: Sequence[str] | None = None) -> None:
     args = get_parser().parse_intermixed_args(cmd)
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     name, args.text = who_says_what(args.exp_and_text, args.text_file is not None)
+    texts = texts_of(args)
+    # a wrong one is refused before anything is fetched
+    options = None if args.inference_config is None else decode_options(args, DecodeOptions)
     if name is None:
         logging.info("voice: %s, which comes along", DEFAULT_VOICE)
     args.exp, packed = default_voice() if name is None else pretrained(name)
     args.model_file = args.model_file or packed
     check_reads_text(args.exp, args.model_file)
-    texts = texts_of(args)
-    options = decode_options(args, DecodeOptions)
+    options = options or decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:
         raise UserError(f"prompt and speaker must not both be given, got {args.prompt} and {args.speaker}")
     speak = ModelRef(args.exp, args.model_file, args.device, **fast_choices(args)).load()
