@@ -149,7 +149,7 @@ def test_a_static_step_beyond_what_was_asked_for_is_refused_or_has_room(primary)
     legal = torch.ones(1, model.slots, model.spec.vocab_size, dtype=torch.bool)
     sampler = Sampler(SamplingOptions(temperature=0.0)).for_step(legal)
     static(model, strategy, codes, state, sampler)
-    assert state.cache.capacity >= state.cache.prefix + 4 and state.steps.tolist() == [1, 1, 1]
+    assert state.cache.capacity >= state.cache.prefix + 4 and set(state.steps.tolist()) == {1}
     state.cache.length = state.cache.capacity
     with pytest.raises(ValueError, match="cache capacity must be at least"):
         static(model, strategy, codes, state, sampler)
