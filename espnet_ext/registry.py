@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from espnet_ext.errors import UserError
 
 T = TypeVar("T", bound=type)
+U = TypeVar("U")
 
 
 def _qualified_name(item: type) -> str:
@@ -128,6 +129,22 @@ class Registry(Generic[T]):
         unknown = sorted(set(conf) - set(known), key=str)
         if unknown:
             raise UserError(f"{self.kind}_conf of {name} must be among {known}, got {unknown}")
+
+    def build(self: Registry[type[U]], name: str, /, **options: object) -> U:
+        """An object of the named class.
+
+        Args:
+            name: registered name.
+            **options: of its constructor.
+
+        Returns:
+            The object.
+
+        Raises:
+            UserError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
+        """
+        self.check_options(name, options)
+        return self[name](**options)
 
     def complete(self, name: str, conf: Mapping[str, object]) -> dict[str, object]:
         """The options with the defaults of those that are not given, as config.yaml tells them.

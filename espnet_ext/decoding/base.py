@@ -101,20 +101,4 @@ class DecodingStrategy(ABC):
 
 strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register
-
-
-def build_strategy(name: str, **options: object) -> DecodingStrategy:
-    """A strategy with its options.
-
-    Args:
-        name: registered name.
-        **options: fields of the strategy's dataclass.
-
-    Returns:
-        The strategy.
-
-    Raises:
-        UserError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
-    """
-    strategies.check_options(name, options)
-    return strategies[name](**options)
+build_strategy = strategies.build

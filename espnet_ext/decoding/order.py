@@ -155,23 +155,7 @@ class Order(ABC):
 
 orders: Registry[type[Order]] = Registry("order", "espnet_ext.order")
 register_order = orders.register
-
-
-def build_order(name: str, **options: object) -> Order:
-    """An order with its options.
-
-    Args:
-        name: registered name.
-        **options: fields of the order's dataclass.
-
-    Returns:
-        The order.
-
-    Raises:
-        UserError: if the name or an option is unknown, or a value is not allowed; the message lists what is.
-    """
-    orders.check_options(name, options)
-    return orders[name](**options)
+build_order = orders.build
 
 
 @register_order("causal")

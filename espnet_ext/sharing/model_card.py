@@ -13,7 +13,6 @@ from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.requests import default_mode
 from espnet_ext.model.core_lm import corelms
 from espnet_ext.sharing.pack import RESULTS_NAME
-from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.tokenizers.codec import codecs, read_codec_info
 
 TAGS = ["espnet", "text-to-speech", "speech-language-model"]
@@ -30,7 +29,7 @@ def model_card(directory: Path, repo: str, facts: Mapping[str, Any]) -> str:
     Returns:
         Markdown with the hub's yaml in front.
     """
-    experiment = Experiment.read(*pretrained(directory))
+    experiment = Experiment.read(directory)
     about = {"library_name": "espnet_ext", "license": "other", "tags": TAGS}
     if not experiment.says_units:
         about["pipeline_tag"] = "text-to-speech"

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from espnet_ext.errors import UserError, needs_package
 from espnet_ext.sharing.model_card import model_card
+from espnet_ext.storage.pretrained import HUB_NAME
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.zip_files import unpack_zip
 
 CARD_NAME = "README.md"
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def prepared(voice: Path, repo: str) -> Iterator[Path]:
         FileNotFoundError: if there is no such file.
         UserError: if it is no packed voice, is damaged, or the name is none.
     """
-    if not _REPO.fullmatch(repo):
+    if not re.fullmatch(HUB_NAME, repo):
         raise UserError(f"repo must be owner/name, got {repo!a}")
     with TemporaryDirectory() as temporary:
         place = Path(temporary) / "voice"

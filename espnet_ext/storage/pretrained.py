@@ -27,7 +27,8 @@ DEFAULT_VOICE = "mini"
 MOST_BYTES = 2**33  # of a voice that is fetched
 NO_OWNERS = {"exp", "exp_tiny", "data", "dump", "conf", "egs2", "egs3", "downloads"}  # of a hub: a recipe's directories
 FROM_HUB = [f"*{suffix}" for suffix in (".json", ".yaml", ".safetensors", ".npz", ".pth", ".tflite", ".model", ".zip")]
-_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+HUB_NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_HUB_ID = re.compile(rf"(?P<repo>{HUB_NAME})(?:@(?P<revision>[\w./-]+))?")
 
 
 class Pretrained(NamedTuple):
