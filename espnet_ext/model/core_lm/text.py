@@ -147,8 +147,8 @@ class TextCoreLM(CoreLM):
     def prefill(self, conditions: Conditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
         return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)))
 
-    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.step(self.embedding.step(codes), state)
+    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.extend(self.embedding.step(codes), state)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()
