@@ -61,7 +61,7 @@ def test_codes_are_those_of_causal_whatever_the_primary_and_the_delays(drafter, 
 
 
 @pytest.mark.parametrize("acceptance", ["exact", "block"])
-@pytest.mark.parametrize("strategy", ["parallel", "local_ar", "local_speculative"])
+@pytest.mark.parametrize("strategy", ["parallel", "local_ar"])
 @pytest.mark.parametrize("delays", [(), (0, 1)])
 def test_speculation_over_steps_has_the_distribution_of_causal(acceptance, strategy, delays):
     """Width 3, with ends within a draft, and codebooks that come late."""
@@ -72,6 +72,14 @@ def test_speculation_over_steps_has_the_distribution_of_causal(acceptance, strat
     assert abs(found.mass - 1) < 1e-12
     assert total_variation(plain, found) < 1e-12
     assert found.branches > plain.branches > 4, "nothing was truly random"
+
+
+def test_speculation_within_speculation_has_the_distribution_of_causal():
+    """Over steps by rejection, and the rest of the step that does not hold by the same over its slots."""
+    model, sampling = enumerable_model(), SamplingOptions(0.8)
+    plain = exact_distribution(model, build_strategy("local_ar"), sampling, 2)
+    strategy, order = build_strategy("local_speculative", acceptance="exact"), order_of("repeat", "exact", 2)
+    assert total_variation(plain, exact_distribution(model, strategy, sampling, 2, order=order)) < 1e-12
 
 
 @pytest.mark.parametrize("strategy", ["local_maskgit", "local_maskgit_adaptive"])

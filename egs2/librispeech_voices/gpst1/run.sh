@@ -6,6 +6,8 @@
 #                                      with Lyra's weights from a directory
 #   ./run.sh --corpus PATH --stop_stage semantic_tokens
 #                                      only codes and units
+#   ./run.sh --corpus PATH --heard faster_whisper --score_args "--asr faster_whisper"
+#                                      scores, against what the recogniser hears of the test recordings
 #   ./run.sh --help                    the stages and all options
 set -euo pipefail
 
@@ -13,7 +15,7 @@ recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 exec bash "${recipe}/../../../local/gpst.sh" \
   --recipe_dir "${recipe}" \
-  --corpus_option piece_sec \
+  --corpus_option "piece_sec heard" \
   --corpus_path corpus \
   --train_set train \
   --valid_set dev \
@@ -26,4 +28,5 @@ exec bash "${recipe}/../../../local/gpst.sh" \
   --decodings local_ar \
   --modes "unconditional speaker_transfer speaker_conversion" \
   --prompt_sec 3 \
+  --asr_vocabulary test \
   "$@"

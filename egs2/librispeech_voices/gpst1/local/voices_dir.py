@@ -19,7 +19,9 @@ from espnet_ext.data.audio import read_header
 from espnet_ext.data.corpora.base import files_below
 from espnet_ext.data.datadir import skipped_summary, write_data_dir, write_scp, write_skipped
 from espnet_ext.errors import UserError
-from espnet_ext.jobs import Record
+from espnet_ext.jobs import Record, Workers
+from espnet_ext.scoring.evaluators import recognisers
+from espnet_ext.scoring.evaluators.evaluator import Choice, evaluate_files
 from espnet_ext.storage.download import extract
 
 NAME = re.compile(r"(?P<speaker>\d+)-\d+-\d+\.(?:flac|wav)")
@@ -130,7 +132,24 @@ def write_part(folder: Path, recordings: list[Recording], piece_sec: float) -> i
     return len(wavs)
 
 
-def prepare(corpus: Path, downloads: Path, datadir: Path, piece_sec: float) -> None:
+def heard_texts(recogniser: str, recordings: list[Recording]) -> dict[str, str]:
+    """What a recogniser hears of recordings, to compare with what it hears of speech that is made of their units.
+
+    Args:
+        recogniser: name of it.
+        recordings: those to hear.
+
+    Returns:
+        Utterance → text, in the form that is compared; nothing for those in which it hears no word.
+    """
+    wavs = {one.path.stem: one.path for one in recordings}
+    choice = Choice("asr", recogniser, {})
+    found = evaluate_files(choice, {"test": wavs}, Workers(), None)["test"]
+    texts = {name: recognisers[recogniser].normalise(text) for name, text in found.items() if isinstance(text, str)}
+    return {name: text for name, text in texts.items() if text}
+
+
+def prepare(corpus: Path, downloads: Path, datadir: Path, piece_sec: float, heard: str = "none") -> None:
     """Unpack the corpus if it is an archive, and write the three sets.
 
     Args:
@@ -138,6 +157,7 @@ def prepare(corpus: Path, downloads: Path, datadir: Path, piece_sec: float) -> N
         downloads: where an archive is unpacked.
         datadir: folder of train, dev and test.
         piece_sec: longest piece of a training recording.
+        heard: recogniser whose words are the texts of the test set; "none" for no texts.
 
     Raises:
         FileNotFoundError: if there is no such corpus.
@@ -156,6 +176,8 @@ def prepare(corpus: Path, downloads: Path, datadir: Path, piece_sec: float) -> N
         found["train"], found["dev"] = set_aside(found["train"])
     for part, recordings in found.items():
         count = write_part(datadir / part, recordings, 0.0 if part == "test" else piece_sec)
+        if part == "test" and heard != "none":
+            write_scp(datadir / part / "text", heard_texts(heard, recordings))
         seconds, speakers = sum(one.seconds for one in recordings), len({one.speaker for one in recordings})
         logging.info("%s: %d utterances of %d speakers, %.1f min", part, count, speakers, seconds / 60)
     write_skipped(datadir / "skipped", skipped)
@@ -169,11 +191,15 @@ def main() -> None:
     parser.add_argument("--downloads", type=Path, default=Path("downloads"), help="where an archive is unpacked")
     parser.add_argument("--datadir", type=Path, required=True, help="folder of train, dev and test")
     parser.add_argument("--piece_sec", type=float, default=6.0, help="recordings to train on are cut into such pieces")
+    text = "recogniser whose words of the test recordings are their texts"
+    parser.add_argument("--heard", choices=["none", *recognisers], default="none", help=text)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not 2 * SHORTEST_SEC <= args.piece_sec <= 20:
         raise UserError(f"--piece_sec must be from {2 * SHORTEST_SEC:g} to 20 s, got {args.piece_sec:g}")
-    prepare(args.corpus, args.downloads, args.datadir, args.piece_sec)
+    if args.heard != "none":
+        Choice("asr", args.heard, {}).check()
+    prepare(args.corpus, args.downloads, args.datadir, args.piece_sec, args.heard)
 
 
 if __name__ == "__main__":
