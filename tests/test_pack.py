@@ -18,7 +18,7 @@ from fabricated import TABLE, one_error
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checksums import content_hash
-from espnet_ext.storage.pretrained import pretrained
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, pretrained
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.zip_files import unpack_zip, write_zip
 
@@ -58,6 +58,43 @@ def test_a_packed_voice_says_the_same_by_file_address_and_directory(
         server.shutdown()
         server.server_close()
     assert np.array_equal(Speaker.from_pretrained(address)("abba", **HOW).codes, expected)  # it was kept
+
+
+def test_a_corpus_and_the_page_are_spoken_with_a_packed_voice_too(
+    experiment: Path, voice: Path, corpus: Path, tmp_path: Path
+) -> None:
+    from espnet_ext.bin import codec_lm_inference, demo
+    from espnet_ext.data.ark import read_codes
+
+    def line(source: object, place: Path) -> list[str]:
+        options = ["--exp", source, "--data_dir", corpus / "dev", "--output_dir", place, "--decoding", "local_ar"]
+        return [str(word) for word in options]
+
+    server = served(voice.parent)
+    address = f"http://127.0.0.1:{server.server_port}/voice.zip#sha256={content_hash(voice)}"
+    try:
+        for number, source in enumerate((experiment, voice, address)):
+            codec_lm_inference.main(line(source, tmp_path / str(number)))
+        args = demo.get_parser().parse_args(["--exp", str(voice), "--exp", address, "--exp", str(experiment)])
+        models = demo.find_models(args)
+    finally:
+        server.shutdown()
+        server.server_close()
+    expected, *others = (read_codes(tmp_path / str(number) / "codes.scp", 8) for number in range(3))
+    for other in others:
+        assert list(other) == list(expected) and all(np.array_equal(other[utt], expected[utt]) for utt in expected)
+    assert list(models) == ["S = 2: voice.zip", f"S = 2: {experiment.name}"]
+    kept = one_error(codec_lm_inference.main, *line(voice, tmp_path / "kept"), "--keep_config")
+    assert "keep_config must be left out with a packed voice" in kept
+
+
+def test_a_directory_comes_before_a_voice_of_its_name_that_comes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pretrained(DEFAULT_VOICE).directory.is_absolute()
+    Path(DEFAULT_VOICE).mkdir()
+    assert pretrained(DEFAULT_VOICE).directory == Path(DEFAULT_VOICE)
 
 
 def test_the_same_experiment_makes_the_same_file(experiment: Path, voice: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.inference.corpus import decode
-from espnet_ext.inference.options import add_decode_options, begin_log, decode_options, mode_class
+from espnet_ext.inference.options import add_decode_options, begin_log, decode_options, find_voice, mode_class
 from espnet_ext.inference.requests import modes
 
 
@@ -55,6 +55,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
         return
     args = get_parser().parse_args(cmd)
     begin_log(args)
+    find_voice(args)
     decode(args, decode_options(args, mode_class(args).options))
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.options import add_fast_options, fast_choices
 from espnet_ext.inference.sweep import Checkpoint
+from espnet_ext.storage.pretrained import pretrained, voice_name
 
 HOST = "127.0.0.1"
 EXAMPLE = "Good morning, it is good to hear your voice."
@@ -35,7 +36,14 @@ EXAMPLE = "Good morning, it is good to hear your voice."
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--exp", action="append", type=Path, required=True, help="experiment directory; repeatable")
+    parser.add_argument(
+        "--exp",
+        action="append",
+        type=voice_name,
+        required=True,
+        metavar="VOICE",
+        help="experiment directory, packed voice (.zip), its address, or a hub's owner/name; repeatable",
+    )
     parser.add_argument("--data_dir", type=Path, help="directory with codes.scp and utt2spk, for voices to choose from")
     parser.add_argument(
         "--conf_dir",
@@ -82,9 +90,26 @@ def read_texts(data_dir: Path | None) -> list[str]:
     return list(read_scp(data_dir / "text").values())
 
 
-def label_of(exp: Path) -> str:
-    """What the page calls a model."""
-    return f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
+def find_models(args: argparse.Namespace) -> dict[str, ModelRef]:
+    """The models of the options by what the page calls them; what is packed or far away is fetched.
+
+    Args:
+        args: options of the command.
+
+    Returns:
+        Label → model.
+
+    Raises:
+        FileNotFoundError: if there is nothing of that name, or it has no config.yaml.
+        UserError: if it cannot be fetched, is damaged, or is no model of this kind.
+    """
+    models = {}
+    for given in args.exp:
+        exp, model_file = pretrained(given)
+        name = given.name if isinstance(given, Path) else given.partition("#")[0].rpartition("/")[2]
+        label = f"S = {Checkpoint.read(exp).stacking}: {name}"
+        models[label] = ModelRef(exp, model_file, args.device, **fast_choices(args))
+    return models
 
 
 def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
@@ -136,11 +161,11 @@ def offer_of(exp: Path, speak: Speaker, conf_dir: Path | None) -> Offer:
     return Offer(speak, {name: bases[name] for name in names}, default if default in names else names[0])
 
 
-def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
+def load_models(wanted: Mapping[str, ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
     """The models by what the page calls them.
 
     Args:
-        wanted: experiments, and how their models run.
+        wanted: label → experiment, and how its model runs.
         data_dir: where voices come from; its codec must be that of all models.
 
     Returns:
@@ -151,8 +176,7 @@ def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, 
         UserError: if a model says no codes, or the codes of the voices are of another codec.
     """
     models = {}
-    for model in wanted:
-        label = label_of(model.exp)
+    for label, model in wanted.items():
         models[label] = model.load()
         if data_dir is not None:
             check_codec(model.exp, data_dir, "codes.scp")
@@ -172,20 +196,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = get_parser().parse_args(arguments)
     if find_spec("gradio") is None:
         raise UserError("gradio is not installed: make install-demo, or pip install 'espnet_ext[demo]'")
+    wanted = find_models(args)  # before the hub is out of reach
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory(prefix="demo") as folder:
         # voices are recorded there; gradio's own place is for every user of the machine to read
         os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-        _serve(args)
+        _serve(args, wanted)
 
 
-def _serve(args: argparse.Namespace) -> None:
-    models = load_models([ModelRef(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
+def _serve(args: argparse.Namespace, wanted: Mapping[str, ModelRef]) -> None:
+    models = load_models(wanted, args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import CSS, THEME, build
 
-    offers = {label_of(exp): offer_of(exp, models[label_of(exp)], args.conf_dir) for exp in args.exp}
+    offers = {label: offer_of(wanted[label].exp, speak, args.conf_dir) for label, speak in models.items()}
     live = shutil.which("ffmpeg") is not None
     if not live:
         logging.warning("ffmpeg is not installed: speech plays when it is complete, not while it is made")

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from espnet_ext.bin import run
 from espnet_ext.inference.corpus import decode
-from espnet_ext.inference.options import add_decode_options, begin_log, check_options, decode_options, mode_class
+from espnet_ext.inference.options import (
+    add_decode_options,
+    begin_log,
+    check_options,
+    decode_options,
+    find_voice,
+    mode_class,
+)
 from espnet_ext.inference.requests import modes_of
 from espnet_ext.model.core_lm import GPST
 
@@ -31,6 +38,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     """
     args = get_parser().parse_args(cmd)
     begin_log(args)
+    find_voice(args)
     decode(args, decode_options(args, mode_class(args).options))
 
 

@@ -25,11 +25,17 @@ from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import Experiment, check_codec
 from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.options import add_fast_options, add_sampling_options, decode_options, fast_choices
+from espnet_ext.inference.options import (
+    add_fast_options,
+    add_sampling_options,
+    decode_options,
+    fast_choices,
+    find_voice,
+)
 from espnet_ext.inference.requests import default_mode, modes_of
 from espnet_ext.inference.speech import Speech, prompt_line
 from espnet_ext.model.core_lm import corelms
-from espnet_ext.storage.pretrained import DEFAULT_VOICE, default_voice, is_address, pretrained, shipped_voices
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, default_voice, is_address, shipped_voices, voice_name
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -169,8 +175,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
         DecodeOptions(args.decoding)
     if name is None:
         logging.info("voice: %s, which comes along", DEFAULT_VOICE)
-    args.exp, packed = default_voice() if name is None else pretrained(name)
-    args.model_file = args.model_file or packed
+    args.exp = default_voice() if name is None else voice_name(name)
+    find_voice(args)
     check_reads_text(args.exp, args.model_file)
     options = options or decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:

@@ -21,7 +21,9 @@ from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
 from espnet_ext.jobs import Workers, add_worker_options
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import boolean, check_number
+from espnet_ext.storage.pretrained import pretrained, voice_name
 from espnet_ext.storage.shipped import shipped_config
+from espnet_ext.storage.voice_files import VOICE_NAME
 from espnet_ext.storage.yaml_files import add_pair
 
 FAST = ("precision", "native", "compile")
@@ -31,7 +33,13 @@ Options = TypeVar("Options", bound=DecodeOptions)
 
 def add_decode_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command that decodes a corpus, all but the mode."""
-    parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
+    parser.add_argument(
+        "--exp",
+        type=voice_name,
+        required=True,
+        metavar="VOICE",
+        help="Experiment directory, packed voice (.zip), its address, or a hub's owner/name",
+    )
     parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
     parser.add_argument("--output_dir", type=Path, required=True)
     add_sampling_options(parser)
@@ -51,7 +59,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt_sec", type=float, help=f"Longest prompt; default: {SpeechMode.prompt_sec}")
     parser.add_argument("--silence_sec", type=float, help=f"Behind a prompt; default: {PAUSE_SEC}")
     parser.add_argument(
-        "--text_to_semantic", type=Path, help="Experiment directory of the model in front, for mode tts"
+        "--text_to_semantic", type=voice_name, metavar="VOICE", help="The model in front, likewise, for mode tts"
     )
     parser.add_argument(
         "--mode_conf", action="append", default=[], metavar="K=V", help="Option of the mode alone; repeatable"
@@ -120,6 +128,25 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     options = options.changed(**changes) if changes else options
     # not by `changed`, which first asks the strategy for an option of this name
     return options if args.order in (None, options.order) else replace(options, order=args.order, order_conf={})
+
+
+def find_voice(args: argparse.Namespace) -> None:
+    """Put experiment directories in the place of what names them, fetched and unpacked where they have to be.
+
+    Args:
+        args: options of a command that speaks.
+
+    Raises:
+        FileNotFoundError: if there is nothing of that name.
+        UserError: if it cannot be fetched, is damaged, or something is to be kept in what is not the user's directory.
+    """
+    given = args.exp
+    args.exp, packed = pretrained(given)
+    args.model_file = args.model_file or packed
+    if getattr(args, "keep_config", False) and (args.exp != given or (given / VOICE_NAME).is_file()):
+        raise UserError(f"keep_config must be left out with a packed voice, which nobody changes, got {given}")
+    if getattr(args, "text_to_semantic", None) is not None:
+        args.text_to_semantic = pretrained(args.text_to_semantic).directory
 
 
 def begin_log(args: argparse.Namespace) -> None:

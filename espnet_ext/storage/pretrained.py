@@ -53,12 +53,21 @@ def is_address(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def default_voice() -> Pretrained:
-    """The voice that speaks where none is named; a FileNotFoundError if it did not come along."""
+def voice_name(given: str) -> Path | str:
+    """What names a voice on a command line: a path, or an address, of which a path would drop a slash.
+
+    >>> voice_name("http://here/voice.zip"), str(voice_name("exp/small_s1/"))
+    ('http://here/voice.zip', 'exp/small_s1')
+    """
+    return given if is_address(given) else Path(given)
+
+
+def default_voice() -> Path:
+    """The packed voice that speaks where none is named; a FileNotFoundError if it did not come along."""
     voices = shipped_voices()
     if DEFAULT_VOICE not in voices:
         raise FileNotFoundError(f"voice {DEFAULT_VOICE} did not come along: name an experiment, or a packed voice")
-    return _unpacked(voices[DEFAULT_VOICE])
+    return voices[DEFAULT_VOICE]
 
 
 def pretrained(source: Path | str) -> Pretrained:
@@ -77,12 +86,12 @@ def pretrained(source: Path | str) -> Pretrained:
     """
     name, path = str(source), Path(source)
     voices = shipped_voices()
-    if name in voices:
-        return _unpacked(voices[name])
     if is_address(name):
         return _fetched(name)
-    if path.is_dir():
+    if path.is_dir():  # what lies here comes first
         return _inside(path, path)
+    if name in voices:
+        return _unpacked(voices[name])
     if path.is_file():
         return _unpacked(path)
     hub = None if path.parent.is_dir() or path.suffix == ".zip" else _HUB_ID.fullmatch(name)
