@@ -131,7 +131,7 @@ def test_strategy_that_the_page_begins_with_is_the_one_of_the_experiment(
     assert demo.offer_of(tmp_path, speak, conf).default == "local_ar"
     keep(tmp_path, DecodeOptions("local_maskgit"))
     assert demo.offer_of(tmp_path, speak, conf).default == "local_maskgit"
-    monkeypatch.setattr(demo, "served", lambda speak, bases: [])
+    monkeypatch.setattr("espnet_ext.demo.speak.served", lambda speak, bases: [])
     with pytest.raises(ValueError, match="exp must have heads for one of .*got "):
         demo.offer_of(tmp_path, speak, conf)
 

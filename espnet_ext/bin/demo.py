@@ -10,24 +10,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.bin import run
 from espnet_ext.bin.say import speaker_prompt
+from espnet_ext.bin.speaking import add_fast_options
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.demo.speak import Offer, served
 from espnet_ext.errors import UserError
-from espnet_ext.inference import Speaker
-from espnet_ext.inference.decode_yaml import PREFIX, find_base, kept_yaml
-from espnet_ext.inference.experiment import check_codec
-from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.options import add_fast_options, fast_choices
-from espnet_ext.inference.sweep import Checkpoint
+from espnet_ext.registries import strategies
 from espnet_ext.storage.pretrained import pretrained, voice_name
+
+if TYPE_CHECKING:
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.demo.speak import Offer
+    from espnet_ext.inference import Speaker
+    from espnet_ext.inference.model_ref import ModelRef
 
 HOST = "127.0.0.1"
 EXAMPLE = "Good morning, it is good to hear your voice."
@@ -103,6 +103,10 @@ def find_models(args: argparse.Namespace) -> dict[str, ModelRef]:
         FileNotFoundError: if there is nothing of that name, or it has no config.yaml.
         UserError: if it cannot be fetched, is damaged, or is no model of this kind.
     """
+    from espnet_ext.inference.model_ref import ModelRef
+    from espnet_ext.inference.options import fast_choices
+    from espnet_ext.inference.sweep import Checkpoint
+
     models = {}
     for given in args.exp:
         exp, model_file = pretrained(given)
@@ -125,6 +129,8 @@ def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
     Raises:
         UserError: if a yaml is wrong, or there is none.
     """
+    from espnet_ext.inference.decode_yaml import find_base
+
     bases = {}
     for name in strategies:
         try:
@@ -152,6 +158,10 @@ def offer_of(exp: Path, speak: Speaker, conf_dir: Path | None) -> Offer:
     Raises:
         UserError: if a yaml is wrong, or there is none for any of the strategies.
     """
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.demo.speak import Offer, served
+    from espnet_ext.inference.decode_yaml import PREFIX, kept_yaml
+
     bases = find_bases(exp, conf_dir)
     names = served(speak, bases)
     if not names:
@@ -175,6 +185,8 @@ def load_models(wanted: Mapping[str, ModelRef], data_dir: Path | None) -> dict[s
         FileNotFoundError: if a file of a model is missing.
         UserError: if a model says no codes, or the codes of the voices are of another codec.
     """
+    from espnet_ext.inference.experiment import check_codec
+
     models = {}
     for label, model in wanted.items():
         models[label] = model.load()
