@@ -207,9 +207,9 @@ def test_what_cannot_be_granted_is_said_in_one_line(speak, changes: dict, messag
 def test_demo_without_gradio_says_how_to_install_it(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from espnet_ext.bin import demo
 
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr("espnet_ext.errors.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"gradio is not installed: make install-demo, or pip install 'espnet_ext\[demo\]'"
+        ValueError, match=r"gradio is not installed: pip install 'espnet_ext\[demo\]', or make install-demo"
     ):
         demo.main(["--exp", str(experiment)])
 
@@ -244,7 +244,7 @@ def test_voices_that_are_recorded_are_kept_where_nobody_else_reads(
     monkeypatch.delenv("GRADIO_TEMP_DIR")
     for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(demo, "find_spec", lambda name: name)
+    monkeypatch.setattr(demo, "missing_package", lambda requires: None)
     monkeypatch.setattr(demo, "load_models", serve)
     with pytest.raises(OSError, match="0o700"):
         demo.main(["--exp", str(experiment)])

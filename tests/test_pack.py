@@ -269,6 +269,45 @@ def test_what_somebody_changed_in_the_cache_is_unpacked_again(voice: Path) -> No
     assert pretrained(voice).directory == place and (place / "config.yaml").read_bytes() == expected
 
 
+def test_a_fresh_voice_is_read_once_and_what_is_unpacked_is_what_was_looked_at(
+    voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were hashed where they were unpacked and again in the cache, and the archive was opened twice."""
+    from espnet_ext.storage import voice_files, zip_files
+
+    archive = tmp_path / "voice.zip"
+    shutil.copyfile(voice, archive)
+    hashed: list[str] = []
+    monkeypatch.setattr(voice_files, "content_hash", lambda path: hashed.append(path.name) or content_hash(path))
+    check = zip_files._check_members
+
+    def replaced(*arguments: object) -> None:
+        (tmp_path / "other").write_text("no archive")
+        (tmp_path / "other").replace(archive)
+        check(*arguments)
+
+    monkeypatch.setattr(zip_files, "_check_members", replaced)
+    place = pretrained(archive).directory
+    listed = check_list(place)["files"]
+    assert place.name == content_hash(voice) and len(hashed) == 2 * len(listed)  # once, and by this test
+
+
+def test_what_was_fetched_and_changed_since_is_not_what_its_checksum_says(voice: Path, cache: Path) -> None:
+    """The checksum was looked at when the file arrived, and never again."""
+    server = served(voice.parent)
+    address = f"http://127.0.0.1:{server.server_port}/voice.zip#sha256={content_hash(voice)}"
+    try:
+        expected = pretrained(address)
+        (kept,) = (cache / "espnet_ext" / "downloads").glob("*.zip")
+        rewritten(voice, kept, {"config.yaml": b"corelm: other"})
+        with pytest.raises(UserError, match="it has another checksum"):
+            pretrained(address)
+        assert pretrained(address) == expected  # fetched again
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_several_processes_unpack_one_voice_at_once(voice: Path, cache: Path) -> None:
     script = f"from espnet_ext.storage.pretrained import pretrained; print(pretrained({str(voice)!r}).directory)"
     processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from espnet_ext.bin import run
 from espnet_ext.bin.say import speaker_prompt
 from espnet_ext.bin.speaking import add_fast_options
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, missing_package
 from espnet_ext.registries import strategies
 from espnet_ext.storage.pretrained import pretrained, voice_name
 
@@ -206,8 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
-    if find_spec("gradio") is None:
-        raise UserError("gradio is not installed: make install-demo, or pip install 'espnet_ext[demo]'")
+    if reason := missing_package({"gradio": "'espnet_ext[demo]'"}):
+        raise UserError(f"{reason}, or make install-demo in the sources")
     wanted = find_models(args)  # before the hub is out of reach
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -35,7 +35,7 @@ def main(cmd: Sequence[str] | None = None) -> None:
     from espnet_ext.inference.options import begin_log, decode_options, find_voice, mode_class
 
     begin_log(args)
-    find_voice(args)
+    find_voice(args, later=True)
     decode(args, decode_options(args, mode_class(args).options))
 
 

@@ -173,10 +173,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     name, args.text = who_says_what(args.exp_and_text, args.text_file is not None)
     texts = texts_of(args)
-    # what is wrong with them is told before anything is fetched
+    # what is wrong with it is told before anything is fetched
     options = None if args.inference_config is None else decode_options(args, DecodeOptions)
-    if args.decoding is not None:
-        DecodeOptions(args.decoding)
     if name is None:
         logging.info("voice: %s, which comes along", DEFAULT_VOICE)
     args.exp = default_voice() if name is None else voice_name(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from espnet_ext.data.streams import SILENCE_NAME
@@ -17,7 +18,7 @@ from espnet_ext.inference.requests import Mode, default_mode, modes_of
 from espnet_ext.jobs import Workers
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import check_number
-from espnet_ext.registries import modes
+from espnet_ext.registries import modes, orders, strategies
 from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.storage.voice_files import VOICE_NAME
 from espnet_ext.storage.yaml_files import add_pair
@@ -59,18 +60,30 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     return options if args.order in (None, options.order) else replace(options, order=args.order, order_conf={})
 
 
-def find_voice(args: argparse.Namespace) -> None:
+def find_voice(args: argparse.Namespace, later: bool = False) -> None:
     """Put experiment directories in the place of what names them, fetched and unpacked where they have to be.
+
+    A strategy or an order that there is not is told before that.
 
     Args:
         args: options of a command that speaks.
+        later: leave it to whoever loads a directory to say that it is not there, behind what else is wrong.
 
     Raises:
         FileNotFoundError: if there is nothing of that name.
-        UserError: if it cannot be fetched, is damaged, or something is to be kept in what is not the user's directory.
+        UserError: if it cannot be fetched, is damaged, a name is unknown, or something is to be kept in what is not
+            the user's directory.
     """
+    for registry, name in ((strategies, args.decoding), (orders, args.order)):
+        if name is not None:
+            registry.check_options(name, {})
     given = args.exp
-    args.exp, packed = pretrained(given)
+    try:
+        args.exp, packed = pretrained(given)
+    except FileNotFoundError:
+        if not later or Path(given).suffix == ".zip":
+            raise
+        return
     args.model_file = args.model_file or packed
     if getattr(args, "keep_config", False) and (args.exp != given or (given / VOICE_NAME).is_file()):
         raise UserError(f"keep_config must be left out with a packed voice, which nobody changes, got {given}")
