@@ -12,7 +12,7 @@
 # make bench-local-drop   what a training step of GPST costs with local-drop      make bench-frechet   how many frames a distance needs
 # make smoke        whether an environment works: tiny recipe, task, archives; PYTHON=python3.13 VENV=.venv-3.13 make smoke for another
 # make add PACKAGES="espnet_ext[demo] another"   further packages, without tearing up what the lock installed (docs/install.md)
-# make locks        requirements/lock-py3*.txt anew, of setup.py and requirements/*.in; LOCK_ARGS="--upgrade-package espnet"
+# make locks        requirements/lock-py3*.txt and constraints-py3*.txt anew, of setup.py and requirements/*.in; LOCK_ARGS="--upgrade-package espnet"
 # make bench-speed  decoding beside the peers that are installed; SPEED_ON=cpu, wall or cuda
 #
 # Every target works alone and again: what is installed or finished stays. Variables:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 def printable(text: str) -> str:
@@ -17,6 +18,22 @@ class UserError(ValueError):
     Command lines print it as one line. Every other error is a defect, of this program or of a plug-in, and keeps its
     traceback.
     """
+
+
+def missing_package(requires: Mapping[str, str]) -> str | None:
+    """Why something cannot be used here, where that is told before it is tried; None if it can.
+
+    Args:
+        requires: module → what pip installs for it.
+
+    Returns:
+        One line about the first module that is not there.
+
+    >>> missing_package({"argparse": "python", "no_such_module": "'espnet_ext[demo]'"})
+    "no_such_module is not installed: pip install 'espnet_ext[demo]'"
+    """
+    missing = next((module for module in requires if find_spec(module) is None), None)
+    return None if missing is None else f"{missing} is not installed: pip install {requires[missing]}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
@@ -36,6 +37,7 @@ class Registry(Generic[T]):
         kind: what the classes are, in the words of the user's option ("decoding", "codec").
         entry_point_group: group under which other packages announce their own classes; they are loaded
             on the first look-up.
+        modules: name → module of this package that registers it, imported when the class is first asked for.
 
     >>> fruits: Registry[type] = Registry("fruit")
     >>> @fruits.register("apple")
@@ -47,9 +49,12 @@ class Registry(Generic[T]):
     espnet_ext.errors.UserError: fruit must be one of ['apple'], got 'pear'
     """
 
-    def __init__(self, kind: str, entry_point_group: str | None = None) -> None:
+    def __init__(
+        self, kind: str, entry_point_group: str | None = None, modules: Mapping[str, str] | None = None
+    ) -> None:
         self.kind = kind
         self._group = entry_point_group
+        self._modules = dict(modules or {})
         self._classes: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -68,6 +73,8 @@ class Registry(Generic[T]):
             raise UserError(f"{self.kind} name must be lower case, got {name!r}")
 
         def add(item: T) -> T:
+            if self._modules.get(name) not in (None, item.__module__):
+                self._import(name)
             owner = self._classes.get(name)
             # the same class seen through two imports (``python -m`` does that) is not a duplicate
             if owner is not None and _qualified_name(owner) != _qualified_name(item):
@@ -77,6 +84,11 @@ class Registry(Generic[T]):
             return item
 
         return add
+
+    def _import(self, name: str) -> None:
+        """Import the module that registers a class, unless it has done so."""
+        if name in self._modules and name not in self._classes:
+            importlib.import_module(self._modules[name])
 
     def _load_entry_points(self) -> None:
         group, self._group = self._group, None
@@ -94,6 +106,7 @@ class Registry(Generic[T]):
         self._load_entry_points()
         if name not in self:
             raise UserError(f"{self.kind} must be one of {list(self)}, got {name!r}")
+        self._import(name)
         return self._classes[name]
 
     def options(self, name: str) -> dict[str, object]:
@@ -165,12 +178,12 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._load_entry_points()
-        return isinstance(name, str) and name in self._classes
+        return isinstance(name, str) and (name in self._classes or name in self._modules)
 
     def __iter__(self) -> Iterator[str]:
         self._load_entry_points()
-        return iter(sorted(self._classes))
+        return iter(sorted({*self._classes, *self._modules}))
 
     def __len__(self) -> int:
         self._load_entry_points()
-        return len(self._classes)
+        return len({*self._classes, *self._modules})

@@ -13,11 +13,14 @@ import yaml
 from fabricated import one_error
 
 import espnet_ext
+from espnet_ext import registries
 from espnet_ext.bin import command
 from espnet_ext.bin.completion import all_commands
+from espnet_ext.registry import Registry
 from espnet_ext.storage import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
+WITH_TORCH = {"train": "ESPnet's own parser makes most of its options, and importing it imports torch"}
 HELP = [sys.executable, "-X", "importtime", "-m", "espnet_ext.bin.command"]
 
 
@@ -37,6 +40,41 @@ def test_the_help_imports_nothing_heavy_and_takes_less_than_half_a_second() -> N
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "yaml", "espnet2"}
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5  # whatever else the machine does
+
+
+@pytest.mark.parametrize("name", command.commands())
+def test_the_help_of_a_command_imports_no_torch(name: str) -> None:
+    """It took two seconds."""
+    if name in WITH_TORCH:
+        pytest.skip(WITH_TORCH[name])
+    script = (
+        "import sys\nfrom espnet_ext.bin import command\n"
+        f"try:\n    command.main([{name!r}, '--help'])\nexcept SystemExit as error:\n    assert not error.code\n"
+        "sys.exit(' '.join({'torch', 'espnet2', 'transformers', 'scipy', 'matplotlib'} & sys.modules.keys()) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: espnet-ext {name}" in done.stdout
+
+
+def test_a_registry_knows_its_own_classes_before_they_are_imported() -> None:
+    """The names in the help are those of the classes, and each is registered by the module that it is said to be in."""
+    for registry in (value for value in vars(registries).values() if isinstance(value, Registry)):
+        own = {name for name in registry if registry[name].__module__.startswith("espnet_ext.")}
+        assert own == set(registry._modules)
+        for name in own:
+            assert registry[name].__module__ == registry._modules[name]
+
+
+def test_a_plug_in_cannot_take_the_name_of_a_class_that_is_not_imported_yet() -> None:
+    fresh: Registry[type] = Registry("codec", modules={"world_vq": "espnet_ext.tokenizers.codec.world_vq"})
+    assert list(fresh) == ["world_vq"] and len(fresh) == 1 and "world_vq" in fresh
+    script = (
+        "from espnet_ext.registries import codecs\ntry:\n    codecs.register('world_vq')(type('Mine', (), {}))\n"
+        "except ValueError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "codec 'world_vq' is already espnet_ext.tokenizers.codec.world_vq:WorldVQCodec" in done.stdout
 
 
 def test_a_command_runs_under_its_name_and_that_of_its_module(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +134,7 @@ def test_a_package_that_is_installed_has_its_own_folder(tmp_path: Path, monkeypa
 def test_training_and_decoding_take_such_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("espnet2")
     from espnet_ext.bin import codec_lm_train
-    from espnet_ext.inference.options import add_sampling_options
+    from espnet_ext.bin.speaking import add_sampling_options
 
     with pytest.raises(SystemExit):
         codec_lm_train.main(["--config", "train_tiny", "--print_config"])

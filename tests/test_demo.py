@@ -37,10 +37,10 @@ def test_models_of_the_page_are_made_fast_when_asked(experiment: Path) -> None:
     from espnet_ext.bin.demo import load_models
     from espnet_ext.inference.model_ref import ModelRef
 
-    (label,) = found = load_models([ModelRef(experiment, precision="float32")], None)
-    assert label.startswith("S = ") and isinstance(found[label].corelm.heads["ar"].read, FoldedRead)
+    (label,) = found = load_models({"S = 2": ModelRef(experiment, precision="float32")}, None)
+    assert label == "S = 2" and isinstance(found[label].corelm.heads["ar"].read, FoldedRead)
     with pytest.raises(ValueError, match="compile must be false without precision"):
-        load_models([ModelRef(experiment, compile=True)], None)
+        load_models({"S = 2": ModelRef(experiment, compile=True)}, None)
 
 
 def test_strategies_offered_are_those_that_the_heads_serve(speak) -> None:
@@ -131,7 +131,7 @@ def test_strategy_that_the_page_begins_with_is_the_one_of_the_experiment(
     assert demo.offer_of(tmp_path, speak, conf).default == "local_ar"
     keep(tmp_path, DecodeOptions("local_maskgit"))
     assert demo.offer_of(tmp_path, speak, conf).default == "local_maskgit"
-    monkeypatch.setattr(demo, "served", lambda speak, bases: [])
+    monkeypatch.setattr("espnet_ext.demo.speak.served", lambda speak, bases: [])
     with pytest.raises(ValueError, match="exp must have heads for one of .*got "):
         demo.offer_of(tmp_path, speak, conf)
 
@@ -207,9 +207,9 @@ def test_what_cannot_be_granted_is_said_in_one_line(speak, changes: dict, messag
 def test_demo_without_gradio_says_how_to_install_it(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from espnet_ext.bin import demo
 
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr("espnet_ext.errors.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"gradio is not installed: make install-demo, or pip install 'espnet_ext\[demo\]'"
+        ValueError, match=r"gradio is not installed: pip install 'espnet_ext\[demo\]', or make install-demo"
     ):
         demo.main(["--exp", str(experiment)])
 
@@ -244,7 +244,7 @@ def test_voices_that_are_recorded_are_kept_where_nobody_else_reads(
     monkeypatch.delenv("GRADIO_TEMP_DIR")
     for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(demo, "find_spec", lambda name: name)
+    monkeypatch.setattr(demo, "missing_package", lambda requires: None)
     monkeypatch.setattr(demo, "load_models", serve)
     with pytest.raises(OSError, match="0o700"):
         demo.main(["--exp", str(experiment)])

@@ -12,6 +12,7 @@ from conftest import built_in
 
 pytest.importorskip("espnet2")
 from espnet_ext.bin import gpst_inference
+from espnet_ext.inference.options import check_options
 from espnet_ext.inference.requests import modes_of
 from espnet_ext.model.core_lm import GPST
 from espnet_ext.tokenizers.semantic import semantic_tokenizers
@@ -46,7 +47,7 @@ def test_the_commands_of_the_modes_are_understood():
         words = shlex.split(line)[3:]
         words = [word for given in words for word in (shared if given == "$model" else [given])]
         args = gpst_inference.get_parser().parse_args(words)
-        gpst_inference.check_options(args)
+        check_options(args)
         found.append(args.mode)
     assert sorted(found) == modes_of(GPST)
 

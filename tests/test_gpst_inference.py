@@ -13,7 +13,7 @@ import yaml
 from fabricated import one_error, tone
 
 pytest.importorskip("espnet2")
-from espnet_ext.bin import codec_lm_inference, gpst_inference
+from espnet_ext.bin import codec_lm_inference, gpst_inference, pack
 from espnet_ext.data.ark import codes_writer, read_codes
 from espnet_ext.data.datadir import read_scp, write_scp
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
@@ -192,6 +192,19 @@ def test_audio_files_are_enough(gpst_experiment, tmp_path, line, wavs):
     )
     spoken = speech.speak(mode, target, voice, options=options, name="the_target")
     assert np.array_equal(spoken.codes, read_codes(tmp_path / "speaker_transfer" / "codes.scp", 8)["the_target"])
+
+
+def test_packed_models_speak_as_their_directories_do(token_corpus, tmp_path, line, gpst_experiment, text_to_semantic,
+                                                     monkeypatch):  # fmt: skip
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for exp, name in ((gpst_experiment, "gpst.zip"), (text_to_semantic, "texts.zip")):
+        pack.main([str(exp), "-o", str(tmp_path / name)])
+    codes = []
+    for options in (line("tts"), line("tts", tmp_path / "gpst.zip", tmp_path / "texts.zip")):
+        decode(options, "--data_dir", token_corpus / "dev")
+        codes.append(dict(read_codes(tmp_path / "out" / "codes.scp", 8).items()))
+        shutil.rmtree(tmp_path / "out")
+    assert codes[0] and all(np.array_equal(codes[0][utt], codes[1][utt]) for utt in codes[0] | codes[1])
 
 
 def test_silence_of_a_token_directory_is_what_the_tokenizers_make_of_silence(gpst_experiment, token_corpus, tmp_path):

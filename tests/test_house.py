@@ -31,7 +31,7 @@ MODULES = {
 MODEL_CORE = [name for name in MODULES if name.split(".")[1:2] in (["model"], ["decoding"])]
 
 # What every room may import besides the ground: the loose modules of the root.
-GROUND = {"codes", "errors", "options", "registry"}
+GROUND = {"codes", "defaults", "errors", "options", "registries", "registry"}
 CORPUS = {"storage", "tokenizers", "jobs", "data"}
 ROOMS = {
     "storage": set(),

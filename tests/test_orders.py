@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import NAMES, SAMPLING, ragged_batch, tiny_model
 
+from espnet_ext.bin.speaking import add_sampling_options
 from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import (
     CAUSAL,
@@ -25,7 +26,7 @@ from espnet_ext.decoding import (
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.inference.options import add_sampling_options, decode_options
+from espnet_ext.inference.options import decode_options
 from espnet_ext.testing.models import decode, shared_model
 from espnet_ext.testing.order import ORDER_CONTRACT, check_order
 

@@ -18,7 +18,7 @@ from fabricated import TABLE, one_error
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checksums import content_hash
-from espnet_ext.storage.pretrained import pretrained
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, pretrained
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.zip_files import unpack_zip, write_zip
 
@@ -58,6 +58,43 @@ def test_a_packed_voice_says_the_same_by_file_address_and_directory(
         server.shutdown()
         server.server_close()
     assert np.array_equal(Speaker.from_pretrained(address)("abba", **HOW).codes, expected)  # it was kept
+
+
+def test_a_corpus_and_the_page_are_spoken_with_a_packed_voice_too(
+    experiment: Path, voice: Path, corpus: Path, tmp_path: Path
+) -> None:
+    from espnet_ext.bin import codec_lm_inference, demo
+    from espnet_ext.data.ark import read_codes
+
+    def line(source: object, place: Path) -> list[str]:
+        options = ["--exp", source, "--data_dir", corpus / "dev", "--output_dir", place, "--decoding", "local_ar"]
+        return [str(word) for word in options]
+
+    server = served(voice.parent)
+    address = f"http://127.0.0.1:{server.server_port}/voice.zip#sha256={content_hash(voice)}"
+    try:
+        for number, source in enumerate((experiment, voice, address)):
+            codec_lm_inference.main(line(source, tmp_path / str(number)))
+        args = demo.get_parser().parse_args(["--exp", str(voice), "--exp", address, "--exp", str(experiment)])
+        models = demo.find_models(args)
+    finally:
+        server.shutdown()
+        server.server_close()
+    expected, *others = (read_codes(tmp_path / str(number) / "codes.scp", 8) for number in range(3))
+    for other in others:
+        assert list(other) == list(expected) and all(np.array_equal(other[utt], expected[utt]) for utt in expected)
+    assert list(models) == ["S = 2: voice.zip", f"S = 2: {experiment.name}"]
+    kept = one_error(codec_lm_inference.main, *line(voice, tmp_path / "kept"), "--keep_config")
+    assert "keep_config must be left out with a packed voice" in kept
+
+
+def test_a_directory_comes_before_a_voice_of_its_name_that_comes_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert pretrained(DEFAULT_VOICE).directory.is_absolute()
+    Path(DEFAULT_VOICE).mkdir()
+    assert pretrained(DEFAULT_VOICE).directory == Path(DEFAULT_VOICE)
 
 
 def test_the_same_experiment_makes_the_same_file(experiment: Path, voice: Path, tmp_path: Path) -> None:
@@ -230,6 +267,45 @@ def test_what_somebody_changed_in_the_cache_is_unpacked_again(voice: Path) -> No
     expected = (place / "config.yaml").read_bytes()
     (place / "config.yaml").write_text("corelm: other")
     assert pretrained(voice).directory == place and (place / "config.yaml").read_bytes() == expected
+
+
+def test_a_fresh_voice_is_read_once_and_what_is_unpacked_is_what_was_looked_at(
+    voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were hashed where they were unpacked and again in the cache, and the archive was opened twice."""
+    from espnet_ext.storage import voice_files, zip_files
+
+    archive = tmp_path / "voice.zip"
+    shutil.copyfile(voice, archive)
+    hashed: list[str] = []
+    monkeypatch.setattr(voice_files, "content_hash", lambda path: hashed.append(path.name) or content_hash(path))
+    check = zip_files._check_members
+
+    def replaced(*arguments: object) -> None:
+        (tmp_path / "other").write_text("no archive")
+        (tmp_path / "other").replace(archive)
+        check(*arguments)
+
+    monkeypatch.setattr(zip_files, "_check_members", replaced)
+    place = pretrained(archive).directory
+    listed = check_list(place)["files"]
+    assert place.name == content_hash(voice) and len(hashed) == 2 * len(listed)  # once, and by this test
+
+
+def test_what_was_fetched_and_changed_since_is_not_what_its_checksum_says(voice: Path, cache: Path) -> None:
+    """The checksum was looked at when the file arrived, and never again."""
+    server = served(voice.parent)
+    address = f"http://127.0.0.1:{server.server_port}/voice.zip#sha256={content_hash(voice)}"
+    try:
+        expected = pretrained(address)
+        (kept,) = (cache / "espnet_ext" / "downloads").glob("*.zip")
+        rewritten(voice, kept, {"config.yaml": b"corelm: other"})
+        with pytest.raises(UserError, match="it has another checksum"):
+            pretrained(address)
+        assert pretrained(address) == expected  # fetched again
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_several_processes_unpack_one_voice_at_once(voice: Path, cache: Path) -> None:

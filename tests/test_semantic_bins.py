@@ -16,6 +16,7 @@ from tiny_codecs import voice
 pytest.importorskip("pyworld")
 
 from espnet_ext.bin import codec_fit, codec_tokens, semantic_fit, semantic_tokens
+from espnet_ext.data import encoding
 from espnet_ext.data.ark import codes_writer, load_codes_entry, read_codes
 from espnet_ext.data.datadir import read_scp, write_data_dir, write_scp
 from espnet_ext.tokenizers.codec import read_codec_info
@@ -327,7 +328,7 @@ def test_finished_tokens_are_kept_until_tokenizer_codes_or_data_change() -> None
 
 def test_a_run_that_was_stopped_continues_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semantic_tokens, "SHARD_SIZE", 2)
-    original, seen = semantic_tokens.encode_units, []
+    original, seen = encoding.encode_units, []
 
     @functools.wraps(original)
     def stopping(semantic_info, device, found_hz, wavs):  # type: ignore[no-untyped-def]
@@ -337,7 +338,7 @@ def test_a_run_that_was_stopped_continues_with_what_it_has(monkeypatch: pytest.M
         seen.extend(wavs)
         return original(semantic_info, device, found_hz, wavs)
 
-    monkeypatch.setattr(semantic_tokens, "encode_units", stopping)
+    monkeypatch.setattr(encoding, "encode_units", stopping)
     with pytest.raises(KeyboardInterrupt):
         semantic_tokens.main(TOKENS)
     assert not (TRAIN / "semantic.scp").exists()

@@ -13,20 +13,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from espnet_ext.benchmark.machine import MachineRates, describe, measure_machine
-from espnet_ext.benchmark.ours import FRAME_RATE_HZ
 from espnet_ext.benchmark.race import PEERS, Entry, Times, peer, race
-from espnet_ext.benchmark.table import as_markdown, cell_of, plot, write_json
 from espnet_ext.bin import run
-from espnet_ext.data.encoding import check_device
-from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
-from espnet_ext.fast import FastOptions
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.scoring.environment import environment
 from espnet_ext.storage.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from espnet_ext.benchmark.machine import MachineRates
 
 SIZES = {
     "width": 768, "layers": 12, "heads": 12, "local_width": 256, "local_layers": 3, "local_heads": 4,
@@ -91,6 +88,9 @@ def cells(args: argparse.Namespace) -> list[Entry]:
     Raises:
         UserError: naming the option that is wrong.
     """
+    from espnet_ext.decoding import strategies
+    from espnet_ext.fast import FastOptions
+
     entries = []
     for strategy, s, batch, kind in product(args.strategy, args.s, args.batch, args.precision):
         check_choice("strategy", strategy, tuple(strategies))
@@ -152,6 +152,9 @@ def measure(args: argparse.Namespace, machine: MachineRates) -> Iterator[dict[st
     Yields:
         A cell, ours or a peer's.
     """
+    from espnet_ext.benchmark.ours import FRAME_RATE_HZ
+    from espnet_ext.benchmark.table import cell_of
+
     ours = cells(args)
     for batch in dict.fromkeys(entry.sizes["batch"] for entry in ours):
         of_batch = [entry for entry in ours if entry.sizes["batch"] == batch]
@@ -182,6 +185,10 @@ def main(cmd: Sequence[str] | None = None) -> None:
         UserError: if an option is wrong, or nothing could be measured.
     """
     args = get_parser().parse_args(cmd)
+
+    from espnet_ext.benchmark.machine import describe, measure_machine
+    from espnet_ext.data.encoding import check_device
+
     logging.basicConfig(level=args.log_level, format="%(levelname)s: %(message)s")
     for name in ("rounds", "num_threads", "at_once", "context"):
         check_number(name, getattr(args, name), least=1, whole=True)
@@ -203,6 +210,8 @@ def main(cmd: Sequence[str] | None = None) -> None:
 
 
 def _write(args: argparse.Namespace, found: list[dict[str, Any]], machine: str) -> None:
+    from espnet_ext.benchmark.table import as_markdown, plot, write_json
+
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.json, [{**cell, "machine": machine, "device": args.device} for cell in found])

@@ -18,8 +18,8 @@ from espnet_ext.data.datadir import read_scp, skipped_summary, write_skipped
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
+from espnet_ext.registries import codecs
 from espnet_ext.storage.yaml_files import add_pair, read_yaml, without_paths
-from espnet_ext.tokenizers.codec import INFO_NAME, codec_files, codecs, create_codec, save_codec
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -190,6 +190,8 @@ def check_codec(name: str, conf: Mapping[str, Any], seed: int, sample_rate_hz: i
         UserError: if an option is wrong, a package is missing, or the rate is another
         OSError: if weights cannot be read or downloaded
     """
+    from espnet_ext.tokenizers.codec import create_codec
+
     kind = codecs[name]
     found = kind.sample_rate_hz if kind.learns else create_codec(name, (), seed, conf).spec.sample_rate_hz
     if found != sample_rate_hz:
@@ -212,6 +214,8 @@ def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object
         wavs: utterance → audio file to learn from; empty for a codec that does not learn
         origin: how it is made, for the reader of codec_info.yaml
     """
+    from espnet_ext.tokenizers.codec import INFO_NAME, create_codec, save_codec
+
     kind = codecs[args.codec]
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
     waveforms = read_waveforms(wavs, chosen, lambda wav: read_wav(wav, kind.sample_rate_hz), skipped)
@@ -233,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = parse_args(arguments)
+
+    from espnet_ext.tokenizers.codec import INFO_NAME, codec_files
+
     codec_files.check_conf(args.codec, args.codec_conf)
     if args.check_rate is not None:
         check_codec(args.codec, args.codec_conf, args.seed, args.check_rate)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_ext.bin import add_jobs_option, run, several
-from espnet_ext.inference.corpus import decode
-from espnet_ext.inference.options import add_decode_options, begin_log, decode_options, mode_class
-from espnet_ext.inference.requests import modes
+from espnet_ext.bin.speaking import add_decode_options
+from espnet_ext.registries import modes
+
+if TYPE_CHECKING:
+    from espnet_ext.decoding.options import DecodeOptions
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,6 +48,13 @@ def options_for(exp: Path, data_dir: Path, output_dir: Path, how: Mapping[str, o
     return get_parser().parse_args([*command, "--log_level", "WARNING"])
 
 
+def decode(args: argparse.Namespace, options: DecodeOptions) -> None:
+    """Decode a corpus with given options, whatever `args` says of them."""
+    from espnet_ext.inference.corpus import decode as decode_corpus
+
+    decode_corpus(args, options)
+
+
 def main(cmd: Sequence[str] | None = None) -> None:
     """Decode as the command line says.
 
@@ -54,7 +64,11 @@ def main(cmd: Sequence[str] | None = None) -> None:
     if several(main, cmd):
         return
     args = get_parser().parse_args(cmd)
+
+    from espnet_ext.inference.options import begin_log, decode_options, find_voice, mode_class
+
     begin_log(args)
+    find_voice(args, later=True)
     decode(args, decode_options(args, mode_class(args).options))
 
 

@@ -9,18 +9,20 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from espnet_ext.bin import add_jobs_option, run, several
 from espnet_ext.data.ark import codes_writer, read_pointers
 from espnet_ext.data.datadir import write_scp
-from espnet_ext.data.encoding import DecodeJob, codec_of, decode_shard, wavs_of
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options, run_shards
 from espnet_ext.storage.atomic import atomic_path
-from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
-from espnet_ext.tokenizers.description import Description
+
+if TYPE_CHECKING:
+    from espnet_ext.data.encoding import DecodeJob
+    from espnet_ext.tokenizers.description import Description
 
 SHARD_SIZE = 16
 
@@ -53,6 +55,7 @@ def decode_jobs(
     Returns:
         Utterance → job.
     """
+    from espnet_ext.data.encoding import DecodeJob
 
     def seed_of(utterance: str, seed: int | None) -> int | None:
         return None if seed is None else zlib.crc32(f"{seed} {utterance}".encode())
@@ -130,6 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if several(main, arguments):
         return
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.data.encoding import codec_of, decode_shard, wavs_of
+    from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info
+
     workers = Workers(args.nj, args.dask_scheduler)
     codec_of(args.codec_info)  # what is wrong with it is said before any work
     info = read_codec_info(args.codec_info)

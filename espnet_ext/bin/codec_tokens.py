@@ -8,15 +8,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espnet_ext.bin import run
 from espnet_ext.data.ark import codes_writer
 from espnet_ext.data.datadir import SEGMENTS_NAME, read_if_there, read_scp, write_data_dir
-from espnet_ext.data.encoding import Encoded, codec_of, encode_codes, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule, write_prompts
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options
-from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
+
+if TYPE_CHECKING:
+    from espnet_ext.data.encoding import Encoded
 
 SHARD_SIZE = 16
 
@@ -48,6 +50,8 @@ def encode_data_dir(work: Work[str, Encoded], source: Path, out: Path, workers: 
     Raises:
         UserError: if no utterance is usable, or the utterances are yet to be cut from recordings
     """
+    from espnet_ext.data.encoding import write_encoded
+
     if (source / SEGMENTS_NAME).is_file():
         raise UserError(f"data_dir must have no {SEGMENTS_NAME}, which local/format_wav.py applies, got {source}")
     wavs, text, utt2spk = read_scp(source / "wav.scp"), read_if_there(source / "text"), read_scp(source / "utt2spk")
@@ -66,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.data.encoding import codec_of, encode_codes
+    from espnet_ext.tokenizers.codec import INFO_NAME, read_codec_info, write_codec_info
+
     workers = Workers(args.nj, args.dask_scheduler)
     # what is wrong with it is said before any work
     codec_of(args.codec_info, "cpu" if args.dask_scheduler else args.device)

@@ -16,7 +16,7 @@ from espnet_ext.errors import UserError
 
 PROGRAM = "espnet-ext"
 SHORT = {"codec_lm_train": "train", "codec_lm_inference": "infer", "gpst_inference": "gpst-infer"}
-NO_COMMANDS = ("command",)
+NO_COMMANDS = ("command", "speaking")
 
 
 def commands() -> dict[str, str]:

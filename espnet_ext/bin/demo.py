@@ -7,26 +7,26 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.bin import run
 from espnet_ext.bin.say import speaker_prompt
+from espnet_ext.bin.speaking import add_fast_options
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.demo.speak import Offer, served
-from espnet_ext.errors import UserError
-from espnet_ext.inference import Speaker
-from espnet_ext.inference.decode_yaml import PREFIX, find_base, kept_yaml
-from espnet_ext.inference.experiment import check_codec
-from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.options import add_fast_options, fast_choices
-from espnet_ext.inference.sweep import Checkpoint
+from espnet_ext.errors import UserError, missing_package
+from espnet_ext.registries import strategies
+from espnet_ext.storage.pretrained import pretrained, voice_name
+
+if TYPE_CHECKING:
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.demo.speak import Offer
+    from espnet_ext.inference import Speaker
+    from espnet_ext.inference.model_ref import ModelRef
 
 HOST = "127.0.0.1"
 EXAMPLE = "Good morning, it is good to hear your voice."
@@ -35,7 +35,14 @@ EXAMPLE = "Good morning, it is good to hear your voice."
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--exp", action="append", type=Path, required=True, help="experiment directory; repeatable")
+    parser.add_argument(
+        "--exp",
+        action="append",
+        type=voice_name,
+        required=True,
+        metavar="VOICE",
+        help="experiment directory, packed voice (.zip), its address, or a hub's owner/name; repeatable",
+    )
     parser.add_argument("--data_dir", type=Path, help="directory with codes.scp and utt2spk, for voices to choose from")
     parser.add_argument(
         "--conf_dir",
@@ -82,9 +89,30 @@ def read_texts(data_dir: Path | None) -> list[str]:
     return list(read_scp(data_dir / "text").values())
 
 
-def label_of(exp: Path) -> str:
-    """What the page calls a model."""
-    return f"S = {Checkpoint.read(exp).stacking}: {exp.name}"
+def find_models(args: argparse.Namespace) -> dict[str, ModelRef]:
+    """The models of the options by what the page calls them; what is packed or far away is fetched.
+
+    Args:
+        args: options of the command.
+
+    Returns:
+        Label → model.
+
+    Raises:
+        FileNotFoundError: if there is nothing of that name, or it has no config.yaml.
+        UserError: if it cannot be fetched, is damaged, or is no model of this kind.
+    """
+    from espnet_ext.inference.model_ref import ModelRef
+    from espnet_ext.inference.options import fast_choices
+    from espnet_ext.inference.sweep import Checkpoint
+
+    models = {}
+    for given in args.exp:
+        exp, model_file = pretrained(given)
+        name = given.name if isinstance(given, Path) else given.partition("#")[0].rpartition("/")[2]
+        label = f"S = {Checkpoint.read(exp).stacking}: {name}"
+        models[label] = ModelRef(exp, model_file, args.device, **fast_choices(args))
+    return models
 
 
 def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
@@ -100,6 +128,8 @@ def find_bases(exp: Path, conf_dir: Path | None) -> dict[str, DecodeOptions]:
     Raises:
         UserError: if a yaml is wrong, or there is none.
     """
+    from espnet_ext.inference.decode_yaml import find_base
+
     bases = {}
     for name in strategies:
         try:
@@ -127,6 +157,10 @@ def offer_of(exp: Path, speak: Speaker, conf_dir: Path | None) -> Offer:
     Raises:
         UserError: if a yaml is wrong, or there is none for any of the strategies.
     """
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.demo.speak import Offer, served
+    from espnet_ext.inference.decode_yaml import PREFIX, kept_yaml
+
     bases = find_bases(exp, conf_dir)
     names = served(speak, bases)
     if not names:
@@ -136,11 +170,11 @@ def offer_of(exp: Path, speak: Speaker, conf_dir: Path | None) -> Offer:
     return Offer(speak, {name: bases[name] for name in names}, default if default in names else names[0])
 
 
-def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
+def load_models(wanted: Mapping[str, ModelRef], data_dir: Path | None) -> dict[str, Speaker]:
     """The models by what the page calls them.
 
     Args:
-        wanted: experiments, and how their models run.
+        wanted: label → experiment, and how its model runs.
         data_dir: where voices come from; its codec must be that of all models.
 
     Returns:
@@ -150,9 +184,10 @@ def load_models(wanted: Sequence[ModelRef], data_dir: Path | None) -> dict[str, 
         FileNotFoundError: if a file of a model is missing.
         UserError: if a model says no codes, or the codes of the voices are of another codec.
     """
+    from espnet_ext.inference.experiment import check_codec
+
     models = {}
-    for model in wanted:
-        label = label_of(model.exp)
+    for label, model in wanted.items():
         models[label] = model.load()
         if data_dir is not None:
             check_codec(model.exp, data_dir, "codes.scp")
@@ -170,22 +205,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
-    if find_spec("gradio") is None:
-        raise UserError("gradio is not installed: make install-demo, or pip install 'espnet_ext[demo]'")
+    if reason := missing_package({"gradio": "'espnet_ext[demo]'"}):
+        raise UserError(f"{reason}, or make install-demo in the sources")
+    wanted = find_models(args)  # before the hub is out of reach
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before its import: it asks nobody anything
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory(prefix="demo") as folder:
         # voices are recorded there; gradio's own place is for every user of the machine to read
         os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-        _serve(args)
+        _serve(args, wanted)
 
 
-def _serve(args: argparse.Namespace) -> None:
-    models = load_models([ModelRef(exp, None, args.device, **fast_choices(args)) for exp in args.exp], args.data_dir)
+def _serve(args: argparse.Namespace, wanted: Mapping[str, ModelRef]) -> None:
+    models = load_models(wanted, args.data_dir)
     codebooks = next(iter(models.values())).corelm.spec.num_codebooks
     from espnet_ext.demo.page import CSS, THEME, build
 
-    offers = {label_of(exp): offer_of(exp, models[label_of(exp)], args.conf_dir) for exp in args.exp}
+    offers = {label: offer_of(wanted[label].exp, speak, args.conf_dir) for label, speak in models.items()}
     live = shutil.which("ffmpeg") is not None
     if not live:
         logging.warning("ffmpeg is not installed: speech plays when it is complete, not while it is made")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.doctor import check_tree
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checksums import MADE_NAME, vouch
 
@@ -37,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: if a directory is to be accepted that has no list of what was made.
     """
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.doctor import check_tree
+
     if args.accept:
         if not (args.path / MADE_NAME).is_file():
             raise UserError(f"--accept must be for a directory with a {MADE_NAME}, got {args.path}")

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.sharing.export import export
-from espnet_ext.storage.tensor_files import DTYPES
+from espnet_ext.defaults import DTYPES
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The options of this command."""
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", type=Path, required=True, help="experiment directory")
     parser.add_argument("--output_dir", type=Path, required=True, help="directory to write, which is not there yet")
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the directory and log what is in it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.sharing.export import export
+
     export(args.exp, args.output_dir, args.model_file, args.dtype)
     for path in sorted(path for path in args.output_dir.rglob("*") if path.is_file()):
         logging.info("%s: %.1f MB", path, path.stat().st_size / 1e6)

@@ -9,16 +9,16 @@ import argparse
 from collections.abc import Sequence
 
 from espnet_ext.bin import run
-from espnet_ext.inference.corpus import decode
-from espnet_ext.inference.options import add_decode_options, begin_log, check_options, decode_options, mode_class
-from espnet_ext.inference.requests import modes_of
-from espnet_ext.model.core_lm import GPST
+from espnet_ext.bin.speaking import add_decode_options
+from espnet_ext.registries import modes
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", required=True, help=f"What to ask for: one of {modes_of(GPST)}")
+    parser.add_argument(
+        "--mode", required=True, help=f"What to ask for: one of {[mode for mode in modes if mode != 'text']}"
+    )
     add_decode_options(parser)
     return parser
 
@@ -30,11 +30,16 @@ def main(cmd: Sequence[str] | None = None) -> None:
         cmd: command line without the program's name; None for the process's own.
     """
     args = get_parser().parse_args(cmd)
+
+    from espnet_ext.inference.corpus import decode
+    from espnet_ext.inference.options import begin_log, decode_options, find_voice, mode_class
+
     begin_log(args)
+    find_voice(args, later=True)
     decode(args, decode_options(args, mode_class(args).options))
 
 
-__all__ = ["check_options", "get_parser", "main"]
+__all__ = ["get_parser", "main"]
 
 if __name__ == "__main__":
     run(main)

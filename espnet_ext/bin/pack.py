@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.sharing.pack import UNKNOWN, pack
-from espnet_ext.storage.tensor_files import DTYPES
+from espnet_ext.defaults import DTYPES, NOT_STATED
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,7 +32,7 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         help="of stored weights; in fewer bytes not the very same codes",
     )
-    parser.add_argument("--data_license", default=UNKNOWN, help="terms of the recordings that it was trained on")
+    parser.add_argument("--data_license", default=NOT_STATED, help="terms of the recordings that it was trained on")
     parser.add_argument("--results", type=Path, help="a RESULTS.md; default: the one beside the experiment")
 
 
@@ -41,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the file and log its size."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args(arguments)
-    if args.data_license == UNKNOWN:
+
+    from espnet_ext.sharing.pack import pack
+
+    if args.data_license == NOT_STATED:
         logging.warning("data_license is not given: whoever gets the voice will not know what may be done with it")
     pack(args.exp, args.output, args.model_file, args.dtype, args.data_license, args.results)
     logging.info("%s: %.1f MB", args.output, args.output.stat().st_size / 1e6)

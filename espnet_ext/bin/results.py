@@ -9,7 +9,6 @@ from pathlib import Path
 
 from espnet_ext.bin import run
 from espnet_ext.scoring.scores import read_scores
-from espnet_ext.scoring.tables.report import results_page, terminal_summary
 from espnet_ext.storage.atomic import atomic_path
 
 
@@ -25,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page and log a summary."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.scoring.tables.report import results_page, terminal_summary
+
     results = [read_scores(path) for path in args.scores]
     with atomic_path(args.out) as temporary:
         temporary.write_text(results_page(results, args.out.parent), encoding="utf-8")

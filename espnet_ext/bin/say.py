@@ -14,22 +14,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espnet_ext.bin import run
+from espnet_ext.bin.speaking import add_fast_options, add_sampling_options
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp, speaker_to_utterances
-from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.experiment import Experiment, check_codec
-from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.options import add_fast_options, add_sampling_options, decode_options, fast_choices
-from espnet_ext.inference.requests import default_mode, modes_of
-from espnet_ext.inference.speech import Speech, prompt_line
-from espnet_ext.model.core_lm import corelms
-from espnet_ext.storage.pretrained import DEFAULT_VOICE, default_voice, is_address, pretrained, shipped_voices
+from espnet_ext.storage.pretrained import DEFAULT_VOICE, default_voice, is_address, shipped_voices, voice_name
+
+if TYPE_CHECKING:
+    from espnet_ext.inference.speech import Speech
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -132,6 +130,10 @@ def speaker_prompt(speaker: str, data_dir: Path | None, codebooks: int) -> NDArr
 
 def check_reads_text(exp: Path, model_file: str | None) -> None:
     """Refuse an experiment of a core LM that is given more than a text; one that is not there is said later."""
+    from espnet_ext.inference.experiment import Experiment
+    from espnet_ext.inference.requests import default_mode, modes_of
+    from espnet_ext.model.core_lm import corelms
+
     if not (exp / "config.yaml").is_file():
         return
     corelm = corelms[Experiment.read(exp, model_file).args.corelm]
@@ -142,6 +144,8 @@ def check_reads_text(exp: Path, model_file: str | None) -> None:
 
 def report(place: Path, speech: Speech) -> None:
     """Say what was written, and what a user would not expect of it."""
+    from espnet_ext.inference.speech import prompt_line
+
     if speech.runaway is not None:
         tried = f", also when it was decoded again ({speech.retries} times)" if speech.retries else ""
         logging.warning("no EOS: the speech ran away: %s%s", speech.runaway.words, tried)
@@ -160,17 +164,21 @@ def main(cmd: Sequence[str] | None = None) -> None:
         cmd: command line without the program's name; None for the process's own.
     """
     args = get_parser().parse_intermixed_args(cmd)
+
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.inference.experiment import check_codec
+    from espnet_ext.inference.model_ref import ModelRef
+    from espnet_ext.inference.options import decode_options, fast_choices, find_voice
+
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     name, args.text = who_says_what(args.exp_and_text, args.text_file is not None)
     texts = texts_of(args)
-    # what is wrong with them is told before anything is fetched
+    # what is wrong with it is told before anything is fetched
     options = None if args.inference_config is None else decode_options(args, DecodeOptions)
-    if args.decoding is not None:
-        DecodeOptions(args.decoding)
     if name is None:
         logging.info("voice: %s, which comes along", DEFAULT_VOICE)
-    args.exp, packed = default_voice() if name is None else pretrained(name)
-    args.model_file = args.model_file or packed
+    args.exp = default_voice() if name is None else voice_name(name)
+    find_voice(args)
     check_reads_text(args.exp, args.model_file)
     options = options or decode_options(args, DecodeOptions)
     if args.prompt is not None and args.speaker is not None:

@@ -17,14 +17,8 @@ from espnet_ext.data.waveform import resampled
 from espnet_ext.errors import UserError
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
+from espnet_ext.registries import semantic_tokenizers
 from espnet_ext.storage.yaml_files import without_paths
-from espnet_ext.tokenizers.semantic import (
-    INFO_NAME,
-    create_semantic,
-    save_semantic,
-    semantic_tokenizers,
-)
-from espnet_ext.tokenizers.semantic.learn import check_semantic_conf, unlearned_semantic
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,6 +56,9 @@ def parse_args(arguments: Sequence[str] | None) -> argparse.Namespace:
         UserError: if an option is unknown, missing or impossible
     """
     args = parse_options(get_parser(), arguments, "semantic_conf")
+
+    from espnet_ext.tokenizers.semantic.learn import check_semantic_conf
+
     check_semantic_conf(args.semantic, args.semantic_conf)
     if args.out is None and not args.check:
         raise UserError("--out must be given")
@@ -83,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = parse_args(arguments)
+
+    from espnet_ext.tokenizers.semantic import INFO_NAME
+    from espnet_ext.tokenizers.semantic.learn import unlearned_semantic
+
     if args.check:
         unlearned_semantic(args.semantic, args.seed, args.semantic_conf)
         return
@@ -109,6 +110,8 @@ def fit(args: argparse.Namespace, wavs: dict[str, str], origin: dict[str, object
         wavs: utterance → audio file to learn from; empty for a tokenizer that does not learn
         origin: how it is made, for the reader of semantic_info.yaml
     """
+    from espnet_ext.tokenizers.semantic import INFO_NAME, create_semantic, save_semantic
+
     kind = semantic_tokenizers[args.semantic]
     chosen, skipped = choose_utterances(wavs, args.max_minutes, args.seed)
     shuffled = [chosen[index] for index in np.random.default_rng(args.seed).permutation(len(chosen))]

@@ -14,16 +14,11 @@ import numpy as np
 from espnet_ext.bin import run
 from espnet_ext.data.ark import units_writer
 from espnet_ext.data.datadir import LANGUAGES_NAME
-from espnet_ext.data.encoding import encode_units, semantic_of, write_encoded
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME, PromptRule
-from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
 from espnet_ext.data.token_dir import CodesDir, prompts_of, write_tables
 from espnet_ext.jobs import Record, Work, Workers, add_worker_options
 from espnet_ext.jobs.finished import read_request
 from espnet_ext.storage.yaml_files import read_yaml
-from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
-from espnet_ext.tokenizers.codec import load_codec, read_codec_info, write_codec_info
-from espnet_ext.tokenizers.semantic import INFO_NAME, read_semantic_info, write_semantic_info
 
 FORMER_RECORD_NAME = "codec_tokens.yaml"  # of directories that an earlier version made
 SHARD_SIZE = 16
@@ -59,6 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.data.encoding import encode_units, semantic_of, write_encoded
+    from espnet_ext.data.streams import SILENCE_NAME, disagreement, write_silence
+    from espnet_ext.tokenizers.codec import INFO_NAME as CODEC_INFO_NAME
+    from espnet_ext.tokenizers.codec import load_codec, read_codec_info, write_codec_info
+    from espnet_ext.tokenizers.semantic import INFO_NAME, read_semantic_info, write_semantic_info
+
     workers = Workers(args.nj, args.dask_scheduler)
     # what is wrong with it is said before any work
     tokenizer = semantic_of(args.semantic_info, "cpu" if args.dask_scheduler else args.device)

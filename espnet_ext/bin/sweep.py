@@ -7,25 +7,25 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
 
 from espnet_ext.bin import codec_lm_inference, run
+from espnet_ext.bin.speaking import add_fast_options
 from espnet_ext.data.datadir import read_scp
-from espnet_ext.decoding import strategies
 from espnet_ext.errors import UserError
-from espnet_ext.inference.decode_yaml import find_base
-from espnet_ext.inference.model_ref import ModelRef, model_files
-from espnet_ext.inference.options import add_fast_options, fast_choices, model_of
-from espnet_ext.inference.sweep import Cell, Checkpoint, check_settings, parse_settings, plan
 from espnet_ext.jobs import Record
 from espnet_ext.jobs.workers import add_force_option
 from espnet_ext.options import check_number
+from espnet_ext.registries import strategies
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.lock import claim
 from espnet_ext.storage.yaml_files import read_yaml
+
+if TYPE_CHECKING:
+    from espnet_ext.inference.sweep import Cell
 
 FAILED_NAME, SOURCES_NAME = "failed.yaml", "sources.yaml"
 
@@ -80,6 +80,8 @@ def served(cells: Sequence[Cell], device: str) -> tuple[list[Cell], dict[str, st
         FileNotFoundError: if a file of a model is missing.
         UserError: if a model is damaged.
     """
+    from espnet_ext.inference.model_ref import ModelRef
+
     possible, refused = [], {}
     for cell in cells:
         speak = ModelRef(cell.checkpoint.exp, None, device).load()
@@ -101,6 +103,8 @@ def place(args: argparse.Namespace, cell: Cell, repeat: int) -> Path:
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     """How outputs are decoded besides their options; what is not asked for is left out."""
+    from espnet_ext.inference.options import fast_choices
+
     how = {name: getattr(args, name) for name in ("device", "batch_size", "num_threads")}
     return how | {name: value for name, value in fast_choices(args).items() if value}
 
@@ -121,6 +125,8 @@ def decode(args: argparse.Namespace, cell: Cell, repeat: int) -> None:
     Raises:
         UserError: if nothing can be spoken.
     """
+    from espnet_ext.inference.model_ref import model_files
+
     options = replace(cell.options, seed=cell.options.seed + repeat)
     output = place(args, cell, repeat)
     inputs = model_files(cell.checkpoint.exp) + [args.data_dir / name for name in ("text", "prompt.scp")]
@@ -135,6 +141,8 @@ def warm_up(args: argparse.Namespace, cell: Cell) -> None:
         args: options of this command.
         cell: whose model speaks.
     """
+    from espnet_ext.inference.options import model_of
+
     model = model_of(inference_args(args, cell, place(args, cell, 0)))  # the one that is loaded for the output
     speak = model.load()
     text = next(text for text in read_scp(args.data_dir / "text").values() if text.strip())
@@ -234,6 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.inference.decode_yaml import find_base
+    from espnet_ext.inference.model_ref import ModelRef
+    from espnet_ext.inference.options import fast_choices
+    from espnet_ext.inference.sweep import Checkpoint, check_settings, parse_settings, plan
+
     check_number("repeats", args.repeats, least=1, whole=True)
     ModelRef(args.exp[0], None, args.device, **fast_choices(args)).fast()
     decodings = args.decodings.split()

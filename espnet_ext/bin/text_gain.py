@@ -6,19 +6,21 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from espnet_ext.bin import run
-from espnet_ext.data.inputs.batches import read_batches, utterances_by_length
 from espnet_ext.errors import UserError
-from espnet_ext.inference.experiment import Experiment
-from espnet_ext.model.text_gain import TextNats, text_nats
 from espnet_ext.options import check_number
 from espnet_ext.scoring.tables.markdown import number, table
 from espnet_ext.storage.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+
+    from espnet_ext.inference.experiment import Experiment
+    from espnet_ext.model.text_gain import TextNats
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,6 +48,11 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, TextN
     Raises:
         UserError: if a head never had another text to compare with, or the model reads none.
     """
+    import torch
+
+    from espnet_ext.data.inputs.batches import read_batches, utterances_by_length
+    from espnet_ext.model.text_gain import text_nats
+
     inputs = experiment.inputs
     names = utterances_by_length(inputs, args.data_dir)
     model = experiment.load_corelm().eval().to(args.device)
@@ -75,6 +82,9 @@ def main(cmd: Sequence[str] | None = None) -> None:
         cmd: command line without the program's name; None for the process's own.
     """
     args = get_parser().parse_args(cmd)
+
+    from espnet_ext.inference.experiment import Experiment
+
     check_number("batch_size", args.batch_size, least=2, whole=True)
     experiment = Experiment.read(args.exp, args.model_file)
     heads: dict[str, Any] = {}

@@ -14,34 +14,33 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm import tqdm
 
 from espnet_ext.bin import codec_lm_inference, run
+from espnet_ext.bin.speaking import add_fast_options
 from espnet_ext.data.ark import read_codes
 from espnet_ext.data.datadir import read_scp
-from espnet_ext.decoding import strategies
-from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference import Speaker
-from espnet_ext.inference.decode_yaml import first_yaml, keep, read_options
-from espnet_ext.inference.model_ref import model_files
-from espnet_ext.inference.options import add_fast_options, check_machine, fast_choices
 from espnet_ext.jobs import Record, Workers, add_worker_options
 from espnet_ext.options import check_number
+from espnet_ext.registries import strategies
 from espnet_ext.scoring.compared import SAME_CODES
 from espnet_ext.scoring.evaluators.evaluator import Choice, Unheard, evaluate_files
 from espnet_ext.scoring.measures.bootstrap import Resamples
-from espnet_ext.scoring.measures.frame_distance import frame_distances
 from espnet_ext.scoring.measures.words import errors_of, rate, spelt_for, words_to_hear
 from espnet_ext.scoring.options import add_evaluator_option, add_vocabulary_option, parse_evaluators, texts_of
 from espnet_ext.scoring.tables.tuning_table import tuning_page, tuning_table
 from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.lock import claim
 from espnet_ext.tuning.candidates import Grid, Tried, choose, in_words, name_of, reason, search
-from espnet_ext.tuning.development_set import TuningSet, read_tuning_set
+
+if TYPE_CHECKING:
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.inference import Speaker
+    from espnet_ext.tuning.development_set import TuningSet
 
 RESULT_NAME, PAGE_NAME, HEARD_NAME = "tuned.json", "TUNED.md", "heard.json"
 HOW = ("batch_size", "num_threads", "device", "nj", "model_file", "dask_scheduler")  # options of the decoding itself
@@ -76,10 +75,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--conf_dir", action="append", type=Path, metavar="DIR",
         help="directory with decode_<strategy>.yaml, what is not tuned; repeatable: the first that has it [conf]",
     )  # fmt: skip
-    grid = Grid()
     for name in ("temperature", "cfg_scale", "top_k"):
-        values = ",".join(map(str, getattr(grid, name)))
-        parser.add_argument(f"--{name}", type=numbers, default=getattr(grid, name), help=f"values to try [{values}]")
+        values = ",".join(map(str, getattr(Grid, name)))
+        parser.add_argument(f"--{name}", type=numbers, default=getattr(Grid, name), help=f"values to try [{values}]")
     parser.add_argument(
         "--per_codebook", action="store_true", help="try a colder and a warmer codebook 0 at last, the others alike"
     )
@@ -132,6 +130,8 @@ class Bench:
 
     def measure(self, several: Sequence[DecodeOptions]) -> list[Tried]:
         """Decode and score settings, unless that was done."""
+        from espnet_ext.scoring.measures.frame_distance import frame_distances
+
         reference, texts = self.data.reference, self.data.reference.transcripts
         heard = [self._heard(options) for options in several]
         codebooks = self.speak.corelm.spec.num_codebooks
@@ -146,6 +146,8 @@ class Bench:
 
     def _heard(self, options: DecodeOptions) -> dict[str, str]:
         """What the recogniser hears of a setting: utterance → words."""
+        from espnet_ext.inference.options import fast_choices
+
         self.bar.set_description(f"tune {options.decoding} ({in_words(options)})")
         place = self.place(options)
 
@@ -186,6 +188,9 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
     Raises:
         UserError: if a strategy or its yaml is wrong, or none is left.
     """
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.inference.decode_yaml import first_yaml, read_options
+
     possible, refused = [], {}
     # a strategy with the codes of another one follows it
     names = sorted(dict.fromkeys(args.decodings.split() or strategies), key=lambda name: name in SAME_CODES)
@@ -248,6 +253,8 @@ def tune_all(
     Returns:
         Strategy → what came of it, plain values.
     """
+    from espnet_ext.inference.decode_yaml import keep
+
     found: dict[str, dict[str, Any]] = {}
     chosen: dict[str, DecodeOptions] = {}
     for base in bases:
@@ -292,6 +299,10 @@ def tune_model(args: argparse.Namespace) -> None:
     Raises:
         UserError: if an option or the development set is not usable.
     """
+    from espnet_ext.inference.model_ref import model_files
+    from espnet_ext.inference.options import check_machine, fast_choices
+    from espnet_ext.tuning.development_set import read_tuning_set
+
     check_number("limit", args.limit, least=0, whole=True)
     check_number("num_bootstrap", args.num_bootstrap, least=2, whole=True)
     grid = Grid(args.temperature, args.cfg_scale, args.top_k, args.per_codebook)

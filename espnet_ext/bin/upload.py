@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espnet_ext.bin import run
-from espnet_ext.sharing.upload import CARD_NAME, prepared, upload
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -26,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Send it, or show what would be sent."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     args = get_parser().parse_args(arguments)
+
+    from espnet_ext.sharing.upload import CARD_NAME, prepared, upload
+
     with prepared(args.voice, args.repo) as place:
         for path in sorted(path for path in place.rglob("*") if path.is_file()):
             logging.info("%s: %.1f kB", path.relative_to(place).as_posix(), path.stat().st_size / 1e3)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.data.preprocess import Array, frames_of
-from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement, excerpt, frames_within
+from espnet_ext.data.streams import Streams, disagreement, excerpt, frames_within
+from espnet_ext.defaults import PAUSE_SEC
 from espnet_ext.errors import UserError
 from espnet_ext.tokenizers.semantic.units import deduplicate
 

@@ -22,7 +22,6 @@ Ids = NDArray[np.int64]
 SILENCE_NAME = "silence.npz"
 ENCODED_SILENCE_SEC = 1.0  # more than is ever joined, as a tokenizer may need some context
 MAX_FRAMES_APART = 2  # of units and codes of the same sound, in frames of the slower rate
-PAUSE_SEC = 0.1  # silence between a prompt and what follows it, arXiv:2406.00976
 
 
 class Streams(NamedTuple):

@@ -8,7 +8,6 @@ from espnet_ext.decoding.base import (
     build_strategy,
     register_strategy,
     same_passes,
-    strategies,
 )
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
@@ -26,7 +25,6 @@ from espnet_ext.decoding.order import (
     Step,
     Turn,
     build_order,
-    orders,
     plain_step,
     register_order,
 )
@@ -34,6 +32,7 @@ from espnet_ext.decoding.parallel import Parallel
 from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Runaway, SpeechLimits, Watch
 from espnet_ext.decoding.speculative import Speculative
+from espnet_ext.registries import orders, strategies
 
 __all__ = [
     "Acceptance",

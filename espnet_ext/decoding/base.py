@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.model.heads import Head, Heads
-from espnet_ext.registry import Registry
+from espnet_ext.registries import strategies
 
 
 class Filled(NamedTuple):
@@ -129,6 +129,5 @@ class DecodingStrategy(ABC):
         raise NotImplementedError
 
 
-strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")
 register_strategy = strategies.register
 build_strategy = strategies.build

@@ -16,7 +16,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.heads import Heads
 from espnet_ext.model.primary import PrimaryState
-from espnet_ext.registry import Registry
+from espnet_ext.registries import orders
 
 
 def plain_step(
@@ -163,7 +163,6 @@ class Order(ABC):
         """
 
 
-orders: Registry[type[Order]] = Registry("order", "espnet_ext.order")
 register_order = orders.register
 build_order = orders.build
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.decoding.acceptance import Acceptance, Drafts, acceptances, build_acceptance
-from espnet_ext.decoding.base import DecodingStrategy, strategies
+from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters
 from espnet_ext.decoding.order import Advance, Order, Own, Turn, register_order
 from espnet_ext.decoding.sampling import Sampler, window_of
@@ -19,6 +19,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.heads import Heads, SlotEmbedding
 from espnet_ext.options import check_flag, check_number
+from espnet_ext.registries import strategies
 
 MOST_WIDTH = 64
 

@@ -10,7 +10,8 @@ from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.doctor.checkup import Checkup
 from espnet_ext.inference.decode_yaml import FOLDER, PREFIX, read_options
 from espnet_ext.inference.experiment import Experiment, check_fingerprint
-from espnet_ext.inference.requests import modes, modes_of
+from espnet_ext.inference.requests import modes_of
+from espnet_ext.registries import modes
 from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.tokenizers.codec import read_codec_info
 

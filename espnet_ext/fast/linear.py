@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espnet_ext.defaults import PRECISION_CHOICES, PRECISIONS
 from espnet_ext.errors import UserError
-from espnet_ext.fast.options import CHOICES, PRECISIONS
 from espnet_ext.options import check_choice
 from espnet_ext.registry import Registry
 
@@ -199,7 +199,7 @@ def backends_of(precision: str, native: bool = False) -> list[str]:
     Raises:
         UserError: if the precision is unknown, or nothing runs it here.
     """
-    check_choice("precision", precision, CHOICES)
+    check_choice("precision", precision, PRECISION_CHOICES)
     here = [name for name in linear_backends if name.startswith("native") == native]
     here = [name for name in here if linear_backends[name].is_available()]
     names = [name for name in here if precision in ("auto", linear_backends[name].precision)]

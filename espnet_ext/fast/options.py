@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from espnet_ext.defaults import PRECISION_CHOICES
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_choice
-
-PRECISIONS = ("float32", "fp16", "bf16", "int8")  # of weights; sums and everything else are float32
-CHOICES = (*PRECISIONS, "auto")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class FastOptions:
     graphs: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("precision", self.precision, CHOICES)
+        check_choice("precision", self.precision, PRECISION_CHOICES)
         if self.exact and self.precision not in ("float32", "auto"):
             raise UserError(f"precision must be float32 or auto with exact, got {self.precision!r}")
         if self.native and self.compile:

@@ -16,9 +16,10 @@ from espnet_ext.data.ark import read_pointers
 from espnet_ext.data.datadir import LANGUAGES_NAME, read_counts, read_if_there, read_scp
 from espnet_ext.data.joint_preprocess import language_id
 from espnet_ext.data.speaker_prompt import PROMPTS_NAME
-from espnet_ext.data.streams import PAUSE_SEC, Streams, disagreement, frames_within
+from espnet_ext.data.streams import Streams, disagreement, frames_within
 from espnet_ext.decoding import Generation, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
+from espnet_ext.defaults import NUM_UTTERANCES, PAUSE_SEC, PROMPT_SEC
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.listener import NO_UNITS, Clock, Ids
@@ -36,17 +37,14 @@ from espnet_ext.inference.requests import (
     register_mode,
     wav_of,
 )
-from espnet_ext.inference.requests import (
-    modes as modes,
-)
 from espnet_ext.options import check_number
+from espnet_ext.registries import modes as modes
 
 if TYPE_CHECKING:
     from espnet_ext.inference.speaker import Speaker
 
 MIN_PROMPT_SEC = 0.5
 PROMPT_PLACES = ("prompt_semantic.scp", "prompt.scp")
-NUM_UTTERANCES = 20
 
 
 def generated_starts(generation: Generation) -> list[Start]:
@@ -82,7 +80,7 @@ class SpeechMode(Mode):
         UserError: if an option is out of range.
     """
 
-    prompt_sec: float = 3.0
+    prompt_sec: float = PROMPT_SEC
     silence_sec: float = PAUSE_SEC
 
     corelm: ClassVar[str] = "gpst"

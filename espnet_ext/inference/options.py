@@ -1,4 +1,4 @@
-"""The options of the commands that speak, and what they say together: model, mode, decoding."""
+"""What the options of commands that speak say together: model, mode, decoding."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from espnet_ext.data.streams import PAUSE_SEC, SILENCE_NAME
-from espnet_ext.decoding import orders, strategies
+from espnet_ext.data.streams import SILENCE_NAME
 from espnet_ext.decoding.options import LATER, SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.fast.options import CHOICES
 from espnet_ext.inference.decode_yaml import kept_options
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inference.gpst_modes import NUM_UTTERANCES, SpeechMode
 from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
-from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.inference.requests import Mode, default_mode, modes_of
+from espnet_ext.jobs import Workers
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
-from espnet_ext.options import boolean, check_number
-from espnet_ext.storage.shipped import shipped_config
+from espnet_ext.options import check_number
+from espnet_ext.registries import modes, orders, strategies
+from espnet_ext.storage.pretrained import pretrained
+from espnet_ext.storage.voice_files import VOICE_NAME
 from espnet_ext.storage.yaml_files import add_pair
 
 FAST = ("precision", "native", "compile")
@@ -29,70 +28,9 @@ FAST = ("precision", "native", "compile")
 Options = TypeVar("Options", bound=DecodeOptions)
 
 
-def add_decode_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command that decodes a corpus, all but the mode."""
-    parser.add_argument("--exp", type=Path, required=True, help="Experiment directory")
-    parser.add_argument("--model_file", help="Weights inside of it; default: the average of the best epochs")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    add_sampling_options(parser)
-    parser.add_argument("--repeat", type=int, default=0, help="Number of the repetition, which is added to the seed")
-    parser.add_argument(
-        "--keep_config", action="store_true", help="Keep the configuration in --exp, for whoever speaks with it later"
-    )
-    parser.add_argument("--batch_size", type=int, default=16)
-    add_worker_options(parser)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="Where the language model runs")
-    parser.add_argument("--num_threads", type=int, default=1, help="Threads of each process")
-    add_fast_options(parser)
-    parser.add_argument("--log_level", default="INFO")
-    # a mode reads some of these; None says that nothing was given
-    parser.add_argument("--data_dir", type=Path, help="Data directory with text, or token directory of semantic_tokens")
-    parser.add_argument("--prompts", type=Path, help="Table utterance → prompt utterance, instead of --data_dir's")
-    parser.add_argument("--prompt_sec", type=float, help=f"Longest prompt; default: {SpeechMode.prompt_sec}")
-    parser.add_argument("--silence_sec", type=float, help=f"Behind a prompt; default: {PAUSE_SEC}")
-    parser.add_argument(
-        "--text_to_semantic", type=Path, help="Experiment directory of the model in front, for mode tts"
-    )
-    parser.add_argument(
-        "--mode_conf", action="append", default=[], metavar="K=V", help="Option of the mode alone; repeatable"
-    )
-    parser.add_argument("--num_utterances", type=int, help=f"For mode unconditional; default: {NUM_UTTERANCES}")
-    parser.add_argument("--target_wav", help="Audio file of the utterance, instead of --data_dir")
-    parser.add_argument("--prompt_wav", help="Audio file of the voice to speak with, instead of --data_dir")
-    parser.add_argument("--text", help="What to say, instead of --data_dir")
-    parser.add_argument("--language", help="Of all utterances; default: what utt2lang of --data_dir says")
-
-
-def add_fast_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be done to a model for the sake of speed, see docs/speed.md."""
-    parser.add_argument(
-        "--precision",
-        choices=CHOICES,
-        help="Pack the weights: float32 keeps the codes up to rounding, auto is what is fastest; default: not at all",
-    )
-    parser.add_argument(
-        "--native", type=boolean, default=False, help="With --precision: steps in a C++ kernel, on a CPU"
-    )
-    parser.add_argument("--compile", type=boolean, default=False, help="With --precision: torch.compile")
-
-
 def fast_choices(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `add_fast_options` by name, as `ModelRef` takes them."""
+    """What may be done to a model for the sake of speed, by the option, as `ModelRef` takes them."""
     return {name: getattr(args, name) for name in FAST}
-
-
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may differ from a decode yaml."""
-    parser.add_argument(
-        "--inference_config",
-        type=lambda given: Path(shipped_config(given)),
-        help="Decode yaml, or name of one that comes with the package; default: the one that --exp keeps",
-    )
-    parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
-    parser.add_argument("--order", help=f"How steps follow each other, overrides the yaml's: one of {list(orders)}")
-    parser.add_argument("--seed", type=int, help="Overrides the yaml's")
-    parser.add_argument("--retries", type=int, help="Times that a runaway is decoded again; default: 1 for say, else 0")
-    parser.add_argument("--end_guard", type=float, help="Seconds behind the text's end after which speech must end")
 
 
 def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
@@ -120,6 +58,37 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
     options = options.changed(**changes) if changes else options
     # not by `changed`, which first asks the strategy for an option of this name
     return options if args.order in (None, options.order) else replace(options, order=args.order, order_conf={})
+
+
+def find_voice(args: argparse.Namespace, later: bool = False) -> None:
+    """Put experiment directories in the place of what names them, fetched and unpacked where they have to be.
+
+    A strategy or an order that there is not is told before that.
+
+    Args:
+        args: options of a command that speaks.
+        later: leave it to whoever loads a directory to say that it is not there, behind what else is wrong.
+
+    Raises:
+        FileNotFoundError: if there is nothing of that name.
+        UserError: if it cannot be fetched, is damaged, a name is unknown, or something is to be kept in what is not
+            the user's directory.
+    """
+    for registry, name in ((strategies, args.decoding), (orders, args.order)):
+        if name is not None:
+            registry.check_options(name, {})
+    given = args.exp
+    try:
+        args.exp, packed = pretrained(given)
+    except FileNotFoundError:
+        if not later or Path(given).suffix == ".zip":
+            raise
+        return
+    args.model_file = args.model_file or packed
+    if getattr(args, "keep_config", False) and (args.exp != given or (given / VOICE_NAME).is_file()):
+        raise UserError(f"keep_config must be left out with a packed voice, which nobody changes, got {given}")
+    if getattr(args, "text_to_semantic", None) is not None:
+        args.text_to_semantic = pretrained(args.text_to_semantic).directory
 
 
 def begin_log(args: argparse.Namespace) -> None:

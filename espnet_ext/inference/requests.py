@@ -25,7 +25,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
 from espnet_ext.inference.listener import NO_UNITS, Ids
 from espnet_ext.model.core_lm import CoreLM, corelms
-from espnet_ext.registry import Registry
+from espnet_ext.registries import modes
 
 if TYPE_CHECKING:
     from espnet_ext.inference.speaker import Speaker
@@ -283,7 +283,6 @@ class Mode(ABC):
         return Plan({name: job}, {}, {})
 
 
-modes: Registry[type[Mode]] = Registry("mode", "espnet_ext.mode")
 register_mode = modes.register
 
 

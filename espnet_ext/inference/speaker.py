@@ -23,13 +23,14 @@ from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.inference.listener import NO_UNITS
 from espnet_ext.inference.long_text import join_speech, join_streams, parts_of
-from espnet_ext.inference.requests import Mode, Request, Start, modes
+from espnet_ext.inference.requests import Mode, Request, Start
 from espnet_ext.inference.sounds import AudioLike, Sound, given_codes
 from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech, total
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.inference.trained import Trained
 from espnet_ext.inference.words import spoken_words
 from espnet_ext.model.core_lm import StepModel
+from espnet_ext.registries import modes
 
 PARTS_AT_ONCE = 16  # of long texts, at least; more if more texts are said at once
 LISTENED_TO = 1  # retries where somebody waits for the speech

@@ -17,8 +17,9 @@ from espnet_ext.fast.graphs import Graphs
 from espnet_ext.inference.decode_yaml import kept_options
 from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import Listener
-from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of, name_of
+from espnet_ext.inference.requests import Mode, default_mode, modes_of, name_of
 from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.registries import modes
 from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.tokenizers.codec import Codec
 from espnet_ext.tokenizers.semantic import SemanticTokenizer

@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from espnet_ext import __version__
@@ -63,6 +62,8 @@ def threads(count: int) -> Iterator[None]:
     """The same number of threads in every process: another number may round another way."""
     if count > 1 and os.getpid() != _loaded_in:  # torch would wait for threads that stayed behind
         raise UserError(f"num_threads must be 1 in a forked process (a spawned one may have more), got {count}")
+    import torch  # here: the command that only shares the work, and its help, do not wait for it
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -14,7 +14,8 @@ from espnet_ext.decoding import strategies
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.inference.decode_yaml import FOLDER, PREFIX, read_options, yamls_of
 from espnet_ext.inference.experiment import Experiment
-from espnet_ext.inference.requests import default_mode, modes, modes_of
+from espnet_ext.inference.requests import default_mode, modes_of
+from espnet_ext.registries import modes
 from espnet_ext.storage.atomic import atomic_dir
 from espnet_ext.storage.checkpoint import averaged_model_file, read_weights
 from espnet_ext.storage.tensor_files import SUFFIX, in_fewer_bytes, write_tensors

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import espnet_ext
 from espnet_ext.data.inputs import CODEC_DIRECTORY
+from espnet_ext.defaults import NOT_STATED
 from espnet_ext.errors import UserError
 from espnet_ext.sharing.export import export
 from espnet_ext.storage.voice_files import write_list
@@ -18,7 +19,6 @@ from espnet_ext.storage.zip_files import write_zip
 from espnet_ext.tokenizers.codec import codecs, read_codec_info
 
 RESULTS_NAME = "RESULTS.md"
-UNKNOWN = "not stated"
 MADE_WITH = ("espnet", "torch", "safetensors")
 
 
@@ -27,7 +27,7 @@ def pack(
     output: Path,
     model_file: str | None = None,
     dtype: str = "float32",
-    data_license: str = UNKNOWN,
+    data_license: str = NOT_STATED,
     results: Path | None = None,
 ) -> None:
     """Write an experiment as one file that speaks elsewhere: `Speaker.from_pretrained` and ``espnet-ext say`` take it.
@@ -57,7 +57,7 @@ def fill(
     place: Path,
     model_file: str | None = None,
     dtype: str = "float32",
-    data_license: str = UNKNOWN,
+    data_license: str = NOT_STATED,
     results: Path | None = None,
 ) -> None:
     """Write what `pack` writes, which has the arguments, as a directory."""

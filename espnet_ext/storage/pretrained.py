@@ -8,19 +8,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from espnet_ext.errors import UserError
-from espnet_ext.storage.checksums import content_hash
 from espnet_ext.storage.download import Source, download
 from espnet_ext.storage.own_cache import own_cache
 from espnet_ext.storage.shipped import VOICES, shipped_folder
 from espnet_ext.storage.voice_files import VOICE_NAME, check_list
 from espnet_ext.storage.yaml_files import read_yaml
-from espnet_ext.storage.zip_files import unpack_zip
+from espnet_ext.storage.zip_files import unpack_stream
 
 META_NAME = "meta.yaml"  # of ESPnet's own packer
 DEFAULT_VOICE = "mini"
@@ -53,12 +51,21 @@ def is_address(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
-def default_voice() -> Pretrained:
-    """The voice that speaks where none is named; a FileNotFoundError if it did not come along."""
+def voice_name(given: str) -> Path | str:
+    """What names a voice on a command line: a path, or an address, of which a path would drop a slash.
+
+    >>> voice_name("http://here/voice.zip"), str(voice_name("exp/small_s1/"))
+    ('http://here/voice.zip', 'exp/small_s1')
+    """
+    return given if is_address(given) else Path(given)
+
+
+def default_voice() -> Path:
+    """The packed voice that speaks where none is named; a FileNotFoundError if it did not come along."""
     voices = shipped_voices()
     if DEFAULT_VOICE not in voices:
         raise FileNotFoundError(f"voice {DEFAULT_VOICE} did not come along: name an experiment, or a packed voice")
-    return _unpacked(voices[DEFAULT_VOICE])
+    return voices[DEFAULT_VOICE]
 
 
 def pretrained(source: Path | str) -> Pretrained:
@@ -77,12 +84,12 @@ def pretrained(source: Path | str) -> Pretrained:
     """
     name, path = str(source), Path(source)
     voices = shipped_voices()
-    if name in voices:
-        return _unpacked(voices[name])
     if is_address(name):
         return _fetched(name)
-    if path.is_dir():
+    if path.is_dir():  # what lies here comes first
         return _inside(path, path)
+    if name in voices:
+        return _unpacked(voices[name])
     if path.is_file():
         return _unpacked(path)
     hub = None if path.parent.is_dir() or path.suffix == ".zip" else _HUB_ID.fullmatch(name)
@@ -108,31 +115,49 @@ def _fetched(url: str) -> Pretrained:
     archive = own_cache() / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()}.zip"
     download(source, archive)
     try:
-        return _unpacked(archive)
+        return _unpacked(archive, checksum)
     except UserError as error:
         archive.unlink()  # the next call fetches it again
         raise UserError(f"{url} is no voice: {error}") from None
 
 
-def _unpacked(archive: Path) -> Pretrained:
-    """The experiment in a packed file; one that was unpacked earlier is used where nothing of it has changed."""
-    digest = content_hash(archive)
-    if digest is None:
-        raise UserError(f"{archive} cannot be read")
-    place = own_cache() / "voices" / digest
-    if place.is_dir():
-        try:
-            return _listed(place)
-        except UserError:  # somebody changed it there: the archive is still what it was
-            shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
-        unpacked = Path(temporary) / "voice"
-        unpack_zip(archive, unpacked)
-        _listed(unpacked)  # what is refused does not stay
-        with suppress(OSError):  # another process was faster
-            unpacked.rename(place)
-    return _listed(place)
+def _unpacked(archive: Path, checksum: str = "") -> Pretrained:
+    """The experiment in a packed file; one that was unpacked earlier is used where nothing of it has changed.
+
+    Args:
+        archive: the file, which is opened once: what is unpacked is what was looked at.
+        checksum: SHA-256 that it must have; empty for any.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        UserError: if it cannot be read, is damaged, or is another file.
+    """
+    try:
+        stream = archive.open("rb")
+    except OSError as error:
+        raise UserError(f"{archive} cannot be read: {error.strerror}") from None
+    with stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if checksum not in ("", digest):
+            raise UserError(f"it has another checksum, {digest}")
+        place = own_cache() / "voices" / digest
+        if place.is_dir():
+            try:
+                return _listed(place)
+            except UserError:  # somebody changed it there: the archive is still what it was
+                shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
+            unpacked = Path(temporary) / "voice"
+            unpack_stream(stream, archive, unpacked)
+            found = _listed(unpacked)  # what is refused does not stay
+            try:
+                unpacked.rename(place)
+            except OSError:  # another process was faster
+                return _listed(place)
+    return found._replace(directory=place / found.directory.relative_to(unpacked))
 
 
 def _listed(directory: Path) -> Pretrained:

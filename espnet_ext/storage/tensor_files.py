@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from espnet_ext.defaults import DTYPES
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_choice
 
 SUFFIX = ".safetensors"
-DTYPES = ("float32", "float16", "int8")  # what a matrix may be stored as; it is computed with as float32 in any case
 ROW_SCALE = ".row_scale"  # behind the name of a matrix of int8: what its rows are multiplied with
 SMALL = 4096  # numbers, below which a tensor stays as it is
 _CONTENTS = "contents"  # name of the checksum in the metadata

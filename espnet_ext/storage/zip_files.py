@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_dir, atomic_path
@@ -54,9 +56,24 @@ def unpack_zip(path: Path, out: Path) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f"archive not found: {path}")
-    with _naming(path), zipfile.ZipFile(path) as archive, atomic_dir(out) as folder:
+    with path.open("rb") as stream:
+        unpack_stream(stream, path, out)
+
+
+def unpack_stream(stream: IO[bytes], path: Path, out: Path) -> None:
+    """Unpack an archive that is open already, likewise: whoever looked at it has looked at the same file.
+
+    Args:
+        stream: the archive.
+        path: its name, for errors.
+        out: the directory; one that is there is replaced.
+
+    Raises:
+        UserError: naming the archive and what is wrong with it.
+    """
+    with _naming(path), zipfile.ZipFile(stream) as archive, atomic_dir(out) as folder:
         members = archive.infolist()
-        most = MOST_TIMES * path.stat().st_size + SPARE_BYTES
+        most = MOST_TIMES * os.fstat(stream.fileno()).st_size + SPARE_BYTES
         _check_members(members, most)
         for member in members:
             if not member.is_dir():

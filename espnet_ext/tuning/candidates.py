@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from espnet_ext.decoding.options import DecodeOptions
-from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.scoring.measures.bootstrap import Array, percentiles
 from espnet_ext.scoring.scores import ErrorRate, FrameDistance
 from espnet_ext.scoring.tables.markdown import interval, percent
+
+if TYPE_CHECKING:
+    from espnet_ext.decoding.options import DecodeOptions
+    from espnet_ext.decoding.sampling import SamplingOptions
 
 LABELS = {"temperature": "temperature", "top_k": "top-k", "cfg_scale": "guidance"}  # what is tuned, in words
 PER_CODEBOOK = "temperature of codebook 0"  # the last stage, where it is asked for
@@ -34,6 +36,8 @@ class Grid:
     per_codebook: bool = False
 
     def __post_init__(self) -> None:
+        from espnet_ext.decoding.sampling import SamplingOptions  # here: the help of the command tells the values
+
         for name in ("temperature", "cfg_scale", "top_k"):
             for value in getattr(self, name):
                 SamplingOptions(**{name: value})  # which refuses it
@@ -92,7 +96,7 @@ class Choice:
     differences: tuple[tuple[float, float] | None, ...]
 
 
-Measure = Callable[[Sequence[DecodeOptions]], Sequence[Tried]]
+Measure = Callable[[Sequence["DecodeOptions"]], Sequence[Tried]]
 
 
 def choose(tried: Sequence[Tried]) -> Choice:
@@ -180,6 +184,7 @@ def short(temperature: float | Sequence[float]) -> str:
 def name_of(options: DecodeOptions) -> str:
     """What is special about the sampling of options, for a directory.
 
+    >>> from espnet_ext.decoding.options import DecodeOptions
     >>> name_of(DecodeOptions("parallel", sampling={"temperature": 0.7, "top_k": 80}))
     'temperature-0.7_top_k-80_cfg_scale-1'
     """
@@ -190,6 +195,7 @@ def name_of(options: DecodeOptions) -> str:
 def in_words(options: DecodeOptions) -> str:
     """The sampling of options in a sentence.
 
+    >>> from espnet_ext.decoding.options import DecodeOptions
     >>> in_words(DecodeOptions("parallel", sampling={"temperature": 0.7, "top_k": 80}))
     'temperature 0.7, top-k 80, guidance 1'
     """

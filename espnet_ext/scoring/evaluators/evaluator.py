@@ -6,10 +6,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from espnet_ext.errors import missing_package
 from espnet_ext.jobs import Work, Workers
 from espnet_ext.registry import Registry
 from espnet_ext.scoring.evaluators import KINDS, Evaluator
@@ -55,10 +55,7 @@ class Choice:
 
     def unavailable(self) -> str | None:
         """Why it cannot be used here: which package is missing, and how to install it; None if it can."""
-        for module, requirement in self.evaluator.requires.items():
-            if find_spec(module) is None:
-                return f"{module} is not installed: pip install {requirement}"
-        return None
+        return missing_package(self.evaluator.requires)
 
     def label(self) -> str:
         """Its name with the version of its package, its model, and its options where they are few."""

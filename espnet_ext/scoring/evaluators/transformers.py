@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ
@@ -26,6 +26,12 @@ SHORTEST_SECONDS = 0.5  # the statistics of shorter audio say more about the pad
 def _library() -> Any:
     import_torchaudio()  # transformers imports it, and PyPI's may need the shim
     return importlib.import_module("transformers")
+
+
+def _no_grad() -> AbstractContextManager[None]:
+    import torch  # here: whoever lists evaluators does not wait for it
+
+    return torch.no_grad()
 
 
 @register_recogniser("transformers")
@@ -48,13 +54,13 @@ class TransformersRecogniser(Recogniser):
         kind = transformers.AutoModelForSpeechSeq2Seq if self._writes else transformers.AutoModelForCTC
         self._model: Any = kind.from_pretrained(model).eval().to(device)
 
-    @torch.no_grad()
     def recognise(self, samples: Samples) -> str:  # noqa: D102 (inherited)
         given = self._processor(samples, sampling_rate=EVALUATION_RATE_HZ, return_tensors="pt").to(self._model.device)
-        if self._writes:
-            tokens = self._model.generate(**given, do_sample=False, num_beams=1)
-        else:
-            tokens = self._model(**given).logits.argmax(dim=-1)
+        with _no_grad():
+            if self._writes:
+                tokens = self._model.generate(**given, do_sample=False, num_beams=1)
+            else:
+                tokens = self._model(**given).logits.argmax(dim=-1)
         return str(self._processor.batch_decode(tokens, skip_special_tokens=self._writes)[0])
 
 
@@ -74,9 +80,9 @@ class TransformersSpeakerEncoder(SpeakerEncoder):
         self._extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(model)
         self._model: Any = transformers.AutoModelForAudioXVector.from_pretrained(model).eval().to(device)
 
-    @torch.no_grad()
     def embed(self, samples: Samples) -> NDArray[np.floating]:  # noqa: D102 (inherited)
         if len(samples) < SHORTEST_SECONDS * EVALUATION_RATE_HZ:
             raise UserError(f"audio must last at least {SHORTEST_SECONDS} s for this speaker encoder")
         given = self._extractor(samples, sampling_rate=EVALUATION_RATE_HZ, return_tensors="pt").to(self._model.device)
-        return self._model(**given).embeddings[0].cpu().numpy()
+        with _no_grad():
+            return self._model(**given).embeddings[0].cpu().numpy()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from espnet_ext.data.waveform import EVALUATION_RATE_HZ, read_resampled
-from espnet_ext.errors import UserError
+from espnet_ext.errors import UserError, missing_package
 from espnet_ext.jobs import Work, Workers
 from espnet_ext.scoring.measures.condition import is_silent
 from espnet_ext.scoring.measures.same_audio import content_of, judge_each, judge_once
@@ -59,10 +58,7 @@ class Features(NamedTuple):
 
 def unavailable() -> str | None:
     """Why nothing can be measured here, and how to change that; None if it can."""
-    for module, extra in (("pyworld", "world"), ("librosa", "score")):
-        if find_spec(module) is None:
-            return f"{module} is not installed: pip install 'espnet_ext[{extra}]'"
-    return None
+    return missing_package({"pyworld": "'espnet_ext[world]'", "librosa": "'espnet_ext[score]'"})
 
 
 def mel_cepstrum(power: Array, rate_hz: int) -> Array:

@@ -3,7 +3,8 @@
 The package of a codec is imported only when a codec of that name is created or loaded.
 """
 
-from espnet_ext.tokenizers.codec.base import Codec, codec_files, codecs, create_codec, register_codec
+from espnet_ext.registries import codecs
+from espnet_ext.tokenizers.codec.base import Codec, codec_files, create_codec, register_codec
 from espnet_ext.tokenizers.codec.encodec import EncodecCodec
 from espnet_ext.tokenizers.codec.espnet import EspnetCodec
 from espnet_ext.tokenizers.codec.hugging_face import DacCodec, EncodecHfCodec, MimiCodec

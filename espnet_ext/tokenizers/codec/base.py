@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_ext.registry import Registry
+from espnet_ext.registries import codecs
 from espnet_ext.tokenizers.audio import AudioTokenizer
 from espnet_ext.tokenizers.description import TokenizerFiles
 
@@ -157,8 +157,6 @@ class Codec(AudioTokenizer):
                 wavs[row, :count] = self.decode_utterance(frames[:length])
         return wavs, samples
 
-
-codecs: Registry[type[Codec]] = Registry("codec", "espnet_ext.codec")
 
 register_codec = codecs.register
 

@@ -3,11 +3,11 @@
 The package of a tokenizer's network is imported only when a tokenizer of that name is created or loaded.
 """
 
+from espnet_ext.registries import semantic_tokenizers
 from espnet_ext.tokenizers.semantic.base import (
     SemanticTokenizer,
     register_semantic,
     semantic_files,
-    semantic_tokenizers,
 )
 from espnet_ext.tokenizers.semantic.learn import create_semantic
 from espnet_ext.tokenizers.semantic.self_supervised import HubertTokenizer, XlsrTokenizer

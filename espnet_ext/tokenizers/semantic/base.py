@@ -12,7 +12,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
-from espnet_ext.registry import Registry
+from espnet_ext.registries import semantic_tokenizers
 from espnet_ext.tokenizers.audio import AudioTokenizer
 from espnet_ext.tokenizers.description import TokenizerFiles
 from espnet_ext.tokenizers.semantic.kmeans import nearest
@@ -110,8 +110,6 @@ class SemanticTokenizer(AudioTokenizer):
             raise UserError("wav must be finite, got NaN or infinite samples")
         return nearest(self.features(wav.float().cpu()), self.centroids)
 
-
-semantic_tokenizers: Registry[type[SemanticTokenizer]] = Registry("semantic", "espnet_ext.semantic")
 
 register_semantic = semantic_tokenizers.register
 

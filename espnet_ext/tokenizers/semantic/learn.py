@@ -13,7 +13,8 @@ import torch
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
-from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, semantic_files, semantic_tokenizers
+from espnet_ext.registries import semantic_tokenizers
+from espnet_ext.tokenizers.semantic.base import SemanticTokenizer, semantic_files
 from espnet_ext.tokenizers.semantic.kmeans import learn_centroids
 
 _CALIBRATION_SEC = 600.0
