@@ -19,6 +19,7 @@ from espnet_ext.inference.gpst_modes import NUM_UTTERANCES, SpeechMode
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.requests import Mode, default_mode, modes, modes_of
 from espnet_ext.jobs import Workers, add_worker_options
+from espnet_ext.model.caches import caches
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import boolean, check_number
 from espnet_ext.storage.shipped import shipped_config
@@ -90,6 +91,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--order", help=f"How steps follow each other, overrides the yaml's: one of {list(orders)}")
+    parser.add_argument("--cache", help=f"How keys and values are kept, overrides the yaml's: one of {list(caches)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--retries", type=int, help="Times that a runaway is decoded again; default: 1 for say, else 0")
     parser.add_argument("--end_guard", type=float, help="Seconds behind the text's end after which speech must end")
@@ -115,7 +117,7 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         options, source = kept_options(args.exp, args.decoding, kind)
     if source is not None:
         logging.info("decoding as %s says", source)
-    names = ("decoding", "seed", *LATER, *SAMPLING)
+    names = ("decoding", "cache", "seed", *LATER, *SAMPLING)
     changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     options = options.changed(**changes) if changes else options
     # not by `changed`, which first asks the strategy for an option of this name
