@@ -146,7 +146,7 @@ def page(result: dict[str, Any]) -> str:
             "log-likelihood in nats; bytes are of all tensors of the cache, full at the end of an utterance, and of "
             "caches of one row with so many places.\n",
             table(heads, rows),
-            f"\n`local_ar` decodes {result['frames']} frames of each utterance; kinds in turns, median of "
+            f"`local_ar` decodes {result['frames']} frames of each utterance; kinds in turns, median of "
             f"{result['rounds']} rounds, seconds of the process.\n",
             table(["cache", "rows", "frames/s", "ratio"], speed),
         ]
