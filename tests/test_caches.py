@@ -320,3 +320,27 @@ def test_the_command_line_chooses_a_cache(tmp_path):
     args.cache = "snug"
     with pytest.raises(UserError, match="cache must be one of"):
         decode_options(args, DecodeOptions)
+
+
+# --- rounding ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("primary", ["cross_attention", "prefix"])
+def test_rounded_keys_do_not_depend_on_the_padding_that_others_need(primary):
+    """As the native kernel keeps them: turned by positions that count padding, they would be rounded elsewhere."""
+    model = tiny_model(primary).float()
+    model.step_transformers()[0].cache_dtype = torch.bfloat16
+    batch = ragged_batch()
+    state, codes = model.prefill(batch.conditions(model), 4), codes_of(model)
+    for step in codes[:, :4].unbind(1):
+        model.step(step, state)
+    for row in range(3):
+        alone = model.prefill(batch.row(row).conditions(model), 4)
+        for step in codes[row : row + 1, :4].unbind(1):
+            model.step(step, alone)
+        held = int(alone.cache.key_mask[0, : alone.cache.length].sum())
+        among, single = (
+            one.keys[0, at, :, one.length - held : one.length] for one, at in ((state.cache, row), (alone.cache, 0))
+        )
+        assert (among == single).double().mean() > 0.99

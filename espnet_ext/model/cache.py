@@ -109,11 +109,13 @@ class KVCache:
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
         """Angles of the coming positions: (2, count, head_width), or (2, B, 1, count, head_width) where rows differ."""
-        if self.lag is None:
+        # rounded keys tell more than differences of positions: those of a row then begin behind its left padding
+        padding = self.padding if self.keys.dtype != dtype or not self.plain else None
+        if self.lag is None and padding is None:
             return rotary.at(self.length, count, dtype)
+        positions = self.next_positions(count) - (0 if padding is None else padding[:, None])
         # a row that has ended, and is still there, may be beyond
-        positions = self.next_positions(count).clamp(0, self.capacity - 1)
-        return rotary.at(0, self.capacity, dtype)[:, positions][:, :, None]
+        return rotary.at(0, self.capacity, dtype)[:, positions.clamp(0, self.capacity - 1)][:, :, None]
 
     def advance(self, count: int) -> None:
         """Count positions that every layer has written."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches.packing import Packing
-from espnet_ext.model.rotary import RotaryEmbedding
 
 
 @dataclass(kw_only=True)
@@ -71,13 +70,6 @@ class PackedCache(KVCache):
         newest = torch.arange(self._width(count), device=device)
         newest = newest <= fill + torch.arange(count, device=device)[:, None]
         return torch.cat((older.expand(-1, count, -1), newest), dim=2)[:, None]
-
-    def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
-        """As of any cache, from each row's first position on: rounded keys tell more than differences of positions."""
-        if self.padding is None:
-            return super().rotation(rotary, count, dtype)
-        positions = (self.next_positions(count) - self.padding[:, None]).clamp(0, self.capacity - 1)
-        return rotary.at(0, self.capacity, dtype)[:, positions][:, :, None]
 
     def advance(self, count: int) -> None:  # noqa: D102 (inherited)
         if self.length == 0:
