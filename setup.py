@@ -45,7 +45,8 @@ EXTRAS = {
 }
 
 PLUG_INS = (
-    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order", "cache"),
+    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order"),
+    *("drafter", "acceptance", "cache"),
     *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
 )
 

@@ -40,7 +40,7 @@ VARIANTS = [
     ("local_maskgit_adaptive", {"threshold": 0.0}),
     ("local_maskgit_adaptive", {"threshold": 0.4, "min_codes": 2, "max_codes": 3}),
     ("local_maskgit_adaptive", {"threshold": 1.1, "n_rounds": 99}),
-    ("local_speculative", {"coupling": "rejection"}),
+    ("local_speculative", {"acceptance": "exact"}),
 ]
 
 registered = pytest.mark.parametrize("name", list(strategies))

@@ -59,7 +59,7 @@ def test_sampling_options_of_the_wrong_kind_are_refused(options, message) -> Non
         ("{decoding: local_maskgit, decoding_conf: {fixed_schedule: 8}}", "fixed_schedule must be a list of integers"),
         ("{decoding: local_maskgit_adaptive, decoding_conf: {threshold: x}}", "threshold must be a number, got 'x'"),
         ("{decoding: local_maskgit_adaptive, decoding_conf: {rounds: 4}}", "must be among ['threshold', "),
-        ("{decoding: local_speculative, decoding_conf: {coupling: no}}", "coupling must be one of ['gumbel', "),
+        ("{decoding: local_speculative, decoding_conf: {acceptance: no}}", "acceptance must be one of ['block', "),
         ("sampling: {temperature: -1}", "temperature must be in [0, 10], got -1 (in decode.yaml)"),
         ("sampling: {top_p: 0}", "top_p must be in (0, 1], got 0 (in decode.yaml)"),
         ("sampling: {top_p: 1.5}", "top_p must be in (0, 1], got 1.5 (in decode.yaml)"),

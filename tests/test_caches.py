@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import PRIMARIES, ragged_batch
+from conftest import PRIMARIES, SAMPLING, ragged_batch
 from test_clocks import assert_alone, codes_of, run_turns
 from test_gpst import conditions_of, ragged, shared_gpst
 from test_graphs import uncaptured
 from test_joining import asked, assert_each_is_alone
 
-from espnet_ext.decoding import generate
+from espnet_ext.decoding import build_order, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions, accelerate, fallback
@@ -26,7 +26,7 @@ from espnet_ext.model.caches import EXACT, Gear, caches, gear
 from espnet_ext.model.caches.packed import PackedCache
 from espnet_ext.model.caches.packing import Packing
 from espnet_ext.testing.cache import CACHE_CONTRACT, check_cache
-from espnet_ext.testing.models import shared_model, tiny_model
+from espnet_ext.testing.models import assert_rows_are_their_own, decode, shared_model, tiny_model
 
 SMALL = {"buffer": 4, "sparse": 5.0}  # of rows of some twenty positions
 FOUR_BITS = Packing(16, 64, 4, -2, 16, 0, 0)
@@ -169,6 +169,21 @@ def test_rows_that_join_find_their_blocks(primary, sampling, whole):
 def test_a_row_that_joins_packed_ones_is_what_it_is_alone(primary, name, bits, stacking):
     ask = partial(asked, shared_model(primary, stacking), name, "guided", cache=Gear(**SMALL, bits=bits))
     assert_each_is_alone(generate(*ask(most_rows=3)), ask)
+
+
+@pytest.mark.parametrize("sampling", ["sampled", "guided, no repetition"])
+@pytest.mark.parametrize("primary", ["cross_attention", "cross_attention_annealed", "prefix"])
+def test_guessed_steps_are_kept_and_taken_back_row_by_row(primary, sampling, whole):
+    order, given = (
+        build_order("speculative", drafter="repeat", width=3),
+        (shared_model(primary), "local_ar", SAMPLING[sampling]),
+    )
+    for policy in (Gear(**SMALL), whole[0]):
+        assert_rows_are_their_own(*given, order, policy, most_rows=2)
+    model, *how = given
+    right, made = (decode(model, ragged_batch(), *how, steps=order, cache=policy) for policy in (EXACT, whole[0]))
+    assert torch.equal(made.codes, right.codes)
+    assert not whole[1]["_unpack"], "what may be taken back is never in a block"
 
 
 @torch.no_grad()

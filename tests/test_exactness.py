@@ -13,8 +13,8 @@ from espnet_ext.decoding import (
     LocalSpeculative,
     Parallel,
     generate,
-    local_speculative,
 )
+from espnet_ext.decoding.acceptance import Exact
 from espnet_ext.decoding.masked_step import MaskedStep
 from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
@@ -35,8 +35,8 @@ from espnet_ext.testing.exactness import (
 )
 
 WARM = SamplingOptions(temperature=0.8)
-REJECTION = LocalSpeculative(coupling="rejection")
-accept_by_ratio = local_speculative.accept_by_ratio  # the right one, which planted bugs take the place of
+REJECTION = LocalSpeculative("exact")
+EXACT, ACCEPT = Exact(), Exact.accept  # the right one, which planted bugs take the place of
 ROWS = 16  # of each of the 72 random cases: 1152 steps
 
 # model, sampling, max_frames, min_frames; where EOS is legal there are three ids, and top_k = 2 takes one away
@@ -67,19 +67,20 @@ LOSSLESS = {
 }
 
 
+@pytest.mark.parametrize("strategy", [REJECTION, LocalSpeculative("block")], ids=lambda one: one.acceptance)
 @pytest.mark.parametrize("case", list(LOSSLESS))
-def test_speculation_with_rejection_has_the_distribution_of_local_ar(case):
+def test_speculation_with_rejection_has_the_distribution_of_local_ar(case, strategy):
     options, sampling, max_frames, min_frames = LOSSLESS[case]
     model = enumerable_model(**options)
     plain = exact_distribution(model, LocalAR(), sampling, max_frames, min_frames)
-    speculative = exact_distribution(model, REJECTION, sampling, max_frames, min_frames)
+    speculative = exact_distribution(model, strategy, sampling, max_frames, min_frames)
     assert abs(plain.mass - 1) < 1e-12 and abs(speculative.mass - 1) < 1e-12
     assert total_variation(plain, speculative) < 1e-12
     assert case == "greedy" or speculative.branches > plain.branches > 4, "nothing was truly random"
 
 
 def test_the_check_for_other_packages_tells_a_lossless_strategy_from_another_one():
-    check_same_distribution("local_speculative", "local_ar", {"coupling": "rejection"})
+    check_same_distribution("local_speculative", "local_ar", {"acceptance": "exact"})
     with pytest.raises(AssertionError, match="parallel and local_ar must have one distribution, total variation 0"):
         check_same_distribution("parallel", "local_ar")
 
@@ -153,22 +154,21 @@ def test_randomness_that_cannot_be_enumerated_is_refused():
         generate(model, conditions(model, 1), LocalMaskGIT(noise=1.0), sampler, 2)
 
 
-def keep_stale_codes(codes, known, drafted_from, verified, sampler):
+def keep_stale_codes(drafts, sampler):
     """Declares all codes known after the first pass: those behind a rejected one were drafted for other codes."""
-    final, now_known = accept_by_ratio(codes, known, drafted_from, verified, sampler)
-    stale = torch.arange(codes.shape[1]) >= now_known[:, None]
-    return codes.where(stale, final), torch.full_like(now_known, codes.shape[1])
+    final, now_known = ACCEPT(EXACT, drafts, sampler)
+    return drafts.codes.where(drafts.slot >= now_known[:, None], final), torch.full_like(now_known, final.shape[1])
 
 
-def swap_draft_and_target(codes, known, drafted_from, verified, sampler):
+def swap_draft_and_target(drafts, sampler):
     """Accepts with q / p instead of p / q."""
-    return accept_by_ratio(codes, known, verified, drafted_from, sampler)
+    return ACCEPT(EXACT, drafts._replace(verified=drafts.drafted_from, drafted_from=drafts.verified), sampler)
 
 
-def mistake_the_drafts_temperature(codes, known, drafted_from, verified, sampler):
+def mistake_the_drafts_temperature(drafts, sampler):
     """Takes the drafts for those of twice the temperature."""
-    flat = drafted_from.sqrt()
-    return accept_by_ratio(codes, known, flat / flat.sum(dim=-1, keepdim=True), verified, sampler)
+    flat = drafts.drafted_from.sqrt()
+    return ACCEPT(EXACT, drafts._replace(drafted_from=flat / flat.sum(dim=-1, keepdim=True)), sampler)
 
 
 @pytest.mark.parametrize("bug", [keep_stale_codes, swap_draft_and_target, mistake_the_drafts_temperature])
@@ -176,7 +176,7 @@ def mistake_the_drafts_temperature(codes, known, drafted_from, verified, sampler
 def test_a_planted_bug_is_caught(bug, stacking, monkeypatch):
     model = enumerable_model(stacking)
     plain = exact_distribution(model, LocalAR(), WARM, 2)
-    monkeypatch.setattr(local_speculative, "accept_by_ratio", bug)
+    monkeypatch.setattr(Exact, "accept", lambda _, drafts, sampler: bug(drafts, sampler))
     wrong = exact_distribution(model, REJECTION, WARM, 2)
     assert abs(wrong.mass - 1) < 1e-12
     assert total_variation(plain, wrong) > 0.01
@@ -235,8 +235,8 @@ def test_speculation_with_the_same_generators_gives_the_utterances_of_local_ar(s
     assert bool((speculative.local_passes <= plain.local_passes).all())
 
 
-@pytest.mark.parametrize("coupling", ["gumbel", "rejection"])
-def test_the_better_the_drafts_the_fewer_the_passes(coupling):
+@pytest.mark.parametrize("acceptance", ["gumbel", "exact", "block"])
+def test_the_better_the_drafts_the_fewer_the_passes(acceptance):
     small = {"width": 16, "heads": 2}  # not residual, so that the draft can be as good or as bad as the test wants
     model = tiny_model(stacking=2, local="ar", frame_tables="own", local_conf=small)
     draft, local = model.heads.of(ParallelHeads), model.heads.of(ARLocalTransformer)
@@ -250,7 +250,7 @@ def test_the_better_the_drafts_the_fewer_the_passes(coupling):
         local.heads.weight.data = strength * dependence
         sampler = Sampler(SamplingOptions(), row_generators(0, list(map(str, range(64))))).for_step(legal)
         with torch.no_grad():
-            passes.append(LocalSpeculative(coupling).decode_step(model.heads, hidden, sampler).local_passes)
+            passes.append(LocalSpeculative(acceptance).decode_step(model.heads, hidden, sampler).local_passes)
     perfect, good, poor = (each.double().mean() for each in passes)
     assert bool((passes[0] == 1).all())
     assert 1 == perfect < good < poor <= model.slots

@@ -102,8 +102,8 @@ def test_parallel_heads_learn_the_marginals_and_cannot_learn_more(stacking):
         ("local_maskgit", {"n_rounds": 99, "order": "frames"}),
         ("local_maskgit", {"n_rounds": 99, "order": "left_to_right"}),
         ("local_maskgit_adaptive", {"threshold": 0.99, "n_rounds": 99}),
-        ("local_speculative", {"coupling": "gumbel"}),
-        ("local_speculative", {"coupling": "rejection"}),
+        ("local_speculative", {"acceptance": "gumbel"}),
+        ("local_speculative", {"acceptance": "exact"}),
     ],
 )
 def test_local_transformers_learn_what_parallel_heads_cannot(stacking, strategy, conf):

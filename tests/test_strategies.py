@@ -158,9 +158,23 @@ def test_an_unknown_strategy_is_refused_with_the_list():
         ("local_maskgit_adaptive", {"min_codes": 3, "max_codes": 2}, "max_codes must be 0 or at least .* 3, got 2"),
         ("local_maskgit_adaptive", {"n_rounds": 0}, "n_rounds must be at least 1, got 0"),
         ("local_maskgit_adaptive", {"n_rounds": 1.0}, "n_rounds must be an integer, got 1.0"),
-        ("local_speculative", {"coupling": "max"}, r"coupling must be one of \['gumbel', 'rejection'\], got 'max'"),
-        ("local_speculative", {"coupling": 1}, "coupling must be one of .*, got 1"),
-        ("local_speculative", {"draft": 1}, r"local_speculative must be among \['coupling'\], got \['draft'\]"),
+        ("local_speculative", {"acceptance": "max"}, r"acceptance must be one of \['block', 'exact', .*\], got 'max'"),
+        ("local_speculative", {"acceptance": 1}, "acceptance must be one of .*, got 1"),
+        (
+            "local_speculative",
+            {"acceptance": "pcg"},
+            r"acceptance must be one of \['block', 'exact', 'gumbel'\] with exact true, got 'pcg'",
+        ),
+        (
+            "local_speculative",
+            {"acceptance_conf": {"k": 1}},
+            r"acceptance_conf of gumbel must be among \[\], got \['k'\]",
+        ),
+        (
+            "local_speculative",
+            {"draft": 1},
+            r"local_speculative must be among \['acceptance', 'acceptance_conf', 'exact'\], got \['draft'\]",
+        ),
     ],
 )
 def test_options_that_are_not_allowed_are_refused_in_one_line(name, conf, message):

@@ -1,5 +1,6 @@
 """Decoding strategies and the loop they plug into; importing this package registers them."""
 
+from espnet_ext.decoding.acceptance import Acceptance, Drafts, Verdict, acceptances, register_acceptance
 from espnet_ext.decoding.base import (
     DecodingStrategy,
     Filled,
@@ -9,7 +10,9 @@ from espnet_ext.decoding.base import (
     same_passes,
     strategies,
 )
+from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
+from espnet_ext.decoding.lenient import PCG, Lantern, Tolerance
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
@@ -30,34 +33,49 @@ from espnet_ext.decoding.order import (
 from espnet_ext.decoding.parallel import Parallel
 from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Runaway, SpeechLimits, Watch
+from espnet_ext.decoding.speculative import Speculative
 
 __all__ = [
-    "CAUSAL",
+    "Acceptance",
     "Advance",
+    "CAUSAL",
     "Causal",
     "DecodingStrategy",
+    "Draft",
+    "Drafter",
+    "Drafts",
     "Filled",
     "Generation",
+    "Lantern",
     "LocalAR",
     "LocalMaskGIT",
     "LocalMaskGITAdaptive",
     "LocalSpeculative",
     "Order",
     "Own",
+    "PCG",
     "Parallel",
     "Round",
     "Runaway",
+    "Seen",
+    "Speculative",
     "SpeechLimits",
     "Step",
+    "Tolerance",
     "Turn",
+    "Verdict",
     "Watch",
+    "acceptances",
     "build_order",
     "build_strategy",
+    "drafters",
     "generate",
     "generate_joining",
     "generate_stream",
     "orders",
     "plain_step",
+    "register_acceptance",
+    "register_drafter",
     "register_order",
     "register_strategy",
     "same_passes",

@@ -61,9 +61,11 @@ class DecodingStrategy(ABC):
         head_types: classes of the heads the strategy needs; a model without one of them is refused.
         is_static: whether a step may run as a CUDA graph: each of `rounds` runs the same operations on the same shapes
             whatever the values are, where `sampler.rows_of` gives all rows, and the options can be hashed.
+        scores_steps: whether codes are drawn one after the other, so that `scores` and `complete` exist.
     """
 
     head_types: ClassVar[tuple[type[Head], ...]]
+    scores_steps: ClassVar[bool] = False
     is_static: ClassVar[bool] = False
 
     def check(self, heads: Heads) -> None:
@@ -97,6 +99,34 @@ class DecodingStrategy(ABC):
         """`decode_step` piece by piece, where codes tell when a row is done: it draws for those pieces only."""
         filled = self.decode_step(heads, hidden, sampler)
         yield Round(filled, torch.zeros_like(filled.local_passes, dtype=torch.bool))
+
+    def scores(self, heads: Heads, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Logits (P, M, V) of every code of steps given those in front of it, where `scores_steps`.
+
+        Args:
+            heads: the model's heads.
+            hidden: (P, D) primary output of the steps.
+            codes: (P, M) int64.
+
+        Returns:
+            The logits.
+        """
+        raise NotImplementedError
+
+    def complete(self, heads: Heads, hidden: Tensor, sampler: Sampler, codes: Tensor, known: Tensor) -> Filled:
+        """The codes of one step whose first ones are known, where `scores_steps`; as `decode_step`.
+
+        Args:
+            heads: the model's heads.
+            hidden: (R, D) primary output of the step.
+            sampler: draws codes and bans illegal ones.
+            codes: (R, M) int64.
+            known: (R,) int64, how many leading ones stay.
+
+        Returns:
+            Codes, their log-probabilities, where they are new, and the number of passes.
+        """
+        raise NotImplementedError
 
 
 strategies: Registry[type[DecodingStrategy]] = Registry("decoding", "espnet_ext.decoding")

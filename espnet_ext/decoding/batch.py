@@ -135,6 +135,8 @@ class Batch:
 
     def advance(self) -> None:
         """Make the next steps of every row, and take those that are kept."""
+        if self.order.width > 1:  # where rows keep different numbers of steps there are holes
+            self.state.make_room(self.order.width)
         turn = Turn(self.model, self.strategy, self._pairs(self.codes), self.state, self.sampler_behind, self.step)
         made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
@@ -146,7 +148,9 @@ class Batch:
         """The sampler of the step behind those that a turn has made, each (R, M)."""
         rows, size = self.rows.behind([codes[: len(self.ids)] for codes in made]), len(self.ids)
         legal, history = rows.legal(), rows.history(self.sampler.options.repetition_window)
-        if (ending := self.state.ending()) is not None:
+        if self.state.end_guard is not None:
+            ending = self.state.ending(self._pairs(self.rows.done + len(made)))
+            assert ending is not None
             legal = guard_ends(self.model.spec, legal, Ending(*(part[:size] for part in ending)))
         return self.sampler.for_step(legal, history)
 

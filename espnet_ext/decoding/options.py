@@ -112,7 +112,7 @@ class DecodeOptions:
         unknown = sorted(set(options) - set(known), key=str)
         if unknown:
             raise UserError(f"inference_config must have keys among {known}, got {unknown}")
-        return cls(**{"decoding": default, **options})
+        return cls(**with_new_names({"decoding": default, **options}))
 
     @classmethod
     def from_yaml(cls, path: Path | str, default: str = "local_ar") -> Self:
@@ -218,6 +218,7 @@ class DecodeOptions:
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
         self.strategy.check(heads)
         self.steps.check(layout)
+        self.steps.check_model(self.strategy, heads)
         self.sampler.check(layout.codebooks)
         for transformer in transformers:
             self.caching.check(transformer.width // transformer.heads)
@@ -258,6 +259,15 @@ class GPSTDecodeOptions(DecodeOptions):
         ratio = self.semantic_maxlenratio
         how = DecodeOptions(UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=ratio, min_frames=1)
         return replace(how, retries=self.retries, cache=self.cache, cache_conf=self.cache_conf)
+
+
+def with_new_names(options: dict[str, Any]) -> dict[str, Any]:
+    """A decode yaml's content with options called as they are now: voices and tuned experiments have older ones."""
+    conf = options.get("decoding_conf")
+    if options["decoding"] != "local_speculative" or not isinstance(conf, Mapping) or set(conf) != {"coupling"}:
+        return options
+    name = conf["coupling"]
+    return {**options, "decoding_conf": {"acceptance": "exact" if name == "rejection" else name}}
 
 
 def strategies_for(heads: Heads) -> list[str]:

@@ -14,6 +14,7 @@ from espnet_ext.decoding.base import DecodingStrategy, Filled, same_passes
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
+from espnet_ext.model.heads import Heads
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.registry import Registry
 
@@ -125,6 +126,15 @@ class Order(ABC):
                 able = [one for one in orders if getattr(orders[one], name)]
                 mine = next((one for one in orders if orders[one] is type(self)), type(self).__name__)
                 raise UserError(f"order must be one of {able} {what}, got {mine!r}")
+
+    def check_model(self, strategy: DecodingStrategy, heads: Heads) -> None:
+        """Refuse a strategy or a model that the order cannot go with, with a UserError that names those that can.
+
+        Args:
+            strategy: how the slots of a step are filled.
+            heads: of the model.
+        """
+        return
 
     def begin(self, model: StepModel, conditions: Any) -> Own | None:
         """What the order is to remember of rows at their beginning; None for nothing.

@@ -157,7 +157,8 @@ class Rows:
             last = self.codes[:, step - size : step]
         else:
             place = self.done[:, None] - size + torch.arange(size, device=self.done.device)
-            last = self.codes.gather(1, place.clamp_min(0)[..., None].expand(-1, -1, self.layout.slots))
+            inside = place.clamp(0, self.codes.shape[1] - 1)  # rows that are finished go on counting
+            last = self.codes.gather(1, inside[..., None].expand(-1, -1, self.layout.slots))
             # an id that nobody draws, in front of a row's first step
             last = last.masked_fill(place[..., None] < 0, self.spec.mask_id)
         return unstack_frames(last, self.layout.stacking)[:, -frames:]
@@ -214,7 +215,8 @@ class Rows:
         self.has_eos = self.has_eos | ends.any(dim=1)
         # the EOS frame counts with its codebook 0 alone: its other codes mean nothing
         kept = (frames >= 0) & (frames < self.lengths[:, None]) & running[:, None]
-        said = (logprobs * kept).sum(dim=1) + (logprobs[:, ::books] * ends).sum(dim=1)
+        # of steps that are not kept anything may be said, -inf too
+        said = logprobs.where(kept, 0.0).sum(dim=1) + logprobs[:, ::books].where(ends, 0.0).sum(dim=1)
         self.logprobs = (self.logprobs + said).to(self.logprobs.dtype)
         self.row_steps = self.row_steps + running
         codes = codes.masked_fill(~running[:, None], self.spec.eos_id)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.options import check_number
@@ -228,6 +228,18 @@ class Sampler:
             noise=None if self.noise is None else self.noise[rows],
         )
 
+    def repeated(self, times: int) -> Sampler:
+        """The sampler of so many logits for every row, one after the other."""
+        parts = {name: getattr(self, name) for name in ("legal", "history", "noise")}
+        return replace(
+            self,
+            generators=tuple(generator for generator in self.generators for _ in range(times)),
+            **{
+                name: part if part is None or len(part) == 1 else part.repeat_interleave(times, dim=0)
+                for name, part in parts.items()
+            },
+        )
+
     def rows_of(self, mask: Tensor) -> Tensor:
         """Rows that a pass is for, those of the mask (R,), or more of them: (R',) int64."""
         return mask.nonzero()[:, 0]
@@ -315,7 +327,7 @@ class Sampler:
     def _share(self, vocab_size: int, slots: slice, dtype: torch.dtype) -> Tensor:
         """Of the last frames, the share that has each code: (B, m, V)."""
         assert self.history is not None
-        counts = torch.nn.functional.one_hot(self.history, vocab_size).sum(1)  # (B, N, V)
+        counts = nn.functional.one_hot(self.history, vocab_size).sum(1)  # (B, N, V)
         codebooks = torch.arange(slots.start, slots.stop, device=counts.device) % counts.shape[1]
         return counts[:, codebooks].to(dtype) / self.options.repetition_window
 
@@ -330,6 +342,30 @@ class Sampler:
 
     def _spread(self, x: Tensor) -> Tensor:
         return torch.cat((x, x)) if self.options.guided else x
+
+
+def window_of(samplers: Sequence[Sampler], rows: int, nothing: int) -> Sampler:
+    """The sampler of several steps of the same rows: of W logits for every row, one after the other.
+
+    Args:
+        samplers: of each step.
+        rows: utterances.
+        nothing: an id that nobody draws, in front of histories that are shorter than others.
+
+    Returns:
+        The sampler.
+    """
+    legal = [one.legal.expand(rows, -1, -1) for one in samplers if one.legal is not None]
+    history = [one.history for one in samplers if one.history is not None]
+    if history:
+        frames, shape = max(part.shape[1] for part in history), (rows, 0, history[0].shape[2])
+        every = [history[0].new_zeros(shape) if one.history is None else one.history for one in samplers]
+        history = [nn.functional.pad(part, (0, 0, frames - part.shape[1], 0), value=nothing) for part in every]
+    return replace(
+        samplers[0].repeated(len(samplers)),
+        legal=torch.stack(legal, dim=1).flatten(0, 1) if legal else None,
+        history=torch.stack(history, dim=1).flatten(0, 1) if history else None,
+    )
 
 
 def row_generators(seed: int, names: Sequence[str], device: str = "cpu") -> tuple[Generator, ...]:

@@ -40,7 +40,7 @@ class StaticKVCache(KVCache):
         all_values.index_copy_(2, self.end, values)
         return all_keys, all_values
 
-    def visible(self) -> Tensor:
+    def visible(self, count: int = 1) -> Tensor:
         """What one more position may look at: (B, 1, 1, C) bool."""
         reached = torch.arange(self.capacity, device=self.end.device) <= self.end
         return (reached & self.key_mask)[:, None, None]

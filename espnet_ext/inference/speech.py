@@ -108,6 +108,7 @@ class Timing:
         steps: steps of the primary transformer, of all rows.
         slots: codes that these steps hold.
         local_passes: passes of the local head, of all rows.
+        primary_passes: passes of the primary transformer, of all rows.
         units: semantic units generated.
         seconds_lm: wall time in the language model.
         seconds_units: wall time in what makes semantic units.
@@ -139,6 +140,7 @@ class Timing:
     runaways_no_end: int = 0
     runaways_loop: int = 0
     runaways_silence: int = 0
+    primary_passes: int = 0
 
     @property
     def rtf(self) -> float:
@@ -158,6 +160,7 @@ class Timing:
             "local_passes_per_frame": self.local_passes / max(self.frames, 1),
             "local_passes_per_step": self.local_passes / max(self.steps, 1),
             "codes_per_pass": self.slots / max(self.local_passes, 1),
+            "steps_per_primary_pass": self.steps / max(self.primary_passes, 1),
         }
 
     @classmethod
@@ -179,6 +182,7 @@ class Timing:
             frames=int(generation.lengths.sum()),
             steps=steps,
             slots=steps * slots,
+            primary_passes=steps if generation.primary_passes is None else int(generation.primary_passes.sum()),
             local_passes=int(generation.local_passes.sum()),
             seconds_audio=float(samples.sum()) / sample_rate_hz,
             no_eos=int((~generation.has_eos).sum()),

@@ -91,11 +91,13 @@ class KVCache:
         padding = (~mask).sum(dim=1)
         self.padding = padding if bool(padding.any()) else None
 
-    def visible(self) -> Tensor | None:
-        """What one more position may look at: (B, 1, 1, length + 1) bool, or None for all there is."""
-        if self.padding is None and self.lag is None:
-            return None
-        return self.key_mask[:, None, None, : self.length + 1]
+    def visible(self, count: int = 1) -> Tensor | None:
+        """What so many more positions may look at, (1 or B, 1, count, length + count) bool; None for all there is."""
+        exists = None if self.padding is None and self.lag is None else self.key_mask[:, None, None]
+        if count == 1:
+            return None if exists is None else exists[..., : self.length + 1]
+        causal = torch.ones(count, self.length + count, dtype=torch.bool, device=self.keys.device).tril(self.length)
+        return causal[None, None] if exists is None else exists[..., : self.length + count] & causal
 
     def next_positions(self, count: int) -> Tensor:
         """Positions that come, left padding counted: (count,) int64, or (B, count) where rows differ."""

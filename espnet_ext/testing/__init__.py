@@ -12,12 +12,15 @@ from espnet_ext.testing.exactness import check_same_distribution
 from espnet_ext.testing.g2p import check_g2p
 from espnet_ext.testing.order import check_order
 from espnet_ext.testing.semantic import check_semantic_tokenizer
+from espnet_ext.testing.speculation import check_acceptance, check_drafter
 from espnet_ext.testing.steps import check_steps
 from espnet_ext.testing.strategy import check_strategy
 
 __all__ = [
+    "check_acceptance",
     "check_cache",
     "check_codec",
+    "check_drafter",
     "check_evaluator",
     "check_g2p",
     "check_opinion_predictor",

@@ -11,9 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import DecodingStrategy, build_strategy, generate
+from espnet_ext.decoding import (
+    CAUSAL,
+    Advance,
+    DecodingStrategy,
+    Order,
+    Own,
+    Turn,
+    build_strategy,
+    generate,
+)
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions
-from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.core_lm import StepModel, TextCoreLM
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.primary import Conditions
 
@@ -96,15 +105,15 @@ class Tape:
         taken: (B, K) int64, what was decided.
         probs: (B, K), probability of that; 1 where nothing was decided.
         untaken: (B, K, choices) bool, what else was possible behind the prefix.
-        step: number of the current step, from 1.
-        steps: (B, K) int64, the step of each decision.
+        turn: number of the current turn, from 1.
+        turns: (B, K) int64, the turn of each decision.
     """
 
     def __init__(self, replayed: Tensor, choices: int) -> None:
         self.replayed, self.taken = replayed, torch.full_like(replayed, -1)
         self.probs = torch.ones(replayed.shape, dtype=torch.float64)
         self.untaken = torch.zeros(*replayed.shape, choices, dtype=torch.bool)
-        self.step, self.steps = 0, torch.zeros_like(replayed)
+        self.turn, self.turns = 0, torch.zeros_like(replayed)
         self.count = torch.zeros(len(replayed), dtype=torch.int64)
 
     def decide(self, rows: Tensor, probs: Tensor) -> Tensor:
@@ -113,22 +122,22 @@ class Tape:
         self.count[rows] += probs.shape[1]
         replayed = self.replayed[at]
         taken = torch.where(replayed < 0, probs.argmax(dim=-1), replayed)
-        self.taken[at], self.steps[at] = taken, self.step
+        self.taken[at], self.turns[at] = taken, self.turn
         self.probs[at] = probs.gather(-1, taken[..., None])[..., 0].double()
         untaken = ((probs > 0) & (replayed < 0)[..., None]).scatter(-1, taken[..., None], False)
         self.untaken[at] = nn.functional.pad(untaken, (0, self.untaken.shape[-1] - probs.shape[-1]))
         return taken
 
-    def finish(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+    def finish(self, turns: Tensor) -> tuple[Tensor, Tensor]:
         """What the run leaves behind, without the decisions that a row made when it was finished already.
 
         Args:
-            steps: (B,) int64, steps until each row was finished.
+            turns: (B,) int64, turns until each row was finished.
 
         Returns:
             The probability of each row's branch, (B,), and the prefixes of the branches not taken, (branches, K).
         """
-        counts = self.steps <= steps[:, None]
+        counts = self.turns <= turns[:, None]
         row, last, choice = (self.untaken & counts[..., None]).nonzero(as_tuple=True)
         prefixes = self.taken[row].masked_fill(torch.arange(self.taken.shape[1]) >= last[:, None], -1)
         prefixes[torch.arange(len(row)), last] = choice
@@ -145,10 +154,6 @@ class EnumeratingSampler(Sampler):
 
     tape: Tape
 
-    def for_step(self, legal: Tensor, history: Tensor | None = None) -> Sampler:  # noqa: D102 (inherited)
-        self.tape.step += 1
-        return super().for_step(legal, history)
-
     def with_fixed_noise(self, slots: int, vocab_size: int, device: torch.device) -> Sampler:  # noqa: D102 (inherited)
         return self
 
@@ -157,6 +162,28 @@ class EnumeratingSampler(Sampler):
 
     def categorical(self, probs: Tensor, first_slot: int = 0) -> Tensor:  # noqa: D102 (inherited)
         return self._spread(self.tape.decide(torch.tensor(self.generators, dtype=torch.int64), self._once(probs)))
+
+
+@dataclass(frozen=True)
+class Counted(Order):
+    """An order that tells a tape of its turns.
+
+    Attributes:
+        order: whose turns they are; each is one pass of the primary transformer.
+        tape: that is told.
+        width: likewise.
+    """
+
+    order: Order
+    tape: Tape
+    width: int
+
+    def begin(self, model: StepModel, conditions: Any) -> Own | None:  # noqa: D102 (inherited)
+        return self.order.begin(model, conditions)
+
+    def advance(self, turn: Turn, own: Any) -> Advance:  # noqa: D102 (inherited)
+        self.tape.turn += 1
+        return self.order.advance(turn, own)
 
 
 def conditions(model: TextCoreLM, batch: int) -> Conditions:
@@ -172,6 +199,7 @@ def exact_distribution(
     max_frames: int,
     min_frames: int = 1,
     batch: int = 4096,
+    order: Order = CAUSAL,
 ) -> Exact:
     """The distribution of what `generate` returns, by running it for every branch of its decisions.
 
@@ -184,13 +212,17 @@ def exact_distribution(
         max_frames: most frames of an output; the branches grow exponentially with it.
         min_frames: fewest frames.
         batch: most branches that are run at once.
+        order: how steps follow each other.
 
     Returns:
         The distribution.
     """
     steps = int(model.layout.num_steps(torch.tensor(max_frames)))
-    # the hungriest strategy drafts M codes and then decides M + 1 times in each of up to M passes
-    decisions, choices = steps * model.slots * (model.slots + 2), max(SPEC.vocab_size, model.slots + 1)
+    # the hungriest strategy drafts M codes and then decides M + 1 times in each of up to M passes, for every step that
+    # a turn may keep; an order drafts those, and decides how many codes stay and which one comes instead
+    drafted = (order.width - 1) * model.slots
+    decisions = steps * (order.width * model.slots * (model.slots + 2) + drafted + 2)
+    choices = max(SPEC.vocab_size, model.slots + 1, drafted + 1)
     pending = torch.full((1, decisions), -1)
     probabilities: dict[Codes, float] = {}
     branches = 0
@@ -199,8 +231,11 @@ def exact_distribution(
         tape = Tape(replayed, choices)
         rows: tuple[Any, ...] = tuple(range(len(replayed)))
         sampler = EnumeratingSampler(options, rows, tape=tape)
-        result = generate(model, conditions(model, len(replayed)), strategy, sampler, max_frames, min_frames)
-        mass, untaken = tape.finish(result.steps)
+        counted = Counted(order, tape, order.width)
+        how = strategy, sampler, max_frames, min_frames
+        result = generate(model, conditions(model, len(replayed)), *how, order=counted)
+        assert result.primary_passes is not None
+        mass, untaken = tape.finish(result.primary_passes)
         for codes, length, probability in zip(
             result.codes.tolist(), result.lengths.tolist(), mass.tolist(), strict=True
         ):

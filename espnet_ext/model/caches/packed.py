@@ -63,7 +63,7 @@ class PackedCache(KVCache):
     def visible(self, count: int = 1) -> Tensor | None:
         """What so many more positions may look at: (B, 1, count, positions that are read) bool; None for all."""
         if self.length == 0:
-            return super().visible()
+            return super().visible(count)
         device = self.keys.device
         held, fill = (self.blocks * self.size)[:, None, None].to(device), self.fill[:, None, None].to(device)
         older = torch.arange(int(self.blocks.max()) * self.size, device=device) < held

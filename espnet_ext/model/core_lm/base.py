@@ -97,8 +97,12 @@ class StepModel(ABC):
         """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
 
     @abstractmethod
+    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front."""
+
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+        return self.extend(codes[:, None], state)[:, 0]
 
 
 class CoreLM(nn.Module, StepModel):

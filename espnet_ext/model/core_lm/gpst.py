@@ -216,10 +216,11 @@ class GPST(CoreLM):
             state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
         return state
 
-    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        positions = state.first_position
-        if positions is not None:
-            positions = positions + state.steps.double() * self._advance
+    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        first, positions = state.first_position, None
+        if first is not None:
+            steps = state.steps[:, None] + torch.arange(codes.shape[1], device=codes.device)
+            positions = first[:, None] + steps.double() * self._advance
         return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)

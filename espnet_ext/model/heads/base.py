@@ -83,7 +83,7 @@ class SlotEmbedding(nn.Module):
         super().__init__()
         tables, vocab_size = slots.tables, slots.spec.vocab_size
         self.table = nn.Embedding(tables * vocab_size, width)
-        self.reduction, self.tables = reduction, tables
+        self.reduction, self.tables, self.spec = reduction, tables, slots.spec
         # so that a step's mean has the usual 0.02, and its scaled sum the variance 1
         nn.init.normal_(self.table.weight, std=0.02 * tables**0.5 if reduction == "mean" else (tables * width) ** -0.5)
         offsets = torch.arange(slots.count) % tables * vocab_size
@@ -93,6 +93,11 @@ class SlotEmbedding(nn.Module):
     def forward(self, codes: Tensor, first_slot: int = 0) -> Tensor:
         """Embeddings of single codes: (…, m) int64 ids of slots first_slot … → (…, m, D)."""
         return self.table(codes + self.slot_offset[first_slot : first_slot + codes.shape[-1]])
+
+    @torch.no_grad()
+    def vectors(self) -> Tensor:
+        """Those of the codec's codes, (tables, codebook_size, D); code m of a step has table m % tables."""
+        return self.table.weight.unflatten(0, (self.tables, -1))[:, : self.spec.codebook_size].float()
 
     def step(self, codes: Tensor) -> Tensor:
         """Embedding of whole steps, the mean over slots, or sqrt(D) times their sum: (…, M) int64 → (…, D).

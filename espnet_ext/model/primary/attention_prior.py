@@ -136,11 +136,11 @@ class AttentionPrior(nn.Module, ABC):
 
     @abstractmethod
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
-        """Log prior (B, S, 1, U) of a step.
+        """Log prior (B, S, W, U) of W steps; where the prior reads its attention, of one.
 
         Args:
             path: what `start` made.
-            frames: (1 or B, S) int64, numbers of the step's frames.
+            frames: (1 or B, W * S) int64, numbers of the steps' frames.
             tokens: (B, U) bool, True where a token exists.
 
         Returns:

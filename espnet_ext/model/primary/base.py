@@ -151,12 +151,23 @@ class PrimaryState:
         """Steps done: (1,) int64 where all rows have done as many, else (B,)."""
         return self.cache.next_step()
 
-    def ending(self) -> Ending | None:
-        """Which rows may or must end in the coming step; None where all may and none must."""
+    def ending(self, steps: Tensor | None = None) -> Ending | None:
+        """Which rows may or must end in a step; None where all may and none must.
+
+        Args:
+            steps: (1 or B,) int64, those in front of it; None for the coming one.
+
+        Returns:
+            The rows.
+        """
         if self.end_guard is None:
             return None
         assert self.path is not None and self.memory is not None
-        return self.end_guard(self.path, self.steps, self.memory.mask)
+        return self.end_guard(self.path, self.steps if steps is None else steps, self.memory.mask)
+
+    def make_room(self, count: int) -> None:
+        """See that so many more steps fit, whatever holes steps that were taken back have left."""
+        self.cache.make_room(0, count)
 
     def accept(self, kept: Tensor, count: int) -> None:
         """Keep some of the last steps of each row, and take the others back.
@@ -253,6 +264,18 @@ class Primary(nn.Module, ABC):
         Returns:
             The hidden vector.
         """
+
+    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D) of the next W steps, each as `step` makes it, in one pass where that is possible.
+
+        Args:
+            x: (B, W, D) embedding of the step before each.
+            state: what `prefill` or the last step left.
+
+        Returns:
+            The hidden vectors.
+        """
+        return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
 
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""

@@ -146,20 +146,28 @@ class CrossAttentionPrimary(Primary):
         return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
-        cache, memory, path = state.cache, state.memory, state.path
+        return self._at_once(x[:, None], state)[:, 0]
+
+    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        # where a prior looks in a step depends on what the one in front of it has read
+        return super().extend(x, state) if self.prior.reads_attention else self._at_once(x, state)
+
+    def _at_once(self, x: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D) of W steps, for a prior that reads its attention of one."""
+        cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
         assert memory is not None and path is not None
-        cache.check_room(1)
-        frames = state.steps[:, None] * self.stacking + torch.arange(self.stacking, device=x.device)
+        cache.check_room(count)
+        frames = state.steps[:, None] * self.stacking + torch.arange(count * self.stacking, device=x.device)
         frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
-        mask = cache.visible()
+        mask = cache.visible(count)
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x[:, None], mask, cache=cache, memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores)
         if scores:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
             guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
             self.prior.observe(path, frames, guided, memory.mask)
-        return hidden[:, 0]
+        return hidden
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]

@@ -151,26 +151,28 @@ class PrefixPrimary(Primary):
         return PrimaryState(cache)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        return self.extend(x[:, None], state)[:, 0]
+
+    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.advance(self.embed_steps(x), state)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.transformer]
 
     def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
-        """Hidden vector (B, D) behind one more position of any kind; the state moves on.
+        """Hidden vectors (B, W, D) behind W more positions of any kind; the state moves on.
 
         Args:
-            x: (B, D) embedded.
+            x: (B, W, D) embedded.
             state: what `start` or the last call left.
-            positions: (B,) its rotary positions; None for that behind the last one.
+            positions: (B, W) rotary ones; None for those behind the last one.
 
         Returns:
-            The hidden vector.
+            The hidden vectors.
         """
         cache = state.cache
-        x, mask = self._add_positions(x[:, None], cache.padding, cache), cache.visible()
-        hidden = self.transformer(x, mask, cache=cache, positions=None if positions is None else positions[:, None])
-        return hidden[:, 0]
+        x, mask = self._add_positions(x, cache.padding, cache), cache.visible(x.shape[1])
+        return self.transformer(x, mask, cache=cache, positions=positions)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
