@@ -46,7 +46,7 @@ EXTRAS = {
 
 PLUG_INS = (
     *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order"),
-    *("drafter", "acceptance"),
+    *("drafter", "acceptance", "cache"),
     *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
 )
 

@@ -26,6 +26,8 @@ from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions
 from espnet_ext.inference import CodecLM
 from espnet_ext.inference.experiment import Experiment
+from espnet_ext.model.cache import KVCache
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.heads import ARLocalTransformer
 from espnet_ext.scoring.tables.markdown import table
 from espnet_ext.storage.atomic import atomic_path
@@ -34,20 +36,24 @@ KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
 ROWS = 3  # at once
 
 
-def batches(args: argparse.Namespace, speak: CodecLM, names: list[str]) -> Iterator[tuple[object, Tensor, Tensor]]:
+def batches(
+    args: argparse.Namespace, speak: CodecLM, names: list[str], rows: int = ROWS
+) -> Iterator[tuple[object, Tensor, Tensor]]:
     """Conditions, codes (B, T, N) and lengths of utterances, a few at a time."""
-    for _, batch in read_batches(Experiment.read(args.exp).inputs, args.data_dir, names, ROWS):
+    for _, batch in read_batches(Experiment.read(args.exp).inputs, args.data_dir, names, rows):
         codes, lengths = batch.pop("codes"), batch.pop("codes_lengths")
         yield speak.corelm.conditions(**batch), codes, lengths
 
 
 @torch.no_grad()
-def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of every code that counts, and the most likely one in its place: (P,) each."""
+def step_by_step(
+    speak: CodecLM, conditions: object, codes: Tensor, lengths: Tensor, policy: CachePolicy = EXACT
+) -> tuple[Tensor, Tensor, KVCache]:
+    """Log-probability of every code that counts, and the most likely one in its place, (P,) each; the cache behind."""
     model, local = speak.corelm, speak.corelm.heads.of(ARLocalTransformer)
     targets = model.targets(codes, lengths)
     steps, _ = model.inputs(targets, model.spec.bos_id)
-    state = model.prefill(conditions, targets.shape[1])
+    state = model.prefill(conditions, targets.shape[1], policy)
     logprobs, best = [], []
     for step in range(targets.shape[1]):
         hidden, cache = model.step(steps[:, step], state), local.new_cache(len(targets))
@@ -61,7 +67,7 @@ def step_by_step(speak: CodecLM, conditions: object, codes: Tensor, lengths: Ten
     frames = torch.arange(targets.shape[1]) * model.stacking + model.stacking - 1
     real = length_mask(lengths, int(frames[-1]) + 1)[:, frames]  # steps whose frames all exist
     counted = real.repeat_interleave(model.slots, dim=1)
-    return torch.stack(logprobs, dim=1)[counted], torch.stack(best, dim=1)[counted]
+    return torch.stack(logprobs, dim=1)[counted], torch.stack(best, dim=1)[counted], state.cache
 
 
 def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
@@ -75,7 +81,7 @@ def measure(args: argparse.Namespace, kind: str) -> tuple[Tensor, Tensor]:
     names = sorted(read_scp(args.data_dir / "codes.scp"))[: args.utterances]
     total = -(-len(names) // ROWS)
     parts = [step_by_step(speak, *batch) for batch in tqdm(batches(args, speak, names), desc=kind, total=total)]
-    return torch.cat([logprobs for logprobs, _ in parts]).double(), torch.cat([best for _, best in parts])
+    return torch.cat([part[0] for part in parts]).double(), torch.cat([part[1] for part in parts])
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from espnet_ext.decoding.base import DecodingStrategy
     from espnet_ext.decoding.order import Order
     from espnet_ext.inference.requests import Mode
+    from espnet_ext.model.caches.base import CachePolicy
     from espnet_ext.tokenizers.codec.base import Codec
     from espnet_ext.tokenizers.semantic.base import SemanticTokenizer
 
@@ -36,6 +37,9 @@ strategies: Registry[type[DecodingStrategy]] = Registry(
 )
 orders: Registry[type[Order]] = Registry(
     "order", "espnet_ext.order", _of("decoding", causal="order", speculative="speculative")
+)
+caches: Registry[type[CachePolicy]] = Registry(
+    "cache", "espnet_ext.cache", _of("model.caches", exact="base", gear="gear")
 )
 modes: Registry[type[Mode]] = Registry(
     "mode",

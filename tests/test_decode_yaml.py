@@ -35,7 +35,7 @@ def test_options_are_changed_by_their_names_wherever_they_belong() -> None:
     )
     assert base.changed(decoding="parallel") == DecodeOptions("parallel", {}, {"top_k": 5}), "rounds mean nothing to it"
     for wrong in ({"heat": 1}, {"threshold": 0.5}, {"decoding": "parallel", "n_rounds": 2}):
-        with pytest.raises(UserError, match=r"options must be among \['cfg_scale', .*, got \["):
+        with pytest.raises(UserError, match=r"options must be among \['cache', 'cache_conf', 'cfg_scale', .*, got \["):
             base.changed(**wrong)
     with pytest.raises(UserError, match="temperature must be "):
         base.changed(temperature=-1)

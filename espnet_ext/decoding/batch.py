@@ -122,7 +122,8 @@ class Batch:
         if guided:
             conditions = with_unconditional(conditions)
         max_steps = model.layout.num_steps(limits) + order.width - 1  # the last turn may begin with the last step
-        state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps)
+        state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps, asked.cache)
+        state.cache.may_go_back(order.width)
         if asked.end_guard is not None:
             state.guard_ends(math.ceil(asked.end_guard * model.spec.frame_rate_hz / model.layout.stacking))
         rows, own = (

@@ -15,6 +15,7 @@ from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import StepConditions, StepModel
 from espnet_ext.options import check_number
 
@@ -31,6 +32,7 @@ def generate(
     watch: Watch | None = None,
     end_guard: float | None = None,
     order: Order = CAUSAL,
+    cache: CachePolicy = EXACT,
     most_rows: int | None = None,
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
@@ -48,6 +50,7 @@ def generate(
         end_guard: seconds after the end of the text from which on a row must end, and it cannot before; 0 for no guard,
             None for what the model says.
         order: how steps follow each other.
+        cache: how keys and values of earlier positions are kept.
         most_rows: how many rows are generated at once, at most; the others join when one is finished. None for all.
 
     Returns:
@@ -58,7 +61,7 @@ def generate(
             has no such guard, or makes logits that are not finite.
     """
     given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
-    asked = Decoding(*given, most_rows)
+    asked = Decoding(*given, cache, most_rows)
     asked.check()
     *_, batch = _turns(*_beginning(asked))
     return batch.generation()
@@ -116,12 +119,14 @@ def generate_stream(
     watch: Watch | None = None,
     end_guard: float | None = None,
     order: Order = CAUSAL,
+    cache: CachePolicy = EXACT,
 ) -> Iterator[Generation]:
     """What `generate`, which takes the same, has made after every step: frames up to `lengths` are final."""
     if model.layout.max_delay:  # a step would complete frames of earlier ones
         raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
     order.check(model.layout, streaming=True)
-    asked = Decoding(model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order)
+    given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
+    asked = Decoding(*given, cache)
     asked.check()
     for batch in _turns(*_beginning(asked)):
         yield batch.generation()

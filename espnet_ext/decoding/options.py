@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import CAUSAL, DecodingStrategy, Order, build_order, build_strategy, orders, strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
+from espnet_ext.model.caches import EXACT, CachePolicy, build_cache, caches
 from espnet_ext.model.heads import Heads
+from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number, parse_yaml
 
 SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
@@ -41,6 +43,8 @@ class DecodeOptions:
             attention or its path; 0 for no guard, None for what the model says.
         order: name of the order in which steps follow each other.
         order_conf: its options, as far as they are given.
+        cache: name of the policy by which keys and values of earlier positions are kept.
+        cache_conf: its options, as far as they are given.
 
     Raises:
         UserError: naming the option that is unknown or out of range.
@@ -56,6 +60,8 @@ class DecodeOptions:
     end_guard: float | None = None
     order: str = "causal"
     order_conf: Mapping[str, object] = field(default_factory=dict)
+    cache: str = "exact"
+    cache_conf: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -66,6 +72,8 @@ class DecodeOptions:
             ("sampling", Mapping, "names and values"),
             ("order", str, "the name of an order"),
             ("order_conf", Mapping, "names and values"),
+            ("cache", str, "the name of a cache policy"),
+            ("cache_conf", Mapping, "names and values"),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
@@ -78,10 +86,11 @@ class DecodeOptions:
             check_number("retries", self.retries, least=0, most=MOST_RETRIES, whole=True)
         if self.end_guard is not None:
             check_number("end_guard", self.end_guard, least=0)
-        _ = self.strategy, self.sampler, self.steps
+        _ = self.strategy, self.sampler, self.steps, self.caching
 
     def __hash__(self) -> int:
-        return hash((self.strategy, self.steps, self.sampler, self.seed, self.maxlenratio, self.min_frames))
+        how = self.strategy, self.steps, self.caching, self.sampler
+        return hash((*how, self.seed, self.maxlenratio, self.min_frames))
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any], default: str = "local_ar") -> Self:
@@ -139,7 +148,7 @@ class DecodeOptions:
 
         Args:
             **changes: options by name: those of this class, of its sampling, or of the strategy, of which a strategy's
-                own come first: some have an `order`. Another strategy, or order, has none of the options of this one.
+                own come first: some have an `order`. Another strategy, order or cache has none of this one's options.
 
         Returns:
             The options.
@@ -150,7 +159,7 @@ class DecodeOptions:
         known = strategies.options(changes.get("decoding", self.decoding))
         own = {item.name for item in fields(self)} - set(known)
         mine = {name: value for name, value in changes.items() if name in own}
-        for name in ("decoding", "order"):
+        for name in ("decoding", "order", "cache"):
             if mine.get(name, getattr(self, name)) != getattr(self, name):
                 mine.setdefault(f"{name}_conf", {})
         told: Self = replace(self, **mine)
@@ -173,6 +182,11 @@ class DecodeOptions:
         return build_order(self.order, **self.order_conf)
 
     @cached_property
+    def caching(self) -> CachePolicy:
+        """How keys and values of earlier positions are kept."""
+        return build_cache(self.cache, **self.cache_conf)
+
+    @cached_property
     def sampler(self) -> SamplingOptions:
         """How distributions are sharpened."""
         return _sampling("sampling", self.sampling)
@@ -182,16 +196,21 @@ class DecodeOptions:
         values = {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
         if self.steps == CAUSAL:
             del values["order"], values["order_conf"]
+        if self.caching == EXACT:
+            del values["cache"], values["cache_conf"]
         return values
 
     def complete(self) -> dict[str, Any]:
-        """What is given, with the defaults of strategy, order and sampler, as timing.json reports it."""
+        """What is given, with the defaults of strategy, order, cache and sampler, as timing.json reports it."""
         strategy: Any = self.strategy
         values = {**self.given(), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
-        return values | ({"order_conf": orders.complete(self.order, self.order_conf)} if "order" in values else {})
+        complete = {"order_conf": orders.complete(self.order, self.order_conf)} if "order" in values else {}
+        if "cache" in values:
+            complete["cache_conf"] = caches.complete(self.cache, self.cache_conf)
+        return values | complete
 
-    def check(self, heads: Heads, layout: StepLayout) -> None:
-        """Refuse a model of these heads and this layout that cannot be decoded so, with what is missing."""
+    def check(self, heads: Heads, layout: StepLayout, transformers: Sequence[Transformer] = ()) -> None:
+        """Refuse a model of such heads, layout and transformers that cannot be decoded so, with what is missing."""
         possible = strategies_for(heads)
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
@@ -201,6 +220,8 @@ class DecodeOptions:
         self.steps.check(layout)
         self.steps.check_model(self.strategy, heads)
         self.sampler.check(layout.codebooks)
+        for transformer in transformers:
+            self.caching.check(transformer.width // transformer.heads)
 
 
 @dataclass(frozen=True)
@@ -237,7 +258,7 @@ class GPSTDecodeOptions(DecodeOptions):
         """How semantic units are generated, with or without a text."""
         ratio = self.semantic_maxlenratio
         how = DecodeOptions(UNIT_DECODING, {}, self.semantic_sampling, self.seed, maxlenratio=ratio, min_frames=1)
-        return replace(how, retries=self.retries)
+        return replace(how, retries=self.retries, cache=self.cache, cache_conf=self.cache_conf)
 
 
 def with_new_names(options: dict[str, Any]) -> dict[str, Any]:

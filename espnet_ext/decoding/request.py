@@ -15,6 +15,7 @@ from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.primary import rows_of, rows_together
 from espnet_ext.options import check_number
@@ -37,6 +38,7 @@ class Decoding(NamedTuple):
     watch: Watch | None = None
     end_guard: float | None = None
     order: Order = CAUSAL
+    cache: CachePolicy = EXACT
     most_rows: int | None = None
 
     @property

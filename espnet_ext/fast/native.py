@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.errors import UserError
+from espnet_ext.fast.fallback import can_read
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.transformer import Block, Transformer
@@ -228,7 +229,7 @@ class NativeStack:
         scores: list[Tensor] | None,
     ) -> Tensor:
         """The arguments are those of `Transformer.run`."""
-        if cache is None or x.shape[1] != 1:
+        if cache is None or x.shape[1] != 1 or not can_read("native", cache):
             return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores)
         x = x.clone()
         step, here, native = self._step(x, mask, rotation, cache), Address(x.data_ptr()), self._library

@@ -312,7 +312,7 @@ class Speaker(Trained):
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
         given = model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
-        return Decoding(*given, order=options.steps, most_rows=self.most_rows)
+        return Decoding(*given, order=options.steps, cache=options.caching, most_rows=self.most_rows)
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
         if options is None:

@@ -33,9 +33,11 @@ class KVCache:
         lag: (2, B) int64, what is to be taken off a place for the row's position, and for its step; None where that is
             nothing for all rows.
         stays: whether its tensors have to stay what they are.
+        plain: whether what attention reads lies in `keys` and `values`, place by place.
     """
 
     stays: ClassVar[bool] = False
+    plain: ClassVar[bool] = True
 
     keys: Tensor
     values: Tensor
@@ -51,7 +53,11 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """C, positions the cache can hold."""
-        return self.keys.shape[3]
+        return self.key_mask.shape[1]
+
+    def num_bytes(self) -> int:
+        """Bytes of all its tensors, filled or not."""
+        return sum(part.nbytes for part in (self.keys, self.values, self.key_mask))
 
     def check_room(self, count: int) -> None:
         """Refuse so many more positions if they do not fit."""
@@ -105,11 +111,13 @@ class KVCache:
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
         """Angles of the coming positions: (2, count, head_width), or (2, B, 1, count, head_width) where rows differ."""
-        if self.lag is None:
+        # rounded keys tell more than differences of positions: those of a row then begin behind its left padding
+        padding = self.padding if self.keys.dtype != dtype or not self.plain else None
+        if self.lag is None and padding is None:
             return rotary.at(self.length, count, dtype)
+        positions = self.next_positions(count) - (0 if padding is None else padding[:, None])
         # a row that has ended, and is still there, may be beyond
-        positions = self.next_positions(count).clamp(0, self.capacity - 1)
-        return rotary.at(0, self.capacity, dtype)[:, positions][:, :, None]
+        return rotary.at(0, self.capacity, dtype)[:, positions.clamp(0, self.capacity - 1)][:, :, None]
 
     def advance(self, count: int) -> None:
         """Count positions that every layer has written."""
@@ -135,6 +143,9 @@ class KVCache:
             self._lag_by((most - kept).expand(2, -1))
             self.close_holes()
 
+    def may_go_back(self, steps: int) -> None:
+        """Be told, at the beginning, how many of the last steps may be taken back: nothing to do where all is kept."""
+
     def close_holes(self, always: bool = False) -> None:
         """Move what each row holds to the right of fewer places, where that spares many of them, or `always`."""
         before = self.length
@@ -143,9 +154,7 @@ class KVCache:
         if not spare or not (always or spare > max(LEAST_HOLES, MOST_HOLES * before)):
             return
         order = held.to(torch.int8).argsort(dim=1, stable=True)[:, spare:]
-        index = order[:, None, :, None].expand(-1, self.keys.shape[2], -1, self.keys.shape[4])
-        for part in (part for layer in self._layers for part in layer):
-            part[:, :, : before - spare] = part[:, :, :before].gather(2, index)
+        self._move(order)
         held = held.gather(1, order)
         self.key_mask[:, :before] = True
         self.key_mask[:, : before - spare] = held
@@ -158,9 +167,8 @@ class KVCache:
             self.close_holes(always=True)
         if (missing := max(self.length, least) + count - self.capacity) > 0:
             missing += self.capacity // 8  # it will not be the last time
-            self.keys, self.values = (F.pad(part, (0, 0, 0, missing)) for part in (self.keys, self.values))
             self.key_mask = F.pad(self.key_mask, (0, missing), value=True)
-            self.__post_init__()
+            self._grow(missing)
 
     def put(self, rows: Tensor, other: KVCache) -> None:
         """Begin rows anew, in place: what they get ends where everybody writes next.
@@ -175,9 +183,7 @@ class KVCache:
             self._lag_by(torch.full((2, len(self.key_mask)), missing, device=rows.device))
             self._go_to(other.length)
         start = self.length - other.length
-        for mine, theirs in zip(self._layers, other._layers, strict=True):
-            for into, part in zip(mine, theirs, strict=True):
-                into[rows, :, start : self.length] = part[:, :, : other.length]
+        self._take(rows, other, start)
         self.key_mask[rows] = True
         self.key_mask[rows, :start] = False
         self.key_mask[rows, start : self.length] = other.key_mask[:, : other.length]
@@ -188,6 +194,23 @@ class KVCache:
         if self.padding is None:
             self.padding = torch.zeros_like(self.lag[0])
         self.padding[rows] = 0 if other.padding is None else other.padding
+
+    def _move(self, order: Tensor) -> None:
+        """Have the places `order` (B, P), rising, be the first ones of each row."""
+        index = order[:, None, :, None].expand(-1, self.keys.shape[2], -1, self.keys.shape[4])
+        for part in (part for layer in self._layers for part in layer):
+            part[:, :, : order.shape[1]] = part.gather(2, index)
+
+    def _grow(self, missing: int) -> None:
+        """Have so many more places."""
+        self.keys, self.values = (F.pad(part, (0, 0, 0, missing)) for part in (self.keys, self.values))
+        self.__post_init__()
+
+    def _take(self, rows: Tensor, other: KVCache, start: int) -> None:
+        """Have in some rows, (K,) int64, from `start` to the end what another cache holds."""
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            for into, part in zip(mine, theirs, strict=True):
+                into[rows, :, start : self.length] = part[:, :, : other.length]
 
     def _go_to(self, length: int) -> None:
         """Write at this place next."""

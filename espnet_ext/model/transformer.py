@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from espnet_ext.errors import UserError
 from espnet_ext.model.attention import CrossAttention, SelfAttention
 from espnet_ext.model.cache import KVCache, Memory
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.options import check_number
 
@@ -103,16 +104,11 @@ class Transformer(nn.Module):
                 ends_branch = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(parameter, std=(fan_in * 2 * layers) ** -0.5 if ends_branch else fan_in**-0.5)
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for so many rows and positions, every position visible."""
+    def new_cache(self, batch: int, capacity: int, policy: CachePolicy = EXACT) -> KVCache:
+        """An empty cache for so many rows and positions, every position visible; a policy says how it keeps them."""
         weight = self.norm.weight
-        dtype = self.cache_dtype or weight.dtype
         shape = (len(self.blocks), batch, self.heads, capacity, self.width // self.heads)
-        return KVCache(
-            keys=weight.new_zeros(shape, dtype=dtype),
-            values=weight.new_zeros(shape, dtype=dtype),
-            key_mask=torch.ones(batch, capacity, dtype=torch.bool, device=weight.device),
-        )
+        return policy.new(shape, self.cache_dtype or weight.dtype, weight.device)
 
     def read(self, memory: Tensor, mask: Tensor) -> Memory:
         """The encoded text (B, U, D) projected to every layer's keys and values."""

@@ -1,5 +1,6 @@
 """Contracts of everything that another package can add, for its own tests: docs/extending.md shows them at work."""
 
+from espnet_ext.testing.cache import check_cache
 from espnet_ext.testing.codec import check_codec
 from espnet_ext.testing.evaluator import (
     check_evaluator,
@@ -17,6 +18,7 @@ from espnet_ext.testing.strategy import check_strategy
 
 __all__ = [
     "check_acceptance",
+    "check_cache",
     "check_codec",
     "check_drafter",
     "check_evaluator",

@@ -12,6 +12,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec
 from espnet_ext.decoding import CAUSAL, Generation, Order, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.primary import Conditions
 
@@ -168,6 +169,8 @@ def decode(
     seed: int = 0,
     min_frames: int = 1,
     steps: Order = CAUSAL,
+    cache: CachePolicy = EXACT,
+    most_rows: int | None = None,
     **conf: Any,
 ) -> Generation:
     """What a strategy makes of a batch.
@@ -182,24 +185,34 @@ def decode(
         seed: of the draws.
         min_frames: fewest frames of an utterance.
         steps: the order in which they follow each other.
+        cache: how keys and values are kept.
+        most_rows: how many rows are generated at once.
         **conf: options of the strategy.
 
     Returns:
         Codes, lengths and costs.
     """
     strategy, sampler = build_strategy(name, **conf), Sampler(options, row_generators(seed, names))
-    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames, order=steps)
+    how: dict[str, Any] = {"order": steps, "cache": cache, "most_rows": most_rows}
+    return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames, **how)
 
 
 def assert_rows_are_their_own(
-    model: TextCoreLM, name: str, options: SamplingOptions, steps: Order = CAUSAL, **conf: Any
+    model: TextCoreLM,
+    name: str,
+    options: SamplingOptions,
+    steps: Order = CAUSAL,
+    cache: CachePolicy = EXACT,
+    most_rows: int | None = None,
+    **conf: Any,
 ) -> None:
     """Every row of the ragged batch is, code by code, what it is alone; its costs are too."""
     batch, limits = ragged_batch(), torch.tensor([9, 20, 14])
-    together = decode(model, batch, name, options, limits, seed=7, steps=steps, **conf)
+    how: dict[str, Any] = {"seed": 7, "steps": steps, "cache": cache, **conf}
+    together = decode(model, batch, name, options, limits, most_rows=most_rows, **how)
     for row in range(len(NAMES)):
         given = model, batch.row(row), name, options, limits[row], NAMES[row : row + 1]
-        alone = decode(*given, seed=7, steps=steps, **conf)
+        alone = decode(*given, **how)
         same = torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
         assert same, f"row {row} of a batch has other codes than alone, with {options}"
         for field in ("lengths", "has_eos", "steps", "local_passes", "primary_passes"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
 from espnet_ext.model.heads import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
 from espnet_ext.model.primary import PrimaryState
@@ -92,7 +93,7 @@ class StepModel(ABC):
         """Input of the first step: (B, M) int64."""
 
     @abstractmethod
-    def prefill(self, conditions: Any, max_steps: Tensor | int) -> PrimaryState:
+    def prefill(self, conditions: Any, max_steps: Tensor | int, cache: CachePolicy = EXACT) -> PrimaryState:
         """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
 
     @abstractmethod

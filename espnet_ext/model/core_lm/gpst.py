@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import Heads, LocalInput, ParallelHeads, SlotEmbedding
@@ -205,10 +206,12 @@ class GPST(CoreLM):
         last = (conditions.prompt_lengths * conditions.given)[:, None, None].expand(-1, 1, self.slots)
         return self._acoustic(conditions).gather(1, last)[:, 0]
 
-    def prefill(self, conditions: JointConditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
+    def prefill(  # noqa: D102 (inherited)
+        self, conditions: JointConditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
         prefix, mask, positions = self._prefix(conditions)
         max_steps = torch.as_tensor(max_steps).expand(len(prefix))
-        state = self.primary.start(prefix, mask, max_steps, positions)
+        state = self.primary.start(prefix, mask, max_steps, positions, cache)
         if positions is not None:
             state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
         return state

@@ -11,6 +11,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import best_path
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.heads import (
     Heads,
@@ -144,8 +145,10 @@ class TextCoreLM(CoreLM):
         given = conditions.given
         return torch.full((len(given), self.slots), self.spec.bos_id, device=given.device)
 
-    def prefill(self, conditions: Conditions, max_steps: Tensor | int) -> PrimaryState:  # noqa: D102 (inherited)
-        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)))
+    def prefill(  # noqa: D102 (inherited)
+        self, conditions: Conditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
+        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)), cache)
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.extend(self.embedding.step(codes), state)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import StepModel
 from espnet_ext.model.heads import Heads
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps
@@ -86,13 +87,13 @@ class UnitStage(StepModel):
         ids = nn.functional.pad(conditions.units, (1, 0), value=self.spec.eos_id)
         return ids.gather(1, (conditions.unit_lengths * conditions.given)[:, None])
 
-    def prefill(self, conditions: UnitConditions, max_steps: Tensor | int) -> PrimaryState:
+    def prefill(self, conditions: UnitConditions, max_steps: Tensor | int, cache: CachePolicy = EXACT) -> PrimaryState:
         """The state before the first step, see `Primary.prefill`."""
         x, mask = self.embed(conditions.units, conditions.unit_lengths * conditions.given, conditions.language)
         # the last position is the first step's input
         before = mask & (mask.long().cumsum(dim=1) < mask.sum(dim=1, keepdim=True))
         prefix, mask = close_gaps(x, before)
-        return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(x)))
+        return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(x)), policy=cache)
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, W, D) that predict the next units, given the last ones (B, W, 1)."""

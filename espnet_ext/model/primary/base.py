@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.cache import KVCache, Memory, with_rows
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
 
@@ -240,12 +241,13 @@ class Primary(nn.Module, ABC):
         """
 
     @abstractmethod
-    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:
+    def prefill(self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT) -> PrimaryState:
         """The state before the first step.
 
         Args:
             conditions: text and prompt.
             max_steps: (B,) int64, most steps of each row.
+            cache: how keys and values are kept, for `Transformer.new_cache`.
 
         Returns:
             The state.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from espnet_ext.codes import length_mask
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
     Conditions,
@@ -130,17 +131,19 @@ class CrossAttentionPrimary(Primary):
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
         return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
 
-    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
+    def prefill(  # noqa: D102
+        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
         batch, width, _ = prompt.shape
         steps = int(max_steps.max())
-        cache = self.decoder.new_cache(batch, width + steps)
+        kept = self.decoder.new_cache(batch, width + steps, cache)
         if width:
-            cache.hide(seen)
-            self.decoder(prompt, visible_mask(seen), cache=cache, memory=memory)
-        cache.prefix = width
+            kept.hide(seen)
+            self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory)
+        kept.prefix = width
         path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(cache, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self._at_once(x[:, None], state)[:, 0]

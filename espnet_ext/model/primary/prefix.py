@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.cache import KVCache
+from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.primary.base import (
     Conditions,
     Primary,
@@ -111,10 +112,19 @@ class PrefixPrimary(Primary):
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
         return self.transformer(x, visible_mask(keys), positions=positions)
 
-    def prefill(self, conditions: Conditions, max_steps: Tensor) -> PrimaryState:  # noqa: D102
-        return self.start(*self._prefix(conditions), max_steps)
+    def prefill(  # noqa: D102
+        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
+        return self.start(*self._prefix(conditions), max_steps, policy=cache)
 
-    def start(self, prefix: Tensor, mask: Tensor, max_steps: Tensor, positions: Tensor | None = None) -> PrimaryState:
+    def start(
+        self,
+        prefix: Tensor,
+        mask: Tensor,
+        max_steps: Tensor,
+        positions: Tensor | None = None,
+        policy: CachePolicy = EXACT,
+    ) -> PrimaryState:
         """The state behind a prefix.
 
         Args:
@@ -122,6 +132,7 @@ class PrefixPrimary(Primary):
             mask: (B, P) bool, True where the prefix has something.
             max_steps: (B,) int64, most steps of each row.
             positions: (B, P) rotary positions; None for one after the other.
+            policy: how keys and values are kept.
 
         Returns:
             The state.
@@ -131,7 +142,7 @@ class PrefixPrimary(Primary):
         """
         batch, width, _ = prefix.shape
         self._check_lengths(mask, max_steps)
-        cache = self.transformer.new_cache(batch, width + int(max_steps.max()))
+        cache = self.transformer.new_cache(batch, width + int(max_steps.max()), policy)
         cache.hide(mask)
         if width:
             x = self._add_positions(prefix, (~mask).sum(1))
