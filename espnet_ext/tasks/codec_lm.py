@@ -152,12 +152,8 @@ class CodecLMTask(AbsTask):
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
-        group.add_argument(
-            "--local",
-            type=one_or_several,
-            default="ar",
-            help=f"Local transformer, or several separated by commas: none or of {list(local_transformers)}",
-        )
+        allowed = f"Local transformer, or several separated by commas: none or of {list(local_transformers)}"
+        group.add_argument("--local", type=one_or_several, default="ar", help=allowed)
         group.add_argument("--local_conf", action=NestedDictAction, default={}, help="Its options; of several by name")
         parts.add_arguments(group)
         dry_run.add_arguments(parser.add_argument_group("dry run"))
