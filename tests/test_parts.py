@@ -12,6 +12,7 @@ import yaml
 from conftest import SAMPLING, SPEC, ragged_batch, tiny_model
 from fabricated import command, one_error
 from test_gpst import UNITS, ragged, tiny_gpst
+from test_house import ROOT
 from test_initial_weights import trained
 
 from espnet_ext.decoding import build_order, build_strategy
@@ -290,6 +291,17 @@ def test_an_experiment_with_parts_is_read_and_decoded(base, beside):
     model = CodecLM.from_experiment(beside).corelm
     assert model.parts.of(Lookahead).steps == 2
     assert not CodecLM.from_experiment(base).corelm.parts
+
+
+@pytest.mark.espnet
+def test_fine_tuning_takes_parts_along_and_adds_those_of_the_configuration(base, beside, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "local")
+    from from_experiment import finetuning_conf, open_experiment
+
+    for exp, name, steps in ((beside, "own_finetune", 2), (base, "lookahead", 3)):
+        content = yaml.safe_load(finetuning_conf(open_experiment(exp), ROOT / f"conf/train_{name}.yaml"))
+        assert content["parts"]["lookahead"]["steps"] == steps and content["primary_conf"]["width"] == 16
+    assert "parts" not in yaml.safe_load(finetuning_conf(open_experiment(base), ROOT / "conf/train_own_finetune.yaml"))
 
 
 @pytest.mark.espnet
