@@ -45,7 +45,7 @@ EXTRAS = {
 }
 
 PLUG_INS = (
-    *("corelm", "primary", "head", "prior", "inputs", "layout", "mode", "decoding", "order"),
+    *("corelm", "primary", "head", "prior", "part", "inputs", "layout", "mode", "decoding", "order"),
     *("drafter", "acceptance", "cache"),
     *("codec", "g2p", "semantic", "recogniser", "voice", "mos"),
 )

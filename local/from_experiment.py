@@ -48,7 +48,10 @@ def open_experiment(directory: Path) -> Experiment:
 def finetuning_conf(experiment: Experiment, conf: Path) -> str:
     """The configuration of the new training: the experiment's model, and how `conf` trains."""
     told = vars(experiment.args)
-    content = {**read_yaml(conf, "train_config"), **{key: told[key] for key in TAKEN if key in told}}
+    content = read_yaml(conf, "train_config")
+    # parts are trained beside any model: those of the configuration stay
+    parts = {**told.get("parts", {}), **content.get("parts", {})}
+    content |= {key: told[key] for key in TAKEN if key in told} | ({"parts": parts} if parts else {})
     return f"# The model of {experiment.directory}, trained as {conf.name} says.\n" + yaml.safe_dump(
         content, sort_keys=False
     )

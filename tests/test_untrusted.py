@@ -129,7 +129,7 @@ def test_facts_of_a_codec_are_numbers_that_fit_into_memory(name: str, value: Any
 # --- experiments -----------------------------------------------------------------------------------------------------
 
 READ = (
-    *("corelm", "corelm_conf", "primary", "primary_conf", "local", "local_conf", "frame_stacking_factor"),
+    *("corelm", "corelm_conf", "primary", "primary_conf", "local", "local_conf", "frame_stacking_factor", "parts"),
     *("codec_info", "semantic_info", "token_list", "token_type", "cleaner", "numbers", "g2p", "bpemodel"),
     *("prompt_sec", "frames_per_token", "longest", "speech_limits", "best_model_criterion"),
 )

@@ -9,6 +9,7 @@ from espnet_ext.decoding.base import (
     register_strategy,
     same_passes,
 )
+from espnet_ext.decoding.draft_heads import DraftHeads
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
 from espnet_ext.decoding.lenient import PCG, Lantern, Tolerance
@@ -41,6 +42,7 @@ __all__ = [
     "Causal",
     "DecodingStrategy",
     "Draft",
+    "DraftHeads",
     "Drafter",
     "Drafts",
     "Filled",

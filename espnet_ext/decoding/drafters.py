@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.decoding.order import Own, Turn
+from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.heads import Heads, ParallelHeads
+from espnet_ext.model.heads import ParallelHeads
 from espnet_ext.registry import Registry
 
 
@@ -44,15 +45,28 @@ class Seen(NamedTuple):
 
 
 class Drafter(ABC):
-    """Guesses steps; a frozen dataclass of its options. Rows are independent."""
+    """Guesses steps; a frozen dataclass of its options. Rows are independent.
 
-    def check(self, heads: Heads) -> None:
-        """Refuse a model without what the drafter needs, with a UserError that names what there is.
+    Attributes:
+        part: name of the trained part of a model that it guesses with; empty for none.
+    """
+
+    part: ClassVar[str] = ""
+
+    def check(self, model: StepModel, count: int) -> None:
+        """Refuse a model without what the drafter needs.
 
         Args:
-            heads: of the model.
+            model: what is decoded.
+            count: steps that are to be guessed in a turn.
+
+        Raises:
+            UserError: naming what there is.
         """
-        return
+        if self.part and self.part not in model.parts:
+            able = [one for one in drafters if drafters[one].part in ("", *model.parts)]
+            mine = next((one for one in drafters if drafters[one] is type(self)), type(self).__name__)
+            raise UserError(f"drafter must be one of {able} with a model without part {self.part}, got {mine!r}")
 
     def begin(self, model: StepModel, conditions: Any) -> Own | None:
         """What it is to remember of rows at their beginning, as `Order.begin`; None for nothing."""
@@ -97,10 +111,14 @@ class Repeat(Drafter):
 
 @dataclass
 class LastWindow:
-    """Hidden vectors of the last turn, (R, count, D), for the steps that come, and which rows had one."""
+    """Hidden vectors of the last turn, (R, …, D), which the next steps are guessed from, and which rows had one."""
 
     hidden: Tensor | None = None
     there: Tensor | None = None
+
+    def see(self, hidden: Tensor) -> None:
+        """Remember those of every row."""
+        self.hidden, self.there = hidden, torch.ones(len(hidden), dtype=torch.bool, device=hidden.device)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows."""
@@ -111,6 +129,38 @@ class LastWindow:
         """Begin some rows anew: they have seen nothing."""
         if self.there is not None:
             self.there = self.there.index_fill(0, rows, False)
+
+
+def from_hidden(turn: Turn, own: LastWindow, count: int, draws: bool, vectors: Callable[[Tensor], Tensor]) -> Draft:
+    """What the parallel heads make of the last turn's hidden vectors; where there are none yet, the last step again.
+
+    Args:
+        turn: what guesses are made from.
+        own: those hidden vectors.
+        count: of the steps.
+        draws: whether codes may be drawn.
+        vectors: what the heads are given in their place, (R', …, D) → (R', count, D).
+
+    Returns:
+        The guesses.
+    """
+    repeated = turn.codes[:, None].expand(-1, count, -1)
+    if own.hidden is None or own.there is None:
+        return Draft(repeated)
+    # a row that has just begun draws nothing, whoever is there
+    rows = own.there.nonzero()[:, 0]
+    if not len(rows):
+        return Draft(repeated)
+    sampler = turn.sampler(()).for_rows(rows)
+    logits = turn.model.heads.of(ParallelHeads).logits(vectors(own.hidden[rows]).flatten(0, 1))
+    _, of_rows = sampler.repeated(count).distribution(logits)
+    of_rows = of_rows.unflatten(0, (-1, count))
+    drawn = sampler.categorical(of_rows.flatten(1, 2)).unflatten(1, (count, -1)) if draws else of_rows.argmax(-1)
+    codes = repeated.index_copy(0, rows, drawn)
+    if not draws:
+        return Draft(codes)
+    point = nn.functional.one_hot(codes, of_rows.shape[-1]).to(of_rows.dtype)
+    return Draft(codes, point.index_copy(0, rows, of_rows))
 
 
 @register_drafter("jacobi")
@@ -125,36 +175,20 @@ class Jacobi(Drafter):
         distributions that have verified the last ones; here by the parallel heads, in one product for all slots.
     """
 
-    def check(self, heads: Heads) -> None:  # noqa: D102 (inherited)
-        heads.of(ParallelHeads)
+    def check(self, model: StepModel, count: int) -> None:  # noqa: D102 (inherited)
+        super().check(model, count)
+        model.heads.of(ParallelHeads)
 
     def begin(self, model: StepModel, conditions: Any) -> LastWindow:  # noqa: D102 (inherited)
         return LastWindow()
 
     def draft(self, turn: Turn, own: LastWindow, count: int, draws: bool) -> Draft:  # noqa: D102 (inherited)
-        repeated = turn.codes[:, None].expand(-1, count, -1)
-        if own.hidden is None or own.there is None:
-            return Draft(repeated)
-        # a row that has just begun draws nothing, whoever is there
-        rows = own.there.nonzero()[:, 0]
-        if not len(rows):
-            return Draft(repeated)
-        sampler = turn.sampler(()).for_rows(rows)
-        logits = turn.model.heads.of(ParallelHeads).logits(own.hidden[rows].flatten(0, 1))
-        _, of_rows = sampler.repeated(count).distribution(logits)
-        of_rows = of_rows.unflatten(0, (-1, count))
-        drawn = sampler.categorical(of_rows.flatten(1, 2)).unflatten(1, (count, -1)) if draws else of_rows.argmax(-1)
-        codes = repeated.index_copy(0, rows, drawn)
-        if not draws:
-            return Draft(codes)
-        point = nn.functional.one_hot(codes, of_rows.shape[-1]).to(of_rows.dtype)
-        return Draft(codes, point.index_copy(0, rows, of_rows))
+        return from_hidden(turn, own, count, draws, lambda hidden: hidden)
 
     def observe(self, own: LastWindow, seen: Seen) -> None:  # noqa: D102 (inherited)
         width = seen.hidden.shape[1]
         place = (seen.kept[:, None] + torch.arange(width - 1, device=seen.kept.device)).clamp_max(width - 1)
-        own.hidden = seen.hidden.gather(1, place[..., None].expand(-1, -1, seen.hidden.shape[2]))
-        own.there = torch.ones_like(seen.kept, dtype=torch.bool)
+        own.see(seen.hidden.gather(1, place[..., None].expand(-1, -1, seen.hidden.shape[2])))
 
 
 Coarse = tuple[int, ...]  # codes of codebook 0 of a step

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import CAUSAL, DecodingStrategy, Order, build_order, build_strategy, orders, strategies
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import EXACT, CachePolicy, build_cache, caches
+from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.model.heads import Heads
-from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number, parse_yaml
 
 SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
@@ -209,8 +208,9 @@ class DecodeOptions:
             complete["cache_conf"] = caches.complete(self.cache, self.cache_conf)
         return values | complete
 
-    def check(self, heads: Heads, layout: StepLayout, transformers: Sequence[Transformer] = ()) -> None:
-        """Refuse a model of such heads, layout and transformers that cannot be decoded so, with what is missing."""
+    def check(self, model: CoreLM) -> None:
+        """Refuse a model that cannot be decoded so, with what is missing."""
+        heads, layout = model.heads, model.layout
         possible = strategies_for(heads)
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
@@ -218,9 +218,9 @@ class DecodeOptions:
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
         self.strategy.check(heads)
         self.steps.check(layout)
-        self.steps.check_model(self.strategy, heads)
+        self.steps.check_model(self.strategy, model)
         self.sampler.check(layout.codebooks)
-        for transformer in transformers:
+        for transformer in model.step_transformers():
             self.caching.check(transformer.width // transformer.heads)
 
 

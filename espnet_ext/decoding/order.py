@@ -14,7 +14,6 @@ from espnet_ext.decoding.base import DecodingStrategy, Filled, same_passes
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.heads import Heads
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.registries import orders
 
@@ -127,12 +126,12 @@ class Order(ABC):
                 mine = next((one for one in orders if orders[one] is type(self)), type(self).__name__)
                 raise UserError(f"order must be one of {able} {what}, got {mine!r}")
 
-    def check_model(self, strategy: DecodingStrategy, heads: Heads) -> None:
+    def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:
         """Refuse a strategy or a model that the order cannot go with, with a UserError that names those that can.
 
         Args:
             strategy: how the slots of a step are filled.
-            heads: of the model.
+            model: what is decoded.
         """
         return
 

@@ -17,7 +17,7 @@ from espnet_ext.decoding.order import Advance, Order, Own, Turn, register_order
 from espnet_ext.decoding.sampling import Sampler, window_of
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.heads import Heads, SlotEmbedding
+from espnet_ext.model.heads import SlotEmbedding
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.registries import strategies
 
@@ -68,8 +68,8 @@ class Speculative(Order):
         """Which guesses stay."""
         return build_acceptance(self.acceptance, self.acceptance_conf, self.exact)
 
-    def check_model(self, strategy: DecodingStrategy, heads: Heads) -> None:  # noqa: D102 (inherited)
-        self.drafting.check(heads)
+    def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:  # noqa: D102 (inherited)
+        self.drafting.check(model, self.width - 1)
         if self.accepting.same_noise or strategy.scores_steps:
             return
         able = [one for one in strategies if strategies[one].scores_steps]

@@ -51,4 +51,4 @@ def _check_yaml(path: Path, corelm: CoreLM | None) -> None:
     kind = modes[names[0]].options if names else DecodeOptions
     options = read_options(path, path.stem.removeprefix(PREFIX), kind)
     if corelm is not None:
-        options.check(corelm.heads, corelm.layout, corelm.step_transformers())
+        options.check(corelm)

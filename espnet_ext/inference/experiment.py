@@ -191,6 +191,8 @@ def _check_kinds(content: Mapping[str, Any]) -> None:
     for name in CONFS:
         if not isinstance(content.get(name), dict):
             raise UserError(f"{name} must be names and values, got {_short(content.get(name))}")
+    if not isinstance(content.get("parts", {}), dict):  # older versions had none
+        raise UserError(f"parts must be names and their options, got {_short(content['parts'])}")
     for name in ("bpemodel", "g2p"):  # the first version had no g2p
         if name in content and not isinstance(content[name], str | NoneType):
             raise UserError(f"{name} must be a text, got {_short(content[name])}")

@@ -254,7 +254,7 @@ class Trained:
             if name_of(mode) not in own:
                 raise UserError(f"mode must be one of {own} with this core LM, got {name_of(mode)!r}")
             mode.check(self, options)
-        options.check(self.corelm.heads, self.corelm.layout, self.corelm.step_transformers())
+        options.check(self.corelm)
 
     def check_language(self, language: str) -> None:
         """Refuse a language, if one is named, that the model was not trained to be told, with those there are."""

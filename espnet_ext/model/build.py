@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import CoreLM, corelms, local_options
 from espnet_ext.model.heads import local_transformers
+from espnet_ext.model.parts.base import complete_parts
 from espnet_ext.model.primary import attention_priors, primaries
 
 
@@ -27,6 +28,7 @@ class ModelOptions:
         local: name of the local transformer, or several, or "none".
         local_conf: its options; of several by name.
         frame_stacking_factor: S.
+        parts: name → options of what is trained beside it.
     """
 
     corelm: str
@@ -36,11 +38,13 @@ class ModelOptions:
     local: str | Sequence[str]
     local_conf: Mapping[str, Any]
     frame_stacking_factor: int
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, args: Namespace) -> Self:
         """Those of a command's options, or of a config.yaml, which are more."""
-        options = cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
+        given = {"parts": {}, **vars(args)}  # a config.yaml of an older version has no parts
+        options = cls(**{one.name: given[one.name] for one in fields(cls)})
         return options if options.local is not None else replace(options, local="none")
 
     @property
@@ -62,11 +66,12 @@ class ModelOptions:
             corelm_conf=corelms.complete(self.corelm, self.corelm_conf),
             primary_conf=complete_primary_conf(self.primary, self.primary_conf),
             local_conf=complete_local_conf(self.local, self.local_conf),
+            parts=complete_parts(self.parts),
         )
 
     def confs(self) -> dict[str, Mapping[str, Any]]:
         """What the user may say of each part, by the name of the command's option."""
-        return {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf")}
+        return {name: getattr(self, name) for name in ("corelm_conf", "primary_conf", "local_conf", "parts")}
 
     def build(self, spec: CodecSpec, vocabulary: int | CodecSpec) -> CoreLM:
         """The model, with the weights that a training begins with.
@@ -84,7 +89,7 @@ class ModelOptions:
         corelms.check_options(self.corelm, self.corelm_conf)
         kind: Any = corelms[self.corelm]
         try:
-            return kind(
+            corelm: CoreLM = kind(
                 spec,
                 vocabulary,
                 primary=self.primary,
@@ -94,6 +99,8 @@ class ModelOptions:
                 frame_stacking_factor=self.frame_stacking_factor,
                 **self.corelm_conf,
             )
+            corelm.add_parts(self.parts)
+            return corelm
         except (TypeError, RuntimeError) as error:  # a value of the wrong kind, or a size, found where it is used
             reason = " ".join(str(error).split())
             if isinstance(error, RuntimeError) and not re.search("alloc|overflow|out of memory", reason, re.IGNORECASE):

@@ -11,6 +11,7 @@ from torch import Tensor
 from espnet_ext.codes import length_mask
 from espnet_ext.model.alignment import Alignment, forward_sum_loss
 from espnet_ext.model.core_lm import CoreLMOutput, HeadScores
+from espnet_ext.model.parts import PartScores
 from espnet_ext.options import check_number
 
 
@@ -80,8 +81,29 @@ def codec_loss(output: CoreLMOutput, codebooks: int, weights: LossWeights) -> Lo
         for name, value in alignment_losses(output.alignment).items():
             loss.stats[f"loss_{name}"] = value.detach()
             loss.total = loss.total + getattr(weights, name) * value
+    for name, scores in output.parts.items():
+        for entry, (value, stats) in part_losses(scores, codebooks).items():
+            loss.stats.update({f"{kind}_{name}_{entry}": number for kind, number in stats.items()})
+            loss.total = loss.total + scores.weight * value
     loss.stats["loss"] = loss.total.detach()
     return loss
+
+
+def part_losses(scores: PartScores, codebooks: int) -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
+    """What a part that is trained beside the model learns, by the name of the entry.
+
+    Args:
+        scores: of the part.
+        codebooks: N.
+
+    Returns:
+        Each loss, of predictions the mean in nats per code, with detached statistics `loss`, and of predictions `acc`.
+    """
+    losses = {entry: (value, {"loss": value.detach()}) for entry, value in scores.losses.items()}
+    for entry, predicted in scores.predictions.items():
+        mean, stats = head_loss(predicted, codebooks)
+        losses[entry] = mean, {kind: stats[kind] for kind in ("loss", "acc")}
+    return losses
 
 
 def alignment_losses(alignment: Alignment) -> dict[str, Tensor]:

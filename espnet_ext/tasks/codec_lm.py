@@ -38,10 +38,11 @@ from espnet_ext.registry import Registry
 from espnet_ext.storage.checkpoint import atomic_saves, data_only_loads
 from espnet_ext.storage.checksums import forget
 from espnet_ext.storage.lock import claim
-from espnet_ext.tasks import dry_run
+from espnet_ext.tasks import dry_run, parts
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 from espnet_ext.tasks.espnet_version import check_espnet
 from espnet_ext.tasks.initial import say_what_begins_anew, write_initial_weights
+from espnet_ext.tasks.parts import check_frozen
 from espnet_ext.tokenizers.text.cleaners import CLEANERS
 from espnet_ext.tokenizers.text.g2p import g2ps
 from espnet_ext.tokenizers.text.tokens import NUMBERS, TOKEN_TYPES
@@ -151,13 +152,10 @@ class CodecLMTask(AbsTask):
         group.add_argument("--model_conf", action=NestedDictAction, default={}, help="Weights of the loss")
         for choices in cls.class_choices_list:
             choices.add_arguments(group)
-        group.add_argument(
-            "--local",
-            type=one_or_several,
-            default="ar",
-            help=f"Local transformer, or several separated by commas: none or of {list(local_transformers)}",
-        )
+        allowed = f"Local transformer, or several separated by commas: none or of {list(local_transformers)}"
+        group.add_argument("--local", type=one_or_several, default="ar", help=allowed)
         group.add_argument("--local_conf", action=NestedDictAction, default={}, help="Its options; of several by name")
+        parts.add_arguments(group)
         dry_run.add_arguments(parser.add_argument_group("dry run"))
 
     @classmethod
@@ -202,6 +200,7 @@ class CodecLMTask(AbsTask):
         options = ModelOptions.of(args).complete()
         vars(args).update(options.confs())
         corelm = options.build(inputs.spec, inputs.vocabulary)
+        corelm.train_only(getattr(args, "train_only", []))  # which older versions did not write
         return ESPnetCodecLMModel(corelm, weights, autocast=args.matmul_precision == "bf16")
 
     @classmethod
@@ -211,7 +210,7 @@ class CodecLMTask(AbsTask):
         if args.init_from is not None and writes_files(args):
             say_what_begins_anew(args, model)
         for module in model.modules():
-            if isinstance(module, AttentionPrior):
+            if isinstance(module, AttentionPrior) and not args.train_only:
                 module.follow(optimizers[0])
         return list(optimizers)
 
@@ -256,6 +255,7 @@ class CodecLMTask(AbsTask):
         if args.resume:
             before = {**same, "frame_stacking_factor": args.frame_stacking_factor}
             check_earlier_run(Path(args.output_dir), before, lambda: cls.build_model(build), args.trust)
+        check_frozen(args)
         if args.init_from is not None:
             write_initial_weights(args, same, lambda: cls.build_model(build))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from espnet_ext.errors import UserError
 from espnet_ext.storage.checkpoint import atomic_saves, averaged_model_file, check_finite, read_weights, weights_file
 from espnet_ext.storage.yaml_files import read_yaml
+from espnet_ext.tasks.parts import frozen_weights
 
 FILE = "initial.pth"
 SHOWN = 8  # names of parameters that begin anew
@@ -32,7 +33,7 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
     Raises:
         FileNotFoundError: if the experiment has no weights.
         UserError: if it is of another codec, text or core LM, has weights that are not finite, or `init_param` is given
-            as well.
+            as well, or parts alone are to be trained beside another model.
     """
     source, output = Path(args.init_from), Path(args.output_dir)
     if args.resume and (output / "checkpoint.pth").is_file():
@@ -47,7 +48,10 @@ def write_initial_weights(args: argparse.Namespace, facts: Mapping[str, Any], bu
     weights = read_weights(checkpoint, "init_from")
     check_finite(weights, checkpoint)
     torch.manual_seed(args.seed)  # what is not taken over may be written as well
-    taken = fit_weights(build(), weights, facts["codec_info"]["spec"]["num_codebooks"])
+    model = build()
+    taken = fit_weights(model, weights, facts["codec_info"]["spec"]["num_codebooks"])
+    if args.train_only:
+        taken |= frozen_weights(model, weights, args.train_only, source)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_saves():
         torch.save(taken, output / FILE)

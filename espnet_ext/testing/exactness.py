@@ -25,6 +25,7 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions
 from espnet_ext.model.core_lm import StepModel, TextCoreLM
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.model.primary import Conditions
+from espnet_ext.testing.models import with_parts
 
 SPEC = CodecSpec(num_codebooks=2, codebook_size=2, frame_rate_hz=25.0, sample_rate_hz=16000)
 SMALL = {"width": 8, "layers": 1, "heads": 2, "dropout": 0.0}
@@ -61,7 +62,9 @@ def enumerable_model(
     residual: bool = False,
     frame_tables: str = "own",
 ) -> TextCoreLM:
-    """A random model in float64 with so few codes that all its outputs can be listed, all heads, and strong opinions.
+    """A random model in float64 with so few codes that all its outputs can be listed, and strong opinions.
+
+    It has all heads and all parts.
 
     Args:
         stacking: S.
@@ -91,7 +94,7 @@ def enumerable_model(
     )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.7)
-    return model.double().eval()
+    return with_parts(model.double().eval(), std=0.7)
 
 
 class Tape:

@@ -14,6 +14,7 @@ from espnet_ext.decoding import CAUSAL, Generation, Order, build_strategy, gener
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import TextCoreLM
+from espnet_ext.model.parts import parts
 from espnet_ext.model.primary import Conditions
 
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
@@ -137,9 +138,28 @@ def ragged_batch(seed: int = 0) -> Batch:
 
 @cache
 def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> TextCoreLM:
-    """A `tiny_model` that knows guidance, for tests that leave it as it is."""
+    """A `tiny_model` that knows guidance and has all parts, for tests that leave it as it is."""
     local = "ar" if any(delays) else "all"
-    return tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1)
+    return with_parts(tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1))
+
+
+@torch.no_grad()
+def with_parts(model: TextCoreLM, std: float = 0.3) -> TextCoreLM:
+    """The model with all registered parts, of random weights; neither its own weights nor random numbers change.
+
+    Args:
+        model: in float64 and eval mode.
+        std: of the weights.
+
+    Returns:
+        The same model.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.add_parts({name: {} for name in parts})
+        for parameter in model.parts.parameters():
+            parameter.normal_(std=std)
+    return model.double().eval()
 
 
 @torch.no_grad()

@@ -109,7 +109,7 @@ DRAFTER_CONTRACT: tuple[Clause, ...] = (
 
 
 def check_drafter(name: str, conf: Conf | None = None) -> None:
-    """Hold a registered drafter that needs no trained part to its contract, on tiny random models.
+    """Hold a registered drafter to its contract, on tiny random models with all registered parts.
 
     Args:
         name: registered name.

@@ -3,7 +3,6 @@
 from espnet_ext.model.core_lm.base import (
     CoreLM,
     CoreLMOutput,
-    HeadScores,
     StepConditions,
     StepModel,
     corelms,
@@ -13,6 +12,7 @@ from espnet_ext.model.core_lm.base import (
 from espnet_ext.model.core_lm.gpst import GPST, JointConditions
 from espnet_ext.model.core_lm.text import TextCoreLM
 from espnet_ext.model.core_lm.unit_stage import UnitStage
+from espnet_ext.model.heads import HeadScores
 
 __all__ = [
     "GPST",

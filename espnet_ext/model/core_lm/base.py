@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,33 +14,13 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
-from espnet_ext.model.heads import Heads, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.heads import Heads, HeadScores, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.parts import Parts, PartScores, Taught
+from espnet_ext.model.parts.base import build_parts
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.registry import Registry
-
-
-class HeadScores(NamedTuple):
-    """Teacher-forced predictions of one head, for the steps it was asked about.
-
-    Attributes:
-        logits: (P, M, V).
-        targets: (P, M) int64.
-        weights: (P, M), what each code counts in this head's loss; 0 for nothing.
-        total: what the weighted sum is to be divided by, so that it is the mean over all codes that the head would
-            predict if it were asked about every step; a scalar.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    weights: Tensor
-    total: Tensor
-
-    @property
-    def loss_mask(self) -> Tensor:
-        """True where a code counts: (P, M) bool."""
-        return self.weights > 0
 
 
 class CoreLMOutput(NamedTuple):
@@ -52,6 +32,7 @@ class CoreLMOutput(NamedTuple):
         codes: how many of them belong to a frame, a scalar.
         alignment: of steps and text, for its losses; None for a model that has none.
         units: scores of the semantic units, M = 1; None for a model that is given its text.
+        parts: by name, what is trained beside the model.
     """
 
     heads: dict[str, HeadScores]
@@ -59,6 +40,7 @@ class CoreLMOutput(NamedTuple):
     codes: Tensor
     alignment: Alignment | None = None
     units: HeadScores | None = None
+    parts: Mapping[str, PartScores] = {}
 
 
 class StepConditions(Protocol):
@@ -80,12 +62,14 @@ class StepModel(ABC):
         spec: the codec's facts.
         layout: of frames in steps.
         heads: by name.
+        parts: what is trained beside it, by name.
         conditioning_dropout: probability that an utterance was trained without its conditions.
     """
 
     spec: CodecSpec
     layout: StepLayout
     heads: Heads
+    parts: Parts
     conditioning_dropout: float
 
     @abstractmethod
@@ -129,6 +113,8 @@ class CoreLM(nn.Module, StepModel):
             `{reads}_lengths`.
         embedding: of steps.
         step_slots: the slots of a step, with what `frame_tables` says of them.
+        trained_parts: names of the parts that are trained while all else stays as it is; none where everything is
+            trained.
 
     Raises:
         UserError: if an option is out of range.
@@ -136,6 +122,7 @@ class CoreLM(nn.Module, StepModel):
 
     reads: ClassVar[str]
     embedding: SlotEmbedding
+    trained_parts: tuple[str, ...]
 
     def __init__(
         self,
@@ -154,6 +141,7 @@ class CoreLM(nn.Module, StepModel):
         for name in ("code_corruption", "conditioning_dropout", "local_drop"):
             check_number(name, getattr(self, name), least=0, below=1)
         check_choice("frame_tables", frame_tables, ("own", "tied"))
+        self.parts, self.trained_parts = Parts(), ()
         self.step_slots = Slots(spec, layout.slots, layout.stacking if frame_tables == "tied" else 1)
 
     @property
@@ -245,7 +233,48 @@ class CoreLM(nn.Module, StepModel):
             # shape each
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
-        return CoreLMOutput(heads, targets[exists], codes, alignment, units)
+        taught = Taught(hidden, targets, exists, counted, exists if true is None else true, self.heads)
+        parts = {name: part(taught) for name, part in self.parts.items()}
+        return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
+
+    def add_parts(self, conf: Mapping[str, Mapping[str, object]]) -> None:
+        """Add parts that are trained beside the model.
+
+        Args:
+            conf: name → options.
+
+        Raises:
+            UserError: if a name or an option is unknown, or a part needs what the model does not have.
+        """
+        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads)
+        for name, part in built.items():
+            self.parts[name] = part
+
+    def train_only(self, names: Sequence[str]) -> None:
+        """Freeze all but some parts: without dropout and corruption, too, so that they see what decoding sees.
+
+        Args:
+            names: of the parts; none to freeze nothing.
+
+        Raises:
+            UserError: if the model does not have one of them.
+        """
+        if not isinstance(names, (list, tuple)) or not all(name in list(self.parts) for name in names):
+            raise UserError(f"train_only must be names among those of parts {list(self.parts)}, got {names!r}")
+        if not names:
+            return
+        self.trained_parts = tuple(names)
+        self.requires_grad_(False)
+        for name in names:
+            self.parts[name].requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, of the parts alone where all else is frozen."""
+        super().train(mode and not self.trained_parts)
+        for name in self.trained_parts:
+            self.parts[name].train(mode)
+        return self
 
     def add_local(self, local: str | Sequence[str], conf: Mapping[str, object], build: Callable[..., Any]) -> None:
         """Add the local transformers to the heads.

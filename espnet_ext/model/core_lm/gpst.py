@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, HeadScores, register_corelm
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
-from espnet_ext.model.heads import Heads, LocalInput, ParallelHeads, SlotEmbedding
+from espnet_ext.model.heads import Heads, HeadScores, LocalInput, ParallelHeads, SlotEmbedding
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import StepModel
 from espnet_ext.model.heads import Heads
+from espnet_ext.model.parts import Parts
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps
 
 
@@ -40,6 +41,9 @@ class UnitStage(StepModel):
         primary: the transformer.
         heads: one parallel head of one slot.
         languages: embedding of the language position; None for a model without one.
+        layout: of units in steps.
+        conditioning_dropout: as of every `StepModel`.
+        parts: none.
     """
 
     spec: CodecSpec
@@ -48,6 +52,7 @@ class UnitStage(StepModel):
     languages: nn.Embedding | None
     layout: StepLayout = StepLayout(codebooks=1)
     conditioning_dropout: float = 0.0
+    parts: Parts = field(default_factory=Parts)
 
     def embed(self, units: Tensor, lengths: Tensor, language: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sequence's part before the codes: language position if there is one, EOS, units; and its mask.

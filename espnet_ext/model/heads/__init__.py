@@ -4,6 +4,7 @@ from espnet_ext.model.heads.ar import ARLocalTransformer
 from espnet_ext.model.heads.base import (
     Head,
     Heads,
+    HeadScores,
     LocalInput,
     LocalOutput,
     SlotClassifiers,
@@ -20,6 +21,7 @@ LocalTransformer, SlotHeads = Head, SlotClassifiers  # their former names, which
 __all__ = [
     "ARLocalTransformer",
     "Head",
+    "HeadScores",
     "Heads",
     "LocalInput",
     "LocalOutput",

@@ -43,6 +43,28 @@ class LocalOutput(NamedTuple):
     loss_mask: Tensor
 
 
+class HeadScores(NamedTuple):
+    """Teacher-forced predictions of one head, for the steps it was asked about.
+
+    Attributes:
+        logits: (P, M, V).
+        targets: (P, M) int64.
+        weights: (P, M), what each code counts in this head's loss; 0 for nothing.
+        total: what the weighted sum is to be divided by, so that it is the mean over all codes that the head would
+            predict if it were asked about every step; a scalar.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    weights: Tensor
+    total: Tensor
+
+    @property
+    def loss_mask(self) -> Tensor:
+        """True where a code counts: (P, M) bool."""
+        return self.weights > 0
+
+
 @dataclass(frozen=True)
 class Slots:
     """The slots of a step, and the tables and classifiers behind them.

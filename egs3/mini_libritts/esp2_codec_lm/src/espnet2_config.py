@@ -10,7 +10,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from espnet_ext.errors import UserError
 
 MODEL = {
-    *("corelm", "corelm_conf", "primary", "primary_conf", "local", "local_conf", "model_conf"),
+    *("corelm", "corelm_conf", "primary", "primary_conf", "local", "local_conf", "model_conf", "parts", "train_only"),
     *("frame_stacking_factor", "prompt_sec", "matmul_precision"),
 }
 TRAINER = {"max_epoch": "max_epochs", "grad_clip": "gradient_clip_val", "accum_grad": "accumulate_grad_batches"}

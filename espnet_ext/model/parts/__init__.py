@@ -1,0 +1,14 @@
+"""Parts that are trained beside a core LM; importing this package registers them."""
+
+from espnet_ext.model.parts.base import Part, Parts, PartScores, Taught, parts, register_part
+from espnet_ext.model.parts.lookahead import Lookahead
+
+__all__ = [
+    "Lookahead",
+    "Part",
+    "PartScores",
+    "Parts",
+    "Taught",
+    "parts",
+    "register_part",
+]

@@ -1,0 +1,136 @@
+"""What is trained beside a core LM, alone or with it: the registry of parts, and what they learn from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from espnet_ext.errors import UserError
+from espnet_ext.model.heads import Heads, HeadScores, Slots
+from espnet_ext.registry import Registry
+
+
+class Taught(NamedTuple):
+    """Teacher-forced steps of a batch, which a part learns from.
+
+    Attributes:
+        hidden: (B, L, D), of which each predicts the step of its place.
+        targets: (B, L, M) int64, the steps.
+        exists: (B, L) bool, False for padding.
+        counted: (B, L, M) bool, which codes belong to a frame.
+        true: (B, L) bool, steps whose hidden vector has read true codes and no random ones.
+        heads: of the model.
+    """
+
+    hidden: Tensor
+    targets: Tensor
+    exists: Tensor
+    counted: Tensor
+    true: Tensor
+    heads: Heads
+
+
+class PartScores(NamedTuple):
+    """What a part makes of a batch; the training statistics have each entry as `loss_{part}_{entry}`.
+
+    Attributes:
+        predictions: teacher-forced predictions, whose cross-entropies are learned.
+        losses: other losses, scalars.
+        weight: what each of them counts.
+    """
+
+    predictions: Mapping[str, HeadScores] = {}
+    losses: Mapping[str, Tensor] = {}
+    weight: float = 1.0
+
+
+class Part(nn.Module, ABC):
+    """Weights beside a core LM that leave what it says as it is, with a loss of their own.
+
+    The constructor takes the `Slots` of a step and the width D of hidden vectors; keywords are its options.
+
+    Attributes:
+        needs: class of a head that the model must have; None for none.
+    """
+
+    needs: ClassVar[type[nn.Module] | None] = None
+
+    @abstractmethod
+    def forward(self, taught: Taught) -> PartScores:
+        """Teacher-forced predictions or losses.
+
+        Args:
+            taught: steps of a batch.
+
+        Returns:
+            What is learned.
+        """
+
+
+PartT = TypeVar("PartT", bound=Part)
+parts: Registry[type[Part]] = Registry("parts", "espnet_ext.part")
+register_part = parts.register
+
+
+class Parts(nn.ModuleDict):
+    """The parts of one model by name."""
+
+    def of(self, kind: type[PartT]) -> PartT:
+        """The part of the class that somebody needs; a model without one is refused."""
+        for part in self.values():
+            if isinstance(part, kind):
+                return part
+        raise UserError(f"this model has no part {kind.__name__}; its parts are {list(self)}")
+
+
+def build_parts(conf: Mapping[str, Mapping[str, object]], slots: Slots, width: int, heads: Heads) -> Parts:
+    """The parts of a model.
+
+    Args:
+        conf: name → options.
+        slots: of a step.
+        width: D.
+        heads: of the model.
+
+    Returns:
+        The parts.
+
+    Raises:
+        UserError: if a name or an option is unknown, or a part needs a head that is not there.
+    """
+    built: dict[str, nn.Module] = {}
+    for name, own in complete_parts(conf).items():
+        kind = parts[name]
+        if kind.needs is not None and not any(isinstance(head, kind.needs) for head in heads.values()):
+            raise UserError(
+                f"parts must be without {name}, which needs {kind.needs.__name__}, with heads {list(heads)}"
+            )
+        built[name] = kind(slots, width, **own)
+    return Parts(built)
+
+
+def complete_parts(conf: object) -> dict[str, dict[str, object]]:
+    """The options of every part with all defaults.
+
+    Args:
+        conf: name → options.
+
+    Returns:
+        The options.
+
+    Raises:
+        UserError: if a name or an option is unknown.
+    """
+    if not isinstance(conf, Mapping):
+        raise UserError(f"parts must be names and their options, got {conf!r}")
+    complete = {}
+    for name, own in conf.items():
+        if name not in parts:
+            raise UserError(f"parts must be among {list(parts)}, got {name!r}")
+        if not isinstance(own, Mapping):
+            raise UserError(f"parts must hold options by name, got {name}: {own!r}")
+        complete[str(name)] = parts.complete(name, own)
+    return complete
