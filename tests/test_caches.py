@@ -15,12 +15,13 @@ from test_gpst import conditions_of, ragged, shared_gpst
 from test_graphs import uncaptured
 from test_joining import asked, assert_each_is_alone
 
+from espnet_ext.bin.speaking import add_sampling_options
 from espnet_ext.decoding import build_order, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions, accelerate, fallback
 from espnet_ext.inference import Speaker
-from espnet_ext.inference.options import add_sampling_options, decode_options
+from espnet_ext.inference.options import decode_options
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, Gear, caches, gear
 from espnet_ext.model.caches.packed import PackedCache

@@ -18,11 +18,11 @@ from espnet_ext.testing.refusal import assert_no_other_option
 
 Conf = Mapping[str, Any]
 Clause = Callable[[str, Conf], None]  # of a registered name and its options
-# few branches, with which two steps can be listed at S = 2 as well; the last has room for an end within a draft
+# S, sampling, most and fewest frames: few branches, with which two steps can be listed at S = 2 as well
 LISTED = (
-    (1, SamplingOptions(0.8), 3),
-    (1, SamplingOptions(1.3, top_k=2, cfg_scale=1.7), 3),
-    (2, SamplingOptions(0.8, top_p=0.6), 4),
+    (1, SamplingOptions(0.8), 3, 1),
+    (1, SamplingOptions(1.3, top_k=2, cfg_scale=1.7), 3, 1),
+    (2, SamplingOptions(0.8, top_p=0.8), 4, 3),
 )
 STRATEGIES = ("parallel", "local_ar", "local_maskgit", "local_speculative")
 
@@ -34,10 +34,10 @@ def order_of(drafter: str = "repeat", acceptance: str = "gumbel", width: int = 3
 
 def assert_distribution_of_causal(order: Order, strategy: str = "local_ar") -> None:
     """Every output is as probable as with one step after the other, by enumeration."""
-    for stacking, sampling, frames in LISTED:
+    for stacking, sampling, most, least in LISTED:
         model, filler = enumerable_model(stacking, residual=stacking == 2), build_strategy(strategy)
-        plain = exact_distribution(model, filler, sampling, frames)
-        found = exact_distribution(model, filler, sampling, frames, order=order)
+        plain = exact_distribution(model, filler, sampling, most, least)
+        found = exact_distribution(model, filler, sampling, most, least, order=order)
         assert abs(found.mass - 1) < SAME, f"the probabilities of {order} sum to {found.mass}"
         apart = total_variation(plain, found)
         assert apart < SAME, f"{order} must have the distribution of causal, total variation {apart:.3g}, S={stacking}"
@@ -175,7 +175,7 @@ def what_is_exact_has_the_distribution_of_causal(name: str, conf: Conf) -> None:
     for drafter in ("repeat", "jacobi"):
         for strategy in ("parallel", "local_ar"):
             assert_distribution_of_causal(order_of(drafter, name, 2, acceptance_conf=conf), strategy)
-    for stacking, sampling, _ in LISTED[:2]:
+    for stacking, sampling, _, _ in LISTED[:2]:
         model = enumerable_model(stacking)
         drafted = build_strategy("local_speculative", acceptance=name, acceptance_conf=conf)
         plain, found = (exact_distribution(model, how, sampling, 2) for how in (build_strategy("local_ar"), drafted))
