@@ -81,12 +81,15 @@ class StepModel(ABC):
         """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
 
     @abstractmethod
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front."""
-
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
-        return self.extend(codes[:, None], state)[:, 0]
+
+    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front.
+
+        A model that can make them in one pass does so: it is what speculation over steps gains from.
+        """
+        return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
 
 
 class CoreLM(nn.Module, StepModel):

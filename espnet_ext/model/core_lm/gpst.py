@@ -216,6 +216,9 @@ class GPST(CoreLM):
             state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
         return state
 
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.extend(codes[:, None], state)[:, 0]
+
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         first, positions = state.first_position, None
         if first is not None:

@@ -150,6 +150,9 @@ class TextCoreLM(CoreLM):
     ) -> PrimaryState:
         return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)), cache)
 
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.step(self.embedding.step(codes), state)
+
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.extend(self.embedding.step(codes), state)
 

@@ -100,6 +100,10 @@ class UnitStage(StepModel):
         prefix, mask = close_gaps(x, before)
         return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(x)), policy=cache)
 
+    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vector (B, D) that predicts the next unit, given the last one (B, 1)."""
+        return self.extend(codes[:, None], state)[:, 0]
+
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, W, D) that predict the next units, given the last ones (B, W, 1)."""
         return self.primary.advance(self.primary.embed_text(codes[..., 0]), state)
