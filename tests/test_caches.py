@@ -298,13 +298,12 @@ def test_a_policy_that_there_is_not_is_refused_with_those_there_are(kind, conf, 
 def test_a_rank_above_the_width_of_the_heads_is_refused_before_anything_is_decoded():
     model = shared_model("prefix")
     options = DecodeOptions(cache="gear", cache_conf={"rank": 17, "buffer": 32})
-    given = model.heads, model.layout, model.step_transformers()
     message = r"rank must be in \[0, 16\] with heads 16 wide and a buffer of 32, got 17"
     with pytest.raises(UserError, match=message):
-        options.check(*given)
+        options.check(model)
     with pytest.raises(UserError, match=message):
         model.prefill(ragged_batch().conditions(model), 4, options.caching)
-    options.changed(cache_conf={"rank": 16, "buffer": 32}).check(*given)
+    options.changed(cache_conf={"rank": 16, "buffer": 32}).check(model)
 
 
 def test_the_cache_of_old_results_is_not_told():
