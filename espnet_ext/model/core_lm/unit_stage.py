@@ -52,7 +52,7 @@ class UnitStage(StepModel):
     languages: nn.Embedding | None
     layout: StepLayout = StepLayout(codebooks=1)
     conditioning_dropout: float = 0.0
-    parts: Parts = field(default_factory=Parts)
+    parts: Parts = field(default_factory=Parts, compare=False)  # or no two would be equal
 
     def embed(self, units: Tensor, lengths: Tensor, language: Tensor | None) -> tuple[Tensor, Tensor]:
         """The sequence's part before the codes: language position if there is one, EOS, units; and its mask.
