@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,15 @@ def _parameters(kind: type) -> list[inspect.Parameter]:
             break
     several = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
     return [one for one in found.values() if one.kind not in several]
+
+
+def _default(kind: type, parameter: inspect.Parameter) -> object:
+    """The default of an option, as a yaml would say it; of a dataclass's field also one that is made anew each time."""
+    if dataclasses.is_dataclass(kind):
+        for one in dataclasses.fields(kind):
+            if one.name == parameter.name and one.default_factory is not dataclasses.MISSING:
+                return one.default_factory()
+    return list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
 
 
 class Registry(Generic[T]):
@@ -126,7 +136,7 @@ class Registry(Generic[T]):
         """
         parameters = _parameters(self[name])
         own = [one for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY] or parameters
-        return {one.name: list(one.default) if isinstance(one.default, tuple) else one.default for one in own}
+        return {one.name: _default(self[name], one) for one in own}
 
     def check_options(self, name: str, conf: Mapping[str, object]) -> None:
         """Refuse options that the named class does not take.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -303,6 +304,19 @@ def test_learned_positions_have_room_for_the_window():
     model = tiny_model("prefix_learned")
     with pytest.raises(UserError, match="max_positions must be at least"):
         decode(model, ragged_batch(), "parallel", max_frames=52, steps=order_of(width=64))
+
+
+def test_what_an_order_was_told_is_complete_in_a_report():
+    """Options that are mappings have a new one as their default, which a signature does not show."""
+    told = DecodeOptions(order="speculative", order_conf={"width": 2}).complete()["order_conf"]
+    assert json.loads(json.dumps(told)) == {
+        "width": 2,
+        "drafter": "jacobi",
+        "drafter_conf": {},
+        "acceptance": "gumbel",
+        "acceptance_conf": {},
+        "exact": True,
+    }
 
 
 def test_old_options_of_packed_voices_mean_what_they_meant():
