@@ -11,7 +11,6 @@ are decoded by every kind in turns, to the same lengths; seconds are those of th
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shlex
 import statistics
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 from precision_nll import batches, step_by_step
+from published import publish
 from tokenization import processor
 from torch import Tensor
 from tqdm import tqdm
@@ -35,7 +35,6 @@ from espnet_ext.inference import CodecLM
 from espnet_ext.model.caches import CachePolicy, build_cache
 from espnet_ext.options import parse_yaml
 from espnet_ext.scoring.tables.markdown import table
-from espnet_ext.storage.atomic import atomic_path
 
 KINDS = [
     "exact", "gear", "gear:rank=0,sparse=0", "gear:rank=2,sparse=2", "gear:buffer=32", "gear:bits=2",
@@ -171,9 +170,7 @@ def main() -> None:
     facts |= {"processor": processor(), "python": platform.python_version(), "torch": torch.__version__}
     facts |= {"date": datetime.now(UTC).date().isoformat(), "command": shlex.join(["python", *sys.argv])}
     result = {**facts, "quality": cells, "speed": speed}
-    for suffix, content in ((".json", json.dumps(result, indent=2) + "\n"), (".md", page(result))):
-        with atomic_path(args.out.with_suffix(suffix)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    publish(args.out, result, page(result), indent=2)
     print(page(result))  # noqa: T201
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from published import publish
 
 from espnet_ext.bin import run
 from espnet_ext.data.waveform import read_resampled
@@ -22,7 +22,6 @@ from espnet_ext.errors import UserError
 from espnet_ext.scoring.evaluators import recognisers
 from espnet_ext.scoring.evaluators.evaluator import Choice
 from espnet_ext.scoring.measures.error_rate import total, word_errors
-from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.storage.yaml_files import add_pair
 from espnet_ext.tokenizers.codec import codecs, create_codec
 
@@ -128,9 +127,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"), "corpus": args.corpus.name, "sentences": len(test),
         "recogniser": choice.label(), "rows": rows,
     }  # fmt: skip
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-        with atomic_path(args.out.with_suffix(suffix)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    publish(args.out, result, page(result))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import publish
 from tokenization import processor
 from torch import Tensor
 
@@ -28,7 +29,6 @@ from espnet_ext.decoding import Generation, build_strategy, generate, plain_step
 from espnet_ext.decoding.request import Decoding
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.storage.atomic import atomic_path
 
 SPEC = CodecSpec(num_codebooks=8, codebook_size=256, frame_rate_hz=50.0, sample_rate_hz=16000)
 SIZES: dict[str, Any] = {
@@ -170,10 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     told += f"--frames {args.frames[0]} {args.frames[1]} --strategies {' '.join(args.strategies)}"
     about = {"command": told, "date": datetime.now(UTC).date().isoformat(), "processor": processor()}
     result = {**about, "python": platform.python_version(), "torch": torch.__version__, **options, "lines": lines}
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-        if args.out is not None:
-            with atomic_path(args.out.with_suffix(suffix)) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+    if args.out is not None:
+        publish(args.out, result, page(result))
 
 
 if __name__ == "__main__":

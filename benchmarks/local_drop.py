@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import publish
 from tokenization import processor
 
 from espnet_ext.bin import run
@@ -30,7 +31,6 @@ from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import GPST
 from espnet_ext.model.loss import LossWeights
-from espnet_ext.storage.atomic import atomic_path
 from espnet_ext.tasks.cost import measure_step
 from espnet_ext.tasks.espnet_model import ESPnetCodecLMModel
 
@@ -192,9 +192,7 @@ def main() -> None:
         **options,
         "rows": summary(cells, found),
     }
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-        with atomic_path(args.out.with_suffix(suffix)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    publish(args.out, result, page(result))
     logging.info("%s", args.out.with_suffix(".md"))
 
 

@@ -8,13 +8,13 @@ against the weights as they were trained, and how often the most likely code is 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from published import publish
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,7 +30,6 @@ from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.heads import ARLocalTransformer
 from espnet_ext.scoring.tables.markdown import table
-from espnet_ext.storage.atomic import atomic_path
 
 KINDS = "float32 fp16 int8 float32:native bf16:native int8:native"
 ROWS = 3  # at once
@@ -113,9 +112,7 @@ def main() -> None:
     head = ", ".join(f"{name} {value}" for name, value in facts.items())
     page = f"`{shlex.join(['python', *sys.argv])}`\n\n{head}\n\n"
     page += table(["weights", "nats per code", "change", "same most likely code (%)"], rows)
-    for suffix, content in ((".json", json.dumps({**facts, "cells": cells}, indent=2) + "\n"), (".md", page)):
-        with atomic_path(args.out.with_suffix(suffix)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    publish(args.out, {**facts, "cells": cells}, page, indent=2)
     print(page)  # noqa: T201
 
 

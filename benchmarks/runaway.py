@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from published import publish
 from tokenization import processor
 
 from espnet_ext.bin import run
@@ -37,7 +38,6 @@ from espnet_ext.decoding.retry import generate_with_retries
 from espnet_ext.inference import CodecLM
 from espnet_ext.inference.listener import NO_UNITS
 from espnet_ext.inference.requests import Request
-from espnet_ext.storage.atomic import atomic_path
 
 GRAMMAR = Path(__file__).resolve().parents[1] / "egs2/mini_libritts/codec_lm1/local/grammar.py"
 SETS = ("train", "dev", "test_seen", "test_unseen")
@@ -238,9 +238,7 @@ def main() -> None:
         row.add(models[number % len(models)], dict(enumerate(texts[first : first + args.chunk], first)), voices)
         result["rows"] = [row.plain() for row in rows if row.sentences]
         logging.info("S %d, %s: %d of %d ran away", row.stacking, row.way, sum(row.reasons.values()), row.sentences)
-        for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-            with atomic_path(args.out.with_suffix(suffix)) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+        publish(args.out, result, page(result))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import publish
 from tokenization import processor
 
 from espnet_ext.bin import codec_lm_inference, evaluate, run
@@ -25,7 +26,6 @@ from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.inference.model_ref import ModelRef
 from espnet_ext.inference.sweep import Checkpoint
-from espnet_ext.storage.atomic import atomic_path
 
 CAUSAL = "causal"
 LOSSY = {
@@ -165,10 +165,8 @@ def main(argv: list[str] | None = None) -> None:
     told = f"benchmarks/speculation.py --width {args.width} --timed {args.timed} --rounds {args.rounds}"
     about = {"command": told, "date": datetime.now(UTC).date().isoformat(), "processor": processor()}
     result = {**about, "torch": torch.__version__, "timed": args.timed, "lines": lines}
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-        if args.out is not None:
-            with atomic_path(args.out.with_suffix(suffix)) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+    if args.out is not None:
+        publish(args.out, result, page(result))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python benchmarks/tokenization.py --out benchmarks/results/tokenization_cpu
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -22,11 +21,11 @@ from typing import Any
 import numpy as np
 import psutil
 import soundfile
+from published import publish
 
 from espnet_ext.bin import run
 from espnet_ext.data.datadir import write_data_dir
 from espnet_ext.errors import UserError
-from espnet_ext.storage.atomic import atomic_path
 
 CODECS = {
     "world_vq": (16000, []),
@@ -178,9 +177,7 @@ def main() -> None:
     for name in args.codecs:
         with tempfile.TemporaryDirectory(prefix="tokenization") as folder:
             result["rows"] += measure_codec(name, args, Path(folder))
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", page(result))):
-        with atomic_path(args.out.with_suffix(suffix)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    publish(args.out, result, page(result))
     logging.info("%s", args.out.with_suffix(".md"))
 
 
