@@ -24,7 +24,7 @@ class Drafts(NamedTuple):
         known: (R,) int64, leading codes that are final.
         drafted_from: (R, L, V), q: what each code was drawn from.
         verified: (R, L, V), p: what it would be drawn from given those in front of it.
-        tables: the model's code tables, where similar codes are near each other; None where nobody asks for them.
+        tables: the model's code tables, where similar codes are near each other; None for a model without.
         codebooks: N, code l is of codebook l % N.
     """
 
@@ -68,12 +68,10 @@ class Acceptance(ABC):
     Attributes:
         exact: whether codes then have the distribution of codes that are drawn one after the other.
         same_noise: whether a draft stays where the model, with the noise that the drafts were drawn with, draws it too.
-        reads_tables: whether it asks which codes are similar.
     """
 
     exact: ClassVar[bool] = True
     same_noise: ClassVar[bool] = False
-    reads_tables: ClassVar[bool] = False
 
     @abstractmethod
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -255,5 +254,5 @@ class NGram(Drafter):
 
     def observe(self, own: Histories, seen: Seen) -> None:  # noqa: D102 (inherited)
         for history, steps, kept in zip(own.rows, seen.codes.tolist(), seen.kept.tolist(), strict=True):
-            for step, books in zip(steps[:kept], repeat(own.books)):
-                history.learn(step, books)
+            for step in steps[:kept]:
+                history.learn(step, own.books)

@@ -69,12 +69,13 @@ def groups_of(vectors: Tensor, count: int) -> Tensor:
     return group
 
 
-def check_shares(name: str, value: float | Sequence[float]) -> None:
-    """Refuse what is neither a share nor a list of shares."""
+def shares(name: str, value: float | Sequence[float]) -> float | Sequence[float]:
+    """An option that is a share, or one for each codebook, as something to look up by; others are refused."""
     if isinstance(value, (list, tuple)) and not value:
         raise UserError(f"{name} must be a number or one for each codebook, got an empty list")
     for one in value if isinstance(value, (list, tuple)) else [value]:
         check_number(name, one, least=0, most=1)
+    return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
 def per_slot(name: str, value: float | Sequence[float], drafts: Drafts) -> Tensor:
@@ -99,8 +100,7 @@ class Tolerance(Acceptance):
     exact = False
 
     def __post_init__(self) -> None:
-        check_shares("delta", self.delta)
-        object.__setattr__(self, "delta", tuple(self.delta) if isinstance(self.delta, list) else self.delta)
+        object.__setattr__(self, "delta", shares("delta", self.delta))
 
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:  # noqa: D102 (inherited)
         p, q = drafts.verified.double(), drafts.drafted_from.double()
@@ -125,12 +125,10 @@ class Lantern(Acceptance):
     delta: float | Sequence[float] = 0.2
 
     exact = False
-    reads_tables = True
 
     def __post_init__(self) -> None:
         check_number("k", self.k, least=1, whole=True)
-        check_shares("delta", self.delta)
-        object.__setattr__(self, "delta", tuple(self.delta) if isinstance(self.delta, list) else self.delta)
+        object.__setattr__(self, "delta", shares("delta", self.delta))
 
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:  # noqa: D102 (inherited)
         p, q, slots = drafts.verified.double(), drafts.drafted_from.double(), drafts.codes.shape[1]
@@ -161,7 +159,6 @@ class PCG(Acceptance):
     groups: int = 64
 
     exact = False
-    reads_tables = True
 
     def __post_init__(self) -> None:
         check_number("groups", self.groups, least=1, whole=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -87,22 +87,22 @@ class Speculative(Order):
         count = self.width - 1
         draft = self.drafting.draft(turn, own, count, draws=not self.accepting.same_noise)
         hidden = turn.model.extend(torch.cat((turn.codes[:, None], draft.codes), dim=1), turn.state)
-        samplers = [turn.sampler([draft.codes[:, step] for step in range(place)]) for place in range(self.width)]
+        samplers = (turn.sampler(draft.codes[:, :place].unbind(1)) for place in range(self.width))
         make = self._fill if self.accepting.same_noise else self._verify
         made = make(turn, draft, hidden, samplers)
         turn.state.accept(made.kept, self.width)
         self.drafting.observe(own, Seen(hidden, made.codes, made.kept))
         return made
 
-    def _fill(self, turn: Turn, draft: Draft, hidden: Tensor, samplers: Sequence[Sampler]) -> Advance:
-        """The strategy's own steps, as long as they are those that were drafted."""
+    def _fill(self, turn: Turn, draft: Draft, hidden: Tensor, samplers: Iterable[Sampler]) -> Advance:
+        """The strategy's own steps, as long as they are those that were drafted; mostly that is one."""
         codes = nn.functional.pad(draft.codes, (0, 0, 0, 1))
         logprobs: Tensor | None = None
         kept, passes = torch.zeros_like(codes[:, 0, 0]), torch.zeros_like(codes[:, 0, 0])
         going = torch.ones_like(kept, dtype=torch.bool)
-        for place in range(self.width):
-            rows = samplers[place].rows_of(going)
-            filled = turn.strategy.decode_step(turn.model.heads, hidden[rows, place], samplers[place].for_rows(rows))
+        for place, sampler in enumerate(samplers):
+            rows = sampler.rows_of(going)
+            filled = turn.strategy.decode_step(turn.model.heads, hidden[rows, place], sampler.for_rows(rows))
             logprobs = filled.logprobs.new_zeros(codes.shape) if logprobs is None else logprobs
             as_drafted = (filled.codes == codes[rows, place]).all(dim=1)
             codes[rows, place], logprobs[rows, place] = filled.codes, filled.logprobs
@@ -113,9 +113,9 @@ class Speculative(Order):
         assert logprobs is not None
         return Advance(codes, logprobs, kept, passes, torch.ones_like(kept))
 
-    def _verify(self, turn: Turn, draft: Draft, hidden: Tensor, samplers: Sequence[Sampler]) -> Advance:
+    def _verify(self, turn: Turn, draft: Draft, hidden: Tensor, behind: Iterable[Sampler]) -> Advance:
         """Drafted codes as far as they hold, and the rest of the step in which the first one does not."""
-        (rows, count, slots), heads = draft.codes.shape, turn.model.heads
+        (rows, count, slots), heads, samplers = draft.codes.shape, turn.model.heads, list(behind)
         window = window_of(samplers, rows // 2 if samplers[0].options.guided else rows, turn.model.spec.mask_id)
         row = torch.arange(rows, device=hidden.device)
         drafted = (row[:, None] * self.width + torch.arange(count, device=row.device)).flatten()  # rows of the window
