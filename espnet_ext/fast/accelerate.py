@@ -85,7 +85,8 @@ def accelerate(model: CoreLM, options: FastOptions, rows: int = 1, budget_ms: fl
     if next(model.parameters()).dtype != torch.float32:
         raise UserError(f"model must be in float32, got {next(model.parameters()).dtype}")
     slot_transformers = [head for head in model.heads.values() if isinstance(head, SlotTransformer)]
-    transformers = model.step_transformers() + [head.transformer for head in slot_transformers]
+    # two heads may have one transformer
+    transformers = list(dict.fromkeys(model.step_transformers() + [head.transformer for head in slot_transformers]))
     if next(model.parameters()).is_cuda:
         done = _on_gpu(model, options, slot_transformers, transformers)
     else:

@@ -288,12 +288,15 @@ class CoreLM(nn.Module, StepModel):
             build: makes one of its class and its options.
 
         Raises:
-            UserError: if a name or an option is unknown, or a residual one has nothing to add to.
+            UserError: if a name or an option is unknown, a residual one has nothing to add to, or one has nobody to
+                share with.
         """
         for name, own in local_options(local, conf).items():
             head = self.heads[name] = build(local_transformers[name], own)
             if head.residual and "parallel" not in self.heads:
                 raise UserError(f"residual must be false with parallel_heads false, got true for local {name}")
+        for head in self.heads.values():
+            head.share(self.heads)
 
     def draw_given(self, rows: int, device: torch.device) -> Tensor:
         """Rows that are trained with their conditions: (B,) bool."""

@@ -204,6 +204,17 @@ class Head(nn.Module, ABC):
             Logits and the mask of the codes that count.
         """
 
+    def share(self, heads: Heads) -> None:
+        """Take over what it shares with other heads of its model, once all of them are there; mostly nothing.
+
+        Args:
+            heads: of the model, this one too.
+
+        Raises:
+            UserError: if the head that it shares with is not there, or is another one.
+        """
+        return
+
 
 HeadT = TypeVar("HeadT", bound=Head)
 local_transformers: Registry[type[Head]] = Registry("local", "espnet_ext.head")

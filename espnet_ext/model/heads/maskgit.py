@@ -10,11 +10,15 @@ import torch
 from torch import Generator, Tensor
 
 from espnet_ext.errors import UserError
-from espnet_ext.model.heads.base import LocalInput, LocalOutput, register_head
+from espnet_ext.model.heads.ar import ARLocalTransformer
+from espnet_ext.model.heads.base import Heads, LocalInput, LocalOutput, register_head
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.options import check_choice
 
 MASKS = ("slots", "frames", "left_to_right")
+WEIGHTS = ("own", "ar")
+SHARED = ("embedding", "input_projection", "transformer", "heads")  # modules; positions are its own
+SIZES = ("width", "layers", "num_heads", "residual")
 
 
 def masked_counts(ratio: Tensor, slots: int) -> Tensor:
@@ -42,7 +46,8 @@ def masked_counts(ratio: Tensor, slots: int) -> Tensor:
 class MaskGITLocalTransformer(SlotTransformer):
     """Bidirectional over the slots of a step; slots that are not known yet are given as MASK.
 
-    The output behind slot m predicts slot m.
+    The output behind slot m predicts slot m, or the one behind slot m - 1 where the weights are those of the AR local
+    transformer, which predicts so.
 
     In training the number of masked slots is drawn per step, over all M slots, so that the step of which nothing is
     known, where decoding begins, is seen often at every stacking factor: a share of 2 / pi * acos((M - 1) / M) of the
@@ -56,19 +61,47 @@ class MaskGITLocalTransformer(SlotTransformer):
             it; with one frame per step these are the same. "left_to_right": the last slots. Several names: one of
             them, drawn per step ("mixed" is an old name of the first two). From steps whose first slots are known
             dependence is learned much sooner, also for masks anywhere.
+        weights: "own", or "ar": those of the AR local transformer of the same model, of the same sizes, which is
+            trained on both tasks at once. What it learns from the codes in front serves masks anywhere, which take many
+            times as long to teach it.
         **options: as for `SlotTransformer`.
     """
 
     bidirectional = True
 
-    def __init__(self, *given: Any, mask: str | Sequence[str] = "slots", **options: Any) -> None:
+    def __init__(
+        self, *given: Any, mask: str | Sequence[str] = "slots", weights: str = "own", **options: Any
+    ) -> None:
         super().__init__(*given, **options)
+        check_choice("weights", weights, WEIGHTS)
+        self.weights = weights
         several = ["slots", "frames"] if mask == "mixed" else mask
         self.masks = tuple(several) if isinstance(several, list | tuple) else (several,)
         if not self.masks:
             raise UserError(f"mask must be one of {list(MASKS)}, or several, got {mask!r}")
         for name in self.masks:
             check_choice("mask", name, MASKS)
+
+    def share(self, heads: Heads) -> None:  # noqa: D102 (inherited)
+        if self.weights == "own":
+            return
+        others = [head for head in heads.values() if isinstance(head, ARLocalTransformer)]
+        if not others:
+            raise UserError(f"local must contain ar for maskgit with weights ar, got {[*heads][1:]}")
+        for name in SIZES:
+            if getattr(self, name) != getattr(others[0], name):
+                raise UserError(
+                    f"local_conf must have the same sizes for maskgit with weights ar as for ar, got {name} "
+                    f"{getattr(self, name)!r} and {getattr(others[0], name)!r}"
+                )
+        for name in SHARED:
+            delattr(self, name)
+        # in a tuple it is no submodule of this one: a checkpoint has the weights once, under the name of their owner
+        self._owner = (others[0],)
+
+    def __getattr__(self, name: str) -> Any:  # of what nn.Module does not find otherwise
+        owner = self.__dict__.get("_owner")
+        return getattr(owner[0], name) if owner and name in SHARED else super().__getattr__(name)
 
     def logits(self, inputs: LocalInput, codes: Tensor) -> Tensor:
         """Logits of all slots: (P, M, V).
@@ -81,7 +114,7 @@ class MaskGITLocalTransformer(SlotTransformer):
             The logits; those of known slots mean nothing.
         """
         x = self.transformer(self.read(inputs.hidden, codes), mask=None)
-        return self.add_to(inputs.base, self.heads(x[:, 1:]))
+        return self.add_to(inputs.base, self.heads(x[:, 1:] if self.weights == "own" else x[:, :-1]))
 
     def forward(self, inputs: LocalInput, codes: Tensor) -> LocalOutput:  # noqa: D102 (inherited)
         masked = self.draw_mask(len(codes), codes.device)
