@@ -78,8 +78,8 @@ def tiny_model(
 ) -> TextCoreLM:
     """A random model with all heads in float64 and eval mode, its weights large enough for decisions to differ.
 
-    With an even number of frames a step has residual local transformers and tied tables unless the options say
-    otherwise, so that whatever runs at several S runs on both kinds.
+    With an even number of frames a step has residual local transformers of the same weights and tied tables unless the
+    options say otherwise, so that whatever runs at several S runs on both kinds.
 
     Args:
         primary: a key of PRIMARIES.
@@ -96,7 +96,9 @@ def tiny_model(
     small = {"width": 16, "heads": 2, "residual": even}
     options.setdefault("frame_tables", "tied" if even else "own")
     local = ["ar", "maskgit"] if local == "all" else local
-    several = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
+    several: dict[str, Any] = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
+    if even and {"ar", "maskgit"} <= set(several):
+        several["maskgit"] = {**small, "weights": "ar"}
     options.setdefault("local_conf", several)
     model = TextCoreLM(
         SPEC,
