@@ -14,6 +14,7 @@ from espnet_ext.decoding import CAUSAL, build_order, build_strategy, drafters, s
 from espnet_ext.decoding.acceptance import Exact, acceptances
 from espnet_ext.decoding.drafters import Histories, Jacobi
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.rows import Rows
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.model.primary import PrimaryState
@@ -172,6 +173,26 @@ def test_blocks_never_keep_fewer_codes_than_single_ones():
             total += int(acceptances.build(name).judge(drafts._replace(known=drafts.known * 0), sampler).accepted.sum())
         kept[name] = total / len(seeds)
     assert kept["block"] > kept["exact"]
+
+
+@pytest.mark.parametrize("acceptance", ["gumbel", "exact"])
+def test_the_samplers_of_a_window_are_made_one_from_the_other(acceptance, monkeypatch):
+    """Not each from the beginning: what W steps say of the next ones is W - 1 steps of bookkeeping, and W are kept."""
+    counts = {"turns": 0, "steps": 0}
+    take, advance = Rows._take, speculative.Speculative.advance
+
+    def counted(self: Any, *given: Any) -> Any:
+        counts["steps"] += 1
+        return take(self, *given)
+
+    def turn(self: Any, *given: Any) -> Any:
+        counts["turns"] += 1
+        return advance(self, *given)
+
+    monkeypatch.setattr(Rows, "_take", counted)
+    monkeypatch.setattr(speculative.Speculative, "advance", turn)
+    decode(shared_model(), ragged_batch(), "local_ar", steps=order_of("repeat", acceptance, width=8))
+    assert 0 < counts["steps"] <= (2 * 8 - 1) * counts["turns"]
 
 
 # planted bugs

@@ -87,7 +87,7 @@ class Speculative(Order):
         count = self.width - 1
         draft = self.drafting.draft(turn, own, count, draws=not self.accepting.same_noise)
         hidden = turn.model.extend(torch.cat((turn.codes[:, None], draft.codes), dim=1), turn.state)
-        samplers = (turn.sampler(draft.codes[:, :place].unbind(1)) for place in range(self.width))
+        samplers = turn.samplers(draft.codes.unbind(1))
         make = self._fill if self.accepting.same_noise else self._verify
         made = make(turn, draft, hidden, samplers)
         turn.state.accept(made.kept, self.width)
