@@ -14,7 +14,16 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
-from espnet_ext.model.heads import Heads, HeadScores, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.heads import (
+    MODEL,
+    CodeVectors,
+    Heads,
+    HeadScores,
+    LocalInput,
+    SlotEmbedding,
+    Slots,
+    local_transformers,
+)
 from espnet_ext.model.parts import Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
 from espnet_ext.model.primary import PrimaryState
@@ -83,6 +92,11 @@ class StepModel(ABC):
     @abstractmethod
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+
+    @property
+    def code_vectors(self) -> Mapping[str, CodeVectors]:
+        """Where similar codes are near each other, by whose vectors these are; none of a model without code tables."""
+        return self.heads.code_vectors
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front.
@@ -156,6 +170,11 @@ class CoreLM(nn.Module, StepModel):
     def slots(self) -> int:
         """M, codes of one step."""
         return self.layout.slots
+
+    @property
+    def code_vectors(self) -> Mapping[str, CodeVectors]:
+        """The model's own, those that steps are embedded with, and what else is known of the codes."""
+        return {MODEL: self.embedding, **self.heads.code_vectors}
 
     def step_transformers(self) -> list[Transformer]:
         """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
