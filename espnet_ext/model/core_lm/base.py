@@ -81,6 +81,10 @@ class StepModel(ABC):
     parts: Parts
     conditioning_dropout: float
 
+    def step_transformers(self) -> list[Transformer]:
+        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
+        return []
+
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
         """Input of the first step: (B, M) int64."""
@@ -175,10 +179,6 @@ class CoreLM(nn.Module, StepModel):
     def code_vectors(self) -> Mapping[str, CodeVectors]:
         """The model's own, those that steps are embedded with, and what else is known of the codes."""
         return {MODEL: self.embedding, **self.heads.code_vectors}
-
-    def step_transformers(self) -> list[Transformer]:
-        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
-        return []
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
