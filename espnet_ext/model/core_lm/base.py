@@ -271,6 +271,7 @@ class CoreLM(nn.Module, StepModel):
         built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads)
         for name, part in built.items():
             self.parts[name] = part
+        self.heads.know(self.parts)
 
     def train_only(self, names: Sequence[str]) -> None:
         """Freeze all but some parts: without dropout and corruption, too, so that they see what decoding sees.

@@ -224,11 +224,19 @@ class Heads(nn.ModuleDict):
 
     Attributes:
         code_vectors: by whose they are, where similar codes are near each other, besides the tables of a model.
+        beside: parts of the model by name, which a strategy may need. They are the model's children and not these.
     """
+
+    beside: nn.ModuleDict
 
     def __init__(self, heads: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__(heads)
         self.code_vectors: dict[str, CodeVectors] = {}
+        self.know(nn.ModuleDict())
+
+    def know(self, parts: nn.ModuleDict) -> None:
+        """Have strategies find the parts of the model."""
+        vars(self)["beside"] = parts  # as an attribute of a module it would be one of the heads
 
     def of(self, kind: type[HeadT]) -> HeadT:
         """The head of the class that a strategy needs; a model without one is refused."""
