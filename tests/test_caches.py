@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,10 +21,11 @@ from espnet_ext.decoding import build_order, generate
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions, accelerate, fallback
+from espnet_ext.fast.native import compiler
 from espnet_ext.inference import Speaker
 from espnet_ext.inference.options import decode_options
 from espnet_ext.model.cache import KVCache
-from espnet_ext.model.caches import EXACT, Gear, caches, gear
+from espnet_ext.model.caches import EXACT, Exact, Gear, caches, gear
 from espnet_ext.model.caches.packed import PackedCache
 from espnet_ext.model.caches.packing import Packing
 from espnet_ext.testing.cache import CACHE_CONTRACT, check_cache
@@ -269,6 +271,29 @@ def test_packed_models_go_with_packed_caches(primary, native):
     assert torch.equal(made.codes, right.codes) and torch.equal(made.lengths, right.lengths)
 
 
+@pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("primary", ["cross_attention", "prefix"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_what_the_native_kernel_cannot_read_is_left_to_torch(primary, dtype, caplog):
+    """A policy of another package may keep keys and values so; the kernel would take their bytes for float32."""
+
+    class Kept(Exact):
+        def new(self, shape, _, device):
+            return super().new(shape, dtype, device)
+
+    fallback._tell.cache_clear()
+    model = tiny_model(primary).float()
+    fast = deepcopy(model)
+    accelerate(fast, FastOptions("float32", native=True))
+    how = ragged_batch(), "local_ar", SAMPLING["greedy"], 12
+    with caplog.at_level("WARNING"):
+        right, made = (decode(one, *how, cache=Kept()) for one in (model, fast))
+    assert torch.equal(right.codes, made.codes)
+    torch.testing.assert_close(right.logprobs, made.logprobs, rtol=1e-4, atol=1e-4)
+    told = f"it reads keys and values in one of ['torch.float32', 'torch.bfloat16'], got {dtype}"
+    assert [told in record.message for record in caplog.records] == [True]
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +326,8 @@ def test_a_rank_above_the_width_of_the_heads_is_refused_before_anything_is_decod
     message = r"rank must be in \[0, 16\] with heads 16 wide and a buffer of 32, got 17"
     with pytest.raises(UserError, match=message):
         options.check(model)
+    with pytest.raises(UserError, match=message):
+        decode(model, ragged_batch(), "parallel", cache=options.caching)
     with pytest.raises(UserError, match=message):
         model.prefill(ragged_batch().conditions(model), 4, options.caching)
     options.changed(cache_conf={"rank": 16, "buffer": 32}).check(model)

@@ -78,6 +78,19 @@ def test_weights_that_are_not_finite_are_refused_by_name(name: str, value: float
         codecs[name].load(checkpoint)
 
 
+@pytest.mark.parametrize("name", list(CONF))
+def test_codes_of_a_codebook_are_as_far_apart_whatever_the_others_are(name: str) -> None:
+    codec = tiny_codec(name)
+    spec, vectors = codec.spec, codec.code_vectors()
+    others = torch.randint(spec.codebook_size, (spec.num_codebooks,), generator=torch.Generator().manual_seed(0))
+    for book in range(spec.num_codebooks):
+        frames = others.repeat(spec.codebook_size, 1)
+        frames[:, book] = torch.arange(spec.codebook_size)
+        found, told = codec.dequantise(frames), vectors[book]
+        scale = float(told.std())
+        torch.testing.assert_close(found - found[0], told - told[0], atol=1e-3 * scale, rtol=0)
+
+
 def test_unknown_names_and_options_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match=r"codec must be one of \[.*'dac', .*'world_vq'.*\], got 'soundstream'"):
         create_codec("soundstream", [], 0, {})

@@ -65,6 +65,20 @@ def test_every_experiment_is_loaded_by_one_class_and_speaks_in_the_modes_of_its_
 
 
 @pytest.mark.espnet
+def test_similar_codes_may_be_those_of_the_experiments_codec(experiment: Path, gpst_experiment: Path) -> None:
+    from espnet_ext.inference import Speaker
+
+    lenient = {"acceptance": "pcg", "acceptance_conf": {"groups": 1, "vectors": "codec"}, "exact": False}
+    for exp in (experiment, gpst_experiment):
+        speaker = Speaker.from_experiment(exp)
+        speaker.check(DecodeOptions("parallel", order="speculative", order_conf=lenient))
+        told, own = speaker.corelm.heads.code_vectors["codec"], speaker.codec.code_vectors()
+        assert torch.equal(told.vectors(), own)
+    options = GPSTDecodeOptions("parallel", max_sec=0.3, order="speculative", order_conf=lenient)
+    assert len(speaker.speak("unconditional", options=options).codes)
+
+
+@pytest.mark.espnet
 def test_one_command_serves_every_mode_and_the_only_one_need_not_be_named(
     corpus: Path, experiment: Path, gpst_experiment: Path, tmp_path: Path
 ) -> None:

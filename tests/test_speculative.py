@@ -14,8 +14,10 @@ from espnet_ext.decoding import CAUSAL, build_order, build_strategy, drafters, s
 from espnet_ext.decoding.acceptance import Exact, acceptances
 from espnet_ext.decoding.drafters import Histories, Jacobi
 from espnet_ext.decoding.options import DecodeOptions
+from espnet_ext.decoding.rows import Rows
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
+from espnet_ext.model.heads import Codebooks
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.testing.exactness import enumerable_model, exact_distribution, total_variation
 from espnet_ext.testing.models import decode, shared_model
@@ -99,6 +101,37 @@ def test_lossy_acceptances_are_told_from_exact_ones():
         )
 
 
+def test_similar_codes_may_be_those_of_the_codec():
+    """Over steps and over slots; codebooks of vectors in which other codes are near each other let others pass."""
+    model = tiny_model(conditioning_dropout=0.1)
+    line = torch.linspace(0, 1, model.spec.codebook_size)[None, :, None].expand(model.spec.num_codebooks, -1, 1)
+    model.heads.code_vectors["codec"] = Codebooks(lambda: line)
+    for name, conf in (("lantern", {"k": 3, "delta": 0.7}), ("pcg", {"groups": 3})):
+        made = []
+        for whose in ("model", "codec"):
+            how = {"acceptance_conf": {**conf, "vectors": whose}}
+            orders = order_of("repeat", name, **how), CAUSAL
+            for strategy, order, more in (
+                ("local_ar", orders[0], {}),
+                ("local_speculative", orders[1], {"acceptance": name, "exact": False, **how}),
+            ):
+                made.append(decode(model, ragged_batch(), strategy, SAMPLING["sampled"], LIMITS, steps=order, **more))
+        over_steps, over_slots = made[::2], made[1::2]
+        for one, other in (over_steps, over_slots):
+            same = one.codes.shape == other.codes.shape and torch.equal(one.codes, other.codes)
+            assert not same, f"{name} does not read the codec's vectors"
+
+
+def test_a_codec_is_asked_for_its_vectors_once():
+    asked = []
+    books = Codebooks(lambda: asked.append(1) or torch.rand(3, 8, 2))
+    drafts = random_drafts()._replace(vectors={"codec": books})
+    for _ in range(2):
+        judged("pcg", {"groups": 3, "vectors": "codec"}, drafts)
+        judged("lantern", {"k": 3, "vectors": "codec"}, drafts)
+    assert asked == [1]
+
+
 NO_LENIENCE = {"tolerance": {"delta": 0.0}, "lantern": {"delta": [0.0, 0.0, 0.0]}, "pcg": {"groups": 8}}
 
 
@@ -139,7 +172,7 @@ def test_groups_have_the_distribution_of_the_models():
     sampler = Sampler(SamplingOptions(), (torch.Generator().manual_seed(0),))
     from espnet_ext.decoding.lenient import groups_of
 
-    group = groups_of(drafts.tables.vectors(), 3)[0]
+    group = groups_of(drafts.vectors["model"].vectors(), 3)[0]
     verdict = acceptances.build("pcg", groups=3).judge(again, _AsOne(sampler, rows))
     made = torch.where(
         verdict.accepted == 1, codes[:, 0], torch.multinomial(verdict.instead[0, 0], rows, replacement=True)
@@ -172,6 +205,26 @@ def test_blocks_never_keep_fewer_codes_than_single_ones():
             total += int(acceptances.build(name).judge(drafts._replace(known=drafts.known * 0), sampler).accepted.sum())
         kept[name] = total / len(seeds)
     assert kept["block"] > kept["exact"]
+
+
+@pytest.mark.parametrize("acceptance", ["gumbel", "exact"])
+def test_the_samplers_of_a_window_are_made_one_from_the_other(acceptance, monkeypatch):
+    """Not each from the beginning: what W steps say of the next ones is W - 1 steps of bookkeeping, and W are kept."""
+    counts = {"turns": 0, "steps": 0}
+    take, advance = Rows._take, speculative.Speculative.advance
+
+    def counted(self: Any, *given: Any) -> Any:
+        counts["steps"] += 1
+        return take(self, *given)
+
+    def turn(self: Any, *given: Any) -> Any:
+        counts["turns"] += 1
+        return advance(self, *given)
+
+    monkeypatch.setattr(Rows, "_take", counted)
+    monkeypatch.setattr(speculative.Speculative, "advance", turn)
+    decode(shared_model(), ragged_batch(), "local_ar", steps=order_of("repeat", acceptance, width=8))
+    assert 0 < counts["steps"] <= (2 * 8 - 1) * counts["turns"]
 
 
 # planted bugs
@@ -277,12 +330,28 @@ def test_several_steps_in_one_pass_are_those_of_one_after_the_other(primary, sta
         ({"acceptance": "tolerance", "exact": False, "acceptance_conf": {"delta": 2}}, r"delta must be"),
         ({"acceptance": "pcg", "exact": False, "acceptance_conf": {"groups": 0}}, r"groups must be"),
         ({"exact": "yes"}, r"exact must be"),
+        ({"acceptance": "pcg", "exact": False, "acceptance_conf": {"vectors": "mine"}}, r"vectors must be one of"),
     ],
     ids=str,
 )
 def test_what_a_speculative_order_cannot_be_is_refused_in_one_line(conf, message):
     with pytest.raises(UserError, match=message):
         DecodeOptions.from_mapping({"order": "speculative", "order_conf": conf})
+
+
+@pytest.mark.parametrize("name", ["lantern", "pcg"])
+def test_vectors_of_a_codec_that_is_not_there_are_refused_in_one_line(name):
+    message = r"vectors must be one of \['model'\] with this model, got 'codec'"
+    conf = {"acceptance_conf": {"vectors": "codec"}}
+    with pytest.raises(UserError, match=message):
+        decode(shared_model(), ragged_batch(), "local_ar", steps=order_of("repeat", name, **conf))
+    with pytest.raises(UserError, match=message):
+        decode(shared_model(), ragged_batch(), "local_speculative", acceptance=name, exact=False, **conf)
+
+
+def test_similar_codes_of_a_model_without_code_tables_are_refused_in_one_line():
+    with pytest.raises(UserError, match="acceptance must be one that asks for no similar codes with a model without"):
+        acceptances.build("pcg").check(())
 
 
 def test_an_acceptance_that_scores_codes_refuses_strategies_that_cannot():

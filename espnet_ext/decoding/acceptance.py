@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
-from espnet_ext.model.heads import SlotEmbedding
+from espnet_ext.model.heads import CodeVectors
 from espnet_ext.registry import Registry
 
 
@@ -24,7 +24,7 @@ class Drafts(NamedTuple):
         known: (R,) int64, leading codes that are final.
         drafted_from: (R, L, V), q: what each code was drawn from.
         verified: (R, L, V), p: what it would be drawn from given those in front of it.
-        tables: the model's code tables, where similar codes are near each other; None for a model without.
+        vectors: where similar codes are near each other, by whose they are.
         codebooks: N, code l is of codebook l % N.
     """
 
@@ -32,7 +32,7 @@ class Drafts(NamedTuple):
     known: Tensor
     drafted_from: Tensor
     verified: Tensor
-    tables: SlotEmbedding | None = None
+    vectors: Mapping[str, CodeVectors] = {}
     codebooks: int = 1
 
     @property
@@ -72,6 +72,14 @@ class Acceptance(ABC):
 
     exact: ClassVar[bool] = True
     same_noise: ClassVar[bool] = False
+
+    def check(self, vectors: Collection[str]) -> None:
+        """Refuse a model without what the acceptance needs, with a UserError that names what there is.
+
+        Args:
+            vectors: whose vectors of codes there are.
+        """
+        return
 
     @abstractmethod
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:

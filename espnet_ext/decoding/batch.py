@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -137,7 +137,8 @@ class Batch:
         """Make the next steps of every row, and take those that are kept."""
         if self.order.width > 1:  # where rows keep different numbers of steps there are holes
             self.state.make_room(self.order.width)
-        turn = Turn(self.model, self.strategy, self._pairs(self.codes), self.state, self.sampler_behind, self.step)
+        samplers = self.sampler_behind, self.samplers_behind
+        turn = Turn(self.model, self.strategy, self._pairs(self.codes), self.state, *samplers, self.step)
         made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
             made = Advance(*(part[: len(self.ids)] for part in made))
@@ -146,10 +147,22 @@ class Batch:
 
     def sampler_behind(self, made: Sequence[Tensor]) -> Sampler:
         """The sampler of the step behind those that a turn has made, each (R, M)."""
-        rows, size = self.rows.behind([codes[: len(self.ids)] for codes in made]), len(self.ids)
+        return self._sampler(self.rows.behind([codes[: len(self.ids)] for codes in made]))
+
+    def samplers_behind(self, made: Sequence[Tensor]) -> Iterator[Sampler]:
+        """The sampler of the coming step, and those of the steps behind each of these, (R, M)."""
+        rows = self.rows
+        yield self._sampler(rows)
+        for codes in made:
+            rows = rows.behind([codes[: len(self.ids)]])
+            yield self._sampler(rows)
+
+    def _sampler(self, rows: Rows) -> Sampler:
+        """That of the coming step of these rows, which are the batch's with some steps more."""
+        size = len(self.ids)
         legal, history = rows.legal(), rows.history(self.sampler.options.repetition_window)
         if self.state.end_guard is not None:
-            ending = self.state.ending(self._pairs(self.rows.done + len(made)))
+            ending = self.state.ending(self._pairs(rows.done))
             assert ending is not None
             legal = guard_ends(self.model.spec, legal, Ending(*(part[:size] for part in ending)))
         return self.sampler.for_step(legal, history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -13,36 +13,29 @@ from torch import Tensor
 from espnet_ext.decoding.acceptance import Acceptance, Drafts, Verdict, one_draw, register_acceptance, residual
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
-from espnet_ext.model.heads import SlotEmbedding
-from espnet_ext.options import check_number
+from espnet_ext.model.heads import CODEC, MODEL, CodeVectors
+from espnet_ext.options import check_choice, check_number
 
-_similar: WeakKeyDictionary[SlotEmbedding, dict[object, Tensor]] = WeakKeyDictionary()
+_similar: WeakKeyDictionary[CodeVectors, dict[object, Tensor]] = WeakKeyDictionary()
 
 
-def of_tables(tables: SlotEmbedding | None, slots: int, what: object, find: Callable[[Tensor], Tensor]) -> Tensor:
-    """What is found out once about the code tables of a model, for every slot: (slots, …).
+def of_slots(vectors: CodeVectors, slot: Tensor, what: object, find: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is found out once about vectors of codes, for every slot: (L, …).
 
     Args:
-        tables: of the model.
-        slots: L.
+        vectors: of the codes.
+        slot: (L,) int64, numbers of the slots.
         what: name of the finding, with its options.
         find: (tables, codes, D) vectors → (tables, …).
 
     Returns:
         Of every slot that of its table.
-
-    Raises:
-        UserError: if the model has no such tables.
     """
-    if tables is None:
-        raise UserError(
-            "acceptance must be one that asks for no similar codes with this model, which has no code tables"
-        )
-    found, key = _similar.setdefault(tables, {}), (what, tables.table.weight._version, tables.table.weight.device)
+    found, key = _similar.setdefault(vectors, {}), (what, vectors.version(), slot.device)
     if key not in found:
-        found[key] = find(tables.vectors())
+        found[key] = find(vectors.vectors()).to(slot.device)
     of_table = found[key]
-    return of_table[torch.arange(slots, device=of_table.device) % len(of_table)]
+    return of_table[slot % len(of_table)]
 
 
 def nearest(vectors: Tensor, count: int) -> Tensor:
@@ -108,31 +101,54 @@ class Tolerance(Acceptance):
         return Verdict(one_draw(drafts, torch.where(of_p > 0, of_p / of_q, 0.0), sampler), residual(p, q))
 
 
+@dataclass(frozen=True)
+class OfSimilar(Acceptance):
+    """One that asks which codes are similar.
+
+    Attributes:
+        vectors: by which they are: "model", those of its code tables, or "codec", those of its codebooks, which an
+            experiment has with its codec.
+    """
+
+    vectors: str = MODEL
+
+    exact = False
+
+    def __post_init__(self) -> None:
+        check_choice("vectors", self.vectors, (MODEL, CODEC))
+
+    def check(self, vectors: Collection[str]) -> None:  # noqa: D102 (inherited)
+        if not vectors:
+            raise UserError("acceptance must be one that asks for no similar codes with a model without code tables")
+        if self.vectors not in vectors:
+            raise UserError(f"vectors must be one of {list(vectors)} with this model, got {self.vectors!r}")
+
+
 @register_acceptance("lantern")
 @dataclass(frozen=True)
-class Lantern(Acceptance):
+class Lantern(OfSimilar):
     """A draft stays with the probability of its neighbours on top of its own: they count as the same code.
 
     Attributes:
-        k: neighbours in the model's code tables, the nearest ones.
+        k: neighbours, the nearest ones.
         delta: probability that a draft takes over from them, at most; 0 is exact. A list has one for each codebook.
 
     Reference:
-        Jang et al. 2024, arXiv:2410.03355; here the vectors are those that the model has learned for its codes.
+        Jang et al. 2024, arXiv:2410.03355, with the codebook of the images' tokenizer: `vectors: codec`.
     """
 
     k: int = 16
     delta: float | Sequence[float] = 0.2
 
-    exact = False
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("k", self.k, least=1, whole=True)
         object.__setattr__(self, "delta", shares("delta", self.delta))
 
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:  # noqa: D102 (inherited)
-        p, q, slots = drafts.verified.double(), drafts.drafted_from.double(), drafts.codes.shape[1]
-        near = of_tables(drafts.tables, slots, ("nearest", self.k), partial(nearest, count=self.k))
+        p, q = drafts.verified.double(), drafts.drafted_from.double()
+        find = partial(nearest, count=self.k)
+        near = of_slots(drafts.vectors[self.vectors], drafts.slot, ("nearest", self.k), find)
         is_code = drafts.codes < near.shape[1]
         mine = near[drafts.slot, drafts.codes.where(is_code, torch.zeros_like(drafts.codes))]  # (R, L, k)
         theirs = p.gather(-1, mine)
@@ -146,11 +162,11 @@ class Lantern(Acceptance):
 
 @register_acceptance("pcg")
 @dataclass(frozen=True)
-class PCG(Acceptance):
+class PCG(OfSimilar):
     """A draft stays with min(1, P / Q) of its group of similar codes; groups have the distribution of the model's.
 
     Attributes:
-        groups: of each codebook, in the model's code tables; as many as codes are exact.
+        groups: of each codebook; as many as codes are exact.
 
     Reference:
         Principled coarse-grained acceptance, arXiv:2511.13732; here groups do not overlap.
@@ -158,19 +174,17 @@ class PCG(Acceptance):
 
     groups: int = 64
 
-    exact = False
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("groups", self.groups, least=1, whole=True)
 
     def judge(self, drafts: Drafts, sampler: Sampler) -> Verdict:  # noqa: D102 (inherited)
-        p, q, slots = drafts.verified.double(), drafts.drafted_from.double(), drafts.codes.shape[1]
-        group = of_tables(
-            drafts.tables, slots, ("groups", self.groups), lambda vectors: groups_of(vectors, self.groups)
-        )
+        p, q = drafts.verified.double(), drafts.drafted_from.double()
+        find = partial(groups_of, count=self.groups)
+        group = of_slots(drafts.vectors[self.vectors], drafts.slot, ("groups", self.groups), find)
         others = p.shape[-1] - group.shape[1]  # special ids have groups of their own
         behind = int(group.max()) + 1 + torch.arange(others, device=group.device)
-        group = torch.cat((group, behind.expand(slots, -1)), dim=1).expand_as(p)
+        group = torch.cat((group, behind.expand(len(group), -1)), dim=1).expand_as(p)
         of_p, of_q = (torch.zeros_like(p).scatter_add(-1, group, probs) for probs in (p, q))  # by number of the group
         of_draft = group.gather(-1, drafts.codes[..., None])
         ratio = (of_p.gather(-1, of_draft) / of_q.gather(-1, of_draft))[..., 0]

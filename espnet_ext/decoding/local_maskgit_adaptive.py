@@ -12,7 +12,11 @@ from espnet_ext.decoding.masked_step import MaskedStep, rank
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads, MaskGITLocalTransformer
-from espnet_ext.options import check_number
+from espnet_ext.model.parts import UnmaskingFilter
+from espnet_ext.options import check_choice, check_number
+
+SCHEDULES = ("threshold", "learned")
+FILTER = "unmasking_filter"  # the part of a learned schedule
 
 
 @register_strategy("local_maskgit_adaptive")
@@ -26,15 +30,19 @@ class LocalMaskGITAdaptive(DecodingStrategy):
         min_codes: codes that a round reveals at least, the surest ones.
         max_codes: codes that a round reveals at most; 0 for no limit.
         n_rounds: rounds per step at most; the last one reveals all that is left.
+        schedule: what is to reach the threshold: "threshold": the probability of a slot's most likely code, "learned":
+            what the part `unmasking_filter` of the model says of the slot's code being final.
 
     Reference:
-        Confidence-adaptive decoding of CD4LM, arXiv:2601.02236, over the slots of a step instead of over text.
+        Confidence-adaptive decoding of CD4LM, arXiv:2601.02236, over the slots of a step instead of over text; its
+        learned schedule: Learn2PD, arXiv:2509.25188.
     """
 
     threshold: float = 0.8
     min_codes: int = 1
     max_codes: int = 0
     n_rounds: int = 8
+    schedule: str = "threshold"
 
     head_types = (MaskGITLocalTransformer,)
     is_static = True
@@ -44,8 +52,14 @@ class LocalMaskGITAdaptive(DecodingStrategy):
         check_number("min_codes", self.min_codes, least=1, whole=True)
         check_number("max_codes", self.max_codes, least=0, whole=True)
         check_number("n_rounds", self.n_rounds, least=1, whole=True)
+        check_choice("schedule", self.schedule, SCHEDULES)
         if 0 < self.max_codes < self.min_codes:
             raise UserError(f"max_codes must be 0 or at least min_codes = {self.min_codes}, got {self.max_codes}")
+
+    def check(self, heads: Heads) -> None:  # noqa: D102 (inherited)
+        super().check(heads)
+        if self.schedule == "learned" and FILTER not in heads.beside:
+            raise UserError(f"schedule must be threshold with a model without part {FILTER}, got 'learned'")
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         return last_round(self.rounds(heads, hidden, sampler))
@@ -59,9 +73,17 @@ class LocalMaskGITAdaptive(DecodingStrategy):
             draw = step.predict(rows)
             if number == 0:
                 step.decide_end(draw)
-            sure = step.confidence(draw, purity=True).masked_fill(step.known[rows], -1.0)
-            place = rank(sure)
-            most = self.max_codes or local.slots
+            confidence, known = step.confidence(draw, purity=True), step.known[rows]
+            place, most = rank(confidence.masked_fill(known, -1.0)), self.max_codes or local.slots
+            sure = self._sure(heads, confidence, known)
             chosen = ((sure >= self.threshold) & (place < most)) | (place < self.min_codes)
             step.reveal(rows, draw, chosen | (number == last))
             yield Round(step.filled(), ~step.known.all(dim=1))
+
+    def _sure(self, heads: Heads, confidence: Tensor, known: Tensor) -> Tensor:
+        """What is compared with the threshold, (R', M); of known slots it means nothing."""
+        if self.schedule == "threshold":
+            return confidence
+        part = heads.beside[FILTER]
+        assert isinstance(part, UnmaskingFilter)
+        return part.logits(confidence, known).sigmoid()

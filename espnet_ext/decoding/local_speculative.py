@@ -13,7 +13,7 @@ from espnet_ext.decoding.acceptance import Acceptance, Drafts, build_acceptance
 from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.sampling import Sampler
-from espnet_ext.model.heads import ARLocalTransformer, Heads, ParallelHeads
+from espnet_ext.model.heads import MODEL, ARLocalTransformer, Heads, ParallelHeads
 from espnet_ext.options import check_flag
 
 
@@ -53,6 +53,10 @@ class LocalSpeculative(DecodingStrategy):
         """How a draft is compared with the verification."""
         return build_acceptance(self.acceptance, self.acceptance_conf, self.exact)
 
+    def check(self, heads: Heads) -> None:  # noqa: D102 (inherited)
+        super().check(heads)
+        self.accepting.check((MODEL, *heads.code_vectors))
+
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         return last_round(self.rounds(heads, hidden, sampler))
 
@@ -80,6 +84,7 @@ class LocalSpeculative(DecodingStrategy):
         if accepting.same_noise:
             sampler = sampler.with_fixed_noise(local.slots, local.spec.vocab_size, hidden.device)
         inputs, slot = heads.inputs(local, hidden), torch.arange(local.slots, device=hidden.device)
+        vectors = {MODEL: local.embedding, **heads.code_vectors}
         draft = heads.of(ParallelHeads).logits(hidden) if inputs.base is None else inputs.base
         codes, logprobs, drafted_from = sampler(draft)
         passes = torch.zeros_like(codes[:, 0])
@@ -90,7 +95,7 @@ class LocalSpeculative(DecodingStrategy):
             rows = sampler.rows_of(going)
             of_rows = sampler.for_rows(rows)
             log_verified, verified = of_rows.distribution(local.logits(inputs.rows(rows), codes[rows, :-1]))
-            drafts = Drafts(codes[rows], known[rows], drafted_from, verified, local.embedding, local.spec.num_codebooks)
+            drafts = Drafts(codes[rows], known[rows], drafted_from, verified, vectors, local.spec.num_codebooks)
             codes[rows], now_known = accepting.accept(drafts, of_rows)
             # the codes of this pass that are still drafts get their final values in a later one
             scores = log_verified.gather(-1, codes[rows, :, None])[..., 0]

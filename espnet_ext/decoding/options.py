@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from espnet_ext.decoding import CAUSAL, DecodingStrategy, Order, build_order, build_strategy, orders, strategies
+from espnet_ext.decoding.request import check_fits
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import EXACT, CachePolicy, build_cache, caches
@@ -210,18 +211,13 @@ class DecodeOptions:
 
     def check(self, model: CoreLM) -> None:
         """Refuse a model that cannot be decoded so, with what is missing."""
-        heads, layout = model.heads, model.layout
+        heads = model.heads
         possible = strategies_for(heads)
         if self.decoding not in possible:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
             allowed = f"one of {possible} with this model's heads {list(heads)}"
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
-        self.strategy.check(heads)
-        self.steps.check(layout)
-        self.steps.check_model(self.strategy, model)
-        self.sampler.check(layout.codebooks)
-        for transformer in model.step_transformers():
-            self.caching.check(transformer.width // transformer.heads)
+        check_fits(model, self.strategy, self.steps, self.sampler, self.caching)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -69,6 +69,8 @@ class Turn:
         state: of the primary transformer. Whoever makes a step moves it on; behind the turn it has to hold the steps
             that are kept, but for the last one of each row, which the next turn begins with.
         sampler: of the step behind steps that this turn has made, each (R, M), none or several.
+        samplers: of the first step and of those behind each of such steps; what is asked for later is made from what
+            was asked for before.
     """
 
     model: StepModel
@@ -76,6 +78,7 @@ class Turn:
     codes: Tensor
     state: PrimaryState
     sampler: Callable[[Sequence[Tensor]], Sampler]
+    samplers: Callable[[Sequence[Tensor]], Iterator[Sampler]]
     step: Step = plain_step
 
     def fill(self, codes: Tensor, sampler: Sampler) -> Filled:

@@ -13,7 +13,7 @@ from torch import Tensor
 from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
-from espnet_ext.decoding.sampling import Sampler, row_generators
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import StepModel
@@ -22,6 +22,29 @@ from espnet_ext.options import check_number
 
 RETRY_TEMPERATURE = 0.4  # where the first attempt drew nothing: without draws every attempt would be the same
 OF_ROWS = ("conditions", "sampler", "max_frames", "names", "watch")
+
+
+def check_fits(
+    model: StepModel, strategy: DecodingStrategy, order: Order, sampling: SamplingOptions, cache: CachePolicy
+) -> None:
+    """Refuse what cannot decode a model, or does not go together: the only place that asks.
+
+    Args:
+        model: what is decoded.
+        strategy: how the slots of a step are filled.
+        order: how steps follow each other.
+        sampling: how distributions are sharpened.
+        cache: how keys and values are kept.
+
+    Raises:
+        UserError: naming what does not fit, and what would.
+    """
+    strategy.check(model.heads)
+    order.check(model.layout)
+    order.check_model(strategy, model)
+    sampling.check(model.spec.num_codebooks)
+    for transformer in model.step_transformers():
+        cache.check(transformer.width // transformer.heads)
 
 
 class Decoding(NamedTuple):
@@ -53,10 +76,7 @@ class Decoding(NamedTuple):
     def check(self) -> None:
         """Refuse what does not fit together, with a UserError that names it."""
         rows, sampler, limit = len(self.conditions.given), self.sampler, torch.as_tensor(self.max_frames)
-        self.strategy.check(self.model.heads)
-        self.order.check(self.model.layout)
-        self.order.check_model(self.strategy, self.model)
-        sampler.options.check(self.model.spec.num_codebooks)
+        check_fits(self.model, self.strategy, self.order, sampler.options, self.cache)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):
             raise UserError(f"generators must be one per row = {rows}, got {len(sampler.generators)}")
         if int(limit.min()) < self.min_frames:

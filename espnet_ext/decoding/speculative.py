@@ -17,7 +17,6 @@ from espnet_ext.decoding.order import Advance, Order, Own, Turn, register_order
 from espnet_ext.decoding.sampling import Sampler, window_of
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import StepModel
-from espnet_ext.model.heads import SlotEmbedding
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.registries import strategies
 
@@ -70,6 +69,7 @@ class Speculative(Order):
 
     def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:  # noqa: D102 (inherited)
         self.drafting.check(model, self.width - 1)
+        self.accepting.check(model.code_vectors)
         if self.accepting.same_noise or strategy.scores_steps:
             return
         able = [one for one in strategies if strategies[one].scores_steps]
@@ -87,7 +87,7 @@ class Speculative(Order):
         count = self.width - 1
         draft = self.drafting.draft(turn, own, count, draws=not self.accepting.same_noise)
         hidden = turn.model.extend(torch.cat((turn.codes[:, None], draft.codes), dim=1), turn.state)
-        samplers = (turn.sampler(draft.codes[:, :place].unbind(1)) for place in range(self.width))
+        samplers = turn.samplers(draft.codes.unbind(1))
         make = self._fill if self.accepting.same_noise else self._verify
         made = make(turn, draft, hidden, samplers)
         turn.state.accept(made.kept, self.width)
@@ -126,7 +126,7 @@ class Speculative(Order):
         point = nn.functional.one_hot(codes, verified.shape[-1]).to(verified.dtype)
         drafted_from = point if draft.probs is None else draft.probs.flatten(1, 2)
         drafts = Drafts(
-            codes, torch.zeros_like(row), drafted_from, verified, _tables(turn.model), turn.model.spec.num_codebooks
+            codes, torch.zeros_like(row), drafted_from, verified, turn.model.code_vectors, turn.model.spec.num_codebooks
         )
         accepted, instead = self.accepting.judge(drafts, samplers[0])
         # the first code that does not hold; where all do, there is none
@@ -152,9 +152,3 @@ class Speculative(Order):
             codes[at], logprobs[at] = filled.codes, torch.where(is_new, filled.logprobs, logprobs[at])
             passes[left] += filled.local_passes
         return Advance(codes, logprobs, step + 1, passes, torch.ones_like(passes))
-
-
-def _tables(model: StepModel) -> SlotEmbedding | None:
-    """The model's code tables, if it has any."""
-    tables = getattr(model, "embedding", None)
-    return tables if isinstance(tables, SlotEmbedding) else None

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
+
+import torch
 
 from espnet_ext.model.cache import KVCache
 
 
-def can_read(what: str, kept: KVCache | None) -> bool:
+def can_read(what: str, kept: KVCache | None, dtypes: Sequence[torch.dtype] = ()) -> bool:
     """Whether keys and values lie in a cache as they are; otherwise it is said once who goes on without.
 
     Args:
         what: makes a step faster.
         kept: the cache, if there is one.
+        dtypes: of keys and values that it reads; none where it reads any.
 
     Returns:
         The answer.
     """
-    if kept is None or kept.plain:
+    if kept is None:
         return True
-    _tell(what)
-    return False
+    if not kept.plain:
+        _tell(what, "that are kept as they are, with cache exact")
+        return False
+    others = [str(one.dtype) for one in (kept.keys, kept.values) if dtypes and one.dtype not in dtypes]
+    if others:
+        _tell(what, f"in one of {[str(one) for one in dtypes]}, got {others[0]}")
+    return not others
 
 
 @cache
-def _tell(what: str) -> None:
-    logging.warning("%s: going on without: it reads keys and values that are kept as they are, with cache exact", what)
+def _tell(what: str, which: str) -> None:
+    logging.warning("%s: going on without: it reads keys and values %s", what, which)

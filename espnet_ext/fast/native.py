@@ -40,6 +40,7 @@ FLAGS = (
 )
 GROUP, CHUNK = 4, 16  # as in native.cpp
 FORMATS = {"float32": 0, "bf16": 1, "int8": 2}
+READS = (torch.float32, torch.bfloat16)  # keys and values
 
 Address = ctypes.c_void_p
 
@@ -229,7 +230,7 @@ class NativeStack:
         scores: list[Tensor] | None,
     ) -> Tensor:
         """The arguments are those of `Transformer.run`."""
-        if cache is None or x.shape[1] != 1 or not can_read("native", cache):
+        if cache is None or x.shape[1] != 1 or not can_read("native", cache, READS):
             return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores)
         x = x.clone()
         step, here, native = self._step(x, mask, rotation, cache), Address(x.data_ptr()), self._library

@@ -19,6 +19,7 @@ from espnet_ext.inference.experiment import Experiment
 from espnet_ext.inference.listener import Listener
 from espnet_ext.inference.requests import Mode, default_mode, modes_of, name_of
 from espnet_ext.model.core_lm import CoreLM
+from espnet_ext.model.heads import CODEC, Codebooks
 from espnet_ext.registries import modes
 from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.tokenizers.codec import Codec
@@ -58,6 +59,8 @@ class Trained:
         device: str = "cpu",
     ) -> None:
         self.corelm: Any = corelm.eval().to(device)  # what a mode asks of it beyond a CoreLM is the mode's business
+        if codec is not None:
+            self.corelm.heads.code_vectors[CODEC] = Codebooks(lambda: codec.code_vectors())
         self._codec, self.inputs, self._semantic, self.device = codec, inputs, semantic, device
         self.text_to_units = text_to_units
         self.silence: Streams | None = None

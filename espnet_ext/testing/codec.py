@@ -121,6 +121,18 @@ def every_frame_has_a_vector(case: CodecCase) -> None:
     torch.testing.assert_close(codec.dequantise(codes[0, 2:4]), vectors[2:4])
 
 
+def codes_of_a_codebook_have_vectors(case: CodecCase) -> None:
+    """(N, codebook_size, F) float32, whose distances tell which codes are similar; not all are the same."""
+    spec, vectors = case.codec.spec, case.codec.code_vectors()
+    shape = (spec.num_codebooks, spec.codebook_size)
+    assert vectors.dtype == torch.float32 and vectors.ndim == 3, (
+        "vectors of codes must be (N, codebook_size, F) float32"
+    )
+    assert vectors.shape[:2] == shape, f"vectors of codes must be of {shape} codes, got {tuple(vectors.shape)}"
+    assert bool(vectors.isfinite().all()), "vectors of codes must be finite"
+    assert bool((vectors.std(dim=1).amax(dim=-1) > 0).all()), "all codes of a codebook have the same vector"
+
+
 def samples_are_final_after_the_lookahead(case: CodecCase) -> None:
     """Speech is handed out while it is made; `lookahead_frames` and `lookbehind_frames` say when and from what."""
     codec = case.codec
@@ -178,6 +190,7 @@ CODEC_CONTRACT: tuple[Callable[[CodecCase], None], ...] = (
     a_batch_is_its_rows_alone_bit_for_bit,
     every_length_gives_whole_frames,
     every_frame_has_a_vector,
+    codes_of_a_codebook_have_vectors,
     samples_are_final_after_the_lookahead,
     decoding_refuses_ids_that_are_not_codes,
     the_same_seed_gives_the_same_file_and_loading_gives_the_same_codes,

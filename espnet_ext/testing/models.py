@@ -147,7 +147,7 @@ def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tu
 
 @torch.no_grad()
 def with_parts(model: TextCoreLM, std: float = 0.3) -> TextCoreLM:
-    """The model with all registered parts, of random weights; neither its own weights nor random numbers change.
+    """The model with all parts that its heads allow, of random weights; neither its own nor random numbers change.
 
     Args:
         model: in float64 and eval mode.
@@ -158,7 +158,13 @@ def with_parts(model: TextCoreLM, std: float = 0.3) -> TextCoreLM:
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model.add_parts({name: {} for name in parts})
+        heads = model.heads.values()
+        able = [
+            name
+            for name in parts
+            if (needs := parts[name].needs) is None or any(isinstance(one, needs) for one in heads)
+        ]
+        model.add_parts({name: {} for name in able})
         for parameter in model.parts.parameters():
             parameter.normal_(std=std)
     return model.double().eval()

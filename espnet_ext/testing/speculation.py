@@ -130,7 +130,7 @@ def random_drafts(equal: bool = False) -> Drafts:
     drafted_from = verified if equal else drafted_from
     codes = torch.multinomial(drafted_from.flatten(0, 1), 1).view(64, 6)
     books = model.spec.num_codebooks
-    return Drafts(codes, torch.arange(64) % 7, drafted_from, verified, model.embedding, books)
+    return Drafts(codes, torch.arange(64) % 7, drafted_from, verified, model.code_vectors, books)
 
 
 def judged(name: str, conf: Conf, drafts: Drafts) -> Verdict:

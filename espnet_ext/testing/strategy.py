@@ -23,6 +23,7 @@ from espnet_ext.testing.models import (
     ragged_batch,
     shared_model,
     tiny_model,
+    with_parts,
 )
 from espnet_ext.testing.refusal import assert_no_other_option, assert_refused
 
@@ -85,7 +86,7 @@ def min_frames_are_kept(name: str, stacking: int, conf: Conf) -> None:
 
 def model_that_wants_special_ids(stacking: int) -> TextCoreLM:
     """Heads to which illegal ids are the likeliest ones, and EOS where it is legal a likely one."""
-    model = tiny_model(stacking=stacking)
+    model = with_parts(tiny_model(stacking=stacking))
     make_ends_likely(model, HIDDEN)
     illegal = torch.ones(model.slots, SPEC.vocab_size)
     illegal[:, : SPEC.codebook_size] = 0

@@ -14,7 +14,16 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
-from espnet_ext.model.heads import Heads, HeadScores, LocalInput, SlotEmbedding, Slots, local_transformers
+from espnet_ext.model.heads import (
+    MODEL,
+    CodeVectors,
+    Heads,
+    HeadScores,
+    LocalInput,
+    SlotEmbedding,
+    Slots,
+    local_transformers,
+)
 from espnet_ext.model.parts import Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
 from espnet_ext.model.primary import PrimaryState
@@ -72,6 +81,10 @@ class StepModel(ABC):
     parts: Parts
     conditioning_dropout: float
 
+    def step_transformers(self) -> list[Transformer]:
+        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
+        return []
+
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
         """Input of the first step: (B, M) int64."""
@@ -83,6 +96,11 @@ class StepModel(ABC):
     @abstractmethod
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
+
+    @property
+    def code_vectors(self) -> Mapping[str, CodeVectors]:
+        """Where similar codes are near each other, by whose vectors these are; none of a model without code tables."""
+        return self.heads.code_vectors
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front.
@@ -157,9 +175,10 @@ class CoreLM(nn.Module, StepModel):
         """M, codes of one step."""
         return self.layout.slots
 
-    def step_transformers(self) -> list[Transformer]:
-        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
-        return []
+    @property
+    def code_vectors(self) -> Mapping[str, CodeVectors]:
+        """The model's own, those that steps are embedded with, and what else is known of the codes."""
+        return {MODEL: self.embedding, **self.heads.code_vectors}
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
@@ -252,6 +271,7 @@ class CoreLM(nn.Module, StepModel):
         built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads)
         for name, part in built.items():
             self.parts[name] = part
+        self.heads.know(self.parts)
 
     def train_only(self, names: Sequence[str]) -> None:
         """Freeze all but some parts: without dropout and corruption, too, so that they see what decoding sees.

@@ -14,6 +14,7 @@ from espnet_ext.model.core_lm.base import StepModel
 from espnet_ext.model.heads import Heads
 from espnet_ext.model.parts import Parts
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps
+from espnet_ext.model.transformer import Transformer
 
 
 class UnitConditions(NamedTuple):
@@ -86,6 +87,10 @@ class UnitStage(StepModel):
         """What units are generated from; the arguments are those of `embed`."""
         language = torch.zeros_like(lengths) if language is None else language
         return UnitConditions(units, lengths, language, torch.ones_like(lengths, dtype=torch.bool))
+
+    def step_transformers(self) -> list[Transformer]:
+        """Those of the transformer that it shares with the codes."""
+        return self.primary.step_transformers()
 
     def first_codes(self, conditions: UnitConditions) -> Tensor:
         """The last unit there is, or the EOS that stands before all: (B, 1) int64."""

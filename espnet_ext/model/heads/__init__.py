@@ -13,6 +13,7 @@ from espnet_ext.model.heads.base import (
     local_transformers,
     register_head,
 )
+from espnet_ext.model.heads.code_vectors import CODEC, MODEL, Codebooks, CodeVectors
 from espnet_ext.model.heads.maskgit import MaskGITLocalTransformer, masked_counts
 from espnet_ext.model.heads.parallel import ParallelHeads
 
@@ -20,12 +21,16 @@ LocalTransformer, SlotHeads = Head, SlotClassifiers  # their former names, which
 
 __all__ = [
     "ARLocalTransformer",
+    "CODEC",
+    "CodeVectors",
+    "Codebooks",
     "Head",
     "HeadScores",
     "Heads",
     "LocalInput",
     "LocalOutput",
     "LocalTransformer",
+    "MODEL",
     "MaskGITLocalTransformer",
     "ParallelHeads",
     "SlotClassifiers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec
 from espnet_ext.errors import UserError
+from espnet_ext.model.heads.code_vectors import CodeVectors
 from espnet_ext.registry import Registry
 
 
@@ -121,6 +123,10 @@ class SlotEmbedding(nn.Module):
         """Those of the codec's codes, (tables, codebook_size, D); code m of a step has table m % tables."""
         return self.table.weight.unflatten(0, (self.tables, -1))[:, : self.spec.codebook_size].float()
 
+    def version(self) -> object:
+        """Something that changes when the tables do."""
+        return self.table.weight._version, self.table.weight.device
+
     def step(self, codes: Tensor) -> Tensor:
         """Embedding of whole steps, the mean over slots, or sqrt(D) times their sum: (…, M) int64 → (…, D).
 
@@ -222,7 +228,26 @@ register_head = local_transformers.register
 
 
 class Heads(nn.ModuleDict):
-    """The heads of one model by name: the parallel heads, and the local transformers beside them."""
+    """The heads of one model by name: the parallel heads, and the local transformers beside them.
+
+    Args:
+        heads: name → head.
+
+    Attributes:
+        code_vectors: by whose they are, where similar codes are near each other, besides the tables of a model.
+        beside: parts of the model by name, which a strategy may need. They are the model's children and not these.
+    """
+
+    beside: nn.ModuleDict
+
+    def __init__(self, heads: Mapping[str, nn.Module] | None = None) -> None:
+        super().__init__(heads)
+        self.code_vectors: dict[str, CodeVectors] = {}
+        self.know(nn.ModuleDict())
+
+    def know(self, parts: nn.ModuleDict) -> None:
+        """Have strategies find the parts of the model."""
+        vars(self)["beside"] = parts  # as an attribute of a module it would be one of the heads
 
     def of(self, kind: type[HeadT]) -> HeadT:
         """The head of the class that a strategy needs; a model without one is refused."""

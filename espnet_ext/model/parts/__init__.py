@@ -2,6 +2,7 @@
 
 from espnet_ext.model.parts.base import Part, Parts, PartScores, Taught, parts, register_part
 from espnet_ext.model.parts.lookahead import Lookahead
+from espnet_ext.model.parts.unmasking_filter import UnmaskingFilter
 
 __all__ = [
     "Lookahead",
@@ -9,6 +10,7 @@ __all__ = [
     "PartScores",
     "Parts",
     "Taught",
+    "UnmaskingFilter",
     "parts",
     "register_part",
 ]

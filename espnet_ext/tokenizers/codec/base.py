@@ -91,6 +91,20 @@ class Codec(AudioTokenizer):
             (T, F) float32.
         """
 
+    @torch.no_grad()
+    def code_vectors(self) -> Tensor:
+        """What codes stand for, of which those of one codebook can be compared: (N, codebook_size, F) float32.
+
+        They are the vectors of frames whose other codes are 0, less their mean. Where codebooks are added or stand side
+        by side, the distances within a codebook are those of its entries.
+        """
+        count, size = self.spec.num_codebooks, self.spec.codebook_size
+        codes = torch.zeros(count, size, count, dtype=torch.int64)
+        for book in range(count):
+            codes[book, :, book] = torch.arange(size)
+        vectors = torch.stack([self.dequantise(frames) for frames in codes])
+        return vectors - vectors.mean(dim=1, keepdim=True)
+
     def streaming_decoder(self) -> Callable[[Tensor], Tensor] | None:
         """What decodes one utterance in pieces and remembers what it was given; None where there is no such thing.
 
