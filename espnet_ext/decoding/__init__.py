@@ -10,6 +10,7 @@ from espnet_ext.decoding.base import (
     same_passes,
 )
 from espnet_ext.decoding.draft_heads import DraftHeads
+from espnet_ext.decoding.draft_prompts import DraftPrompts
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
 from espnet_ext.decoding.lenient import PCG, Lantern, Tolerance
@@ -43,6 +44,7 @@ __all__ = [
     "DecodingStrategy",
     "Draft",
     "DraftHeads",
+    "DraftPrompts",
     "Drafter",
     "Drafts",
     "Filled",

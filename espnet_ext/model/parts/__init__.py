@@ -2,12 +2,14 @@
 
 from espnet_ext.model.parts.base import Part, Parts, PartScores, Taught, parts, register_part
 from espnet_ext.model.parts.lookahead import Lookahead
+from espnet_ext.model.parts.prompts import Prompts
 
 __all__ = [
     "Lookahead",
     "Part",
     "PartScores",
     "Parts",
+    "Prompts",
     "Taught",
     "parts",
     "register_part",
