@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.rotary import RotaryEmbedding
+from espnet_ext.model.transformer import Adapt
 
 
 class Ahead(NamedTuple):
@@ -18,9 +20,23 @@ class Ahead(NamedTuple):
 
     Attributes:
         vectors: (k, D), the input of each.
+        change: of a layer, the name of one of its linear maps and what goes into it, what is added there to what it
+            gives, in these positions alone; None for nothing.
     """
 
     vectors: Tensor
+    change: Callable[[int, str, Tensor], Tensor] | None = None
+
+    def gated(self, steps: int) -> Adapt | None:
+        """The change for a pass that begins with so many steps, in which nothing is added."""
+        return None if self.change is None else partial(_add_behind, self.change, steps)
+
+
+def _add_behind(
+    change: Callable[[int, str, Tensor], Tensor], steps: int, layer: int, name: str, x: Tensor, out: Tensor
+) -> Tensor:
+    behind = out[:, steps:] + change(layer, name, x[:, steps:])
+    return torch.cat((out[:, :steps], behind), dim=1) if steps else behind
 
 
 # of what stands there and the numbers (A,) of steps: hidden vectors (B, A, k, D); the j-th behind step l predicts l + j

@@ -143,7 +143,9 @@ class CrossAttentionPrimary(Primary):
         cache, x = put_behind(kept, ahead, places=places)
         if prior is not None:
             prior = prior[:, :, self._looks(cache).clamp_max(prior.shape[2] - 1)]
-        return apart(self.decoder(x, cache.visible(), cache=cache, memory=memory, prior=prior), 0, ahead)[1]
+        adapt = ahead.gated(0)
+        hidden = self.decoder(x, cache.visible(), cache=cache, memory=memory, prior=prior, adapt=adapt)
+        return apart(hidden, 0, ahead)[1]
 
     def _looks(self, cache: AheadCache) -> Tensor:
         """Whose prior each position of a pass has, among all that may come: (W + A * k,) int64."""
@@ -188,12 +190,14 @@ class CrossAttentionPrimary(Primary):
         frames = state.steps[:, None] * self.stacking + torch.arange(count * self.stacking, device=x.device)
         frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
+        adapt = None
         if ahead is not None:
+            adapt = ahead.gated(x.shape[1])
             cache, x = put_behind(cache, ahead, x)
             prior = prior[:, :, self._looks(cache)]
         mask = cache.visible(x.shape[1])
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, adapt=adapt)
         if scores:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
             read = (torch.stack(scores).mean(0) + prior)[:, :, :1]

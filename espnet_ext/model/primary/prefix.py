@@ -22,7 +22,7 @@ from espnet_ext.model.primary.base import (
     register_primary,
     visible_mask,
 )
-from espnet_ext.model.transformer import Transformer
+from espnet_ext.model.transformer import Adapt, Transformer
 from espnet_ext.options import check_number
 
 
@@ -114,7 +114,7 @@ class PrefixPrimary(Primary):
             The hidden vectors.
         """
         cache, x = put_behind(kept, ahead, places=places)
-        return apart(self.advance(x, PrimaryState(cache), positions), 0, ahead)[1]
+        return apart(self.advance(x, PrimaryState(cache), positions, ahead.gated(0)), 0, ahead)[1]
 
     def read(
         self,
@@ -210,25 +210,28 @@ class PrefixPrimary(Primary):
         steps = x.shape[1]
         cache, x = put_behind(state.cache, ahead, x)
         positions = None if positions is None else positions[:, cache.index]
-        return apart(self.advance(x, replace(state, cache=cache), positions), steps, ahead)
+        return apart(self.advance(x, replace(state, cache=cache), positions, ahead.gated(steps)), steps, ahead)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.transformer]
 
-    def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
+    def advance(
+        self, x: Tensor, state: PrimaryState, positions: Tensor | None = None, adapt: Adapt | None = None
+    ) -> Tensor:
         """Hidden vectors (B, W, D) behind W more positions of any kind; the state moves on.
 
         Args:
             x: (B, W, D) embedded.
             state: what `start` or the last call left.
             positions: (B, W) rotary ones; None for those behind the last one.
+            adapt: as of `Transformer`.
 
         Returns:
             The hidden vectors.
         """
         cache = state.cache
         x, mask = self._add_positions(x, cache.padding, cache), cache.visible(x.shape[1])
-        return self.transformer(x, mask, cache=cache, positions=positions)
+        return self.transformer(x, mask, cache=cache, positions=positions, adapt=adapt)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
