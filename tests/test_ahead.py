@@ -17,7 +17,7 @@ from espnet_ext.testing.exactness import enumerable_model, exact_distribution, t
 from espnet_ext.testing.models import assert_rows_are_their_own, decode, shared_model, with_parts
 from espnet_ext.testing.speculation import codes_are_those_of_causal, drafts_that_are_drawn_tell_from_what, order_of
 
-AHEAD = ["prompts"]
+AHEAD = ["masks", "prompts"]
 NAMES = [*PRIMARIES, "gpst rope", "gpst anew"]
 VECTORS = torch.randn(2, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -90,6 +90,20 @@ def test_what_stands_behind_steps_in_training_stands_there_in_decoding(name, sta
         there = places < steps
         torch.testing.assert_close(made["hidden"][row, :4][:steps], hidden[row][:steps])
         torch.testing.assert_close(made["behind"][row][there], behind[row, places[there]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_what_works_behind_steps_alone_leaves_them_bit_for_bit_as_they_are(name):
+    model = with_parts(model_of(name, 2))
+    codes = torch.randint(8, (3, 6, model.slots), generator=torch.Generator().manual_seed(0))
+    ahead, made = model.parts["masks"].ahead(2), []
+    for change in (ahead.change, None):
+        state = model.prefill(conditions_of(model), 16)
+        made += [[model.extend_ahead(part, state, ahead._replace(change=change)) for part in codes.split(3, dim=1)]]
+    for (steps, behind), (plain, otherwise) in zip(*made, strict=True):
+        assert torch.equal(steps, plain)
+        assert not torch.allclose(behind, otherwise)
 
 
 @pytest.mark.parametrize("cache", [EXACT, build_cache("gear", buffer=4)], ids=["exact", "gear"])

@@ -10,6 +10,7 @@ from espnet_ext.decoding.base import (
     same_passes,
 )
 from espnet_ext.decoding.draft_heads import DraftHeads
+from espnet_ext.decoding.draft_masks import DraftMasks
 from espnet_ext.decoding.draft_prompts import DraftPrompts
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
@@ -44,6 +45,7 @@ __all__ = [
     "DecodingStrategy",
     "Draft",
     "DraftHeads",
+    "DraftMasks",
     "DraftPrompts",
     "Drafter",
     "Drafts",

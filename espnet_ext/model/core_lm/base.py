@@ -261,6 +261,8 @@ class CoreLM(nn.Module, StepModel):
         looks = isinstance(primary, Primary) and primary.looks_ahead
         built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, looks)
         for name, part in built.items():
+            assert isinstance(part, Part)
+            part.join(self.step_transformers())
             self.parts[name] = part.train(self.training)
 
     @property

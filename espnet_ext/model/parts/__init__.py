@@ -2,10 +2,12 @@
 
 from espnet_ext.model.parts.base import Part, Parts, PartScores, Taught, parts, register_part
 from espnet_ext.model.parts.lookahead import Lookahead
+from espnet_ext.model.parts.masks import Masks
 from espnet_ext.model.parts.prompts import Prompts
 
 __all__ = [
     "Lookahead",
+    "Masks",
     "Part",
     "PartScores",
     "Parts",

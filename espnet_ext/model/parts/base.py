@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Further
 from espnet_ext.model.heads import Heads, HeadScores, SlotEmbedding, Slots
+from espnet_ext.model.transformer import Transformer
 from espnet_ext.registry import Registry
 
 
@@ -64,6 +65,14 @@ class Part(nn.Module, ABC):
 
     needs: ClassVar[type[nn.Module] | None] = None
     looks_ahead: ClassVar[bool] = False
+
+    def join(self, transformers: Sequence[Transformer]) -> None:
+        """Make what depends on the model that the part goes beside.
+
+        Args:
+            transformers: those that run once per step; they are not the part's.
+        """
+        return
 
     @abstractmethod
     def forward(self, taught: Taught) -> PartScores:
