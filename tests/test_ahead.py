@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import PRIMARIES, SAMPLING, ragged_batch, tiny_model
+from test_fast import KERNELS, NATIVE_ROWS, float32_model
 from test_gpst import ragged, tiny_gpst
 
 from espnet_ext.decoding import CAUSAL, build_order, build_strategy, drafters, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
+from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.model.ahead import Ahead, AheadCache
 from espnet_ext.model.caches import EXACT, build_cache
 from espnet_ext.model.loss import LossWeights, codec_loss
@@ -125,6 +129,21 @@ def test_a_gpst_speaks_the_same_with_guesses_behind_its_steps(drafter):
             sampler = Sampler(SAMPLING["guided"], row_generators(0, list("abc")))
             made.append(generate(model, conditions_of(model), build_strategy("local_ar"), sampler, 12, order=order))
         assert torch.equal(made[0].codes, made[1].codes)
+
+
+@pytest.mark.parametrize("is_native", KERNELS)
+@pytest.mark.parametrize("primary", ["cross_attention", "prefix"])
+@pytest.mark.parametrize("drafter", AHEAD)
+def test_packed_weights_guess_what_plain_ones_guess(drafter, primary, is_native):
+    model = with_parts(float32_model(primary, conditioning_dropout=0.1)).float()
+    fast = copy.deepcopy(model)
+    accelerate(fast, FastOptions("float32", native=is_native), rows=NATIVE_ROWS)
+    for sampling in ("sampled", "guided"):
+        right, ours = (
+            decode(one, ragged_batch(), "local_ar", SAMPLING[sampling], 12, steps=order_of(drafter, "exact"))
+            for one in (model, fast)
+        )
+        assert torch.equal(ours.codes, right.codes) and torch.equal(ours.primary_passes, right.primary_passes)
 
 
 # exactness
