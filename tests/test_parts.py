@@ -21,9 +21,10 @@ from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import GPST
 from espnet_ext.model.loss import LossWeights, codec_loss
-from espnet_ext.model.parts import Lookahead, PartScores
+from espnet_ext.model.parts import Lookahead, PartScores, Taught, parts
 from espnet_ext.testing.exactness import enumerable_model, exact_distribution, total_variation
 from espnet_ext.testing.models import decode, shared_model
+from espnet_ext.testing.part import PART_CONTRACT, check_part
 from espnet_ext.testing.speculation import order_of
 
 LIMITS = torch.tensor([9, 15, 12])
@@ -34,6 +35,58 @@ def with_lookahead(model: Any, **options: Any) -> Any:
     """The model with a part of new weights."""
     model.add_parts({"lookahead": options})
     return model.double()
+
+
+# the contract
+
+
+@pytest.mark.parametrize("stacking", [1, 2])
+@pytest.mark.parametrize("clause", PART_CONTRACT, ids=lambda clause: clause.__name__)
+@pytest.mark.parametrize("name", list(parts))
+def test_every_part_keeps_its_contract(name, clause, stacking):
+    clause(name, stacking, {})
+
+
+def test_the_contract_is_one_call():
+    check_part("lookahead", {"steps": 1}, stackings=[1])
+
+
+def with_padding(taught: Taught) -> Taught:
+    return taught._replace(exists=torch.ones_like(taught.exists), counted=torch.ones_like(taught.counted))
+
+
+def drawn_at_random(taught: Taught) -> Taught:
+    return taught._replace(true=taught.true & (torch.rand(taught.true.shape) < 0.9))
+
+
+def of_changed_heads(taught: Taught) -> Taught:
+    with torch.no_grad():
+        for head in taught.heads.values():
+            head.heads.bias.view(-1)[::2] += 1.0
+    return taught
+
+
+def of_unfrozen_heads(taught: Taught) -> Taught:
+    taught.heads.requires_grad_(True)
+    return taught
+
+
+@pytest.mark.parametrize(
+    ("flaw", "clause", "message"),
+    [
+        (with_padding, "padding_teaches_nothing", "must not depend on padding"),
+        (drawn_at_random, "in_evaluation_nothing_is_drawn", "must say the same"),
+        (of_changed_heads, "the_model_is_bit_for_bit_what_it_is_without", "codes must be bit for bit the same"),
+        (of_changed_heads, "alone_it_learns_and_nothing_else_changes", "updates must change part lookahead alone"),
+        (of_unfrozen_heads, "alone_it_learns_and_nothing_else_changes", "gradients must reach part lookahead alone"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_a_part_that_does_not_keep_its_contract_is_caught(flaw, clause, message, monkeypatch):
+    right = Lookahead.forward
+    monkeypatch.setattr(Lookahead, "forward", lambda self, taught: right(self, flaw(taught)))
+    with pytest.raises(AssertionError, match=message):
+        next(one for one in PART_CONTRACT if one.__name__ == clause)("lookahead", 1, {})
 
 
 # what a part learns

@@ -10,6 +10,8 @@ from espnet_ext.decoding.base import (
     same_passes,
 )
 from espnet_ext.decoding.draft_heads import DraftHeads
+from espnet_ext.decoding.draft_masks import DraftMasks
+from espnet_ext.decoding.draft_prompts import DraftPrompts
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
 from espnet_ext.decoding.lenient import PCG, Lantern, Tolerance
@@ -43,6 +45,8 @@ __all__ = [
     "DecodingStrategy",
     "Draft",
     "DraftHeads",
+    "DraftMasks",
+    "DraftPrompts",
     "Drafter",
     "Drafts",
     "Filled",

@@ -12,6 +12,23 @@ from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.parts import Lookahead
 
 
+def check_width(drafter: str, part: str, most: int, count: int) -> None:
+    """Refuse more guesses than a part was trained for.
+
+    Args:
+        drafter: name of who guesses.
+        part: name of what it guesses with.
+        most: steps that the part looks ahead.
+        count: guesses that are asked for.
+
+    Raises:
+        UserError: naming the widest window there is.
+    """
+    if count > most:
+        told = f"at most {most + 1} with drafter {drafter} and {most} steps of part {part}"
+        raise UserError(f"width must be {told}, got {count + 1}")
+
+
 @register_drafter("heads")
 @dataclass(frozen=True)
 class DraftHeads(Drafter):
@@ -27,12 +44,7 @@ class DraftHeads(Drafter):
 
     def check(self, model: StepModel, count: int) -> None:  # noqa: D102 (inherited)
         super().check(model, count)
-        most = model.parts.of(Lookahead).steps
-        if count > most:
-            raise UserError(
-                f"width must be at most {most + 1} with drafter heads and {most} steps of part lookahead, "
-                f"got {count + 1}"
-            )
+        check_width("heads", self.part, model.parts.of(Lookahead).steps, count)
 
     def begin(self, model: StepModel, conditions: Any) -> LastWindow:  # noqa: D102 (inherited)
         return LastWindow()

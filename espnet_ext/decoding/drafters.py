@@ -36,11 +36,13 @@ class Seen(NamedTuple):
         hidden: (R, W, D), what the primary transformer makes of the last step and of each draft.
         codes: (R, W, M) int64, the steps of the turn.
         kept: (R,) int64, leading ones that are final.
+        behind: (R, W, k, D), what came out in further positions behind each step; None where there were none.
     """
 
     hidden: Tensor
     codes: Tensor
     kept: Tensor
+    behind: Tensor | None = None
 
 
 class Drafter(ABC):
@@ -84,6 +86,18 @@ class Drafter(ABC):
         Returns:
             The guesses.
         """
+
+    def extend(self, turn: Turn, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden vectors of the last step and of each draft, and of whatever positions the drafter puts behind them.
+
+        Args:
+            turn: whose state moves on.
+            codes: (R, W, M) of the last step and of the drafts.
+
+        Returns:
+            (R, W, D), and (R, W, k, D) or None for no such positions.
+        """
+        return turn.model.extend(codes, turn.state), None
 
     def observe(self, own: Any, seen: Seen) -> None:
         """Take note of what became of them.

@@ -24,7 +24,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.fast.fallback import can_read
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
 from espnet_ext.model.cache import KVCache, Memory
-from espnet_ext.model.transformer import Block, Transformer
+from espnet_ext.model.transformer import Adapt, Block, Transformer
 from espnet_ext.storage.own_cache import is_own, own_cache
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -228,10 +228,11 @@ class NativeStack:
         memory: Memory | None,
         bias: Tensor | None,
         scores: list[Tensor] | None,
+        adapt: Adapt | None = None,
     ) -> Tensor:
         """The arguments are those of `Transformer.run`."""
         if cache is None or x.shape[1] != 1 or not can_read("native", cache, READS):
-            return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores)
+            return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores, adapt)
         x = x.clone()
         step, here, native = self._step(x, mask, rotation, cache), Address(x.data_ptr()), self._library
         if memory is None or bias is None:

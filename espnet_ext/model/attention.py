@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +50,10 @@ def scores_of(q: Tensor, k: Tensor) -> Tensor:
     return (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
 
 
+# of the name of a linear map of one layer, and what goes into it and comes out: what is to come out
+AdaptLayer = Callable[[str, Tensor, Tensor], Tensor]
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
@@ -60,7 +66,13 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache | None = None, layer: int = 0
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        adapt: AdaptLayer | None = None,
     ) -> Tensor:
         """Attended values of x, (B, length, D).
 
@@ -70,21 +82,26 @@ class SelfAttention(nn.Module):
             rotation: angles of these positions, or None.
             cache: earlier keys and values; the new ones are written into it.
             layer: this layer's index in the cache.
+            adapt: changes what `qkv` and `out` give; None for not.
 
         Returns:
             The values.
         """
-        if cache is not None and x.shape[1] == 1:
+        if cache is not None and x.shape[1] == 1 and adapt is None:
             return self.step(x, mask, rotation, cache, layer)
         batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x)
+        qkv = qkv if adapt is None else adapt("qkv", x, qkv)
+        qkv = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = (qkv if rotation is None else rotate(qkv[:2], rotation))[:2]
         v = qkv[2]
         if cache is not None:
             k, v = cache.write(layer, k, v)
         dropout = self.dropout if self.training else 0.0
         attended = attend(q, k, v, mask, dropout)
-        return self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        attended = attended.transpose(1, 2).reshape(batch, length, width)
+        out: Tensor = self.out(attended)
+        return out if adapt is None else adapt("out", attended, out)
 
     def step(self, x: Tensor, mask: Tensor | None, rotation: Tensor | None, cache: KVCache, layer: int) -> Tensor:
         """Attended values of one more position, (B, 1, D): `forward` in fewer operations; the same arguments.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.model.attention import CrossAttention, SelfAttention
+from espnet_ext.model.attention import AdaptLayer, CrossAttention, SelfAttention
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.rotary import RotaryEmbedding
@@ -15,6 +18,10 @@ from espnet_ext.options import check_number
 
 POSITIONS = ("rope", "learned", "none")
 MOST_LAYERS = 1024
+
+
+# of a layer, the name of one of its linear maps, and what goes into it and comes out: what is to come out
+Adapt = Callable[[int, str, Tensor, Tensor], Tensor]
 
 
 class FeedForward(nn.Module):
@@ -32,7 +39,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(inner, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None, adapt: AdaptLayer | None = None) -> Tensor:
         """Transformed positions, (B, length, D); `valid` (B, length) keeps padding out of the convolution."""
         if self.conv is not None:
             if valid is not None:
@@ -41,7 +48,10 @@ class FeedForward(nn.Module):
         else:
             assert self.up is not None
             inner = self.up(x)
-        out: Tensor = self.down(F.gelu(inner, approximate=self.approximate))
+            inner = inner if adapt is None else adapt("up", x, inner)
+        inner = F.gelu(inner, approximate=self.approximate)
+        out: Tensor = self.down(inner)
+        out = out if adapt is None else adapt("down", inner, out)
         return self.dropout(out) if self.training else out
 
 
@@ -129,6 +139,7 @@ class Transformer(nn.Module):
         prior: Tensor | None = None,
         scores: list[Tensor] | None = None,
         positions: Tensor | None = None,
+        adapt: Adapt | None = None,
     ) -> Tensor:
         """Normed hidden states, (B, length, D).
 
@@ -141,6 +152,7 @@ class Transformer(nn.Module):
             prior: (B, 1 or cross heads, 1 or length, U) log prior added to the cross-attention logits.
             scores: gets those logits without the prior, (B, cross heads, length, U) of every layer.
             positions: (B, length) for rotary positions; None for those that follow the cache, one after the other.
+            adapt: changes what linear maps give, `qkv` and `out` of the self-attention, `up` and `down`; None for not.
 
         Returns:
             The hidden states.
@@ -156,7 +168,7 @@ class Transformer(nn.Module):
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
-        return self.norm(self.run(x, mask, valid, rotation, cache, memory, bias, scores))
+        return self.norm(self.run(x, mask, valid, rotation, cache, memory, bias, scores, adapt))
 
     def run(
         self,
@@ -168,15 +180,17 @@ class Transformer(nn.Module):
         memory: Memory | None,
         bias: Tensor | None,
         scores: list[Tensor] | None,
+        adapt: Adapt | None = None,
     ) -> Tensor:
         """What the blocks make of x (B, length, D), before the norm; `rotation` and `bias` are ready to be used."""
         for layer, block in enumerate(self._typed_blocks()):
-            attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer)
+            mine = None if adapt is None else partial(adapt, layer)
+            attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer, mine)
             x = x + (block.dropout(attended) if self.training else attended)
             if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
                 read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
                 x = x + (block.dropout(read) if self.training else read)
-            x = x + block.feed_forward(block.feed_forward_norm(x), valid)
+            x = x + block.feed_forward(block.feed_forward_norm(x), valid, mine)
         if cache is not None:
             cache.advance(x.shape[1])
         return x

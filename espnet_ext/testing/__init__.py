@@ -11,6 +11,7 @@ from espnet_ext.testing.evaluator import (
 from espnet_ext.testing.exactness import check_same_distribution
 from espnet_ext.testing.g2p import check_g2p
 from espnet_ext.testing.order import check_order
+from espnet_ext.testing.part import check_part
 from espnet_ext.testing.semantic import check_semantic_tokenizer
 from espnet_ext.testing.speculation import check_acceptance, check_drafter
 from espnet_ext.testing.steps import check_steps
@@ -25,6 +26,7 @@ __all__ = [
     "check_g2p",
     "check_opinion_predictor",
     "check_order",
+    "check_part",
     "check_recogniser",
     "check_same_distribution",
     "check_semantic_tokenizer",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from espnet_ext.model.caches import build_cache
+from espnet_ext.testing.contract import hold_to
 from espnet_ext.testing.models import SAMPLING, SPEC, assert_rows_are_their_own, ragged_batch, shared_model
 from espnet_ext.testing.refusal import assert_refused
 
@@ -91,6 +92,4 @@ def check_cache(name: str, conf: Conf | None = None, stackings: Sequence[int] = 
     Raises:
         AssertionError: saying what it does not keep.
     """
-    for stacking in stackings:
-        for clause in CACHE_CONTRACT:
-            clause(name, stacking, conf or {})
+    hold_to(CACHE_CONTRACT, name, conf, stackings)

@@ -11,6 +11,7 @@ import torch
 
 from espnet_ext.decoding import Generation, Order, build_order, build_strategy, generate_stream
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.testing.contract import hold_to
 from espnet_ext.testing.models import (
     NAMES,
     SAMPLING,
@@ -145,6 +146,4 @@ def check_order(name: str, conf: Conf | None = None, stackings: Sequence[int] = 
     Raises:
         AssertionError: saying what it does not keep.
     """
-    for stacking in stackings:
-        for clause in ORDER_CONTRACT:
-            clause(name, stacking, conf or {})
+    hold_to(ORDER_CONTRACT, name, conf, stackings)

@@ -12,6 +12,7 @@ from espnet_ext.decoding import Order, build_order, build_strategy, drafters, ge
 from espnet_ext.decoding.acceptance import Drafts, Verdict, acceptances
 from espnet_ext.decoding.request import Decoding
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.testing.contract import hold_to
 from espnet_ext.testing.exactness import SAME, enumerable_model, exact_distribution, total_variation
 from espnet_ext.testing.models import NAMES, SAMPLING, assert_rows_are_their_own, decode, ragged_batch, shared_model
 from espnet_ext.testing.refusal import assert_no_other_option
@@ -118,8 +119,7 @@ def check_drafter(name: str, conf: Conf | None = None) -> None:
     Raises:
         AssertionError: saying what it does not keep.
     """
-    for clause in DRAFTER_CONTRACT:
-        clause(name, conf or {})
+    hold_to(DRAFTER_CONTRACT, name, conf)
 
 
 def random_drafts(equal: bool = False) -> Drafts:
@@ -214,5 +214,4 @@ def check_acceptance(name: str, conf: Conf | None = None) -> None:
     Raises:
         AssertionError: saying what it does not keep.
     """
-    for clause in ACCEPTANCE_CONTRACT:
-        clause(name, conf or {})
+    hold_to(ACCEPTANCE_CONTRACT, name, conf)

@@ -14,6 +14,7 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generator
 from espnet_ext.errors import UserError
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.heads import ParallelHeads
+from espnet_ext.testing.contract import hold_to
 from espnet_ext.testing.models import (
     SAMPLING,
     SPEC,
@@ -206,6 +207,4 @@ def check_strategy(name: str, conf: Conf | None = None, stackings: Sequence[int]
     Raises:
         AssertionError: saying what it does not keep.
     """
-    for stacking in stackings:
-        for clause in STRATEGY_CONTRACT:
-            clause(name, stacking, conf or {})
+    hold_to(STRATEGY_CONTRACT, name, conf, stackings)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead, Further
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
@@ -24,9 +25,9 @@ from espnet_ext.model.heads import (
     Slots,
     local_transformers,
 )
-from espnet_ext.model.parts import Parts, PartScores, Taught
+from espnet_ext.model.parts import Part, Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
-from espnet_ext.model.primary import PrimaryState
+from espnet_ext.model.primary import Primary, PrimaryState
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.registry import Registry
@@ -108,6 +109,10 @@ class StepModel(ABC):
         A model that can make them in one pass does so: it is what speculation over steps gains from.
         """
         return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
+
+    def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:
+        """What `extend` gives, and hidden vectors (B, W, k, D) of positions behind each of the steps."""
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
 
 
 class CoreLM(nn.Module, StepModel):
@@ -212,6 +217,7 @@ class CoreLM(nn.Module, StepModel):
         alignment: Alignment | None = None,
         units: HeadScores | None = None,
         true: Tensor | None = None,
+        further: Further | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -225,6 +231,7 @@ class CoreLM(nn.Module, StepModel):
             alignment: of steps and text.
             units: scores of the semantic units.
             true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
+            further: makes hidden vectors of positions behind steps, for the parts that ask for them.
 
         Returns:
             The scores.
@@ -255,7 +262,8 @@ class CoreLM(nn.Module, StepModel):
             # shape each
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
-        taught = Taught(hidden, targets, exists, counted, exists if true is None else true, self.heads)
+        true = exists if true is None else true
+        taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further)
         parts = {name: part(taught) for name, part in self.parts.items()}
         return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
 
@@ -268,10 +276,19 @@ class CoreLM(nn.Module, StepModel):
         Raises:
             UserError: if a name or an option is unknown, or a part needs what the model does not have.
         """
-        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads)
+        primary = getattr(self, "primary", None)
+        looks = isinstance(primary, Primary) and primary.looks_ahead
+        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, looks)
         for name, part in built.items():
-            self.parts[name] = part
+            assert isinstance(part, Part)
+            part.join(self.step_transformers())
+            self.parts[name] = part.train(self.training)
         self.heads.know(self.parts)
+
+    @property
+    def asks_further(self) -> bool:
+        """Whether a part asks for positions behind steps."""
+        return any(isinstance(part, Part) and part.looks_ahead for part in self.parts.values())
 
     def train_only(self, names: Sequence[str]) -> None:
         """Freeze all but some parts: without dropout and corruption, too, so that they see what decoding sees.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead, Recorded
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
@@ -151,12 +153,23 @@ class GPST(CoreLM):
             positions = torch.cat(
                 (close_gaps(positions[:, : keep.shape[1]], keep)[0], positions[:, keep.shape[1] :]), dim=1
             )
-        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions)
+        kept = self.primary.record(mask, steps.shape[1]) if self.asks_further else None
+        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions, kept)
         # where the prefix was moved to, its targets are moved as well
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
         units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
-        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units, true=true)
+        further = None if kept is None else partial(self._further, kept)
+        hidden = hidden[:, prefix.shape[1] :]
+        return self.scores(hidden, targets, codes_lengths, units=units, true=true, further=further)
+
+    def _further(self, kept: Recorded, ahead: Ahead, places: Tensor) -> Tensor:
+        """Hidden vectors (B, A, k, D) of positions behind recorded steps."""
+        positions = None
+        if self.units_per_frame:
+            steps = places[:, None] + torch.arange(1, len(ahead.vectors) + 1, device=places.device)
+            positions = (steps.double() * self._advance).flatten().expand(len(kept.seen), -1)
+        return self.primary.further(kept, ahead, places, positions)
 
     def _score_units(self, hidden: Tensor, targets: Tensor, counted: Tensor) -> HeadScores:
         targets = targets[counted][:, None]
@@ -220,11 +233,20 @@ class GPST(CoreLM):
         return self.extend(codes[:, None], state)[:, 0]
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        first, positions = state.first_position, None
-        if first is not None:
-            steps = state.steps[:, None] + torch.arange(codes.shape[1], device=codes.device)
-            positions = first[:, None] + steps.double() * self._advance
-        return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
+        x = self.primary.embed_steps(self.embedding.step(codes))
+        return self.primary.advance(x, state, self._coming(state, codes.shape[1]))
+
+    def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
+        x, coming = self.primary.embed_steps(self.embedding.step(codes)), codes.shape[1] + len(ahead.vectors)
+        return self.primary.advance_ahead(x, state, ahead, self._coming(state, coming))
+
+    def _coming(self, state: PrimaryState, count: int) -> Tensor | None:
+        """Rotary positions of the coming steps (B, count); None for those behind the last one."""
+        first = state.first_position
+        if first is None:
+            return None
+        steps = state.steps[:, None] + torch.arange(count, device=first.device)
+        return first[:, None] + steps.double() * self._advance
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead
 from espnet_ext.model.alignment import best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
@@ -101,8 +102,8 @@ class TextCoreLM(CoreLM):
         inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
-        hidden, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
-        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true)
+        hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
+        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true, further=further)
 
     @torch.no_grad()
     def spoken_at(
@@ -121,15 +122,18 @@ class TextCoreLM(CoreLM):
         targets = self.targets(codes, codes_lengths)
         inputs, _ = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
-        _, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
+        alignment = self._hidden(conditions, inputs, targets, codes_lengths).alignment
         if alignment is None:
             return None
         path = best_path(alignment.log_attention, alignment.frame_lengths, alignment.text_lengths)
         return path[:, : codes.shape[1]]
 
-    def _hidden(self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor) -> PrimaryOutput:
+    def _hidden(
+        self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor, further: bool = False
+    ) -> PrimaryOutput:
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1))
+        asked = {"further": True} if further else {}
+        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""
@@ -155,6 +159,9 @@ class TextCoreLM(CoreLM):
 
     def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.extend(self.embedding.step(codes), state)
+
+    def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return self.primary.extend_ahead(self.embedding.step(codes), state, ahead)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
-from espnet_ext.model.heads import Heads, HeadScores, Slots
+from espnet_ext.model.ahead import Further
+from espnet_ext.model.heads import Heads, HeadScores, SlotEmbedding, Slots
+from espnet_ext.model.transformer import Transformer
 from espnet_ext.registry import Registry
 
 
@@ -23,6 +25,8 @@ class Taught(NamedTuple):
         counted: (B, L, M) bool, which codes belong to a frame.
         true: (B, L) bool, steps whose hidden vector has read true codes and no random ones.
         heads: of the model.
+        embedding: of steps.
+        further: makes hidden vectors of positions behind steps; None unless a part of the model looks ahead.
     """
 
     hidden: Tensor
@@ -31,6 +35,8 @@ class Taught(NamedTuple):
     counted: Tensor
     true: Tensor
     heads: Heads
+    embedding: SlotEmbedding
+    further: Further | None = None
 
 
 class PartScores(NamedTuple):
@@ -54,9 +60,19 @@ class Part(nn.Module, ABC):
 
     Attributes:
         needs: class of a head that the model must have; None for none.
+        looks_ahead: whether it puts positions of its own behind steps, which the primary transformer must allow.
     """
 
     needs: ClassVar[type[nn.Module] | None] = None
+    looks_ahead: ClassVar[bool] = False
+
+    def join(self, transformers: Sequence[Transformer]) -> None:
+        """Make what depends on the model that the part goes beside.
+
+        Args:
+            transformers: those that run once per step; they are not the part's.
+        """
+        return
 
     @abstractmethod
     def forward(self, taught: Taught) -> PartScores:
@@ -86,7 +102,9 @@ class Parts(nn.ModuleDict):
         raise UserError(f"this model has no part {kind.__name__}; its parts are {list(self)}")
 
 
-def build_parts(conf: Mapping[str, Mapping[str, object]], slots: Slots, width: int, heads: Heads) -> Parts:
+def build_parts(
+    conf: Mapping[str, Mapping[str, object]], slots: Slots, width: int, heads: Heads, looks_ahead: bool = False
+) -> Parts:
     """The parts of a model.
 
     Args:
@@ -94,12 +112,13 @@ def build_parts(conf: Mapping[str, Mapping[str, object]], slots: Slots, width: i
         slots: of a step.
         width: D.
         heads: of the model.
+        looks_ahead: whether positions can be put behind its steps.
 
     Returns:
         The parts.
 
     Raises:
-        UserError: if a name or an option is unknown, or a part needs a head that is not there.
+        UserError: if a name or an option is unknown, or a part needs what is not there.
     """
     built: dict[str, nn.Module] = {}
     for name, own in complete_parts(conf).items():
@@ -107,6 +126,10 @@ def build_parts(conf: Mapping[str, Mapping[str, object]], slots: Slots, width: i
         if kind.needs is not None and not any(isinstance(head, kind.needs) for head in heads.values()):
             raise UserError(
                 f"parts must be without {name}, which needs {kind.needs.__name__}, with heads {list(heads)}"
+            )
+        if kind.looks_ahead and not looks_ahead:
+            raise UserError(
+                f"parts must be without {name}, which looks ahead, with a primary transformer that does not"
             )
         built[name] = kind(slots, width, **own)
     return Parts(built)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead, Further
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.cache import KVCache, Memory, with_rows
 from espnet_ext.model.caches import EXACT, CachePolicy
@@ -90,10 +91,12 @@ class PrimaryOutput(NamedTuple):
     Attributes:
         hidden: (B, L, D), hidden[:, l] predicts step l.
         alignment: of steps and text, for its losses; None for a primary that has none.
+        further: makes those of positions behind steps; None where nobody has asked for it.
     """
 
     hidden: Tensor
     alignment: Alignment | None
+    further: Further | None = None
 
 
 class Ending(NamedTuple):
@@ -221,12 +224,16 @@ class Primary(nn.Module, ABC):
 
     Attributes:
         width: D.
+        looks_ahead: whether it has `extend_ahead`, and `forward` takes `further`.
     """
 
     width: int
+    looks_ahead: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
+    def forward(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
+    ) -> PrimaryOutput:
         """Hidden vectors of teacher-forced steps.
 
         Args:
@@ -235,6 +242,7 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
+            further: whether the output is to have `further`.
 
         Returns:
             Hidden vectors and the alignment.
@@ -276,6 +284,21 @@ class Primary(nn.Module, ABC):
             The hidden vectors.
         """
         return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
+
+    def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:
+        """What `extend` gives, (B, W, D), and hidden vectors of positions behind each of the steps, (B, W, k, D).
+
+        They are as if what stands there were the input of the steps to come; the state does not keep them.
+
+        Args:
+            x: (B, W, D) embedding of the step before each.
+            state: what `prefill` or the last step left.
+            ahead: what stands there.
+
+        Returns:
+            The hidden vectors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
 
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
+from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
@@ -64,6 +66,8 @@ class CrossAttentionPrimary(Primary):
         head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
     """
 
+    looks_ahead = True
+
     def __init__(
         self,
         text_vocab_size: int,
@@ -114,7 +118,7 @@ class CrossAttentionPrimary(Primary):
         return reading, memory, prompt, mask & given
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
     ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
@@ -125,11 +129,29 @@ class CrossAttentionPrimary(Primary):
         keys = torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1)
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
-        hidden = self.decoder(x, visible_mask(keys), memory=memory, prior=prior, scores=scores)
+        visible = visible_mask(keys)
+        kept = Recorded.of(visible, prompt.shape[1]) if further else None
+        hidden = self.decoder(x, visible, cache=kept, memory=memory, prior=prior, scores=scores)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
-        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
+        behind = None if kept is None else partial(self._further, kept, memory, prior)
+        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment, behind)
+
+    def _further(self, kept: Recorded, memory: Memory, prior: Tensor | None, ahead: Ahead, places: Tensor) -> Tensor:
+        """Hidden vectors (B, A, k, D) of positions behind recorded steps, whose prior (B, S, P + L, U) is known."""
+        cache, x = put_behind(kept, ahead, places=places)
+        if prior is not None:
+            prior = prior[:, :, self._looks(cache).clamp_max(prior.shape[2] - 1)]
+        adapt = ahead.gated(0)
+        hidden = self.decoder(x, cache.visible(), cache=cache, memory=memory, prior=prior, adapt=adapt)
+        return apart(hidden, 0, ahead)[1]
+
+    def _looks(self, cache: AheadCache) -> Tensor:
+        """Whose prior each position of a pass has, among all that may come: (W + A * k,) int64."""
+        steps, behind = cache.index[: cache.steps], cache.places.repeat_interleave(cache.count)
+        # where the prior follows what was read nobody knows more than the step in front
+        return torch.cat((steps, behind)) if self.prior.reads_attention else cache.index
 
     def prefill(  # noqa: D102
         self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
@@ -152,20 +174,34 @@ class CrossAttentionPrimary(Primary):
         # where a prior looks in a step depends on what the one in front of it has read
         return super().extend(x, state) if self.prior.reads_attention else self._at_once(x, state)
 
-    def _at_once(self, x: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors (B, W, D) of W steps, for a prior that reads its attention of one."""
+    def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
+        # as in `extend`
+        parts = x.split(1, dim=1) if self.prior.reads_attention else [x]
+        made = [apart(self._at_once(one, state, ahead), one.shape[1], ahead) for one in parts]
+        return torch.cat([steps for steps, _ in made], dim=1), torch.cat([behind for _, behind in made], dim=1)
+
+    def _at_once(self, x: Tensor, state: PrimaryState, ahead: Ahead | None = None) -> Tensor:
+        """Hidden vectors (B, W + W * k, D) of W steps and what is behind them; with a prior that reads, of one step."""
         cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
         assert memory is not None and path is not None
         cache.check_room(count)
+        if ahead is not None and not self.prior.reads_attention:
+            count += len(ahead.vectors)
         frames = state.steps[:, None] * self.stacking + torch.arange(count * self.stacking, device=x.device)
         frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
-        mask = cache.visible(count)
+        adapt = None
+        if ahead is not None:
+            adapt = ahead.gated(x.shape[1])
+            cache, x = put_behind(cache, ahead, x)
+            prior = prior[:, :, self._looks(cache)]
+        mask = cache.visible(x.shape[1])
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, adapt=adapt)
         if scores:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
-            guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
+            read = (torch.stack(scores).mean(0) + prior)[:, :, :1]
+            guided = read.masked_fill(~memory.mask[:, None, None], -torch.inf)
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden
 

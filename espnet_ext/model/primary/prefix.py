@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead, Recorded, apart, put_behind
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.primary.base import (
@@ -18,7 +22,7 @@ from espnet_ext.model.primary.base import (
     register_primary,
     visible_mask,
 )
-from espnet_ext.model.transformer import Transformer
+from espnet_ext.model.transformer import Adapt, Transformer
 from espnet_ext.options import check_number
 
 
@@ -36,6 +40,8 @@ class PrefixPrimary(Primary):
         position: "rope" or "learned".
         max_positions: positions of a learned table: prompt, text and steps together.
     """
+
+    looks_ahead = True
 
     def __init__(
         self,
@@ -84,13 +90,40 @@ class PrefixPrimary(Primary):
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
-        return PrimaryOutput(self.read(prefix, mask, steps, step_lengths)[:, prefix.shape[1] :], None)
+        kept = self.record(mask, steps.shape[1]) if further else None
+        hidden = self.read(prefix, mask, steps, step_lengths, kept=kept)[:, prefix.shape[1] :]
+        return PrimaryOutput(hidden, None, None if kept is None else partial(self.further, kept))
+
+    def record(self, mask: Tensor, steps: int) -> Recorded:
+        """What `read` can keep its keys and values in, of so many steps behind a prefix with this mask (B, P)."""
+        return Recorded.of(visible_mask(nn.functional.pad(mask, (0, steps), value=True)), mask.shape[1], (~mask).sum(1))
+
+    def further(self, kept: Recorded, ahead: Ahead, places: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Hidden vectors (B, A, k, D) of positions behind steps that `read` has kept.
+
+        Args:
+            kept: what it has kept.
+            ahead: what stands in these positions.
+            places: (A,) int64 numbers of the steps.
+            positions: (B, A * k) rotary ones; None for those behind the steps.
+
+        Returns:
+            The hidden vectors.
+        """
+        cache, x = put_behind(kept, ahead, places=places)
+        return apart(self.advance(x, PrimaryState(cache), positions, ahead.gated(0)), 0, ahead)[1]
 
     def read(
-        self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor, positions: Tensor | None = None
+        self,
+        prefix: Tensor,
+        mask: Tensor,
+        steps: Tensor,
+        step_lengths: Tensor,
+        positions: Tensor | None = None,
+        kept: Recorded | None = None,
     ) -> Tensor:
         """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
 
@@ -100,6 +133,7 @@ class PrefixPrimary(Primary):
             steps: (B, L, D) embedded, right-padded.
             step_lengths: (B,) int64.
             positions: (B, P + L) rotary positions; None for one after the other.
+            kept: what `record` has made, for `further`.
 
         Returns:
             The hidden vectors.
@@ -110,7 +144,7 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        return self.transformer(x, visible_mask(keys), positions=positions)
+        return self.transformer(x, visible_mask(keys), cache=kept, positions=positions)
 
     def prefill(  # noqa: D102
         self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
@@ -156,23 +190,48 @@ class PrefixPrimary(Primary):
     def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.advance(self.embed_steps(x), state)
 
+    def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return self.advance_ahead(self.embed_steps(x), state, ahead)
+
+    def advance_ahead(
+        self, x: Tensor, state: PrimaryState, ahead: Ahead, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `advance` gives, (B, W, D), and hidden vectors of positions behind each of the steps, (B, W, k, D).
+
+        Args:
+            x: (B, W, D) embedded.
+            state: what `start` or the last call left.
+            ahead: what stands behind them.
+            positions: (B, W + k) rotary ones, of the steps and of what is behind the last one; None as in `advance`.
+
+        Returns:
+            The hidden vectors.
+        """
+        steps = x.shape[1]
+        cache, x = put_behind(state.cache, ahead, x)
+        positions = None if positions is None else positions[:, cache.index]
+        return apart(self.advance(x, replace(state, cache=cache), positions, ahead.gated(steps)), steps, ahead)
+
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.transformer]
 
-    def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
+    def advance(
+        self, x: Tensor, state: PrimaryState, positions: Tensor | None = None, adapt: Adapt | None = None
+    ) -> Tensor:
         """Hidden vectors (B, W, D) behind W more positions of any kind; the state moves on.
 
         Args:
             x: (B, W, D) embedded.
             state: what `start` or the last call left.
             positions: (B, W) rotary ones; None for those behind the last one.
+            adapt: as of `Transformer`.
 
         Returns:
             The hidden vectors.
         """
         cache = state.cache
         x, mask = self._add_positions(x, cache.padding, cache), cache.visible(x.shape[1])
-        return self.transformer(x, mask, cache=cache, positions=positions)
+        return self.transformer(x, mask, cache=cache, positions=positions, adapt=adapt)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
