@@ -132,7 +132,7 @@ class Late(Pairs):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"order": "nearest"}, r"order must be one of \['causal', 'speculative'\], got 'nearest'"),
+        ({"order": "nearest"}, r"order must be one of \['causal', 'masked', 'speculative'\], got 'nearest'"),
         ({"order": 3}, "order must be the name of an order, got 3"),
         ({"order_conf": {"width": 4}}, r"order_conf of causal must be among \[\], got \['width'\]"),
         ({"order_conf": [1]}, r"order_conf must be names and values, got \[1\]"),

@@ -17,6 +17,7 @@ from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
 from espnet_ext.decoding.local_speculative import LocalSpeculative
+from espnet_ext.decoding.masked import Masked
 from espnet_ext.decoding.order import (
     CAUSAL,
     Advance,
@@ -52,6 +53,7 @@ __all__ = [
     "LocalMaskGIT",
     "LocalMaskGITAdaptive",
     "LocalSpeculative",
+    "Masked",
     "Order",
     "Own",
     "PCG",

@@ -218,6 +218,7 @@ class DecodeOptions:
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
         self.strategy.check(heads)
         self.steps.check(layout)
+        self.steps.check_objective(model)
         self.steps.check_model(self.strategy, model)
         self.sampler.check(layout.codebooks)
         for transformer in model.step_transformers():

@@ -55,6 +55,7 @@ class Decoding(NamedTuple):
         rows, sampler, limit = len(self.conditions.given), self.sampler, torch.as_tensor(self.max_frames)
         self.strategy.check(self.model.heads)
         self.order.check(self.model.layout)
+        self.order.check_objective(self.model)
         self.order.check_model(self.strategy, self.model)
         sampler.options.check(self.model.spec.num_codebooks)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):

@@ -137,10 +137,13 @@ def ragged_batch(seed: int = 0) -> Batch:
 
 
 @cache
-def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> TextCoreLM:
+def shared_model(
+    primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = (), objective: str = "causal"
+) -> TextCoreLM:
     """A `tiny_model` that knows guidance and has all parts, for tests that leave it as it is."""
     local = "ar" if any(delays) else "all"
-    return with_parts(tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1))
+    how: dict[str, Any] = {"delays": delays, "conditioning_dropout": 0.1, "objective": objective}
+    return with_parts(tiny_model(primary, stacking, local, **how))
 
 
 @torch.no_grad()

@@ -64,6 +64,9 @@ class StepModel(ABC):
         heads: by name.
         parts: what is trained beside it, by name.
         conditioning_dropout: probability that an utterance was trained without its conditions.
+        objective: "causal" for a model that predicts each step from those in front of it, "masked" for one that fills
+            masked steps from all others; see `fill`.
+        mask_unit: what of an utterance a masked model was trained to fill at once, see `Masking`.
     """
 
     spec: CodecSpec
@@ -71,6 +74,8 @@ class StepModel(ABC):
     heads: Heads
     parts: Parts
     conditioning_dropout: float
+    objective: str = "causal"
+    mask_unit: str = "steps"
 
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
@@ -90,6 +95,19 @@ class StepModel(ABC):
         A model that can make them in one pass does so: it is what speculation over steps gains from.
         """
         return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
+
+    def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors of all steps of whole utterances, for a model whose `objective` is masked.
+
+        Args:
+            codes: (B, L, M) int64, MASK where a code is not known, and EOS behind the last frame.
+            step_lengths: (B,) int64 steps.
+            state: from `prefill`, which has the predicted `lengths`; it stays as it is.
+
+        Returns:
+            (B, L, D), of which hidden[:, l] predicts the masked codes of step l.
+        """
+        raise NotImplementedError
 
 
 class CoreLM(nn.Module, StepModel):
@@ -193,6 +211,7 @@ class CoreLM(nn.Module, StepModel):
         alignment: Alignment | None = None,
         units: HeadScores | None = None,
         true: Tensor | None = None,
+        learned: Tensor | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -206,6 +225,7 @@ class CoreLM(nn.Module, StepModel):
             alignment: of steps and text.
             units: scores of the semantic units.
             true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
+            learned: (B, L, M) bool, codes that a masked model predicts; None for all.
 
         Returns:
             The scores.
@@ -214,6 +234,9 @@ class CoreLM(nn.Module, StepModel):
         frames = starts[:, None] + self.layout.frames(0, targets.device)  # (L, M)
         counted = (frames >= 0) & (frames <= lengths[:, None, None])  # the frame that ends an utterance counts
         codes = (lengths + 1).sum() * self.spec.num_codebooks
+        if learned is not None:
+            counted = counted & learned
+            codes = counted.sum()
         step_lengths = self.layout.num_steps(lengths + 1)
         exists, ones = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
         seen, weight = exists, ones

@@ -17,14 +17,14 @@ from espnet_ext.options import check_choice
 MASKS = ("slots", "frames", "left_to_right")
 
 
-def masked_counts(ratio: Tensor, slots: int) -> Tensor:
+def masked_counts(ratio: Tensor, slots: int | Tensor) -> Tensor:
     """Slots that are masked at a share of the way through the cosine schedule: ceil(M cos(pi / 2 * ratio)), int64.
 
     In float32, as the published implementation computes it: float64 would round cos(pi / 3) up and mask one slot more.
 
     Args:
         ratio: numbers in [0, 1).
-        slots: M.
+        slots: M, one number or one for each ratio.
 
     Returns:
         Counts in 1 … M, of the shape of `ratio`.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
+from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import at_least_float32
-from espnet_ext.model.cache import Memory
+from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
@@ -21,6 +22,7 @@ from espnet_ext.model.primary.base import (
     register_primary,
     visible_mask,
 )
+from espnet_ext.model.primary.known_path import Known
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -63,6 +65,8 @@ class CrossAttentionPrimary(Primary):
         positions, a bidirectional text encoder, no convolution in the context encoder's feed-forward, a cross-attention
         head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
     """
+
+    fills = True
 
     def __init__(
         self,
@@ -116,16 +120,29 @@ class CrossAttentionPrimary(Primary):
     def forward(  # noqa: D102
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
+        return self._forward(conditions, steps, targets, step_lengths, causal=True)
+
+    def forward_masked(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        return self._forward(conditions, steps, targets, step_lengths, causal=False)
+
+    def _forward(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, causal: bool
+    ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
             prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
-        keys = torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1)
+        if causal:
+            mask = visible_mask(torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1))
+        else:
+            mask = filling_mask(seen, length_mask(step_lengths, steps.shape[1]))
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
-        hidden = self.decoder(x, visible_mask(keys), memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, memory=memory, prior=prior, scores=scores)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
@@ -135,15 +152,42 @@ class CrossAttentionPrimary(Primary):
         self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
     ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
-        batch, width, _ = prompt.shape
         steps = int(max_steps.max())
-        kept = self.decoder.new_cache(batch, width + steps, cache)
+        kept = self._prompt_cache(memory, prompt, seen, steps, cache)
+        path = self.prior.start(reading, steps * self.stacking)
+        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+
+    def _prompt_cache(self, memory: Memory, prompt: Tensor, seen: Tensor, steps: int, policy: CachePolicy) -> KVCache:
+        """A cache that holds the prompt, with room for so many steps."""
+        batch, width, _ = prompt.shape
+        kept = self.decoder.new_cache(batch, width + steps, policy)
         if width:
             kept.hide(seen)
             self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory)
         kept.prefix = width
-        path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+        return kept
+
+    def prefill_masked(  # noqa: D102
+        self, conditions: Conditions, known: Known, max_frames: Tensor, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
+        reading, memory, prompt, seen = self._read(conditions)
+        path, lengths = self.prior.plan(reading, known, max_frames)
+        kept = self._prompt_cache(memory, prompt, seen, path.shape[1] // self.stacking, cache)
+        if not kept.plain:
+            raise UserError(f"cache must be exact with objective masked, whose steps are not kept, got {cache}")
+        return PrimaryState(kept, memory, path, lengths=lengths)
+
+    def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
+        assert memory is not None and path is not None
+        state.make_room(count)
+        frames = torch.arange(count * self.stacking, device=x.device)[None].clamp_max(path.shape[1] - 1)
+        prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
+        exists = length_mask(step_lengths, count)
+        mask = torch.cat((cache.key_mask[:, : cache.length], exists), dim=1)[:, None, None]
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior)
+        state.accept(torch.zeros_like(step_lengths), count)  # the next round writes at the same places
+        return hidden
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self._at_once(x[:, None], state)[:, 0]
@@ -171,3 +215,20 @@ class CrossAttentionPrimary(Primary):
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]
+
+
+def filling_mask(prompt: Tensor, steps: Tensor) -> Tensor:
+    """What prompt and steps may look at where steps see each other: (B, 1, P + L, P + L) bool.
+
+    The prompt sees what is in front of it, as where it is put into a cache.
+
+    Args:
+        prompt: (B, P) bool, True where it has something.
+        steps: (B, L) bool, likewise.
+
+    Returns:
+        The mask.
+    """
+    keys = torch.cat((prompt, steps), dim=1)
+    is_step = torch.arange(keys.shape[1], device=keys.device) >= prompt.shape[1]
+    return visible_mask(keys) | (keys[:, None] & is_step[:, None])[:, None]
