@@ -101,7 +101,7 @@ class MaskedUtterances:
         return of_places.for_step(legal, self._history(once, sampler.options.repetition_window))
 
     def _history(self, places: Tensor, window: int) -> Tensor | None:
-        """The frames in front of some steps, (P, K, N), as far as they are known: MASK, which nobody draws, elsewhere."""
+        """The frames in front of some steps, (P, K, N); MASK, which nobody draws, where they are not known."""
         if not window:
             return None
         stacking, width = self.layout.stacking, self.codes.shape[1]
