@@ -47,6 +47,7 @@ modes: Registry[type[Mode]] = Registry(
     _of(
         "inference",
         text="requests",
+        edit="editing",
         unconditional="gpst_modes",
         semantic_to_acoustic="gpst_modes",
         continuation="gpst_modes",

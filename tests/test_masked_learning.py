@@ -1,4 +1,4 @@
-"""What a masked model is for, in seconds: it fills a gap from what is around it, and rounds make frames fit each other."""
+"""What a masked model is for, in seconds: it fills a gap from what is around it; rounds make frames fit each other."""
 
 from functools import cache
 

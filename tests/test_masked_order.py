@@ -1,4 +1,4 @@
-"""The order `masked`: rounds over whole utterances; what is known stays, and lengths come from the text or are given."""
+"""The order `masked`: rounds over whole utterances; what is known stays, and lengths are predicted or given."""
 
 from __future__ import annotations
 
