@@ -94,8 +94,6 @@ def test_several_edits_at_once_are_those_one_by_one(speak, codes):
     alone = [
         speak.speak("edit", speech=one, text="abcd", name=name).codes for one, name in zip(given, "xy", strict=True)
     ]
-    from espnet_ext.data.streams import Streams
-    from espnet_ext.inference.requests import Request
 
     requests = [Request(speech=Streams(np.zeros(0, dtype=np.int64), one), text="abcd") for one in given]
     together = speak.speak_all(Edit(), ["x", "y"], requests, speak.options(Edit()))

@@ -9,6 +9,7 @@ from conftest import NAMES, SAMPLING, SPEC, ragged_batch
 from espnet_ext.decoding import Masked, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
+from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.model.caches import build_cache
 from espnet_ext.model.primary.known_path import path_around
 from espnet_ext.testing.models import assert_rows_are_their_own, shared_model, tiny_model
@@ -194,6 +195,19 @@ def test_what_an_edit_is_known_of_tells_the_prior_where_its_frames_are():
     aligned = model.spoken_at(*batch)
     assert (path[0, 4:9] - aligned[0, 4:9]).abs().max() <= 1, "known frames are where the aligner has them"
     assert (path[:, 1:] >= path[:, :-1]).all()
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+@pytest.mark.parametrize("strategy", ["parallel", "local_ar"])
+def test_packed_weights_keep_the_codes_and_a_step_at_a_time_is_no_must(strategy, is_native):
+    made = []
+    for fast in (False, True):
+        model, batch = masked_model().float(), ragged_batch()
+        if fast:
+            accelerate(model, FastOptions("float32", native=is_native), rows=3, budget_ms=1)
+        anew = torch.tensor([[1, 1, 0, 1, 1, 0, 1, 1, 1]] * 3, dtype=torch.bool)
+        made.append(complete(model, batch, anew, strategy, SamplingOptions(temperature=0.0, cfg_scale=1.5)))
+    assert torch.equal(made[0].codes, made[1].codes)
 
 
 @pytest.mark.parametrize(
