@@ -7,7 +7,7 @@ import torch
 from conftest import SPEC, TEXT_VOCAB
 from test_learning import CHANCE, PERMUTATIONS, conditions_of
 
-from espnet_ext.decoding import Masked, build_strategy, generate
+from espnet_ext.decoding import Masked, Window, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.loss import LossWeights, codec_loss
@@ -22,7 +22,7 @@ def code_language(rows, generator):
 
 
 @cache
-def trained():
+def trained(objective="masked"):
     torch.manual_seed(0)
     model = TextCoreLM(
         SPEC,
@@ -30,7 +30,8 @@ def trained():
         primary_conf={"width": 48, "layers": 1, "heads": 2, "text_layers": 1, "context_layers": 0, "dropout": 0.0},
         local="ar",
         local_conf={"width": 48, "heads": 2},
-        objective="masked",
+        objective=objective,
+        mask_conf={"span": 4 if objective == "window" else 1},
     ).train()
     for parameter in (model.embedding.table.weight, model.heads["ar"].position):
         parameter.data *= 10.0  # codes and slots differ from the start
@@ -82,3 +83,17 @@ def test_with_more_rounds_frames_fit_each_other():
     made = {rounds: fill([1] * FRAMES, rounds=rounds)[1] for rounds in (1, 2, FRAMES)}
     alike = [share(codes[:, 1:] == codes[:, :-1]) for codes in made.values()]
     assert alike[0] < 0.25 and alike[0] + 0.1 < alike[1] < alike[2] - 0.1 and alike[2] > 0.9, alike
+
+
+def test_a_window_keeps_several_steps_of_a_pass_where_they_follow_from_known_ones():
+    model, rows = trained("window"), 64
+    conditions = model.conditions(*conditions_of(rows))
+    alike, passes = {}, {}
+    for threshold in (0.0, 0.9):
+        sampler = Sampler(SamplingOptions(), row_generators(0, [str(row) for row in range(rows)]))
+        order = Window(width=4, threshold=threshold)
+        made = generate(model, conditions, build_strategy("local_ar"), sampler, FRAMES, FRAMES, order=order)
+        alike[threshold] = share(made.codes[:, 1:] == made.codes[:, :-1])
+        passes[threshold] = float(made.primary_passes.sum() / made.steps.sum())
+    assert alike[0.9] > 0.9 and alike[0.0] < alike[0.9] - 0.2, alike
+    assert passes[0.0] < passes[0.9] < 0.7, passes

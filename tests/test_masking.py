@@ -148,7 +148,7 @@ def test_the_objective_of_today_is_causal():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "diffusion"}, r"objective must be one of \['causal', 'masked'\], got 'diffusion'"),
+        ({"objective": "diffusion"}, r"objective must be one of \['causal', 'masked', 'window'\], got 'diffusion'"),
         ({"primary": "prefix"}, r"primary must be one of \['cross_attention'\] with objective masked, got 'prefix'"),
         ({"primary": "cross_attention_annealed"}, r"prior must be one of \['path'\] with .* masked, got 'annealed'"),
         ({"code_corruption": 0.1}, "code_corruption must be 0 with objective masked, got 0.1"),
@@ -159,6 +159,7 @@ def test_the_objective_of_today_is_causal():
         ({"mask_conf": {"stretch": 2}}, "mask_conf.stretch must be"),
         ({"mask_conf": {"width": 2}}, r"mask_conf must be among \['unit', 'span', 'stretch'\], got \['width'\]"),
         ({"mask_conf": [1]}, r"mask_conf must be names and values, got \[1\]"),
+        ({"objective": "window", "mask_conf": {"unit": "codes"}}, "mask_conf must have a span alone"),
         ({"objective": "causal", "mask_conf": {}}, r"mask_conf must be left out with objective causal, got \{\}"),
     ],
 )  # fmt: skip

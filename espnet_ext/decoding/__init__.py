@@ -34,6 +34,7 @@ from espnet_ext.decoding.parallel import Parallel
 from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Runaway, SpeechLimits, Watch
 from espnet_ext.decoding.speculative import Speculative
+from espnet_ext.decoding.window import Window
 from espnet_ext.registries import orders, strategies
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Turn",
     "Verdict",
     "Watch",
+    "Window",
     "acceptances",
     "build_order",
     "build_strategy",

@@ -143,6 +143,8 @@ def shared_model(
     """A `tiny_model` that knows guidance and has all parts, for tests that leave it as it is."""
     local = "ar" if any(delays) else "all"
     how: dict[str, Any] = {"delays": delays, "conditioning_dropout": 0.1, "objective": objective}
+    if objective == "window":
+        how["mask_conf"] = {"span": 64}
     return with_parts(tiny_model(primary, stacking, local, **how))
 
 

@@ -65,8 +65,9 @@ class StepModel(ABC):
         parts: what is trained beside it, by name.
         conditioning_dropout: probability that an utterance was trained without its conditions.
         objective: "causal" for a model that predicts each step from those in front of it, "masked" for one that fills
-            masked steps from all others; see `fill`.
+            masked steps from all others, see `fill`, "window" for one that fills those of a window, see `extend_at`.
         mask_unit: what of an utterance a masked model was trained to fill at once, see `Masking`.
+        mask_span: steps of the blocks that it was trained with, likewise.
     """
 
     spec: CodecSpec
@@ -76,6 +77,7 @@ class StepModel(ABC):
     conditioning_dropout: float
     objective: str = "causal"
     mask_unit: str = "steps"
+    mask_span: int = 1
 
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
@@ -106,6 +108,22 @@ class StepModel(ABC):
 
         Returns:
             (B, L, D), of which hidden[:, l] predicts the masked codes of step l.
+        """
+        raise NotImplementedError
+
+    def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors of steps in any order, for a model whose `objective` is window.
+
+        Each sees what the state holds, and those in front of it that exist; the state then holds all of them.
+
+        Args:
+            codes: (B, W, M) int64, all MASK where a step is to be predicted.
+            steps: (B, W) int64, which steps of the utterance they are.
+            exists: (B, W) bool, False where a row has nothing.
+            state: from `prefill`.
+
+        Returns:
+            (B, W, D), each of which predicts its own step.
         """
         raise NotImplementedError
 

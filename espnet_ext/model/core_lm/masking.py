@@ -29,6 +29,18 @@ class Masks(NamedTuple):
     learned: Tensor
 
 
+class Blocks(NamedTuple):
+    """What of an utterance is masked, block by block.
+
+    Attributes:
+        hidden: (B, L) bool, steps that are masked.
+        block: (B, L) int64, number of each step's block.
+    """
+
+    hidden: Tensor
+    block: Tensor
+
+
 @dataclass(frozen=True)
 class Masking:
     """How an utterance is masked; its length is known, and so is the frame that ends it.
@@ -39,7 +51,7 @@ class Masking:
     Attributes:
         unit: what is masked: "steps" as a whole; single "codes"; or "levels", for which a codebook is drawn: those in
             front of it are known everywhere, those behind it nowhere, and its own codes are masked step by step.
-        span: steps in a row that are masked together.
+        span: steps in a row that are masked together; with `objective: window`, steps of a block.
         stretch: share of the utterances in which all that is masked lies in one stretch, as in an edited recording.
 
     Raises:
@@ -90,6 +102,31 @@ class Masking:
         codebook = torch.arange(exists.shape[2], device=device) % codebooks
         learned = masked & (codebook == level)
         return Masks(learned | (exists & (codebook > level)), learned)
+
+    def draw_blocks(self, step_lengths: Tensor, steps: int, training: bool) -> Blocks:
+        """Masks of a model of `objective: window`: utterances cut into blocks of `span` steps, some of each masked.
+
+        Args:
+            step_lengths: (B,) int64.
+            steps: L.
+            training: as for `draw`.
+
+        Returns:
+            The masks; at least one step of every block is masked.
+        """
+        device, rows = step_lengths.device, len(step_lengths)
+        generator = None if training else Generator(device).manual_seed(0)
+        place = torch.arange(steps, device=device)
+        first = (torch.rand(rows, 1, generator=generator, device=device) * self.span).long()
+        block = (place + first) // self.span
+        order = torch.rand(rows, steps, generator=generator, device=device) + 2 * block
+        exists = length_mask(step_lengths, steps)
+        order = order.masked_fill(~exists, torch.inf)
+        rank = order.argsort(dim=1).argsort(dim=1)  # blocks follow each other, the steps of each lie in random order
+        begin = (block * self.span - first).clamp_min(0)
+        size = ((block + 1) * self.span - first).minimum(step_lengths[:, None]) - begin
+        share = torch.rand(rows, steps, generator=generator, device=device).gather(1, block)
+        return Blocks((rank - begin < (share * size).long() + 1) & exists, block)
 
     def _along_time(self, exists: Tensor, generator: Generator | None) -> Tensor:
         """Units to mask, of those there are, (B, L, K) bool: spans in random order, or one stretch."""

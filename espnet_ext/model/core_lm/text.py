@@ -10,7 +10,7 @@ from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
-from espnet_ext.model.alignment import best_path
+from espnet_ext.model.alignment import Alignment, best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.core_lm.masking import Masking, codes_of_frames
@@ -39,7 +39,9 @@ class TextCoreLM(CoreLM):
         frame_stacking_factor: S.
         delays: frames by which each codebook comes late, for S = 1; none for all at once.
         objective: "causal": each step is predicted from those in front of it. "masked": masked steps are predicted from
-            all others, for `order: masked`; it needs a primary that fills steps, with a prior that plans.
+            all others, for `order: masked`. "window": masked steps of a block are predicted from known ones of the same
+            block, whatever their place, and those in front of it, for `order: window`. Both need a primary that fills
+            steps, with a prior that plans.
         mask_conf: what is masked in training, see `Masking`; None for its defaults.
         **shared: options of every `CoreLM`.
 
@@ -81,29 +83,32 @@ class TextCoreLM(CoreLM):
         self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
         if self.layout.max_delay and any(isinstance(head, MaskGITLocalTransformer) for head in self.heads.values()):
             raise UserError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
-        check_choice("objective", objective, ("causal", "masked"))
+        check_choice("objective", objective, ("causal", "masked", "window"))
         self.objective, self.masking = objective, Masking.of(mask_conf)
-        self.mask_unit = self.masking.unit
+        self.mask_unit, self.mask_span = self.masking.unit, self.masking.span
         if mask_conf is not None and objective == "causal":
             raise UserError(f"mask_conf must be left out with objective causal, got {mask_conf!r}")
-        if objective == "masked":
+        if objective != "causal":
             self._check_masked(primary)
 
     def _check_masked(self, primary: str) -> None:
         """Refuse what does not go with masked steps."""
         able = [name for name in primaries if primaries[name].fills]
         if primary not in able:
-            raise UserError(f"primary must be one of {able} with objective masked, got {primary!r}")
+            raise UserError(f"primary must be one of {able} with objective {self.objective}, got {primary!r}")
         prior: Any = getattr(self.primary, "prior", None)
         if prior is not None and not prior.plans:
             able = [name for name in attention_priors if attention_priors[name].plans]
             mine = next(name for name in attention_priors if attention_priors[name] is type(prior))
-            raise UserError(f"prior must be one of {able} with objective masked, got {mine!r}")
+            raise UserError(f"prior must be one of {able} with objective {self.objective}, got {mine!r}")
         for name in ("code_corruption", "local_drop"):
             if getattr(self, name):
-                raise UserError(f"{name} must be 0 with objective masked, got {getattr(self, name)}")
+                raise UserError(f"{name} must be 0 with objective {self.objective}, got {getattr(self, name)}")
         if self.layout.max_delay:
-            raise UserError(f"delays must be none with objective masked, got {list(self.layout.delays)}")
+            told = list(self.layout.delays)
+            raise UserError(f"delays must be none with objective {self.objective}, got {told}")
+        if self.objective == "window" and (self.mask_unit != "steps" or self.masking.stretch):
+            raise UserError(f"mask_conf must have a span alone with objective window, got {self.masking}")
 
     def forward(
         self,
@@ -130,6 +135,11 @@ class TextCoreLM(CoreLM):
         targets = self.targets(codes, codes_lengths)
         true: Tensor | None = None
         learned: Tensor | None = None
+        conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
+        if self.objective == "window":
+            conditions = conditions._replace(given=self.draw_given(len(text), text.device))
+            hidden, alignment, learned = self._hidden_of_blocks(conditions, targets, codes_lengths)
+            return self.scores(hidden, targets, codes_lengths, alignment=alignment, learned=learned)
         if self.objective == "masked":
             books = self.spec.num_codebooks
             exists = codes_of_frames(codes_lengths, targets.shape[1], self.stacking, books)
@@ -137,10 +147,30 @@ class TextCoreLM(CoreLM):
             inputs = targets.masked_fill(hidden_codes, self.spec.mask_id)
         else:
             inputs, true = self.inputs(targets, self.spec.bos_id)
-        conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         hidden, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
         return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true, learned=learned)
+
+    def _hidden_of_blocks(
+        self, conditions: Conditions, targets: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Alignment | None, Tensor]:
+        """Hidden vectors, alignment and the codes that are learned, (B, L, M) bool, of masked steps of all blocks.
+
+        A step sees all in front of its block; in its block known steps see known ones in front of them, and masked ones
+        all known ones and the masked ones in front of them, as if the known ones came first.
+        """
+        step_lengths, (_, steps, slots) = self.layout.num_steps(lengths + 1), targets.shape
+        masked, block = self.masking.draw_blocks(step_lengths, steps, self.training)
+        inputs = targets.masked_fill(masked[..., None], self.spec.mask_id)
+        rank = torch.arange(steps, device=targets.device) + steps * masked
+        exists = length_mask(step_lengths, steps)[:, None]
+        before, beside = block[:, None] < block[..., None], block[:, None] == block[..., None]
+        in_block = beside & (rank[:, None] <= rank[..., None])
+        itself = torch.eye(steps, dtype=torch.bool, device=targets.device)
+        sees = torch.cat((before & exists, (in_block & exists) | itself), dim=2)
+        embedded = self.embedding.step(targets), self.embedding.step(inputs), self.embedding.frames(targets)
+        hidden, alignment = self.primary.forward_window(conditions, *embedded, step_lengths, sees)
+        return hidden, alignment, masked[..., None].expand(-1, -1, slots)
 
     @torch.no_grad()
     def spoken_at(
@@ -157,7 +187,7 @@ class TextCoreLM(CoreLM):
         None for a model that aligns nothing. The arguments are those of `forward`.
         """
         targets = self.targets(codes, codes_lengths)
-        inputs = targets if self.objective == "masked" else self.inputs(targets, self.spec.bos_id)[0]
+        inputs = targets if self.objective != "causal" else self.inputs(targets, self.spec.bos_id)[0]
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         _, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
         if alignment is None:
@@ -167,7 +197,7 @@ class TextCoreLM(CoreLM):
 
     def _hidden(self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor) -> PrimaryOutput:
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        run = self.primary if self.objective == "causal" else self.primary.forward_masked
+        run = self.primary.forward_masked if self.objective == "masked" else self.primary
         output: PrimaryOutput = run(conditions, *embedded, self.layout.num_steps(lengths + 1))
         return output
 
@@ -180,7 +210,7 @@ class TextCoreLM(CoreLM):
         conditions = Conditions(
             text, text_lengths, self.embedding.step(steps), num_steps(prompt_lengths, self.stacking), given
         )
-        if self.objective == "causal":
+        if self.objective != "masked":
             return conditions
         nothing = prompt.new_zeros(len(text), 0, self.spec.num_codebooks)
         return conditions._replace(known=nothing, known_lengths=torch.zeros_like(text_lengths))
@@ -193,8 +223,11 @@ class TextCoreLM(CoreLM):
         self, conditions: Conditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
     ) -> PrimaryState:
         steps = torch.as_tensor(max_steps).expand(len(conditions.text))
-        if self.objective == "causal":
-            return self.primary.prefill(conditions, steps, cache)
+        if self.objective != "masked":
+            state = self.primary.prefill(conditions, steps, cache)
+            if self.objective == "window" and not state.cache.plain:
+                raise UserError(f"cache must be exact with objective window, whose steps lie in any order, got {cache}")
+            return state
         assert conditions.known is not None and conditions.known_lengths is not None
         targets = self.targets(conditions.known, conditions.known_lengths)
         told = self.embedding.frames(targets)
@@ -210,6 +243,9 @@ class TextCoreLM(CoreLM):
 
     def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.fill(self.embedding.step(codes), step_lengths, state)
+
+    def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        return self.primary.extend_at(self.embedding.step(codes), steps, exists, state)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

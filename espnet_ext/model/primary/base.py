@@ -236,8 +236,8 @@ class Primary(nn.Module, ABC):
 
     Attributes:
         width: D.
-        fills: whether it can fill masked steps, each of which sees all others: with `forward_masked`, `prefill_masked`
-            and `fill`.
+        fills: whether it can fill masked steps: those of an utterance, each of which sees all others, with
+            `forward_masked`, `prefill_masked` and `fill`, and those of a window, with `forward_window` and `extend_at`.
     """
 
     width: int
@@ -329,6 +329,28 @@ class Primary(nn.Module, ABC):
 
     def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, L, D) of embedded steps (B, L, D) that all see each other; the state stays as it is."""
+        raise NotImplementedError
+
+    def forward_window(
+        self, conditions: Conditions, steps: Tensor, masked: Tensor, targets: Tensor, step_lengths: Tensor, sees: Tensor
+    ) -> PrimaryOutput:
+        """What `forward` gives, of masked steps that see known ones; hidden[:, l] is that of masked[:, l].
+
+        Args:
+            conditions: text and prompt.
+            steps: (B, L, D) embedded steps, all of them known; each sees those in front of it.
+            masked: (B, L, D) the same steps, some of which are masked.
+            targets: as in `forward`.
+            step_lengths: (B,) int64.
+            sees: (B, L, 2 L) bool, which of `steps`, and of `masked`, each of `masked` sees.
+
+        Returns:
+            Hidden vectors and the alignment.
+        """
+        raise NotImplementedError
+
+    def extend_at(self, x: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D) of embedded steps (B, W, D) in any order; see `StepModel.extend_at`."""
         raise NotImplementedError
 
     def step_transformers(self) -> list[Transformer]:

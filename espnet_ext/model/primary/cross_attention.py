@@ -213,6 +213,37 @@ class CrossAttentionPrimary(Primary):
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden
 
+    def forward_window(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, masked: Tensor, targets: Tensor, step_lengths: Tensor, sees: Tensor
+    ) -> PrimaryOutput:
+        reading, memory, prompt, seen = self._read(conditions)
+        with torch.autocast(steps.device.type, enabled=False):
+            prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
+        (batch, width, _), length = prompt.shape, steps.shape[1]
+        if prior is not None:
+            prior = nn.functional.pad(torch.cat((prior, prior), dim=2).to(steps.dtype), (0, 0, width, 0))
+        known = visible_mask(torch.cat((seen, seen.new_ones(batch, length)), dim=1))[:, 0]
+        mask = nn.functional.pad(known, (0, length))
+        mask = torch.cat((mask, torch.cat((seen[:, None].expand(-1, length, -1), sees), dim=2)), dim=1)
+        places = torch.arange(width + length, device=steps.device)
+        positions = torch.cat((places, places[width:])).expand(batch, -1)
+        x = torch.cat((prompt, steps, masked), dim=1)
+        hidden = self.decoder(x, mask[:, None], memory=memory, prior=prior, positions=positions)
+        return PrimaryOutput(hidden[:, width + length :], alignment)
+
+    def extend_at(self, x: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
+        assert memory is not None and path is not None
+        state.make_room(count)
+        frames = steps[..., None] * self.stacking + torch.arange(self.stacking, device=x.device)
+        prior = self.prior.step(path, frames.flatten(1).clamp_max(path.shape[1] - 1), memory.mask).to(x.dtype)
+        visible = cache.visible(count)
+        assert visible is not None, "of several positions the later ones are not visible to all"
+        keys = torch.cat((exists.new_ones(len(x), cache.length), exists), dim=1)
+        itself = torch.ones(count, cache.length + count, dtype=torch.bool, device=x.device).triu(cache.length)
+        mask = (visible & keys[:, None, None]) | (visible & itself)
+        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=cache.positions_of(steps))
+
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]
 
