@@ -79,6 +79,14 @@ def test_the_codes_of_a_step_fit_if_a_local_transformer_fills_it(strategy, least
     assert least <= fit <= most, f"{strategy}: {fit:.3f} of the steps"
 
 
+def test_utterances_are_as_long_as_those_of_the_training_where_nobody_says_how_long():
+    model, rows = trained(), 64
+    sampler = Sampler(SamplingOptions(), row_generators(0, [str(row) for row in range(rows)]))
+    conditions = model.conditions(*conditions_of(rows))
+    made = generate(model, conditions, build_strategy("local_ar"), sampler, 4 * FRAMES, order=Masked())
+    assert set(made.lengths.tolist()) == {FRAMES} and bool(made.has_eos.all())
+
+
 def test_with_more_rounds_frames_fit_each_other():
     made = {rounds: fill([1] * FRAMES, rounds=rounds)[1] for rounds in (1, 2, FRAMES)}
     alike = [share(codes[:, 1:] == codes[:, :-1]) for codes in made.values()]
