@@ -36,7 +36,9 @@ strategies: Registry[type[DecodingStrategy]] = Registry(
     ),
 )
 orders: Registry[type[Order]] = Registry(
-    "order", "espnet_ext.order", _of("decoding", causal="order", speculative="speculative")
+    "order",
+    "espnet_ext.order",
+    _of("decoding", causal="order", speculative="speculative", masked="masked", window="window"),
 )
 caches: Registry[type[CachePolicy]] = Registry(
     "cache", "espnet_ext.cache", _of("model.caches", exact="base", gear="gear")
@@ -47,6 +49,7 @@ modes: Registry[type[Mode]] = Registry(
     _of(
         "inference",
         text="requests",
+        edit="editing",
         unconditional="gpst_modes",
         semantic_to_acoustic="gpst_modes",
         continuation="gpst_modes",

@@ -30,7 +30,9 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 TRAIN = {path.stem: path for path in sorted(CONF.glob("train_*.yaml"))}
 SHARED = "decode_fsdd"  # of all strategies of one recipe, so it names none
 DECODE_GPST = "decode_gpst"  # of another command, with options of its own
-DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem not in (SHARED, DECODE_GPST)}
+FILLING = {"decode_masked": "train_mini_masked", "decode_window": "train_mini_window"}  # of other orders, and models
+OTHERS = (SHARED, DECODE_GPST, *FILLING)
+DECODE = {path.stem: path for path in sorted(CONF.glob("decode_*.yaml")) if path.stem not in OTHERS}
 PAPER = {
     "train_parallel": (["parallel"], 1),
     "train_parallel_stack2": (["parallel"], 2),
@@ -94,7 +96,17 @@ def test_every_training_configuration_builds_its_model(corpus, token_corpus, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["train_tiny", "train_mini", "train_fsdd", "train_mini_prefix", "train_tiny_gpst", "train_mini_gpst"]
+    "name",
+    [
+        "train_tiny",
+        "train_mini",
+        "train_mini_masked",
+        "train_mini_window",
+        "train_fsdd",
+        "train_mini_prefix",
+        "train_tiny_gpst",
+        "train_mini_gpst",
+    ],
 )
 def test_the_recipes_configurations_build_with_stacked_frames(corpus, token_corpus, tmp_path, name):
     _, model = build(line_of(name, corpus, token_corpus, tmp_path, "--frame_stacking_factor", "2"))
@@ -175,6 +187,24 @@ def test_the_decoding_configuration_of_gpst_is_complete():
     content = yaml.safe_load((CONF / f"{DECODE_GPST}.yaml").read_text())
     assert GPSTDecodeOptions.from_mapping(content).sampler.temperature > 0
     assert set(content) == {field.name for field in dataclasses.fields(GPSTDecodeOptions)}
+
+
+@pytest.mark.parametrize("name", FILLING)
+def test_the_decoding_configurations_of_other_objectives_are_complete_and_decode_their_models(name):
+    content = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    options = DecodeOptions.from_mapping(content)
+    assert set(content) == {field.name for field in dataclasses.fields(DecodeOptions)}
+    assert set(content["order_conf"]) == {field.name for field in dataclasses.fields(options.steps)}
+    trained = yaml.safe_load(TRAIN[FILLING[name]].read_text())
+    spec = CodecSpec(num_codebooks=8, codebook_size=32, frame_rate_hz=25.0, sample_rate_hz=16000)
+    how = {key: trained[key] for key in ("primary", "primary_conf", "local", "local_conf", "frame_stacking_factor")}
+    model = TextCoreLM(spec, 10, **how, **trained["corelm_conf"]).eval()
+    options.check(model)
+    text, nothing = torch.randint(10, (2, 4)), torch.zeros(2, dtype=torch.int64)
+    conditions = model.conditions(text, torch.tensor([4, 2]), torch.zeros(2, 0, 8, dtype=torch.int64), nothing)
+    sampler = Sampler(options.sampler, row_generators(options.seed, ["a", "b"]))
+    made = generate(model, conditions, options.strategy, sampler, 9, options.min_frames, order=options.steps)
+    assert int(made.lengths.min()) >= options.min_frames and int(made.primary_passes.max()) <= 9
 
 
 @pytest.mark.parametrize("stacking", [1, 2])

@@ -278,7 +278,7 @@ def test_a_model_that_says_codes_makes_no_units(token_corpus, gpst_experiment, e
 
 def test_an_experiment_of_another_kind_is_refused(experiment, gpst_experiment, line):
     error = one_error(gpst_inference.main, *line("unconditional", experiment))
-    assert "mode must be one of ['text'] with this core LM, got 'unconditional'" in error
+    assert "mode must be one of ['edit', 'text'] with this core LM, got 'unconditional'" in error
     with pytest.raises(ValueError, match="exp must be an experiment of corelm codec_lm, got .* of gpst"):
         CodecLM.from_experiment(gpst_experiment)
 

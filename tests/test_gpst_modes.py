@@ -16,7 +16,7 @@ from espnet_ext.model.core_lm import GPST, TextCoreLM
 
 def test_the_modes_are_those_of_the_paper_and_tts():
     assert modes_of(GPST) == ["continuation", "semantic_to_acoustic", "speaker_transfer", "tts", "unconditional"]
-    assert modes_of(TextCoreLM) == ["text"]
+    assert modes_of(TextCoreLM) == ["edit", "text"]
 
 
 def test_units_are_deduplicated_where_the_model_was_trained_so():

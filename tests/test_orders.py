@@ -112,7 +112,9 @@ def test_several_steps_in_a_turn_run_away_where_single_ones_do(stacking):
 
 
 def test_an_order_that_waits_does_not_stream_and_one_of_whole_frames_has_no_delays():
-    with pytest.raises(UserError, match=r"order must be one of \['causal', 'speculative'\] for streaming, got 'Late'"):
+    with pytest.raises(
+        UserError, match=r"order must be one of \['causal', 'speculative', 'window'\] for streaming, got 'Late'"
+    ):
         Late().check(StepLayout(3), streaming=True)
     with pytest.raises(
         UserError, match=r"order must be one of \['causal', 'speculative'\] with delays \[0, 1\], got 'Late'"
@@ -132,7 +134,7 @@ class Late(Pairs):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"order": "nearest"}, r"order must be one of \['causal', 'speculative'\], got 'nearest'"),
+        ({"order": "nearest"}, r"order must be one of \['causal', 'masked', 'speculative', 'window'\], got 'nearest'"),
         ({"order": 3}, "order must be the name of an order, got 3"),
         ({"order_conf": {"width": 4}}, r"order_conf of causal must be among \[\], got \['width'\]"),
         ({"order_conf": [1]}, r"order_conf must be names and values, got \[1\]"),

@@ -56,7 +56,7 @@ def test_every_experiment_is_loaded_by_one_class_and_speaks_in_the_modes_of_its_
     said = speaker("abba", options=decode)
     assert np.array_equal(said.codes, CodecLM.from_experiment(experiment)("abba", options=decode).codes)
     assert np.array_equal(said.codes, speaker.speak("text", text="abba", options=decode).codes)
-    with pytest.raises(UserError, match=r"mode must be one of \['text'\] with this core LM, got 'unconditional'"):
+    with pytest.raises(UserError, match=r"mode must be one of \['edit', 'text'\] .*, got 'unconditional'"):
         speaker.speak("unconditional")
     gpst = Speaker.from_experiment(gpst_experiment)
     assert len(gpst.speak("unconditional", options=GPSTDecodeOptions("parallel", max_sec=0.3)).codes)

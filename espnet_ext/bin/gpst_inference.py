@@ -12,12 +12,14 @@ from espnet_ext.bin import run
 from espnet_ext.bin.speaking import add_decode_options
 from espnet_ext.registries import modes
 
+TEXT_MODES = ("text", "edit")  # of models that read text
+
 
 def get_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--mode", required=True, help=f"What to ask for: one of {[mode for mode in modes if mode != 'text']}"
+        "--mode", required=True, help=f"What to ask for: one of {[mode for mode in modes if mode not in TEXT_MODES]}"
     )
     add_decode_options(parser)
     return parser

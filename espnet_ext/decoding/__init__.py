@@ -19,6 +19,7 @@ from espnet_ext.decoding.local_ar import LocalAR
 from espnet_ext.decoding.local_maskgit import LocalMaskGIT
 from espnet_ext.decoding.local_maskgit_adaptive import LocalMaskGITAdaptive
 from espnet_ext.decoding.local_speculative import LocalSpeculative
+from espnet_ext.decoding.masked import Masked
 from espnet_ext.decoding.order import (
     CAUSAL,
     Advance,
@@ -35,6 +36,7 @@ from espnet_ext.decoding.parallel import Parallel
 from espnet_ext.decoding.rows import Generation
 from espnet_ext.decoding.runaway import Runaway, SpeechLimits, Watch
 from espnet_ext.decoding.speculative import Speculative
+from espnet_ext.decoding.window import Window
 from espnet_ext.registries import orders, strategies
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "LocalMaskGIT",
     "LocalMaskGITAdaptive",
     "LocalSpeculative",
+    "Masked",
     "Order",
     "Own",
     "PCG",
@@ -70,6 +73,7 @@ __all__ = [
     "Turn",
     "Verdict",
     "Watch",
+    "Window",
     "acceptances",
     "build_order",
     "build_strategy",

@@ -138,7 +138,8 @@ class Batch:
         if self.order.width > 1:  # where rows keep different numbers of steps there are holes
             self.state.make_room(self.order.width)
         samplers = self.sampler_behind, self.samplers_behind
-        turn = Turn(self.model, self.strategy, self._pairs(self.codes), self.state, *samplers, self.step)
+        what = self.model, self.strategy, self._pairs(self.codes), self.state, *samplers, self.step
+        turn = Turn(*what, self._pairs(self.rows.limit), self.rows.min_frames)
         made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
             made = Advance(*(part[: len(self.ids)] for part in made))
@@ -194,7 +195,8 @@ class Batch:
             False if there is nothing left to do.
         """
         finished = self.rows.finished
-        must_look = self.rows.may_be_full or self.state.cache.length + self.order.width > self.state.cache.capacity
+        must_look = self.order.whole or self.rows.may_be_full
+        must_look = must_look or self.state.cache.length + self.order.width > self.state.cache.capacity
         if is_gpu(finished.device) and self.turns % TURNS_AT_ONCE and not must_look:
             return True
         size, left = len(finished), len(finished) - int(finished.sum())

@@ -209,6 +209,11 @@ class DecodeOptions:
             complete["cache_conf"] = caches.complete(self.cache, self.cache_conf)
         return values | complete
 
+    def order_for(self, objective: str) -> str:
+        """The order itself if it goes with models of an objective, else the first one that does."""
+        fitting = [name for name in orders if orders[name].objective == objective]
+        return self.order if self.order in fitting else fitting[0]
+
     def check(self, model: CoreLM) -> None:
         """Refuse a model that cannot be decoded so, with what is missing."""
         heads = model.heads

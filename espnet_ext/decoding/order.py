@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from torch import Tensor
 
@@ -71,6 +71,9 @@ class Turn:
         sampler: of the step behind steps that this turn has made, each (R, M), none or several.
         samplers: of the first step and of those behind each of such steps; what is asked for later is made from what
             was asked for before.
+        step: how a step is run.
+        limits: (R,) int64, most frames of every row, for an order that makes whole utterances.
+        min_frames: fewest frames of a row.
     """
 
     model: StepModel
@@ -80,6 +83,8 @@ class Turn:
     sampler: Callable[[Sequence[Tensor]], Sampler]
     samplers: Callable[[Sequence[Tensor]], Iterator[Sampler]]
     step: Step = plain_step
+    limits: Tensor | None = None
+    min_frames: int = 1
 
     def fill(self, codes: Tensor, sampler: Sampler) -> Filled:
         """The step behind the one of these codes (R, M)."""
@@ -103,11 +108,15 @@ class Order(ABC):
         width: most steps of a turn.
         streams: whether steps are final as soon as they are kept, from the first to the last.
         delays: whether it can go with codebooks that come late, whose codes of a frame lie in several steps.
+        objective: of the models that it goes with.
+        whole: whether a turn makes whole utterances.
     """
 
     width: int = 1
     streams: ClassVar[bool] = True
     delays: ClassVar[bool] = True
+    objective: ClassVar[str] = "causal"
+    whole: ClassVar[bool] = False
 
     def check(self, layout: StepLayout, streaming: bool = False) -> None:
         """Refuse what the order cannot do.
@@ -125,9 +134,17 @@ class Order(ABC):
             (delayed, "delays", f"with delays {list(layout.delays)}"),
         ):
             if asked and not getattr(self, name):
-                able = [one for one in orders if getattr(orders[one], name)]
-                mine = next((one for one in orders if orders[one] is type(self)), type(self).__name__)
-                raise UserError(f"order must be one of {able} {what}, got {mine!r}")
+                self._refuse([one for one in orders if getattr(orders[one], name)], what)
+
+    def check_objective(self, model: StepModel) -> None:
+        """Refuse a model that was trained for other orders, with a UserError that names these."""
+        if model.objective != self.objective:
+            able = [one for one in orders if orders[one].objective == model.objective]
+            self._refuse(able, f"with a model of objective {model.objective}")
+
+    def _refuse(self, able: list[str], what: str) -> NoReturn:
+        mine = next((one for one in orders if orders[one] is type(self)), type(self).__name__)
+        raise UserError(f"order must be one of {able} {what}, got {mine!r}")
 
     def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:
         """Refuse a strategy or a model that the order cannot go with, with a UserError that names those that can.

@@ -41,6 +41,7 @@ def check_fits(
     """
     strategy.check(model.heads)
     order.check(model.layout)
+    order.check_objective(model)
     order.check_model(strategy, model)
     sampling.check(model.spec.num_codebooks)
     for transformer in model.step_transformers():

@@ -19,7 +19,7 @@ from espnet_ext.data.ark import load_codes_entry, read_pointers
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.data.preprocess import collate
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import Runaway
+from espnet_ext.decoding import Runaway, Watch
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.experiment import check_codec
@@ -66,6 +66,7 @@ class Start:
         runaway: why the units ran away, if they were generated and did.
         generated: how many units were generated for it.
         unknown: what the model does not know of its text.
+        known: (T, N) int64 codes that are there already, -1 where there is to be something new; None for none.
     """
 
     units: Ids
@@ -75,6 +76,7 @@ class Start:
     runaway: Runaway | None = None
     generated: int = 0
     unknown: tuple[str, ...] = ()
+    known: Ids | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,11 @@ class Mode(ABC):
         """Most frames of each utterance: (B,) int64; arguments are those of `starts`, and what came of them."""
         spoken = torch.tensor([start.spoken for start in starts], device=speaker.device)
         return (spoken * speaker.maxlenratio(options)).ceil().long().clamp_min(options.min_frames)
+
+    def watch(self, speaker: Speaker, starts: Sequence[Start], options: DecodeOptions) -> Watch | None:
+        """What counts as run away; None for a limit that was reached alone. The arguments are those of `limits`."""
+        tokens = torch.tensor([start.spoken for start in starts], device=speaker.device)
+        return Watch.of(speaker.limits, tokens, stops=bool(options.retries))
 
     def plan(self, args: Namespace) -> Plan:
         """What a command asks for.

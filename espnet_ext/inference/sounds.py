@@ -44,6 +44,14 @@ def given_codes(sound: Sound, what: str) -> NDArray[np.int64] | None:
     return array.astype(np.int64)
 
 
+def own_codes(sound: Sound, what: str, codec: str) -> NDArray[np.int64] | None:
+    """What `given_codes` gives; speech of another codec than the one with this fingerprint is refused."""
+    if isinstance(sound, Speech) and sound.codec not in ("", codec):
+        told = f"{sound.codec[:12]}…, and this model is of codec {codec[:12]}…"
+        raise UserError(f"{what} must be speech of the model's codec, got one of codec {told}: give its waveform")
+    return given_codes(sound, what)
+
+
 def read_recording(recording: AudioLike, what: str) -> tuple[NDArray[np.float32], int]:
     """Samples of a recording, mono, and their rate in Hz.
 

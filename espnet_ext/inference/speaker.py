@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espnet_ext.data.streams import Streams
-from espnet_ext.decoding import Generation, Watch, generate_stream
+from espnet_ext.decoding import Generation, generate_stream
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.request import Decoding
 from espnet_ext.decoding.retry import generate_with_retries
@@ -24,7 +24,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.inference.listener import NO_UNITS
 from espnet_ext.inference.long_text import join_speech, join_streams, parts_of
 from espnet_ext.inference.requests import Mode, Request, Start
-from espnet_ext.inference.sounds import AudioLike, Sound, given_codes
+from espnet_ext.inference.sounds import Sound, own_codes
 from espnet_ext.inference.speech import Speech, Timing, cut_off, decode_speech, total
 from espnet_ext.inference.streaming import SpeechChunk, stream_speech
 from espnet_ext.inference.trained import Trained
@@ -61,7 +61,7 @@ class Speaker(Trained):
     def speak(
         self,
         mode: Mode | str,
-        speech: AudioLike | None = None,
+        speech: Sound | None = None,
         prompt: Sound | None = None,
         text: str = "",
         language: str = "",
@@ -75,7 +75,7 @@ class Speaker(Trained):
 
         Args:
             mode: a mode, or the name of one.
-            speech: recording of the utterance, for the modes that have one.
+            speech: recording of the utterance, for the modes that have one; or its codes, for a model that reads text.
             prompt: who says it: a recording, of which the stretch with the most voice is used, or codes (T, N) for a
                 model that reads text, the first ones, or speech that was made. A recording is a file, its content, or
                 samples with their rate.
@@ -96,7 +96,7 @@ class Speaker(Trained):
         mode = modes[mode]() if isinstance(mode, str) else mode
         self.check_language(language)
         request = self._request(mode, _with_rate(prompt, rate), text)
-        said = None if speech is None else self.listener.hear(speech, "speech")
+        said = None if speech is None else self._said(speech)
         request = replace(request, speech=said, language=language, further=further or {})
         return self.speak_all(mode, [name], [request], self._options(mode, options, changes))[0]
 
@@ -332,8 +332,7 @@ class Speaker(Trained):
         spelt = time.perf_counter()
         conditions = mode.conditions(self, names, requests, starts)
         limit = mode.limits(self, names, starts, conditions, options)
-        tokens = torch.tensor([start.spoken for start in starts], device=self.device)
-        watch = Watch.of(self.limits, tokens, stops=bool(options.retries))
+        watch = mode.watch(self, starts, options)
         decoding = self.decoding(self.corelm, conditions, options, names, limit)
         return starts, spelt, decoding._replace(watch=watch, end_guard=options.end_guard)
 
@@ -341,14 +340,15 @@ class Speaker(Trained):
         text = _checked(text)
         if prompt is None:
             return Request(text=text)
-        if isinstance(prompt, Speech) and prompt.codec not in ("", self.fingerprint):
-            told = f"{prompt.codec[:12]}…, and this model is of codec {self.fingerprint[:12]}…"
-            raise UserError(f"prompt must be speech of the model's codec, got one of codec {told}: give its waveform")
-        codes = given_codes(prompt, "prompt")
+        codes = own_codes(prompt, "prompt", self.fingerprint)
         if codes is not None:
             return Request(prompt=Streams(NO_UNITS, codes), text=text)
         voice = self.listener.hear_prompt(prompt, mode.prompt_frames(self))
         return Request(prompt=voice.streams, text=text, prompt_sec=voice.seconds)
+
+    def _said(self, speech: Any) -> Streams:
+        codes = None if self.corelm.reads == "semantic" else own_codes(speech, "speech", self.fingerprint)
+        return self.listener.hear(speech, "speech") if codes is None else Streams(NO_UNITS, codes)
 
     def _parts(self, mode: Mode, name: str, request: Request) -> list[tuple[str, Request]]:
         """Name and request, or, with a longer text than any of the training, those of each part of it."""

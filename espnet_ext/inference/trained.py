@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -225,6 +226,8 @@ class Trained:
             kept, source = kept_options(self.directory, decoding, mode.options)
         else:
             kept, source = mode.options(), None
+        if source is None:
+            kept = replace(kept, order=kept.order_for(self.corelm.objective))
         if source is None and decoding is None:
             possible = strategies_for(self.corelm.heads)
             changes["decoding"] = kept.decoding if kept.decoding in possible else possible[0]

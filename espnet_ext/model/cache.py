@@ -104,6 +104,10 @@ class KVCache:
         places = torch.arange(self.length, self.length + count, device=self.keys.device)
         return places if self.lag is None else places - self.lag[0, :, None]
 
+    def positions_of(self, steps: Tensor) -> Tensor:
+        """Positions (B, W) of steps (B, W), as `next_positions` counts them, wherever they lie."""
+        return steps + self.prefix if self.lag is None else steps + self.prefix + (self.lag[1] - self.lag[0])[:, None]
+
     def next_step(self) -> Tensor:
         """Number of the coming step: (1,) int64, or (B,) where rows differ."""
         step = torch.full((1,), self.length - self.prefix, device=self.keys.device)

@@ -96,7 +96,9 @@ def tiny_model(
     small = {"width": 16, "heads": 2, "residual": even}
     options.setdefault("frame_tables", "tied" if even else "own")
     local = ["ar", "maskgit"] if local == "all" else local
-    several: dict[str, Any] = {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
+    several: dict[str, Any] = (
+        {} if local == "none" else small if isinstance(local, str) else dict.fromkeys(local, small)
+    )
     if even and {"ar", "maskgit"} <= set(several):
         several["maskgit"] = {**small, "weights": "ar"}
     options.setdefault("local_conf", several)
@@ -139,10 +141,15 @@ def ragged_batch(seed: int = 0) -> Batch:
 
 
 @cache
-def shared_model(primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = ()) -> TextCoreLM:
+def shared_model(
+    primary: str = "cross_attention", stacking: int = 1, delays: tuple[int, ...] = (), objective: str = "causal"
+) -> TextCoreLM:
     """A `tiny_model` that knows guidance and has all parts, for tests that leave it as it is."""
     local = "ar" if any(delays) else "all"
-    return with_parts(tiny_model(primary, stacking, local, delays=delays, conditioning_dropout=0.1))
+    how: dict[str, Any] = {"delays": delays, "conditioning_dropout": 0.1, "objective": objective}
+    if objective == "window":
+        how["mask_conf"] = {"span": 64}
+    return with_parts(tiny_model(primary, stacking, local, **how))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 
 from espnet_ext.decoding import Generation, Order, build_order, build_strategy, generate_stream
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
+from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.testing.contract import hold_to
 from espnet_ext.testing.models import (
     NAMES,
@@ -31,7 +32,12 @@ DELAYS = (0, 1, 2)
 
 def made(order: Order, stacking: int, strategy: str = "local_ar", sampling: str = "sampled", **how: Any) -> Generation:
     """What an order makes of the ragged batch with a tiny model."""
-    return decode(shared_model(stacking=stacking), ragged_batch(), strategy, SAMPLING[sampling], steps=order, **how)
+    return decode(model_for(order, stacking), ragged_batch(), strategy, SAMPLING[sampling], steps=order, **how)
+
+
+def model_for(order: Order, stacking: int, primary: str = "cross_attention") -> TextCoreLM:
+    """A tiny model of the objective that the order is for."""
+    return shared_model(primary, stacking, objective=order.objective)
 
 
 def every_strategy_gives_codes_of_the_codec(name: str, stacking: int, conf: Conf) -> None:
@@ -71,15 +77,27 @@ def costs_are_counted_row_by_row(name: str, stacking: int, conf: Conf) -> None:
 
 def a_row_does_not_depend_on_its_batch(name: str, stacking: int, conf: Conf) -> None:
     """Code by code what it is alone, whatever the primary transformer and however codes are drawn."""
-    for primary in ("cross_attention", "cross_attention_annealed", "prefix", "prefix_learned"):
+    causal = build_order(name, **conf).objective == "causal"  # few primary transformers can fill masked steps
+    others = ("cross_attention_annealed", "prefix", "prefix_learned") if causal else ()
+    for primary in ("cross_attention", *others):
         for sampling in ("greedy", "sampled", "guided, no repetition"):
             order = build_order(name, **conf)
-            assert_rows_are_their_own(shared_model(primary, stacking), "local_ar", SAMPLING[sampling], order)
+            assert_rows_are_their_own(model_for(order, stacking, primary), "local_ar", SAMPLING[sampling], order)
+
+
+def a_model_of_another_objective_is_refused(name: str, stacking: int, conf: Conf) -> None:
+    """With the orders that go with it."""
+    order = build_order(name, **conf)
+    other = "masked" if order.objective == "causal" else "causal"
+    model = shared_model(stacking=stacking, objective=other)
+    refusal = rf"order must be one of .* with a model of objective {other}, got '{re.escape(name)}'"
+    assert_refused(partial(decode, model, ragged_batch(), "parallel", steps=order), refusal)
 
 
 def what_is_streamed_is_final(name: str, stacking: int, conf: Conf) -> None:
     """Frames that were there stay as they are; an order that cannot do that refuses, with those that can."""
-    model, order = shared_model(stacking=stacking), build_order(name, **conf)
+    order = build_order(name, **conf)
+    model = model_for(order, stacking)
     sampler = Sampler(SAMPLING["sampled"], row_generators(0, NAMES))
     stream = generate_stream(
         model, ragged_batch().conditions(model), build_strategy("local_ar"), sampler, 9, order=order
@@ -112,7 +130,7 @@ def delays_are_kept_or_refused(name: str, stacking: int, conf: Conf) -> None:
 def greedy_codes_need_no_draws(name: str, stacking: int, conf: Conf) -> None:
     """Another seed changes nothing where nothing is drawn."""
     order, greedy = build_order(name, **conf), SamplingOptions(temperature=0.0)
-    model = shared_model(stacking=stacking)
+    model = model_for(order, stacking)
     first, other = (decode(model, ragged_batch(), "local_ar", greedy, seed=seed, steps=order).codes for seed in (1, 2))
     assert torch.equal(first, other), "greedy codes must not depend on the seed"
 
@@ -128,6 +146,7 @@ ORDER_CONTRACT: tuple[Clause, ...] = (
     limits_are_kept,
     costs_are_counted_row_by_row,
     a_row_does_not_depend_on_its_batch,
+    a_model_of_another_objective_is_refused,
     what_is_streamed_is_final,
     delays_are_kept_or_refused,
     greedy_codes_need_no_draws,

@@ -74,6 +74,10 @@ class StepModel(ABC):
         heads: by name.
         parts: what is trained beside it, by name.
         conditioning_dropout: probability that an utterance was trained without its conditions.
+        objective: "causal" for a model that predicts each step from those in front of it, "masked" for one that fills
+            masked steps from all others, see `fill`, "window" for one that fills those of a window, see `extend_at`.
+        mask_unit: what of an utterance a masked model was trained to fill at once, see `Masking`.
+        mask_span: steps of the blocks that it was trained with, likewise.
     """
 
     spec: CodecSpec
@@ -81,6 +85,9 @@ class StepModel(ABC):
     heads: Heads
     parts: Parts
     conditioning_dropout: float
+    objective: str = "causal"
+    mask_unit: str = "steps"
+    mask_span: int = 1
 
     def step_transformers(self) -> list[Transformer]:
         """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
@@ -113,6 +120,35 @@ class StepModel(ABC):
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:
         """What `extend` gives, and hidden vectors (B, W, k, D) of positions behind each of the steps."""
         raise NotImplementedError(f"{type(self).__name__} does not look ahead")
+
+    def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors of all steps of whole utterances, for a model whose `objective` is masked.
+
+        Args:
+            codes: (B, L, M) int64, MASK where a code is not known, and EOS behind the last frame.
+            step_lengths: (B,) int64 steps.
+            state: from `prefill`, which has the predicted `lengths`; it stays as it is.
+
+        Returns:
+            (B, L, D), of which hidden[:, l] predicts the masked codes of step l.
+        """
+        raise NotImplementedError
+
+    def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors of steps in any order, for a model whose `objective` is window.
+
+        Each sees what the state holds, and those in front of it that exist; the state then holds all of them.
+
+        Args:
+            codes: (B, W, M) int64, all MASK where a step is to be predicted.
+            steps: (B, W) int64, which steps of the utterance they are.
+            exists: (B, W) bool, False where a row has nothing.
+            state: from `prefill`.
+
+        Returns:
+            (B, W, D), each of which predicts its own step.
+        """
+        raise NotImplementedError
 
 
 class CoreLM(nn.Module, StepModel):
@@ -218,6 +254,7 @@ class CoreLM(nn.Module, StepModel):
         units: HeadScores | None = None,
         true: Tensor | None = None,
         further: Further | None = None,
+        learned: Tensor | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -232,6 +269,7 @@ class CoreLM(nn.Module, StepModel):
             units: scores of the semantic units.
             true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
             further: makes hidden vectors of positions behind steps, for the parts that ask for them.
+            learned: (B, L, M) bool, codes that a masked model predicts; None for all.
 
         Returns:
             The scores.
@@ -240,6 +278,9 @@ class CoreLM(nn.Module, StepModel):
         frames = starts[:, None] + self.layout.frames(0, targets.device)  # (L, M)
         counted = (frames >= 0) & (frames <= lengths[:, None, None])  # the frame that ends an utterance counts
         codes = (lengths + 1).sum() * self.spec.num_codebooks
+        if learned is not None:
+            counted = counted & learned
+            codes = counted.sum()
         step_lengths = self.layout.num_steps(lengths + 1)
         exists, ones = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
         seen, weight = exists, ones
@@ -277,7 +318,8 @@ class CoreLM(nn.Module, StepModel):
             UserError: if a name or an option is unknown, or a part needs what the model does not have.
         """
         primary = getattr(self, "primary", None)
-        looks = isinstance(primary, Primary) and primary.looks_ahead
+        # what stands behind a step predicts those to come: of a causal model
+        looks = isinstance(primary, Primary) and primary.looks_ahead and self.objective == "causal"
         built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, looks)
         for name, part in built.items():
             assert isinstance(part, Part)

@@ -11,17 +11,19 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead
-from espnet_ext.model.alignment import best_path
+from espnet_ext.model.alignment import Alignment, best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
+from espnet_ext.model.core_lm.masking import Masking, codes_of_frames
 from espnet_ext.model.heads import (
     Heads,
     MaskGITLocalTransformer,
     ParallelHeads,
     SlotEmbedding,
 )
-from espnet_ext.model.primary import Conditions, PrimaryOutput, PrimaryState, primaries
+from espnet_ext.model.primary import Conditions, Known, PrimaryOutput, PrimaryState, attention_priors, primaries
 from espnet_ext.model.transformer import Transformer
+from espnet_ext.options import check_choice
 
 
 @register_corelm("codec_lm")
@@ -37,6 +39,11 @@ class TextCoreLM(CoreLM):
         local_conf: its options; with several local transformers, the options of each by its name.
         frame_stacking_factor: S.
         delays: frames by which each codebook comes late, for S = 1; none for all at once.
+        objective: "causal": each step is predicted from those in front of it. "masked": masked steps are predicted from
+            all others, for `order: masked`. "window": masked steps of a block are predicted from known ones of the same
+            block, whatever their place, and those in front of it, for `order: window`. Both need a primary that fills
+            steps, with a prior that plans.
+        mask_conf: what is masked in training, see `Masking`; None for its defaults.
         **shared: options of every `CoreLM`.
 
     Raises:
@@ -60,6 +67,8 @@ class TextCoreLM(CoreLM):
         frame_stacking_factor: int = 1,
         *,
         delays: Sequence[int] = (),
+        objective: str = "causal",
+        mask_conf: Mapping[str, object] | None = None,
         **shared: Any,
     ) -> None:
         if not isinstance(delays, Sequence) or isinstance(delays, str):
@@ -75,6 +84,32 @@ class TextCoreLM(CoreLM):
         self.add_local(local, local_conf or {}, lambda kind, conf: kind(self.embedding, slots, width, False, **conf))
         if self.layout.max_delay and any(isinstance(head, MaskGITLocalTransformer) for head in self.heads.values()):
             raise UserError(f"local must not contain maskgit with delays {list(delays)}, got {local!r}")
+        check_choice("objective", objective, ("causal", "masked", "window"))
+        self.objective, self.masking = objective, Masking.of(mask_conf)
+        self.mask_unit, self.mask_span = self.masking.unit, self.masking.span
+        if mask_conf is not None and objective == "causal":
+            raise UserError(f"mask_conf must be left out with objective causal, got {mask_conf!r}")
+        if objective != "causal":
+            self._check_masked(primary)
+
+    def _check_masked(self, primary: str) -> None:
+        """Refuse what does not go with masked steps."""
+        able = [name for name in primaries if primaries[name].fills]
+        if primary not in able:
+            raise UserError(f"primary must be one of {able} with objective {self.objective}, got {primary!r}")
+        prior: Any = getattr(self.primary, "prior", None)
+        if prior is not None and not prior.plans:
+            able = [name for name in attention_priors if attention_priors[name].plans]
+            mine = next(name for name in attention_priors if attention_priors[name] is type(prior))
+            raise UserError(f"prior must be one of {able} with objective {self.objective}, got {mine!r}")
+        for name in ("code_corruption", "local_drop"):
+            if getattr(self, name):
+                raise UserError(f"{name} must be 0 with objective {self.objective}, got {getattr(self, name)}")
+        if self.layout.max_delay:
+            told = list(self.layout.delays)
+            raise UserError(f"delays must be none with objective {self.objective}, got {told}")
+        if self.objective == "window" and (self.mask_unit != "steps" or self.masking.stretch):
+            raise UserError(f"mask_conf must have a span alone with objective window, got {self.masking}")
 
     def forward(
         self,
@@ -99,11 +134,24 @@ class TextCoreLM(CoreLM):
             The scores.
         """
         targets = self.targets(codes, codes_lengths)
-        inputs, true = self.inputs(targets, self.spec.bos_id)
+        true: Tensor | None = None
+        learned: Tensor | None = None
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
+        if self.objective == "window":
+            conditions = conditions._replace(given=self.draw_given(len(text), text.device))
+            hidden, alignment, learned = self._hidden_of_blocks(conditions, targets, codes_lengths)
+            return self.scores(hidden, targets, codes_lengths, alignment=alignment, learned=learned)
+        if self.objective == "masked":
+            books = self.spec.num_codebooks
+            exists = codes_of_frames(codes_lengths, targets.shape[1], self.stacking, books)
+            hidden_codes, learned = self.masking.draw(exists, books, self.training)
+            inputs = targets.masked_fill(hidden_codes, self.spec.mask_id)
+        else:
+            inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
-        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true, further=further)
+        given = {"alignment": alignment, "true": true, "further": further, "learned": learned}
+        return self.scores(hidden, targets, codes_lengths, **given)
 
     @torch.no_grad()
     def spoken_at(
@@ -120,7 +168,7 @@ class TextCoreLM(CoreLM):
         None for a model that aligns nothing. The arguments are those of `forward`.
         """
         targets = self.targets(codes, codes_lengths)
-        inputs, _ = self.inputs(targets, self.spec.bos_id)
+        inputs = targets if self.objective != "causal" else self.inputs(targets, self.spec.bos_id)[0]
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         alignment = self._hidden(conditions, inputs, targets, codes_lengths).alignment
         if alignment is None:
@@ -133,7 +181,9 @@ class TextCoreLM(CoreLM):
     ) -> PrimaryOutput:
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
         asked = {"further": True} if further else {}
-        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
+        run = self.primary.forward_masked if self.objective == "masked" else self.primary
+        output: PrimaryOutput = run(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
+        return output
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""
@@ -141,9 +191,13 @@ class TextCoreLM(CoreLM):
         padding = ~length_mask(prompt_lengths, prompt.shape[1])[..., None]
         steps = stack_frames(prompt.masked_fill(padding, self.spec.bos_id), self.stacking, self.spec.bos_id)
         given = torch.ones_like(text_lengths, dtype=torch.bool)
-        return Conditions(
+        conditions = Conditions(
             text, text_lengths, self.embedding.step(steps), num_steps(prompt_lengths, self.stacking), given
         )
+        if self.objective != "masked":
+            return conditions
+        nothing = prompt.new_zeros(len(text), 0, self.spec.num_codebooks)
+        return conditions._replace(known=nothing, known_lengths=torch.zeros_like(text_lengths))
 
     def first_codes(self, conditions: Conditions) -> Tensor:  # noqa: D102 (inherited)
         given = conditions.given
@@ -152,7 +206,18 @@ class TextCoreLM(CoreLM):
     def prefill(  # noqa: D102 (inherited)
         self, conditions: Conditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
     ) -> PrimaryState:
-        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)), cache)
+        steps = torch.as_tensor(max_steps).expand(len(conditions.text))
+        if self.objective != "masked":
+            state = self.primary.prefill(conditions, steps, cache)
+            if self.objective == "window" and not state.cache.plain:
+                raise UserError(f"cache must be exact with objective window, whose steps lie in any order, got {cache}")
+            return state
+        assert conditions.known is not None and conditions.known_lengths is not None
+        targets = self.targets(conditions.known, conditions.known_lengths)
+        told = self.embedding.frames(targets)
+        is_known = (targets != self.spec.mask_id).unflatten(2, (told.shape[2], -1)).all(-1)
+        known = Known(told, is_known, conditions.known_lengths)
+        return self.primary.prefill_masked(conditions, known, steps.to(targets.device) * self.stacking, cache)
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.step(self.embedding.step(codes), state)
@@ -162,6 +227,12 @@ class TextCoreLM(CoreLM):
 
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         return self.primary.extend_ahead(self.embedding.step(codes), state, ahead)
+
+    def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.fill(self.embedding.step(codes), step_lengths, state)
+
+    def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        return self.primary.extend_at(self.embedding.step(codes), steps, exists, state)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

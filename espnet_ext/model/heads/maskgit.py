@@ -21,14 +21,14 @@ SHARED = ("embedding", "input_projection", "transformer", "heads")  # modules; p
 SIZES = ("width", "layers", "num_heads", "residual")
 
 
-def masked_counts(ratio: Tensor, slots: int) -> Tensor:
+def masked_counts(ratio: Tensor, slots: int | Tensor) -> Tensor:
     """Slots that are masked at a share of the way through the cosine schedule: ceil(M cos(pi / 2 * ratio)), int64.
 
     In float32, as the published implementation computes it: float64 would round cos(pi / 3) up and mask one slot more.
 
     Args:
         ratio: numbers in [0, 1).
-        slots: M.
+        slots: M, one number or one for each ratio.
 
     Returns:
         Counts in 1 … M, of the shape of `ratio`.
@@ -69,9 +69,7 @@ class MaskGITLocalTransformer(SlotTransformer):
 
     bidirectional = True
 
-    def __init__(
-        self, *given: Any, mask: str | Sequence[str] = "slots", weights: str = "own", **options: Any
-    ) -> None:
+    def __init__(self, *given: Any, mask: str | Sequence[str] = "slots", weights: str = "own", **options: Any) -> None:
         super().__init__(*given, **options)
         check_choice("weights", weights, WEIGHTS)
         self.weights = weights

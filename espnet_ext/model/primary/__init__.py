@@ -16,6 +16,7 @@ from espnet_ext.model.primary.base import (
     with_unconditional,
 )
 from espnet_ext.model.primary.cross_attention import CrossAttentionPrimary
+from espnet_ext.model.primary.known_path import Known
 from espnet_ext.model.primary.prefix import PrefixPrimary
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Conditions",
     "CrossAttentionPrimary",
     "Ending",
+    "Known",
     "PrefixPrimary",
     "PathPrior",
     "Primary",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from espnet_ext.codes import length_mask
+from espnet_ext.codes import length_mask, num_steps
 from espnet_ext.model.alignment import (
     Aligner,
     Alignment,
@@ -24,6 +24,7 @@ from espnet_ext.model.alignment import (
     within_tokens,
 )
 from espnet_ext.model.primary.base import EndGuard, Ending
+from espnet_ext.model.primary.known_path import Known, path_around
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.registry import Registry
 
@@ -66,9 +67,11 @@ class AttentionPrior(nn.Module, ABC):
 
     Attributes:
         reads_attention: whether `alignment_of` and `observe` want the cross-attention's scores.
+        plans: whether it can tell, with `plan`, where all frames of an utterance are before there is any.
     """
 
     reads_attention: ClassVar[bool] = False
+    plans: ClassVar[bool] = False
 
     def __init__(self, width: int, stacking: int) -> None:
         super().__init__()
@@ -133,6 +136,19 @@ class AttentionPrior(nn.Module, ABC):
         Returns:
             The tokens.
         """
+
+    def plan(self, reading: Reading, known: Known, max_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What `start` gives, of whole utterances and the frame that ends each, and their lengths.
+
+        Args:
+            reading: text and prompt.
+            known: of the utterances.
+            max_frames: (B,) int64, most frames of a row whose length is predicted.
+
+        Returns:
+            The path, (B, L * S), and the frames of each row, (B,) int64.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:
@@ -225,6 +241,8 @@ class PathPrior(AttentionPrior):
             otherwise it stands on the token.
     """
 
+    plans = True
+
     def __init__(self, width: int, stacking: int, *, spread: float = 1.5, moves: bool = False) -> None:
         super().__init__(width, stacking)
         check_number("spread", spread, above=0)
@@ -233,12 +251,16 @@ class PathPrior(AttentionPrior):
         self.aligner = Aligner(width)
         self.frame_predictor = FramePredictor(width)
 
-    def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
+    def attend(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> Tensor:
+        """Log-attention of the aligner, (B, L * S, U)."""
         told = targets.shape[2]  # frames of a step that are told apart
         frames = targets.detach().flatten(1, 2)
         log_attention = self.aligner(reading.text, reading.lengths, frames, step_lengths * told)
-        log_attention = log_attention.repeat_interleave(self.stacking // told, dim=1)
+        return log_attention.repeat_interleave(self.stacking // told, dim=1)
+
+    def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-attention of the aligner (B, L * S, U), and the best path (B, L * S) through it."""
+        log_attention = self.attend(reading, targets, step_lengths)
         return log_attention, best_path(log_attention.detach(), step_lengths * self.stacking, reading.lengths)
 
     def predict(self, reading: Reading) -> Tensor:
@@ -262,6 +284,31 @@ class PathPrior(AttentionPrior):
         # a sum over a long text in bfloat16 would be whole tokens off
         expected = at_least_float32(self.predict(reading)).exp()
         return of_frames(expected, reading.lengths, frames)
+
+    def plan(self, reading: Reading, known: Known, max_frames: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        expected = at_least_float32(self.predict(reading)).exp()
+        expected = expected * length_mask(reading.lengths, expected.shape[1])
+        total = expected.sum(1)
+        # tokens of the training also last for the frame that ends an utterance, and the rest of its step
+        ending = (self.stacking + 1) / 2
+        predicted = (total - ending).round().long().clamp_min(1).minimum(max_frames)
+        lengths = predicted.where(known.lengths == 0, known.lengths)
+        frame_lengths = num_steps(lengths + 1, self.stacking) * self.stacking
+        expected = expected * (frame_lengths / total)[:, None]
+        of_frames, width = positions_of if self.moves else path_of, int(frame_lengths.max())
+        path = of_frames(expected, reading.lengths, width)
+        rows = (known.lengths > 0).nonzero()[:, 0]
+        if not len(rows):
+            return path, lengths
+        some = Reading(*(part[rows] for part in reading))
+        is_known = known.is_known[rows].flatten(1).repeat_interleave(self.stacking // known.is_known.shape[2], dim=1)
+        attention = self.attend(some, at_least_float32(known.frames[rows]), frame_lengths[rows] // self.stacking)
+        of_rows = frame_lengths[rows], some.lengths
+        found = path_around(attention, is_known, *of_rows, expected[rows])
+        found = within_tokens(found, of_rows[0]) if self.moves else found
+        path = path.to(found.dtype)
+        path[rows, : found.shape[1]] = found[:, :width]
+        return path, lengths
 
     def step(self, path: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:  # noqa: D102
         return path_log_prior(at_frames(path, frames), self.stacking, tokens.shape[1], self.spread)

@@ -15,6 +15,7 @@ from espnet_ext.model.ahead import Ahead, Further
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.cache import KVCache, Memory, with_rows
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.primary.known_path import Known
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
 
@@ -30,6 +31,9 @@ class Conditions(NamedTuple):
         prompt: (B, K, D) embedded steps of the speaker prompt, right-padded.
         prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
         given: (B,) bool, False for a row whose text and prompt the model must not see.
+        known: (B, T, N) int64 codes of utterances that a masked model is to complete, MASK where there is to be
+            something new, right-padded with any id; None where nothing is known.
+        known_lengths: (B,) int64 frames; 0 for a row of which nothing is known, not even its length.
     """
 
     text: Tensor
@@ -37,6 +41,8 @@ class Conditions(NamedTuple):
     prompt: Tensor
     prompt_lengths: Tensor
     given: Tensor
+    known: Tensor | None = None
+    known_lengths: Tensor | None = None
 
 
 def with_unconditional(conditions: ConditionsT) -> ConditionsT:
@@ -50,7 +56,8 @@ def with_unconditional(conditions: ConditionsT) -> ConditionsT:
     """
     fields: Any = conditions
     given = torch.cat((fields.given, torch.zeros_like(fields.given)))
-    return fields._make(torch.cat((part, part)) for part in fields)._replace(given=given)
+    twice = (part if part is None else torch.cat((part, part)) for part in fields)
+    return fields._make(twice)._replace(given=given)
 
 
 def rows_of(conditions: ConditionsT, rows: Sequence[int]) -> ConditionsT:
@@ -65,8 +72,8 @@ def rows_of(conditions: ConditionsT, rows: Sequence[int]) -> ConditionsT:
     """
     fields: Any = conditions
     index = torch.tensor(rows, device=fields.given.device)
-    parts = {name: part[index] for name, part in fields._asdict().items()}
-    for name in fields._fields:
+    parts: dict[str, Any] = {name: part if part is None else part[index] for name, part in fields._asdict().items()}
+    for name in (name for name in fields._fields if parts[name] is not None):
         lengths = parts.get(f"{name}_lengths", parts.get(f"{name.removesuffix('s')}_lengths"))
         if lengths is not None:
             parts[name] = parts[name][:, : int(lengths.max())]
@@ -76,8 +83,11 @@ def rows_of(conditions: ConditionsT, rows: Sequence[int]) -> ConditionsT:
 def rows_together(several: Sequence[ConditionsT]) -> ConditionsT:
     """What several batches are generated from as one batch: named tuples of tensors (B, …), right-padded with zeros."""
     batches: list[Any] = list(several)
-    parts: list[Tensor] = []
+    parts: list[Tensor | None] = []
     for tensors in zip(*batches, strict=True):
+        if tensors[0] is None:
+            parts.append(None)
+            continue
         if tensors[0].dim() > 1:
             behind, width = (0, 0) * (tensors[0].dim() - 2), max(part.shape[1] for part in tensors)
             tensors = tuple(nn.functional.pad(part, (*behind, 0, width - part.shape[1])) for part in tensors)
@@ -127,6 +137,7 @@ class PrimaryState:
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
         end_guard: tells from the path where a row may end; None where it may everywhere.
         guard: makes an end guard; None where no path is known.
+        lengths: (B,) int64 frames that each row will have, for a masked model.
     """
 
     cache: KVCache
@@ -135,6 +146,7 @@ class PrimaryState:
     first_position: Tensor | None = None
     end_guard: EndGuard | None = None
     guard: Guard | None = None
+    lengths: Tensor | None = None
 
     def guard_ends(self, steps: int) -> None:
         """Forbid the end before that of the text, and force it so many steps behind that; 0 for no guard.
@@ -200,6 +212,8 @@ class PrimaryState:
             self.path = with_rows(self.path, other.path, rows)
         if self.first_position is not None and other.first_position is not None:
             self.first_position = with_rows(self.first_position, other.first_position, rows)
+        if self.lengths is not None and other.lengths is not None:
+            self.lengths = with_rows(self.lengths, other.lengths, rows)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
@@ -211,11 +225,12 @@ class PrimaryState:
         return replace(self, cache=self.cache.gather(rows), **self._other_parts(rows))
 
     def _other_parts(self, rows: Tensor) -> dict[str, Any]:
-        memory, path, first = self.memory, self.path, self.first_position
+        memory, path, first, lengths = self.memory, self.path, self.first_position, self.lengths
         return {
             "memory": None if memory is None else memory.gather(rows),
             "path": None if path is None else path[rows],
             "first_position": None if first is None else first[rows],
+            "lengths": None if lengths is None else lengths[rows],
         }
 
 
@@ -225,10 +240,13 @@ class Primary(nn.Module, ABC):
     Attributes:
         width: D.
         looks_ahead: whether it has `extend_ahead`, and `forward` takes `further`.
+        fills: whether it can fill masked steps: those of an utterance, each of which sees all others, with
+            `forward_masked`, `prefill_masked` and `fill`, and those of a window, with `forward_window` and `extend_at`.
     """
 
     width: int
     looks_ahead: ClassVar[bool] = False
+    fills: ClassVar[bool] = False
 
     @abstractmethod
     def forward(
@@ -299,6 +317,64 @@ class Primary(nn.Module, ABC):
             The hidden vectors.
         """
         raise NotImplementedError(f"{type(self).__name__} does not look ahead")
+
+    def forward_masked(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        """What `forward` gives, of steps that all see each other; hidden[:, l] is that of steps[:, l].
+
+        Args:
+            conditions: text and prompt.
+            steps: (B, L, D) embedded steps some codes of which are masked, right-padded.
+            targets: as in `forward`.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Hidden vectors and the alignment.
+        """
+        raise NotImplementedError
+
+    def prefill_masked(
+        self, conditions: Conditions, known: Known, max_frames: Tensor, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
+        """The state that `fill` reads, with the `lengths` of the rows.
+
+        Args:
+            conditions: text and prompt.
+            known: of the utterances.
+            max_frames: (B,) int64, most frames of a row whose length is predicted.
+            cache: how keys and values of the prompt are kept.
+
+        Returns:
+            The state.
+        """
+        raise NotImplementedError
+
+    def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, L, D) of embedded steps (B, L, D) that all see each other; the state stays as it is."""
+        raise NotImplementedError
+
+    def forward_window(
+        self, conditions: Conditions, steps: Tensor, masked: Tensor, targets: Tensor, step_lengths: Tensor, sees: Tensor
+    ) -> PrimaryOutput:
+        """What `forward` gives, of masked steps that see known ones; hidden[:, l] is that of masked[:, l].
+
+        Args:
+            conditions: text and prompt.
+            steps: (B, L, D) embedded steps, all of them known; each sees those in front of it.
+            masked: (B, L, D) the same steps, some of which are masked.
+            targets: as in `forward`.
+            step_lengths: (B,) int64.
+            sees: (B, L, 2 L) bool, which of `steps`, and of `masked`, each of `masked` sees.
+
+        Returns:
+            Hidden vectors and the alignment.
+        """
+        raise NotImplementedError
+
+    def extend_at(self, x: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
+        """Hidden vectors (B, W, D) of embedded steps (B, W, D) in any order; see `StepModel.extend_at`."""
+        raise NotImplementedError
 
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""

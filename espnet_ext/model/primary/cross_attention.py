@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
+from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import at_least_float32
-from espnet_ext.model.cache import Memory
+from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
@@ -23,6 +24,7 @@ from espnet_ext.model.primary.base import (
     register_primary,
     visible_mask,
 )
+from espnet_ext.model.primary.known_path import Known
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -67,6 +69,7 @@ class CrossAttentionPrimary(Primary):
     """
 
     looks_ahead = True
+    fills = True
 
     def __init__(
         self,
@@ -120,18 +123,36 @@ class CrossAttentionPrimary(Primary):
     def forward(  # noqa: D102
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
     ) -> PrimaryOutput:
+        return self._forward(conditions, steps, targets, step_lengths, causal=True, further=further)
+
+    def forward_masked(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> PrimaryOutput:
+        return self._forward(conditions, steps, targets, step_lengths, causal=False)
+
+    def _forward(
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        causal: bool,
+        further: bool = False,
+    ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
             prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
-        keys = torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1)
+        if causal:
+            mask = visible_mask(torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1))
+        else:
+            mask = filling_mask(seen, length_mask(step_lengths, steps.shape[1]))
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
-        visible = visible_mask(keys)
-        kept = Recorded.of(visible, prompt.shape[1]) if further else None
-        hidden = self.decoder(x, visible, cache=kept, memory=memory, prior=prior, scores=scores)
+        kept = Recorded.of(mask, prompt.shape[1]) if further else None
+        hidden = self.decoder(x, mask, cache=kept, memory=memory, prior=prior, scores=scores)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
@@ -157,15 +178,42 @@ class CrossAttentionPrimary(Primary):
         self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
     ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
-        batch, width, _ = prompt.shape
         steps = int(max_steps.max())
-        kept = self.decoder.new_cache(batch, width + steps, cache)
+        kept = self._prompt_cache(memory, prompt, seen, steps, cache)
+        path = self.prior.start(reading, steps * self.stacking)
+        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+
+    def _prompt_cache(self, memory: Memory, prompt: Tensor, seen: Tensor, steps: int, policy: CachePolicy) -> KVCache:
+        """A cache that holds the prompt, with room for so many steps."""
+        batch, width, _ = prompt.shape
+        kept = self.decoder.new_cache(batch, width + steps, policy)
         if width:
             kept.hide(seen)
             self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory)
         kept.prefix = width
-        path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+        return kept
+
+    def prefill_masked(  # noqa: D102
+        self, conditions: Conditions, known: Known, max_frames: Tensor, cache: CachePolicy = EXACT
+    ) -> PrimaryState:
+        reading, memory, prompt, seen = self._read(conditions)
+        path, lengths = self.prior.plan(reading, known, max_frames)
+        kept = self._prompt_cache(memory, prompt, seen, path.shape[1] // self.stacking, cache)
+        if not kept.plain:
+            raise UserError(f"cache must be exact with objective masked, whose steps are not kept, got {cache}")
+        return PrimaryState(kept, memory, path, lengths=lengths)
+
+    def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
+        assert memory is not None and path is not None
+        state.make_room(count)
+        frames = torch.arange(count * self.stacking, device=x.device)[None].clamp_max(path.shape[1] - 1)
+        prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
+        exists = length_mask(step_lengths, count)
+        mask = torch.cat((cache.key_mask[:, : cache.length], exists), dim=1)[:, None, None]
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior)
+        state.accept(torch.zeros_like(step_lengths), count)  # the next round writes at the same places
+        return hidden
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self._at_once(x[:, None], state)[:, 0]
@@ -205,5 +253,53 @@ class CrossAttentionPrimary(Primary):
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden
 
+    def forward_window(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, masked: Tensor, targets: Tensor, step_lengths: Tensor, sees: Tensor
+    ) -> PrimaryOutput:
+        reading, memory, prompt, seen = self._read(conditions)
+        with torch.autocast(steps.device.type, enabled=False):
+            prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
+        (batch, width, _), length = prompt.shape, steps.shape[1]
+        if prior is not None:
+            prior = nn.functional.pad(torch.cat((prior, prior), dim=2).to(steps.dtype), (0, 0, width, 0))
+        known = visible_mask(torch.cat((seen, seen.new_ones(batch, length)), dim=1))[:, 0]
+        mask = nn.functional.pad(known, (0, length))
+        mask = torch.cat((mask, torch.cat((seen[:, None].expand(-1, length, -1), sees), dim=2)), dim=1)
+        places = torch.arange(width + length, device=steps.device)
+        positions = torch.cat((places, places[width:])).expand(batch, -1)
+        x = torch.cat((prompt, steps, masked), dim=1)
+        hidden = self.decoder(x, mask[:, None], memory=memory, prior=prior, positions=positions)
+        return PrimaryOutput(hidden[:, width + length :], alignment)
+
+    def extend_at(self, x: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+        cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
+        assert memory is not None and path is not None
+        state.make_room(count)
+        frames = steps[..., None] * self.stacking + torch.arange(self.stacking, device=x.device)
+        prior = self.prior.step(path, frames.flatten(1).clamp_max(path.shape[1] - 1), memory.mask).to(x.dtype)
+        visible = cache.visible(count)
+        assert visible is not None, "of several positions the later ones are not visible to all"
+        keys = torch.cat((exists.new_ones(len(x), cache.length), exists), dim=1)
+        itself = torch.ones(count, cache.length + count, dtype=torch.bool, device=x.device).triu(cache.length)
+        mask = (visible & keys[:, None, None]) | (visible & itself)
+        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=cache.positions_of(steps))
+
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]
+
+
+def filling_mask(prompt: Tensor, steps: Tensor) -> Tensor:
+    """What prompt and steps may look at where steps see each other: (B, 1, P + L, P + L) bool.
+
+    The prompt sees what is in front of it, as where it is put into a cache.
+
+    Args:
+        prompt: (B, P) bool, True where it has something.
+        steps: (B, L) bool, likewise.
+
+    Returns:
+        The mask.
+    """
+    keys = torch.cat((prompt, steps), dim=1)
+    is_step = torch.arange(keys.shape[1], device=keys.device) >= prompt.shape[1]
+    return visible_mask(keys) | (keys[:, None] & is_step[:, None])[:, None]

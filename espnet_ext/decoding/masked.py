@@ -1,0 +1,141 @@
+"""Whole utterances in rounds: all that is masked is predicted, and what is surest is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espnet_ext.decoding.base import DecodingStrategy
+from espnet_ext.decoding.local_maskgit import unmask_schedule
+from espnet_ext.decoding.masked_step import rank
+from espnet_ext.decoding.masked_utterance import MaskedUtterances
+from espnet_ext.decoding.order import Advance, Order, Turn, register_order
+from espnet_ext.errors import UserError
+from espnet_ext.model.cache import with_rows
+from espnet_ext.model.core_lm import StepModel
+from espnet_ext.options import check_choice, check_number
+
+CHOICES = ("confidence", "random")
+MOST_ROUNDS, MOST_TEMPERATURE = 1000, 100
+
+
+@dataclass
+class Given:
+    """What is known of every row at its beginning.
+
+    Attributes:
+        codes: (R, T, N) int64, MASK where there is to be something new.
+        lengths: (R,) int64 frames; 0 where nothing is known.
+    """
+
+    codes: Tensor
+    lengths: Tensor
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the given rows only, (R',) int64."""
+        self.codes, self.lengths = self.codes[rows], self.lengths[rows]
+
+    def put(self, rows: Tensor, other: Given) -> None:
+        """Begin some rows, (K,) int64, anew with what is known of as many others."""
+        self.codes = with_rows(self.codes, other.codes, rows)
+        self.lengths = with_rows(self.lengths, other.lengths, rows)
+
+
+@register_order("masked")
+@dataclass(frozen=True)
+class Masked(Order):
+    """A masked model fills all of an utterance in rounds, each with one pass of the primary transformer.
+
+    A round fills every step that has masked codes, as the strategy does it, and keeps the share of a cosine schedule;
+    what is kept is whole steps, single codes, or a codebook after the other, as the model was trained. An utterance is
+    as long as its text is expected to take, or as what is known of it.
+
+    Attributes:
+        rounds: most rounds of an utterance; of a model of `levels` for each codebook, or a list with one for each.
+        choice: what a round keeps: the codes of the largest "confidence", the mean log-probability of a step's new
+            codes, or "random" ones.
+        temperature: of the Gumbel noise that is added to the confidence; it falls to 0 in the last round.
+
+    Reference:
+        Chang et al. 2022, arXiv:2202.04200, over the time of an utterance; MaskGCT, arXiv:2409.00750; MAGNeT,
+        arXiv:2401.04577.
+    """
+
+    rounds: int | Sequence[int] = 8
+    choice: str = "confidence"
+    temperature: float = 0.0
+
+    streams = False
+    delays = False
+    objective = "masked"
+    whole = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rounds, (list, tuple)):
+            object.__setattr__(self, "rounds", tuple(self.rounds))  # to be a key, as the rest is
+        for count in self.rounds if isinstance(self.rounds, tuple) else (self.rounds,):
+            check_number("rounds", count, least=1, most=MOST_ROUNDS, whole=True)
+        check_choice("choice", self.choice, CHOICES)
+        check_number("temperature", self.temperature, least=0, most=MOST_TEMPERATURE)
+
+    def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:  # noqa: D102 (inherited)
+        levels = self._levels(model)
+        if isinstance(self.rounds, tuple) and len(self.rounds) != len(levels):
+            one = "one number" if len(levels) == 1 else f"a number or {len(levels)} of them, one for each codebook"
+            raise UserError(f"rounds must be {one} with this model, got {list(self.rounds)}")
+
+    def begin(self, model: StepModel, conditions: Any) -> Given:  # noqa: D102 (inherited)
+        return Given(conditions.known, conditions.known_lengths)
+
+    def advance(self, turn: Turn, own: Given) -> Advance:  # noqa: D102 (inherited)
+        made, levels = MaskedUtterances(turn, own.codes, own.lengths), self._levels(turn.model)
+        rounds = self.rounds if isinstance(self.rounds, tuple) else (self.rounds,) * len(levels)
+        for level, most in zip(levels, rounds, strict=True):
+            self._fill(made, level.to(made.codes.device), most, single=turn.model.mask_unit == "codes")
+        steps = made.step_lengths
+        return Advance(made.codes, made.logprobs, steps, made.local_passes, made.primary_passes)
+
+    def _levels(self, model: StepModel) -> list[Tensor]:
+        """Slots (M,) bool that are filled together, one after the other."""
+        books = model.spec.num_codebooks
+        slot = torch.arange(model.layout.slots)
+        if model.mask_unit != "levels":
+            return [torch.ones_like(slot, dtype=torch.bool)]
+        return [slot % books == book for book in range(books)]
+
+    def _fill(self, made: MaskedUtterances, level: Tensor, most: int, single: bool) -> None:
+        """Make all codes of a level known, in rounds."""
+        wanted = made.unknown & level
+        units = wanted.flatten(1) if single else wanted.any(-1)  # (R, K), what is kept or not
+        schedules = [unmask_schedule(count, most, "confidence") if count else [0] for count in units.sum(1).tolist()]
+        for number in range(max(map(len, schedules))):
+            left = made.unknown & level
+            if not bool(left.any()):  # everything was known
+                return
+            filled, places, sampler = made.predict(left)
+            until = [counts[min(number, len(counts) - 1)] for counts in schedules]
+            before = [counts[min(number, len(counts)) - 1] if number else 0 for counts in schedules]
+            count = torch.tensor(until, device=places.device) - torch.tensor(before, device=places.device)
+            priority = torch.full(left.shape, -torch.inf, dtype=made.logprobs.dtype, device=places.device).flatten(0, 1)
+            share = max(1 - (number + 1) / most, 0.0)
+            priority[places] = self._priority(filled.logprobs, left.flatten(0, 1)[places], single, share, sampler)
+            priority = priority.view(left.shape).masked_fill(~left, -torch.inf)
+            flat = priority.flatten(1) if single else priority.amax(-1)
+            chosen = rank(flat) < count[:, None]
+            made.reveal(filled, places, left & (chosen.view(left.shape) if single else chosen[..., None]))
+
+    def _priority(self, logprobs: Tensor, new: Tensor, single: bool, share: float, sampler: Any) -> Tensor:
+        """What is kept first, (P, M), the same for all new codes of a step unless they are kept one by one."""
+        sure = logprobs
+        if not single:
+            sure = ((logprobs * new).sum(1) / new.sum(1))[:, None].expand_as(logprobs)
+        sure = sure.double()
+        if self.choice == "confidence" and not (self.temperature and share):
+            return sure
+        drawn = sampler.uniform((new.shape[1] if single else 1,), new.device)
+        gumbel = -(-drawn.clamp_min(torch.finfo(drawn.dtype).tiny).log()).log()
+        return (gumbel if self.choice == "random" else sure + self.temperature * share * gumbel).expand_as(sure)
