@@ -11,7 +11,7 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead
-from espnet_ext.model.alignment import Alignment, best_path
+from espnet_ext.model.alignment import best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
 from espnet_ext.model.core_lm.masking import Masking, codes_of_frames
@@ -150,8 +150,9 @@ class TextCoreLM(CoreLM):
             inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
-        given = {"alignment": alignment, "true": true, "further": further, "learned": learned}
-        return self.scores(hidden, targets, codes_lengths, **given)
+        return self.scores(
+            hidden, targets, codes_lengths, alignment=alignment, true=true, further=further, learned=learned
+        )
 
     @torch.no_grad()
     def spoken_at(

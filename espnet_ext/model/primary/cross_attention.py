@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
-from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
 from espnet_ext.errors import UserError
+from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
