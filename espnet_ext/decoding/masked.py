@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from espnet_ext.decoding.local_maskgit import unmask_schedule
 from espnet_ext.decoding.masked_step import rank
 from espnet_ext.decoding.masked_utterance import MaskedUtterances
 from espnet_ext.decoding.order import Advance, Order, Turn, register_order
+from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
 from espnet_ext.model.cache import with_rows
 from espnet_ext.model.core_lm import StepModel
@@ -111,31 +113,46 @@ class Masked(Order):
         """Make all codes of a level known, in rounds."""
         wanted = made.unknown & level
         units = wanted.flatten(1) if single else wanted.any(-1)  # (R, K), what is kept or not
-        schedules = [unmask_schedule(count, most, "confidence") if count else [0] for count in units.sum(1).tolist()]
-        for number in range(max(map(len, schedules))):
+        for number, count in enumerate(shares_of_rounds(units.sum(1), most)):
             left = made.unknown & level
-            if not bool(left.any()):  # everything was known
-                return
             filled, places, sampler = made.predict(left)
-            until = [counts[min(number, len(counts) - 1)] for counts in schedules]
-            before = [counts[min(number, len(counts)) - 1] if number else 0 for counts in schedules]
-            count = torch.tensor(until, device=places.device) - torch.tensor(before, device=places.device)
-            priority = torch.full(left.shape, -torch.inf, dtype=made.logprobs.dtype, device=places.device).flatten(0, 1)
-            share = max(1 - (number + 1) / most, 0.0)
-            priority[places] = self._priority(filled.logprobs, left.flatten(0, 1)[places], single, share, sampler)
+            priority = torch.full_like(made.logprobs, -torch.inf).flatten(0, 1)
+            noise = max(1 - (number + 1) / most, 0.0)
+            priority[places] = self._priority(filled.logprobs, left.flatten(0, 1)[places], single, noise, sampler)
             priority = priority.view(left.shape).masked_fill(~left, -torch.inf)
-            flat = priority.flatten(1) if single else priority.amax(-1)
-            chosen = rank(flat) < count[:, None]
+            chosen = rank(priority.flatten(1) if single else priority.amax(-1)) < count[:, None]
             made.reveal(filled, places, left & (chosen.view(left.shape) if single else chosen[..., None]))
 
-    def _priority(self, logprobs: Tensor, new: Tensor, single: bool, share: float, sampler: Any) -> Tensor:
+    def _priority(self, logprobs: Tensor, new: Tensor, single: bool, noise: float, sampler: Sampler) -> Tensor:
         """What is kept first, (P, M), the same for all new codes of a step unless they are kept one by one."""
         sure = logprobs
         if not single:
             sure = ((logprobs * new).sum(1) / new.sum(1))[:, None].expand_as(logprobs)
         sure = sure.double()
-        if self.choice == "confidence" and not (self.temperature and share):
+        if self.choice == "confidence" and not (self.temperature and noise):
             return sure
         drawn = sampler.uniform((new.shape[1] if single else 1,), new.device)
         gumbel = -(-drawn.clamp_min(torch.finfo(drawn.dtype).tiny).log()).log()
-        return (gumbel if self.choice == "random" else sure + self.temperature * share * gumbel).expand_as(sure)
+        return (gumbel if self.choice == "random" else sure + self.temperature * noise * gumbel).expand_as(sure)
+
+
+def shares_of_rounds(units: Tensor, most: int) -> list[Tensor]:
+    """How many units of every row each round keeps: (R,) int64, of as many rounds as the row with most units needs.
+
+    Args:
+        units: (R,) int64, what a row has to be filled.
+        most: most rounds.
+
+    Returns:
+        The numbers; rows with fewer units need fewer rounds, and rows without any none.
+
+    >>> [share.tolist() for share in shares_of_rounds(torch.tensor([8, 2, 0]), 3)]
+    [[1, 1, 0], [3, 1, 0], [4, 0, 0]]
+    """
+    known = [[0, *unmask_schedule(count, most, "confidence")] if count else [0] for count in units.tolist()]
+    rounds = max(map(len, known)) - 1
+    shares = [[later - now for now, later in pairwise(counts)] for counts in known]
+    return [
+        torch.tensor([one[number] if number < len(one) else 0 for one in shares], device=units.device)
+        for number in range(rounds)
+    ]
