@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy
+from espnet_ext.decoding.depth import FULL, Depth
 from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, row_generators
@@ -40,6 +41,7 @@ class Decoding(NamedTuple):
     order: Order = CAUSAL
     cache: CachePolicy = EXACT
     most_rows: int | None = None
+    depth: Depth = FULL
 
     @property
     def limits(self) -> Tensor:
@@ -56,6 +58,7 @@ class Decoding(NamedTuple):
         self.strategy.check(self.model.heads)
         self.order.check(self.model.layout)
         self.order.check_model(self.strategy, self.model)
+        self.depth.check_model(self.model)
         sampler.options.check(self.model.spec.num_codebooks)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):
             raise UserError(f"generators must be one per row = {rows}, got {len(sampler.generators)}")

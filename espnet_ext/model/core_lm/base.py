@@ -15,7 +15,8 @@ from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
 from espnet_ext.model.heads import Heads, HeadScores, LocalInput, SlotEmbedding, Slots, local_transformers
-from espnet_ext.model.parts import Parts, PartScores, Taught
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.parts import Again, Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
 from espnet_ext.model.primary import PrimaryState
 from espnet_ext.model.transformer import Transformer
@@ -64,6 +65,7 @@ class StepModel(ABC):
         heads: by name.
         parts: what is trained beside it, by name.
         conditioning_dropout: probability that an utterance was trained without its conditions.
+        goes_through: whether `prefill` and `extend` take `layers`, and `summary` exists.
     """
 
     spec: CodecSpec
@@ -71,25 +73,37 @@ class StepModel(ABC):
     heads: Heads
     parts: Parts
     conditioning_dropout: float
+    goes_through: bool = False
 
     @abstractmethod
     def first_codes(self, conditions: Any) -> Tensor:
         """Input of the first step: (B, M) int64."""
 
     @abstractmethod
-    def prefill(self, conditions: Any, max_steps: Tensor | int, cache: CachePolicy = EXACT) -> PrimaryState:
+    def prefill(
+        self,
+        conditions: Any,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
+    ) -> PrimaryState:
         """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
 
     @abstractmethod
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
+    def extend(self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
         """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front.
 
-        A model that can make them in one pass does so: it is what speculation over steps gains from.
+        A model that can make them in one pass does so: it is what speculation over steps gains from. `layers` as in
+        `Primary.extend`.
         """
         return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
+
+    def summary(self, conditions: Any) -> Tensor:
+        """What text and prompt are on average, (B, 2 * D); where `goes_through`."""
+        raise NotImplementedError
 
 
 class CoreLM(nn.Module, StepModel):
@@ -193,6 +207,7 @@ class CoreLM(nn.Module, StepModel):
         alignment: Alignment | None = None,
         units: HeadScores | None = None,
         true: Tensor | None = None,
+        again: Again | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -206,6 +221,7 @@ class CoreLM(nn.Module, StepModel):
             alignment: of steps and text.
             units: scores of the semantic units.
             true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
+            again: another pass over the same batch, for parts.
 
         Returns:
             The scores.
@@ -236,7 +252,7 @@ class CoreLM(nn.Module, StepModel):
             # shape each
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
-        taught = Taught(hidden, targets, exists, counted, exists if true is None else true, self.heads)
+        taught = Taught(hidden, targets, exists, counted, exists if true is None else true, self.heads, again)
         parts = {name: part(taught) for name, part in self.parts.items()}
         return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
 
@@ -249,7 +265,8 @@ class CoreLM(nn.Module, StepModel):
         Raises:
             UserError: if a name or an option is unknown, or a part needs what the model does not have.
         """
-        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads)
+        layers = len(self.step_transformers()[0].blocks) if self.goes_through else 0
+        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, layers)
         for name, part in built.items():
             self.parts[name] = part
 
@@ -300,6 +317,21 @@ class CoreLM(nn.Module, StepModel):
         if not self.training or self.conditioning_dropout == 0.0:
             return torch.ones(rows, dtype=torch.bool, device=device)
         return torch.rand(rows, device=device) >= self.conditioning_dropout
+
+
+def parted(made: Tensor, layers: LayerPass, steps: int) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """What `Again.run` gives.
+
+    Args:
+        made: (B, L + P * K, D), the steps and then what has entered behind each of P positions, the steps the last.
+        layers: how the pass went.
+        steps: L.
+
+    Returns:
+        Hidden vectors of the steps, of what has entered, and of what was taken out.
+    """
+    entered = made[:, steps:].unflatten(1, (-1, layers.ahead))[:, -steps:] if layers.ahead else made[:, :0, None]
+    return made[:, :steps], entered, {layer: layers.hidden(layer)[:, -steps:] for layer in layers.taken}
 
 
 corelms: Registry[type[CoreLM]] = Registry("corelm", "espnet_ext.corelm")

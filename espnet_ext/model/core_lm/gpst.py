@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, parted, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import Heads, HeadScores, LocalInput, ParallelHeads, SlotEmbedding
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.parts import Again
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
+from espnet_ext.model.primary.base import mean_of
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -76,6 +80,7 @@ class GPST(CoreLM):
     """
 
     reads = "semantic"
+    goes_through = True
     depth: Tensor
 
     def __init__(
@@ -151,12 +156,34 @@ class GPST(CoreLM):
             positions = torch.cat(
                 (close_gaps(positions[:, : keep.shape[1]], keep)[0], positions[:, keep.shape[1] :]), dim=1
             )
-        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions)
+        read = partial(self._read, prefix, mask, steps, step_lengths, positions)
+        hidden = read()
         # where the prefix was moved to, its targets are moved as well
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
         units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
-        return self.scores(hidden[:, prefix.shape[1] :], targets, codes_lengths, units=units, true=true)
+
+        def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+            return parted(read(layers)[:, prefix.shape[1] :], layers, steps.shape[1])
+
+        again = Again(run, lambda: self._mean(semantic, semantic_lengths, steps[:, :0], semantic_lengths * 0, given))
+        hidden = hidden[:, prefix.shape[1] :]
+        return self.scores(hidden, targets, codes_lengths, units=units, true=true, again=again)
+
+    def _read(
+        self,
+        prefix: Tensor,
+        mask: Tensor,
+        steps: Tensor,
+        step_lengths: Tensor,
+        positions: Tensor | None,
+        layers: LayerPass | None = None,
+    ) -> Tensor:
+        """As `PrefixPrimary.read`, where positions go on behind the last step for what enters on the way."""
+        if positions is not None and layers is not None and layers.ahead:
+            behind = torch.arange(1, layers.ahead + 1, device=steps.device) * self._advance
+            positions = torch.cat((positions, positions[:, -1:] + behind), dim=1)
+        return self.primary.read(prefix, mask, steps, step_lengths, positions, layers)
 
     def _score_units(self, hidden: Tensor, targets: Tensor, counted: Tensor) -> HeadScores:
         targets = targets[counted][:, None]
@@ -207,11 +234,15 @@ class GPST(CoreLM):
         return self._acoustic(conditions).gather(1, last)[:, 0]
 
     def prefill(  # noqa: D102 (inherited)
-        self, conditions: JointConditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+        self,
+        conditions: JointConditions,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         prefix, mask, positions = self._prefix(conditions)
         max_steps = torch.as_tensor(max_steps).expand(len(prefix))
-        state = self.primary.start(prefix, mask, max_steps, positions, cache)
+        state = self.primary.start(prefix, mask, max_steps, positions, cache, layers)
         if positions is not None:
             state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
         return state
@@ -219,12 +250,26 @@ class GPST(CoreLM):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.extend(codes[:, None], state)[:, 0]
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+    def extend(  # noqa: D102 (inherited)
+        self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None
+    ) -> Tensor:
         first, positions = state.first_position, None
         if first is not None:
-            steps = state.steps[:, None] + torch.arange(codes.shape[1], device=codes.device)
+            width = codes.shape[1] + (0 if layers is None else layers.ahead)
+            steps = state.steps[:, None] + torch.arange(width, device=codes.device)
             positions = first[:, None] + steps.double() * self._advance
-        return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions)
+        return self.primary.advance(self.primary.embed_steps(self.embedding.step(codes)), state, positions, layers)
+
+    def summary(self, conditions: JointConditions) -> Tensor:  # noqa: D102 (inherited)
+        prompt = self.embedding.step(conditions.prompt)
+        return self._mean(
+            conditions.units, conditions.unit_lengths, prompt, conditions.prompt_lengths, conditions.given
+        )
+
+    def _mean(self, units: Tensor, lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor, given: Tensor) -> Tensor:
+        """Embedded units and prompt on average, (B, 2 * D); in training there is no prompt."""
+        of_units = mean_of(self.primary.embed_text(units), lengths)
+        return torch.cat((of_units, mean_of(prompt, prompt_lengths)), dim=1) * given[:, None]
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -12,13 +12,15 @@ from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stac
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, parted, register_corelm
 from espnet_ext.model.heads import (
     Heads,
     MaskGITLocalTransformer,
     ParallelHeads,
     SlotEmbedding,
 )
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.parts import Again
 from espnet_ext.model.primary import Conditions, PrimaryOutput, PrimaryState, primaries
 from espnet_ext.model.transformer import Transformer
 
@@ -102,7 +104,16 @@ class TextCoreLM(CoreLM):
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         hidden, alignment = self._hidden(conditions, inputs, targets, codes_lengths)
-        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true)
+        again = None
+
+        if self.goes_through:
+
+            def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+                made, _ = self._hidden(conditions, inputs, targets, codes_lengths, layers)
+                return parted(made, layers, targets.shape[1])
+
+            again = Again(run, lambda: self.summary(conditions))
+        return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true, again=again)
 
     @torch.no_grad()
     def spoken_at(
@@ -127,9 +138,16 @@ class TextCoreLM(CoreLM):
         path = best_path(alignment.log_attention, alignment.frame_lengths, alignment.text_lengths)
         return path[:, : codes.shape[1]]
 
-    def _hidden(self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor) -> PrimaryOutput:
-        embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1))
+    def _hidden(
+        self,
+        conditions: Conditions,
+        inputs: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        layers: LayerPass | None = None,
+    ) -> PrimaryOutput:
+        embedded, told = (self.embedding.step(inputs), self.embedding.frames(targets)), _told(layers)
+        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1), **told)
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""
@@ -146,15 +164,34 @@ class TextCoreLM(CoreLM):
         return torch.full((len(given), self.slots), self.spec.bos_id, device=given.device)
 
     def prefill(  # noqa: D102 (inherited)
-        self, conditions: Conditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
-        return self.primary.prefill(conditions, torch.as_tensor(max_steps).expand(len(conditions.text)), cache)
+        most = torch.as_tensor(max_steps).expand(len(conditions.text))
+        return self.primary.prefill(conditions, most, cache, **_told(layers))
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.step(self.embedding.step(codes), state)
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.extend(self.embedding.step(codes), state)
+    def extend(  # noqa: D102 (inherited)
+        self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None
+    ) -> Tensor:
+        return self.primary.extend(self.embedding.step(codes), state, **_told(layers))
+
+    @property
+    def goes_through(self) -> bool:  # type: ignore[override]  # noqa: D102 (inherited)
+        return self.primary.goes_through
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.summary(conditions)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()
+
+
+def _told(layers: LayerPass | RowLayers | None) -> dict[str, Any]:
+    """What a primary transformer is told of layers: nothing where there is nothing, as it may not know of any."""
+    return {} if layers is None else {"layers": layers}

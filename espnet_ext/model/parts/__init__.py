@@ -1,13 +1,17 @@
 """Parts that are trained beside a core LM; importing this package registers them."""
 
-from espnet_ext.model.parts.base import Part, Parts, PartScores, Taught, parts, register_part
+from espnet_ext.model.parts.base import Again, LayerPart, Part, Parts, PartScores, Taught, parts, register_part
 from espnet_ext.model.parts.lookahead import Lookahead
+from espnet_ext.model.parts.routers import Routers
 
 __all__ = [
+    "Again",
+    "LayerPart",
     "Lookahead",
     "Part",
     "PartScores",
     "Parts",
+    "Routers",
     "Taught",
     "parts",
     "register_part",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.cache import KVCache, Memory, with_rows
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
 
@@ -124,6 +126,7 @@ class PrimaryState:
         first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
         end_guard: tells from the path where a row may end; None where it may everywhere.
         guard: makes an end guard; None where no path is known.
+        layers: those that each row uses; None for all.
     """
 
     cache: KVCache
@@ -132,6 +135,7 @@ class PrimaryState:
     first_position: Tensor | None = None
     end_guard: EndGuard | None = None
     guard: Guard | None = None
+    layers: RowLayers | None = None
 
     def guard_ends(self, steps: int) -> None:
         """Forbid the end before that of the text, and force it so many steps behind that; 0 for no guard.
@@ -165,6 +169,19 @@ class PrimaryState:
         assert self.path is not None and self.memory is not None
         return self.end_guard(self.path, self.steps if steps is None else steps, self.memory.mask)
 
+    def layer_pass(self, given: LayerPass | None = None) -> LayerPass | None:
+        """How a pass goes through the layers: as it is given, and no row through layers that it does not use."""
+        if self.layers is None or all(self.layers.every):
+            return given
+        return replace(given or LayerPass(), rows=self.layers)
+
+    def layers_run(self, until: int | None = None) -> Tensor:
+        """How many of the first `until` layers a step of each row runs, of all with None: (B,) int64."""
+        if self.layers is not None:
+            return self.layers.count(until)
+        layers, rows = len(self.cache.keys), len(self.cache.key_mask)
+        return torch.full((rows,), layers if until is None else min(layers, until), device=self.cache.keys.device)
+
     def make_room(self, count: int) -> None:
         """See that so many more steps fit, whatever holes steps that were taken back have left."""
         self.cache.make_room(0, count)
@@ -197,6 +214,8 @@ class PrimaryState:
             self.path = with_rows(self.path, other.path, rows)
         if self.first_position is not None and other.first_position is not None:
             self.first_position = with_rows(self.first_position, other.first_position, rows)
+        if self.layers is not None and other.layers is not None:
+            self.layers = RowLayers(with_rows(self.layers.used, other.layers.used, rows))
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
@@ -213,6 +232,7 @@ class PrimaryState:
             "memory": None if memory is None else memory.gather(rows),
             "path": None if path is None else path[rows],
             "first_position": None if first is None else first[rows],
+            "layers": None if self.layers is None else RowLayers(self.layers.used[rows]),
         }
 
 
@@ -221,13 +241,22 @@ class Primary(nn.Module, ABC):
 
     Attributes:
         width: D.
+        goes_through: whether methods that have an argument `layers` take one that is not None, and `summary` exists.
     """
 
     width: int
+    goes_through: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
-        """Hidden vectors of teacher-forced steps.
+    def forward(
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        layers: LayerPass | None = None,
+    ) -> PrimaryOutput:
+        """Hidden vectors of teacher-forced steps, and of positions that enter on the way.
 
         Args:
             conditions: text and prompt.
@@ -235,19 +264,28 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
+            layers: which run, and what enters and leaves on the way; None for all. What enters or leaves behind prompt
+                and text counts as well.
 
         Returns:
             Hidden vectors and the alignment.
         """
 
     @abstractmethod
-    def prefill(self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT) -> PrimaryState:
+    def prefill(
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
+    ) -> PrimaryState:
         """The state before the first step.
 
         Args:
             conditions: text and prompt.
             max_steps: (B,) int64, most steps of each row.
             cache: how keys and values are kept, for `Transformer.new_cache`.
+            layers: those that each row uses; None for all.
 
         Returns:
             The state.
@@ -265,17 +303,22 @@ class Primary(nn.Module, ABC):
             The hidden vector.
         """
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
         """Hidden vectors (B, W, D) of the next W steps, each as `step` makes it, in one pass where that is possible.
 
         Args:
             x: (B, W, D) embedding of the step before each.
             state: what `prefill` or the last step left.
+            layers: which run, and what enters and leaves on the way; None for all of them, and where `goes_through`.
 
         Returns:
-            The hidden vectors.
+            The hidden vectors, and behind them those of positions that enter on the way: (B, W + W * K, D).
         """
         return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
+
+    def summary(self, conditions: Conditions) -> Tensor:
+        """What text and prompt are on average, before any layer: (B, 2 * D); where `goes_through`."""
+        raise NotImplementedError
 
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""
@@ -284,6 +327,12 @@ class Primary(nn.Module, ABC):
 
 primaries: Registry[type[Primary]] = Registry("primary", "espnet_ext.primary")
 register_primary = primaries.register
+
+
+def mean_of(embedded: Tensor, lengths: Tensor) -> Tensor:
+    """The mean of the first vectors of each row, (B, length, D) and (B,) int64, zeros for none: (B, D)."""
+    mask = length_mask(lengths, embedded.shape[1])[..., None]
+    return embedded.masked_fill(~mask, 0.0).sum(1) / lengths.clamp_min(1)[:, None]
 
 
 def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

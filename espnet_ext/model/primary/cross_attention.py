@@ -11,6 +11,7 @@ from espnet_ext.codes import length_mask
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
     Conditions,
@@ -18,6 +19,7 @@ from espnet_ext.model.primary.base import (
     PrimaryOutput,
     PrimaryState,
     close_gaps,
+    mean_of,
     register_primary,
     visible_mask,
 )
@@ -63,6 +65,8 @@ class CrossAttentionPrimary(Primary):
         positions, a bidirectional text encoder, no convolution in the context encoder's feed-forward, a cross-attention
         head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
     """
+
+    goes_through = True
 
     def __init__(
         self,
@@ -114,60 +118,81 @@ class CrossAttentionPrimary(Primary):
         return reading, memory, prompt, mask & given
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
-            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
+            ahead = 0 if layers is None else layers.ahead
+            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], ahead))
         keys = torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1)
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
-        hidden = self.decoder(x, visible_mask(keys), memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, visible_mask(keys), memory=memory, prior=prior, scores=scores, layers=layers)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
         return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment)
 
     def prefill(  # noqa: D102
-        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
         batch, width, _ = prompt.shape
         steps = int(max_steps.max())
         kept = self.decoder.new_cache(batch, width + steps, cache)
+        path = self.prior.start(reading, steps * self.stacking)
+        state = PrimaryState(kept, memory, path, None, self.prior.end_guard, self.prior.guard, layers)
         if width:
             kept.hide(seen)
-            self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory)
+            self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory, layers=state.layer_pass())
         kept.prefix = width
-        path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+        return state
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self._at_once(x[:, None], state)[:, 0]
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:  # noqa: D102
+        if not self.prior.reads_attention:
+            return self._at_once(x, state, layers)
         # where a prior looks in a step depends on what the one in front of it has read
-        return super().extend(x, state) if self.prior.reads_attention else self._at_once(x, state)
+        made = [self._at_once(one, state, layers) for one in x.split(1, dim=1)]
+        return torch.cat([one[:, :1] for one in made] + [one[:, 1:] for one in made], dim=1)
 
-    def _at_once(self, x: Tensor, state: PrimaryState) -> Tensor:
+    def _at_once(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
         """Hidden vectors (B, W, D) of W steps, for a prior that reads its attention of one."""
         cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
         assert memory is not None and path is not None
         cache.check_room(count)
+        if layers is not None and not self.prior.reads_attention:
+            count += layers.ahead
         frames = state.steps[:, None] * self.stacking + torch.arange(count * self.stacking, device=x.device)
         frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
-        mask = cache.visible(count)
+        mask, layers = cache.visible(x.shape[1]), state.layer_pass(layers)
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, layers=layers)
         if scores:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
             guided = (torch.stack(scores).mean(0) + prior).masked_fill(~memory.mask[:, None, None], -torch.inf)
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
+        text = mean_of(self.text_encoder.embedding(conditions.text), conditions.text_lengths)
+        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
+        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]

@@ -9,12 +9,14 @@ from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.primary.base import (
     Conditions,
     Primary,
     PrimaryOutput,
     PrimaryState,
     close_gaps,
+    mean_of,
     register_primary,
     visible_mask,
 )
@@ -36,6 +38,8 @@ class PrefixPrimary(Primary):
         position: "rope" or "learned".
         max_positions: positions of a learned table: prompt, text and steps together.
     """
+
+    goes_through = True
 
     def __init__(
         self,
@@ -84,15 +88,27 @@ class PrefixPrimary(Primary):
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
-        return PrimaryOutput(self.read(prefix, mask, steps, step_lengths)[:, prefix.shape[1] :], None)
+        hidden = self.read(prefix, mask, steps, step_lengths, layers=layers)
+        return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
 
     def read(
-        self, prefix: Tensor, mask: Tensor, steps: Tensor, step_lengths: Tensor, positions: Tensor | None = None
+        self,
+        prefix: Tensor,
+        mask: Tensor,
+        steps: Tensor,
+        step_lengths: Tensor,
+        positions: Tensor | None = None,
+        layers: LayerPass | None = None,
     ) -> Tensor:
-        """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
+        """Hidden vectors of a prefix and the steps behind it, and of positions that enter on the way: (B, P + L, D).
 
         Args:
             prefix: (B, P, D) embedded, left-padded.
@@ -100,6 +116,7 @@ class PrefixPrimary(Primary):
             steps: (B, L, D) embedded, right-padded.
             step_lengths: (B,) int64.
             positions: (B, P + L) rotary positions; None for one after the other.
+            layers: as in `forward`.
 
         Returns:
             The hidden vectors.
@@ -110,12 +127,16 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        return self.transformer(x, visible_mask(keys), positions=positions)
+        return self.transformer(x, visible_mask(keys), positions=positions, layers=layers)
 
     def prefill(  # noqa: D102
-        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
-        return self.start(*self._prefix(conditions), max_steps, policy=cache)
+        return self.start(*self._prefix(conditions), max_steps, policy=cache, layers=layers)
 
     def start(
         self,
@@ -124,6 +145,7 @@ class PrefixPrimary(Primary):
         max_steps: Tensor,
         positions: Tensor | None = None,
         policy: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         """The state behind a prefix.
 
@@ -133,6 +155,7 @@ class PrefixPrimary(Primary):
             max_steps: (B,) int64, most steps of each row.
             positions: (B, P) rotary positions; None for one after the other.
             policy: how keys and values are kept.
+            layers: those that each row uses; None for all.
 
         Returns:
             The state.
@@ -144,35 +167,44 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, max_steps)
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()), policy)
         cache.hide(mask)
+        state = PrimaryState(cache, layers=layers)
         if width:
-            x = self._add_positions(prefix, (~mask).sum(1))
-            self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
+            x, some = self._add_positions(prefix, (~mask).sum(1)), state.layer_pass()
+            self.transformer(x, visible_mask(mask), cache=cache, positions=positions, layers=some)
         cache.prefix = width
-        return PrimaryState(cache)
+        return state
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.extend(x[:, None], state)[:, 0]
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
-        return self.advance(self.embed_steps(x), state)
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:  # noqa: D102
+        return self.advance(self.embed_steps(x), state, layers=layers)
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
+        text = mean_of(self.text_embedding(conditions.text), conditions.text_lengths)
+        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
+        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.transformer]
 
-    def advance(self, x: Tensor, state: PrimaryState, positions: Tensor | None = None) -> Tensor:
+    def advance(
+        self, x: Tensor, state: PrimaryState, positions: Tensor | None = None, layers: LayerPass | None = None
+    ) -> Tensor:
         """Hidden vectors (B, W, D) behind W more positions of any kind; the state moves on.
 
         Args:
             x: (B, W, D) embedded.
             state: what `start` or the last call left.
             positions: (B, W) rotary ones; None for those behind the last one.
+            layers: as in `extend`.
 
         Returns:
             The hidden vectors.
         """
         cache = state.cache
         x, mask = self._add_positions(x, cache.padding, cache), cache.visible(x.shape[1])
-        return self.transformer(x, mask, cache=cache, positions=positions)
+        return self.transformer(x, mask, cache=cache, positions=positions, layers=state.layer_pass(layers))
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
