@@ -9,7 +9,10 @@ from espnet_ext.decoding.base import (
     register_strategy,
     same_passes,
 )
+from espnet_ext.decoding.depth import FULL, Depth, Full, Routed, build_depth, register_depth
+from espnet_ext.decoding.draft_early_exit import DraftEarlyExit
 from espnet_ext.decoding.draft_heads import DraftHeads
+from espnet_ext.decoding.draft_hidden_transfer import DraftHiddenTransfer
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
 from espnet_ext.decoding.generate import generate, generate_joining, generate_stream
 from espnet_ext.decoding.lenient import PCG, Lantern, Tolerance
@@ -41,11 +44,16 @@ __all__ = [
     "CAUSAL",
     "Causal",
     "DecodingStrategy",
+    "Depth",
     "Draft",
+    "DraftEarlyExit",
     "DraftHeads",
+    "DraftHiddenTransfer",
     "Drafter",
     "Drafts",
+    "FULL",
     "Filled",
+    "Full",
     "Generation",
     "Lantern",
     "LocalAR",
@@ -57,6 +65,7 @@ __all__ = [
     "PCG",
     "Parallel",
     "Round",
+    "Routed",
     "Runaway",
     "Seen",
     "Speculative",
@@ -67,6 +76,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "acceptances",
+    "build_depth",
     "build_order",
     "build_strategy",
     "drafters",
@@ -77,6 +87,7 @@ __all__ = [
     "plain_step",
     "register_acceptance",
     "register_drafter",
+    "register_depth",
     "register_order",
     "register_strategy",
     "same_passes",

@@ -86,13 +86,13 @@ class Speculative(Order):
     def advance(self, turn: Turn, own: Any) -> Advance:  # noqa: D102 (inherited)
         count = self.width - 1
         draft = self.drafting.draft(turn, own, count, draws=not self.accepting.same_noise)
-        hidden = turn.model.extend(torch.cat((turn.codes[:, None], draft.codes), dim=1), turn.state)
+        hidden, behind = self.drafting.extend(turn, torch.cat((turn.codes[:, None], draft.codes), dim=1))
         samplers = (turn.sampler(draft.codes[:, :place].unbind(1)) for place in range(self.width))
         make = self._fill if self.accepting.same_noise else self._verify
         made = make(turn, draft, hidden, samplers)
         turn.state.accept(made.kept, self.width)
-        self.drafting.observe(own, Seen(hidden, made.codes, made.kept))
-        return made
+        self.drafting.observe(own, Seen(hidden, made.codes, made.kept, behind))
+        return made._replace(draft_layers=draft.layers)
 
     def _fill(self, turn: Turn, draft: Draft, hidden: Tensor, samplers: Iterable[Sampler]) -> Advance:
         """The strategy's own steps, as long as they are those that were drafted; mostly that is one."""

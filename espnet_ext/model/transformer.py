@@ -233,6 +233,8 @@ class Transformer(nn.Module):
                 x = layers.change(layer, x, behind)
                 if scores is not None and told:
                     scores.append(told[0][:, :, :length])
+        if layers.until is not None and layers.until in layers.taps:
+            layers.tap(layers.until, self.norm(x[:, :length]))
         if cache is not None:
             cache.advance(length)
         return x

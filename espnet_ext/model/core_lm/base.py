@@ -101,6 +101,11 @@ class StepModel(ABC):
         """
         return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
 
+    @property
+    def layers(self) -> int:
+        """Layers of the primary transformer; where `goes_through`."""
+        raise NotImplementedError
+
     def summary(self, conditions: Any) -> Tensor:
         """What text and prompt are on average, (B, 2 * D); where `goes_through`."""
         raise NotImplementedError
@@ -174,6 +179,10 @@ class CoreLM(nn.Module, StepModel):
     def step_transformers(self) -> list[Transformer]:
         """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
         return []
+
+    @property
+    def layers(self) -> int:  # noqa: D102 (inherited)
+        return len(self.step_transformers()[0].blocks)
 
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
@@ -265,7 +274,7 @@ class CoreLM(nn.Module, StepModel):
         Raises:
             UserError: if a name or an option is unknown, or a part needs what the model does not have.
         """
-        layers = len(self.step_transformers()[0].blocks) if self.goes_through else 0
+        layers = self.layers if self.goes_through else 0
         built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, layers)
         for name, part in built.items():
             self.parts[name] = part
