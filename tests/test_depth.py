@@ -138,9 +138,9 @@ def test_what_is_streamed_is_what_is_decoded():
     assert timing.rates()["layers_per_step"] == timing.primary_layers / timing.steps
 
 
-@pytest.mark.parametrize("positions", ["one after the other", "aligned"])
+@pytest.mark.parametrize("positions", ["rope", "anew"])
 def test_a_gpst_is_routed_by_its_units(positions):
-    model = tiny_gpst(conditioning_dropout=0.1)
+    model = tiny_gpst(positions)
     model.add_parts({"routers": {}})
     model = model.double().eval()
     batch = ragged()
