@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from argparse import ArgumentParser
 from typing import Any
 
@@ -17,6 +18,10 @@ from espnet_ext.decoding import FULL, Routed, build_depth, build_order, build_st
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
+from espnet_ext.fast import fallback
+from espnet_ext.fast.accelerate import accelerate
+from espnet_ext.fast.graphs import Graphs
+from espnet_ext.fast.options import FastOptions
 from espnet_ext.inference.options import decode_options
 from espnet_ext.inference.speech import Timing
 from espnet_ext.model.caches import build_cache
@@ -248,3 +253,31 @@ def test_a_model_without_routers_is_refused_before_anything_is_decoded():
     with pytest.raises(UserError, match=message):
         DecodeOptions(depth="routed").check(tiny_model())
     assert build_order("causal") is not None
+
+
+# what makes steps faster
+
+
+def test_graphs_go_on_without_where_layers_are_skipped_and_say_so(caplog):
+    fallback._tell.cache_clear()
+    model, batch = shared_model(), ragged_batch()
+    sampler = Sampler(SAMPLING["greedy"])
+    given = model, batch.conditions(model), build_strategy("local_ar"), sampler, LIMITS
+    with caplog.at_level(logging.WARNING):
+        for depth, kept in ((Chosen(), 0), (Routed(0.0), 1)):
+            graphs = Graphs(capture=False)
+            made, right = generate(*given, step=graphs, depth=depth), generate(*given, depth=depth)
+            assert torch.equal(made.codes, right.codes) and torch.equal(made.primary_layers, right.primary_layers)
+            assert len(graphs.steps) >= kept and bool(graphs.steps) == bool(kept)
+    told = [record.message for record in caplog.records if record.message.startswith("graphs: going on without")]
+    assert told == ["graphs: going on without: it runs all layers, with depth full"]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_packed_models_skip_layers_too(native):
+    model, batch = shared_model(), ragged_batch()
+    how = "local_ar", SAMPLING["guided"], LIMITS
+    model = copy.deepcopy(model).float()
+    right = decode(model, batch, *how, depth=Chosen())
+    accelerate(model, FastOptions("float32", native=native))
+    assert torch.equal(decode(model, batch, *how, depth=Chosen()).codes, right.codes)

@@ -20,10 +20,25 @@ def can_read(what: str, kept: KVCache | None) -> bool:
     """
     if kept is None or kept.plain:
         return True
-    _tell(what)
+    _tell(what, "reads keys and values that are kept as they are, with cache exact")
     return False
 
 
+def can_run(what: str, layers: object | None) -> bool:
+    """Whether all layers run; otherwise it is said once who goes on without.
+
+    Args:
+        what: makes a step faster.
+        layers: those that run, where these are not all.
+
+    Returns:
+        The answer.
+    """
+    if layers is not None:
+        _tell(what, "runs all layers, with depth full")
+    return layers is None
+
+
 @cache
-def _tell(what: str) -> None:
-    logging.warning("%s: going on without: it reads keys and values that are kept as they are, with cache exact", what)
+def _tell(what: str, does: str) -> None:
+    logging.warning("%s: going on without: it %s", what, does)
