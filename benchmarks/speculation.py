@@ -86,6 +86,7 @@ def measure(exp: Path, options: dict[str, DecodeOptions], args: argparse.Namespa
                 sum(int(getattr(one, f"{name}_passes").sum()) for one in made) for name in ("primary", "local")
             )
             lines[way] |= {"steps_per_primary_pass": steps / primary, "local_passes_per_frame": local / frames}
+            lines[way]["layers_per_step"] = sum(int(one.primary_layers.sum()) for one in made) / steps
     for way, size in seconds:
         mine = seconds[way, size]
         lines[way][f"frames_per_second_{size}"] = 1 / statistics.median(mine)
@@ -131,13 +132,14 @@ def page(result: dict[str, Any]) -> str:
         f"`{result['command']}` on {result['processor']} (one of its cores used), {result['date']}, "
         f"torch {result['torch']}. × is the speed as a multiple of that of `causal` in the same round, median of "
         "the rounds.\n",
-        "| S | way | steps per primary pass | local passes per frame | frames/s, batch 1 | × | frames/s, batch "
-        f"{result['timed']} | × | WER % | codec FD | speaker |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---|---|---|",
+        "| S | way | steps per primary pass | layers per step | local passes per frame | frames/s, batch 1 | × | "
+        f"frames/s, batch {result['timed']} | × | WER % | codec FD | speaker |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---|---|---|",
     ]
     for one in result["lines"]:
         size = result["timed"]
-        cells = [f"{one['steps_per_primary_pass']:.3f}", f"{one['local_passes_per_frame']:.2f}"]
+        cells = [f"{one[name]:.3f}" for name in ("steps_per_primary_pass", "layers_per_step")]
+        cells.append(f"{one['local_passes_per_frame']:.2f}")
         for count in (1, size):
             cells += [f"{one[f'frames_per_second_{count}']:.0f}", f"{one[f'ratio_{count}']:.2f}"]
         cells += [with_interval(one.get("scores", {}).get(name), *how) for name, how in HEARD.items()]

@@ -11,6 +11,7 @@ from espnet_ext.registry import Registry
 
 if TYPE_CHECKING:
     from espnet_ext.decoding.base import DecodingStrategy
+    from espnet_ext.decoding.depth import Depth
     from espnet_ext.decoding.order import Order
     from espnet_ext.inference.requests import Mode
     from espnet_ext.model.caches.base import CachePolicy
@@ -43,6 +44,7 @@ orders: Registry[type[Order]] = Registry(
 caches: Registry[type[CachePolicy]] = Registry(
     "cache", "espnet_ext.cache", _of("model.caches", exact="base", gear="gear")
 )
+depths: Registry[type[Depth]] = Registry("depth", "espnet_ext.depth", _of("decoding", full="depth", routed="depth"))
 modes: Registry[type[Mode]] = Registry(
     "mode",
     "espnet_ext.mode",

@@ -8,7 +8,7 @@ from pathlib import Path
 from espnet_ext.defaults import NUM_UTTERANCES, PAUSE_SEC, PRECISION_CHOICES, PROMPT_SEC
 from espnet_ext.jobs import add_worker_options
 from espnet_ext.options import boolean
-from espnet_ext.registries import caches, orders, strategies
+from espnet_ext.registries import caches, depths, orders, strategies
 from espnet_ext.storage.pretrained import voice_name
 from espnet_ext.storage.shipped import shipped_config
 
@@ -75,6 +75,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--decoding", help=f"Strategy, overrides the yaml's: one of {list(strategies)}")
     parser.add_argument("--order", help=f"How steps follow each other, overrides the yaml's: one of {list(orders)}")
+    parser.add_argument("--depth", help=f"Which layers are used, overrides the yaml's: one of {list(depths)}")
     parser.add_argument("--cache", help=f"How keys and values are kept, overrides the yaml's: one of {list(caches)}")
     parser.add_argument("--seed", type=int, help="Overrides the yaml's")
     parser.add_argument("--retries", type=int, help="Times that a runaway is decoded again; default: 1 for say, else 0")

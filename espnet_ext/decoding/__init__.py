@@ -9,7 +9,10 @@ from espnet_ext.decoding.base import (
     register_strategy,
     same_passes,
 )
+from espnet_ext.decoding.depth import FULL, Depth, Full, Routed, build_depth, register_depth
+from espnet_ext.decoding.draft_early_exit import DraftEarlyExit
 from espnet_ext.decoding.draft_heads import DraftHeads
+from espnet_ext.decoding.draft_hidden_transfer import DraftHiddenTransfer
 from espnet_ext.decoding.draft_masks import DraftMasks
 from espnet_ext.decoding.draft_prompts import DraftPrompts
 from espnet_ext.decoding.drafters import Draft, Drafter, Seen, drafters, register_drafter
@@ -45,13 +48,18 @@ __all__ = [
     "CAUSAL",
     "Causal",
     "DecodingStrategy",
+    "Depth",
     "Draft",
+    "DraftEarlyExit",
     "DraftHeads",
+    "DraftHiddenTransfer",
     "DraftMasks",
     "DraftPrompts",
     "Drafter",
     "Drafts",
+    "FULL",
     "Filled",
+    "Full",
     "Generation",
     "Lantern",
     "LocalAR",
@@ -64,6 +72,7 @@ __all__ = [
     "PCG",
     "Parallel",
     "Round",
+    "Routed",
     "Runaway",
     "Seen",
     "Speculative",
@@ -75,6 +84,7 @@ __all__ = [
     "Watch",
     "Window",
     "acceptances",
+    "build_depth",
     "build_order",
     "build_strategy",
     "drafters",
@@ -85,6 +95,7 @@ __all__ = [
     "plain_step",
     "register_acceptance",
     "register_drafter",
+    "register_depth",
     "register_order",
     "register_strategy",
     "same_passes",

@@ -122,7 +122,9 @@ class Batch:
         if guided:
             conditions = with_unconditional(conditions)
         max_steps = model.layout.num_steps(limits) + order.width - 1  # the last turn may begin with the last step
-        state = model.prefill(conditions, torch.cat((max_steps, max_steps)) if guided else max_steps, asked.cache)
+        max_steps = torch.cat((max_steps, max_steps)) if guided else max_steps
+        layers = asked.depth.of_rows(model, asked.conditions, guided)
+        state = model.prefill(conditions, max_steps, asked.cache, **({} if layers is None else {"layers": layers}))
         state.cache.may_go_back(order.width)
         if asked.end_guard is not None:
             state.guard_ends(math.ceil(asked.end_guard * model.spec.frame_rate_hz / model.layout.stacking))
@@ -130,6 +132,7 @@ class Batch:
             Rows(model.spec, model.layout, limits, asked.min_frames, asked.watch),
             order.begin(model, conditions),
         )
+        rows.depth = state.layers_run()[: len(ids)]
         codes, how = model.first_codes(conditions)[: len(ids)], (asked.strategy, asked.step, order, asked.sampler)
         return cls(model, *how, rows, state, own, codes, ids, list(asked.names))
 
@@ -142,7 +145,8 @@ class Batch:
         turn = Turn(*what, self._pairs(self.rows.limit), self.rows.min_frames)
         made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
-            made = Advance(*(part[: len(self.ids)] for part in made))
+            parts = {name: part[: len(self.ids)] for name, part in made._asdict().items() if part is not None}
+            made = Advance(**parts)
         self.codes = self.rows.commit(made)
         self.turns += 1
 

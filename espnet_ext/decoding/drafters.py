@@ -23,10 +23,12 @@ class Draft(NamedTuple):
     Attributes:
         codes: (R, count, M) int64.
         probs: (R, count, M, V), what each code was drawn from; None where nothing was drawn.
+        layers: (R,) int64, layers of the primary transformer that were run for them; None for none.
     """
 
     codes: Tensor
     probs: Tensor | None = None
+    layers: Tensor | None = None
 
 
 class Seen(NamedTuple):
@@ -50,9 +52,11 @@ class Drafter(ABC):
 
     Attributes:
         part: name of the trained part of a model that it guesses with; empty for none.
+        goes_through: whether it needs a model whose passes may run some layers alone.
     """
 
     part: ClassVar[str] = ""
+    goes_through: ClassVar[bool] = False
 
     def check(self, model: StepModel, count: int) -> None:
         """Refuse a model without what the drafter needs.
@@ -64,10 +68,14 @@ class Drafter(ABC):
         Raises:
             UserError: naming what there is.
         """
+        there = {one: drafters[one] for one in drafters if drafters[one].part in ("", *model.parts)}
+        mine = next((one for one in drafters if drafters[one] is type(self)), type(self).__name__)
         if self.part and self.part not in model.parts:
-            able = [one for one in drafters if drafters[one].part in ("", *model.parts)]
-            mine = next((one for one in drafters if drafters[one] is type(self)), type(self).__name__)
+            able = list(there)
             raise UserError(f"drafter must be one of {able} with a model without part {self.part}, got {mine!r}")
+        if self.goes_through and not model.goes_through:
+            able = [one for one, kind in there.items() if not kind.goes_through]
+            raise UserError(f"drafter must be one of {able} with a model that runs all layers, got {mine!r}")
 
     def begin(self, model: StepModel, conditions: Any) -> Own | None:
         """What it is to remember of rows at their beginning, as `Order.begin`; None for nothing."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.batch import Batch
+from espnet_ext.decoding.depth import FULL, Depth
 from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.request import Decoding, Waiting
 from espnet_ext.decoding.rows import Generation
@@ -34,6 +35,7 @@ def generate(
     order: Order = CAUSAL,
     cache: CachePolicy = EXACT,
     most_rows: int | None = None,
+    depth: Depth = FULL,
 ) -> Generation:
     """Codes of a batch of utterances, each row as if it were alone.
 
@@ -52,6 +54,7 @@ def generate(
         order: how steps follow each other.
         cache: how keys and values of earlier positions are kept.
         most_rows: how many rows are generated at once, at most; the others join when one is finished. None for all.
+        depth: which layers of the primary transformer each row uses.
 
     Returns:
         Codes, lengths and costs.
@@ -61,7 +64,7 @@ def generate(
             has no such guard, or makes logits that are not finite.
     """
     given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
-    asked = Decoding(*given, cache, most_rows)
+    asked = Decoding(*given, cache, most_rows, depth)
     asked.check()
     *_, batch = _turns(*_beginning(asked))
     return batch.generation()
@@ -120,13 +123,14 @@ def generate_stream(
     end_guard: float | None = None,
     order: Order = CAUSAL,
     cache: CachePolicy = EXACT,
+    depth: Depth = FULL,
 ) -> Iterator[Generation]:
     """What `generate`, which takes the same, has made after every step: frames up to `lengths` are final."""
     if model.layout.max_delay:  # a step would complete frames of earlier ones
         raise UserError(f"delays must be none for streaming, got a model with {list(model.layout.delays)}")
     order.check(model.layout, streaming=True)
     given = model, conditions, strategy, sampler, max_frames, min_frames, step, names, watch, end_guard, order
-    asked = Decoding(*given, cache)
+    asked = Decoding(*given, cache, depth=depth)
     asked.check()
     for batch in _turns(*_beginning(asked)):
         yield batch.generation()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from espnet_ext.decoding import CAUSAL, DecodingStrategy, Order, build_order, build_strategy, orders, strategies
+from espnet_ext.decoding.depth import FULL, Depth, build_depth
 from espnet_ext.decoding.request import check_fits
 from espnet_ext.decoding.sampling import SamplingOptions
 from espnet_ext.errors import UserError
@@ -18,6 +19,7 @@ from espnet_ext.model.caches import EXACT, CachePolicy, build_cache, caches
 from espnet_ext.model.core_lm import CoreLM
 from espnet_ext.model.heads import Heads
 from espnet_ext.options import check_number, parse_yaml
+from espnet_ext.registries import depths
 
 SAMPLING = tuple(inspect.signature(SamplingOptions).parameters)
 MOST_RETRIES = 100
@@ -45,6 +47,8 @@ class DecodeOptions:
         order_conf: its options, as far as they are given.
         cache: name of the policy by which keys and values of earlier positions are kept.
         cache_conf: its options, as far as they are given.
+        depth: name of what chooses the layers of the primary transformer that an utterance uses.
+        depth_conf: its options, as far as they are given.
 
     Raises:
         UserError: naming the option that is unknown or out of range.
@@ -62,6 +66,8 @@ class DecodeOptions:
     order_conf: Mapping[str, object] = field(default_factory=dict)
     cache: str = "exact"
     cache_conf: Mapping[str, object] = field(default_factory=dict)
+    depth: str = "full"
+    depth_conf: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -74,6 +80,8 @@ class DecodeOptions:
             ("order_conf", Mapping, "names and values"),
             ("cache", str, "the name of a cache policy"),
             ("cache_conf", Mapping, "names and values"),
+            ("depth", str, "the name of a depth"),
+            ("depth_conf", Mapping, "names and values"),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not all(isinstance(key, str) for key in value):
@@ -86,10 +94,10 @@ class DecodeOptions:
             check_number("retries", self.retries, least=0, most=MOST_RETRIES, whole=True)
         if self.end_guard is not None:
             check_number("end_guard", self.end_guard, least=0)
-        _ = self.strategy, self.sampler, self.steps, self.caching
+        _ = self.strategy, self.sampler, self.steps, self.caching, self.layers
 
     def __hash__(self) -> int:
-        how = self.strategy, self.steps, self.caching, self.sampler
+        how = self.strategy, self.steps, self.caching, self.layers, self.sampler
         return hash((*how, self.seed, self.maxlenratio, self.min_frames))
 
     @classmethod
@@ -148,7 +156,8 @@ class DecodeOptions:
 
         Args:
             **changes: options by name: those of this class, of its sampling, or of the strategy, of which a strategy's
-                own come first: some have an `order`. Another strategy, order or cache has none of this one's options.
+                own come first: some have an `order`. Another strategy, order, cache or depth has none of this one's
+                options.
 
         Returns:
             The options.
@@ -159,7 +168,7 @@ class DecodeOptions:
         known = strategies.options(changes.get("decoding", self.decoding))
         own = {item.name for item in fields(self)} - set(known)
         mine = {name: value for name, value in changes.items() if name in own}
-        for name in ("decoding", "order", "cache"):
+        for name in ("decoding", "order", "cache", "depth"):
             if mine.get(name, getattr(self, name)) != getattr(self, name):
                 mine.setdefault(f"{name}_conf", {})
         told: Self = replace(self, **mine)
@@ -187,6 +196,11 @@ class DecodeOptions:
         return build_cache(self.cache, **self.cache_conf)
 
     @cached_property
+    def layers(self) -> Depth:
+        """What chooses the layers of the primary transformer that an utterance uses."""
+        return build_depth(self.depth, **self.depth_conf)
+
+    @cached_property
     def sampler(self) -> SamplingOptions:
         """How distributions are sharpened."""
         return _sampling("sampling", self.sampling)
@@ -194,20 +208,23 @@ class DecodeOptions:
     def given(self) -> dict[str, Any]:
         """All options; those that came later where they are not as they were: older results stay valid."""
         values = {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
-        if self.steps == CAUSAL:
-            del values["order"], values["order_conf"]
-        if self.caching == EXACT:
-            del values["cache"], values["cache_conf"]
+        for name, as_before in (
+            ("order", self.steps == CAUSAL),
+            ("cache", self.caching == EXACT),
+            ("depth", self.layers == FULL),
+        ):
+            if as_before:
+                del values[name], values[f"{name}_conf"]
         return values
 
     def complete(self) -> dict[str, Any]:
-        """What is given, with the defaults of strategy, order, cache and sampler, as timing.json reports it."""
+        """What is given, with the defaults of strategy, order, cache, depth and sampler, as timing.json reports it."""
         strategy: Any = self.strategy
         values = {**self.given(), "decoding_conf": asdict(strategy), "sampling": asdict(self.sampler)}
-        complete = {"order_conf": orders.complete(self.order, self.order_conf)} if "order" in values else {}
-        if "cache" in values:
-            complete["cache_conf"] = caches.complete(self.cache, self.cache_conf)
-        return values | complete
+        for name, registry in (("order", orders), ("cache", caches), ("depth", depths)):
+            if name in values:
+                values[f"{name}_conf"] = registry.complete(values[name], values[f"{name}_conf"])
+        return values
 
     def order_for(self, objective: str) -> str:
         """The order itself if it goes with models of an objective, else the first one that does."""
@@ -222,7 +239,7 @@ class DecodeOptions:
             needed = ", ".join(kind.__name__ for kind in self.strategy.head_types)
             allowed = f"one of {possible} with this model's heads {list(heads)}"
             raise UserError(f"decoding must be {allowed}, got {self.decoding!r}, which needs {needed}")
-        check_fits(model, self.strategy, self.steps, self.sampler, self.caching)
+        check_fits(model, self.strategy, self.steps, self.sampler, self.caching, self.layers)
 
 
 @dataclass(frozen=True)

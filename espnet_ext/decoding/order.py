@@ -49,6 +49,7 @@ class Advance(NamedTuple):
         kept: (R,) int64, leading steps that are final, 1 … W; the others do not count.
         local_passes: (R,) int64, passes of the local head that each row took part in.
         primary_passes: (R,) int64, likewise of the primary transformer.
+        draft_layers: (R,) int64, layers of it that were run besides these passes, to guess; None for none.
     """
 
     codes: Tensor
@@ -56,6 +57,7 @@ class Advance(NamedTuple):
     kept: Tensor
     local_passes: Tensor
     primary_passes: Tensor
+    draft_layers: Tensor | None = None
 
 
 @dataclass(frozen=True)

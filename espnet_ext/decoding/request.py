@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy
+from espnet_ext.decoding.depth import FULL, Depth
 from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
@@ -25,7 +26,12 @@ OF_ROWS = ("conditions", "sampler", "max_frames", "names", "watch")
 
 
 def check_fits(
-    model: StepModel, strategy: DecodingStrategy, order: Order, sampling: SamplingOptions, cache: CachePolicy
+    model: StepModel,
+    strategy: DecodingStrategy,
+    order: Order,
+    sampling: SamplingOptions,
+    cache: CachePolicy,
+    depth: Depth = FULL,
 ) -> None:
     """Refuse what cannot decode a model, or does not go together: the only place that asks.
 
@@ -35,6 +41,7 @@ def check_fits(
         order: how steps follow each other.
         sampling: how distributions are sharpened.
         cache: how keys and values are kept.
+        depth: which layers are used.
 
     Raises:
         UserError: naming what does not fit, and what would.
@@ -43,6 +50,7 @@ def check_fits(
     order.check(model.layout)
     order.check_objective(model)
     order.check_model(strategy, model)
+    depth.check_model(model)
     sampling.check(model.spec.num_codebooks)
     for transformer in model.step_transformers():
         cache.check(transformer.width // transformer.heads)
@@ -64,6 +72,7 @@ class Decoding(NamedTuple):
     order: Order = CAUSAL
     cache: CachePolicy = EXACT
     most_rows: int | None = None
+    depth: Depth = FULL
 
     @property
     def limits(self) -> Tensor:
@@ -77,7 +86,7 @@ class Decoding(NamedTuple):
     def check(self) -> None:
         """Refuse what does not fit together, with a UserError that names it."""
         rows, sampler, limit = len(self.conditions.given), self.sampler, torch.as_tensor(self.max_frames)
-        check_fits(self.model, self.strategy, self.order, sampler.options, self.cache)
+        check_fits(self.model, self.strategy, self.order, sampler.options, self.cache, self.depth)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):
             raise UserError(f"generators must be one per row = {rows}, got {len(sampler.generators)}")
         if int(limit.min()) < self.min_frames:

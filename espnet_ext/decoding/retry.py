@@ -49,13 +49,16 @@ def _better(best: Generation, rows: Sequence[int], again: Generation) -> Generat
         name: getattr(best, name).index_copy(0, places, getattr(again, name)[tried])
         for name in ("lengths", "has_eos", "logprobs")
     }
+    costs = {}
+    for name in ("steps", "local_passes", "primary_passes", "primary_layers"):
+        cost, more = getattr(best, name), getattr(again, name)
+        costs[name] = cost if more is None else cost.index_add(0, index, more)
     mended = set(places.tolist())
     return replace(
         best,
         **kept,
+        **costs,
         codes=codes[:, : int(kept["lengths"].max())],
-        steps=best.steps.index_add(0, index, again.steps),
-        local_passes=best.local_passes.index_add(0, index, again.local_passes),
         runaway=tuple(None if row in mended else reason for row, reason in enumerate(best.runaway)),
         retries=tuple(count + (row in rows) for row, count in enumerate(best.retries)),
         failed=best.failed + again.failed,

@@ -30,6 +30,7 @@ class Generation:
         retries: how often each row was decoded again; costs are those of all attempts.
         failed: why attempts ran away, of all rows.
         primary_passes: (B,) int64 passes of the primary transformer; None for one for each step.
+        primary_layers: (B,) int64 layers of it that were run, in these passes and to guess; None where nobody counts.
     """
 
     codes: Tensor
@@ -42,6 +43,7 @@ class Generation:
     retries: tuple[int, ...] = ()
     failed: tuple[Runaway, ...] = ()
     primary_passes: Tensor | None = None
+    primary_layers: Tensor | None = None
 
 
 def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -> Tensor:
@@ -79,6 +81,9 @@ class Rows:
         limit: (R,) int64, most frames of each row.
         min_frames: fewest frames.
         watch: what counts as run away.
+
+    Attributes:
+        depth: (R,) int64, layers that a pass of each row runs.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Rows:
         self.logprobs = torch.zeros(limit.shape, device=limit.device)
         self.row_steps, self.local_passes = torch.zeros_like(limit), torch.zeros_like(limit)
         self.primary_passes = torch.zeros_like(limit)
+        self.depth, self.draft_layers = torch.zeros_like(limit), torch.zeros_like(limit)
         self.done = torch.zeros_like(limit)  # steps
         self.clock = [0] * len(limit)  # the same on the host, which a GPU need not be asked for
         most = int(layout.num_steps(limit).max())
@@ -185,6 +191,8 @@ class Rows:
         running = ~self.finished
         self.local_passes = self.local_passes + made.local_passes * running
         self.primary_passes = self.primary_passes + made.primary_passes * running
+        if made.draft_layers is not None:
+            self.draft_layers = self.draft_layers + made.draft_layers * running
         window = made.codes.shape[1]
         if window == 1:
             codes = self._take(made.codes[:, 0], made.logprobs[:, 0])
@@ -312,4 +320,5 @@ class Rows:
             (0,) * len(why),
             tuple(reason for reason in why if reason),
             self.primary_passes[chosen],
+            (self.primary_passes * self.depth + self.draft_layers)[chosen],
         )

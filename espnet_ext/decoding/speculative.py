@@ -92,7 +92,7 @@ class Speculative(Order):
         made = make(turn, draft, hidden, samplers)
         turn.state.accept(made.kept, self.width)
         self.drafting.observe(own, Seen(hidden, made.codes, made.kept, behind))
-        return made
+        return made._replace(draft_layers=draft.layers)
 
     def _fill(self, turn: Turn, draft: Draft, hidden: Tensor, samplers: Iterable[Sampler]) -> Advance:
         """The strategy's own steps, as long as they are those that were drafted; mostly that is one."""

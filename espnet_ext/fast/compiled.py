@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espnet_ext.fast.fallback import can_read
+from espnet_ext.fast.fallback import can_read, can_run
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.storage.own_cache import own_cache
 
@@ -33,7 +33,7 @@ def compile_step(transformer: Transformer) -> None:
     works = [True]
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:
-        if works[0] and can_read("compile", kwargs.get("cache")):
+        if works[0] and can_read("compile", kwargs.get("cache")) and can_run("compile", kwargs.get("layers")):
             length = getattr(kwargs.get("cache"), "length", None)
             try:
                 out: Tensor = compiled(*args, **kwargs)

@@ -25,14 +25,29 @@ def can_read(what: str, kept: KVCache | None, dtypes: Sequence[torch.dtype] = ()
     if kept is None:
         return True
     if not kept.plain:
-        _tell(what, "that are kept as they are, with cache exact")
+        _tell(what, "reads keys and values that are kept as they are, with cache exact")
         return False
     others = [str(one.dtype) for one in (kept.keys, kept.values) if dtypes and one.dtype not in dtypes]
     if others:
-        _tell(what, f"in one of {[str(one) for one in dtypes]}, got {others[0]}")
+        _tell(what, f"reads keys and values in one of {[str(one) for one in dtypes]}, got {others[0]}")
     return not others
 
 
+def can_run(what: str, layers: object | None) -> bool:
+    """Whether all layers run; otherwise it is said once who goes on without.
+
+    Args:
+        what: makes a step faster.
+        layers: those that run, where these are not all.
+
+    Returns:
+        The answer.
+    """
+    if layers is not None:
+        _tell(what, "runs all layers, with depth full")
+    return layers is None
+
+
 @cache
-def _tell(what: str, which: str) -> None:
-    logging.warning("%s: going on without: it reads keys and values %s", what, which)
+def _tell(what: str, does: str) -> None:
+    logging.warning("%s: going on without: it %s", what, does)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from espnet_ext.decoding import DecodingStrategy, Filled, Round, plain_step
 from espnet_ext.decoding.sampling import Sampler
-from espnet_ext.fast.fallback import can_read
+from espnet_ext.fast.fallback import can_read, can_run
 from espnet_ext.fast.static_state import StaticState, rounded_shape
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.primary import PrimaryState
@@ -202,7 +202,7 @@ class Graphs:
         """What `plain_step` makes of the same; where there is no memory for a new graph all others are let go of."""
         if self.failed or not strategy.is_static or sampler.options.repetition_window or sampler.legal is None:
             return plain_step(model, strategy, codes, state, sampler)
-        if not can_read("graphs", state.cache):
+        if not can_read("graphs", state.cache) or not can_run("graphs", state.layer_pass()):
             return plain_step(model, strategy, codes, state, sampler)
         with self._turn:
             return self._static(model, strategy, codes, state, sampler, sampler.legal)

@@ -53,7 +53,7 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         options, source = kept_options(args.exp, args.decoding, kind)
     if source is not None:
         logging.info("decoding as %s says", source)
-    names = ("decoding", "cache", "seed", *LATER, *SAMPLING)
+    names = ("decoding", "cache", "depth", "seed", *LATER, *SAMPLING)
     changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     options = options.changed(**changes) if changes else options
     # not by `changed`, which first asks the strategy for an option of this name

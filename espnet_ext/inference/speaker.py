@@ -292,7 +292,7 @@ class Speaker(Trained):
         def pieces(request: Request, prepared: tuple[list[Start], float, Decoding]) -> Iterator[SpeechChunk]:
             (start,), _, decoding = prepared
             self.warn_of_unknown([start.unknown])
-            for chunk in stream_speech(self.codec, generate_stream(*decoding[:-1]), chunk_frames):
+            for chunk in stream_speech(self.codec, generate_stream(*decoding[:-2], depth=decoding.depth), chunk_frames):
                 about: dict[str, Any] = {"unknown": start.unknown, "prompt_sec": given, "prompt_used_sec": used}
                 if chunk.is_last:
                     codes = torch.from_numpy(chunk.codes)[None].to(self.device)
@@ -312,7 +312,7 @@ class Speaker(Trained):
         """What `generate` is given for a core LM or a stage of it: rows with these names, most frames `limit` (B,)."""
         sampler = Sampler(options.sampler, row_generators(options.seed, names, self.device))
         given = model, conditions, options.strategy, sampler, limit, options.min_frames, self._step, names
-        return Decoding(*given, order=options.steps, cache=options.caching, most_rows=self.most_rows)
+        return Decoding(*given, None, None, options.steps, options.caching, self.most_rows, options.layers)
 
     def _options(self, mode: Mode, options: DecodeOptions | None, changes: Mapping[str, Any]) -> DecodeOptions:
         if options is None:

@@ -109,6 +109,7 @@ class Timing:
         slots: codes that these steps hold.
         local_passes: passes of the local head, of all rows.
         primary_passes: passes of the primary transformer, of all rows.
+        primary_layers: layers of it that were run, of all rows.
         units: semantic units generated.
         seconds_lm: wall time in the language model.
         seconds_units: wall time in what makes semantic units.
@@ -141,6 +142,7 @@ class Timing:
     runaways_loop: int = 0
     runaways_silence: int = 0
     primary_passes: int = 0
+    primary_layers: int = 0
 
     @property
     def rtf(self) -> float:
@@ -161,6 +163,7 @@ class Timing:
             "local_passes_per_step": self.local_passes / max(self.steps, 1),
             "codes_per_pass": self.slots / max(self.local_passes, 1),
             "steps_per_primary_pass": self.steps / max(self.primary_passes, 1),
+            "layers_per_step": self.primary_layers / max(self.steps, 1),
         }
 
     @classmethod
@@ -183,6 +186,7 @@ class Timing:
             steps=steps,
             slots=steps * slots,
             primary_passes=steps if generation.primary_passes is None else int(generation.primary_passes.sum()),
+            primary_layers=0 if generation.primary_layers is None else int(generation.primary_layers.sum()),
             local_passes=int(generation.local_passes.sum()),
             seconds_audio=float(samples.sum()) / sample_rate_hz,
             no_eos=int((~generation.has_eos).sum()),

@@ -73,6 +73,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
         adapt: AdaptLayer | None = None,
+        kept: int | None = None,
     ) -> Tensor:
         """Attended values of x, (B, length, D).
 
@@ -83,6 +84,7 @@ class SelfAttention(nn.Module):
             cache: earlier keys and values; the new ones are written into it.
             layer: this layer's index in the cache.
             adapt: changes what `qkv` and `out` give; None for not.
+            kept: how many leading positions the cache keeps; None for all.
 
         Returns:
             The values.
@@ -95,7 +97,10 @@ class SelfAttention(nn.Module):
         qkv = qkv.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k = (qkv if rotation is None else rotate(qkv[:2], rotation))[:2]
         v = qkv[2]
-        if cache is not None:
+        if cache is not None and kept is not None and kept < length:
+            written = cache.write(layer, k[:, :, :kept], v[:, :, :kept])
+            k, v = (torch.cat((old, new[:, :, kept:]), 2) for old, new in zip(written, (k, v), strict=True))
+        elif cache is not None:
             k, v = cache.write(layer, k, v)
         dropout = self.dropout if self.training else 0.0
         attended = attend(q, k, v, mask, dropout)

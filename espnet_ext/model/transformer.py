@@ -13,6 +13,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.attention import AdaptLayer, CrossAttention, SelfAttention
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.options import check_number
 
@@ -67,6 +68,29 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width, bias=False)
         self.feed_forward = FeedForward(width, dropout, kernel_size)
         self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache | None,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+        layer: int,
+        kept: int | None = None,
+        adapt: AdaptLayer | None = None,
+    ) -> Tensor:
+        """What the block number `layer` makes of x (B, length, D); the cache keeps `kept` positions, None for all."""
+        attended = self.attention(self.attention_norm(x), mask, rotation, cache, layer, adapt, kept)
+        x = x + (self.dropout(attended) if self.training else attended)
+        if self.cross is not None and self.cross_norm is not None and memory is not None and bias is not None:
+            read = self.cross(self.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+            x = x + (self.dropout(read) if self.training else read)
+        changed: Tensor = x + self.feed_forward(self.feed_forward_norm(x), valid, adapt)
+        return changed
 
 
 class Transformer(nn.Module):
@@ -140,8 +164,9 @@ class Transformer(nn.Module):
         scores: list[Tensor] | None = None,
         positions: Tensor | None = None,
         adapt: Adapt | None = None,
+        layers: LayerPass | None = None,
     ) -> Tensor:
-        """Normed hidden states, (B, length, D).
+        """Normed hidden states, (B, length, D); behind them those of positions that enter on the way.
 
         Args:
             x: (B, length, D).
@@ -153,11 +178,13 @@ class Transformer(nn.Module):
             scores: gets those logits without the prior, (B, cross heads, length, U) of every layer.
             positions: (B, length) for rotary positions; None for those that follow the cache, one after the other.
             adapt: changes what linear maps give, `qkv` and `out` of the self-attention, `up` and `down`; None for not.
+            layers: which run, and what enters and leaves on the way; None for all of them. `prior` and `positions` of
+                several positions then go on behind the last one by `layers.ahead`.
 
         Returns:
             The hidden states.
         """
-        rotation, length = None, x.shape[1]
+        rotation, length = None, x.shape[1] + (0 if layers is None else layers.ahead)
         if self.rotary is not None and positions is not None:
             rotation = self.rotary(positions, x.dtype)
         elif self.rotary is not None and cache is not None:
@@ -168,6 +195,8 @@ class Transformer(nn.Module):
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
+        if layers is not None:
+            return self.norm(self.run_some(x, mask, valid, rotation, cache, memory, bias, scores, layers, adapt))
         return self.norm(self.run(x, mask, valid, rotation, cache, memory, bias, scores, adapt))
 
     def run(
@@ -183,17 +212,59 @@ class Transformer(nn.Module):
         adapt: Adapt | None = None,
     ) -> Tensor:
         """What the blocks make of x (B, length, D), before the norm; `rotation` and `bias` are ready to be used."""
-        for layer, block in enumerate(self._typed_blocks()):
+        for layer, block in enumerate(self.blocks):
             mine = None if adapt is None else partial(adapt, layer)
-            attended = block.attention(block.attention_norm(x), mask, rotation, cache, layer, mine)
-            x = x + (block.dropout(attended) if self.training else attended)
-            if block.cross is not None and block.cross_norm is not None and memory is not None and bias is not None:
-                read = block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
-                x = x + (block.dropout(read) if self.training else read)
-            x = x + block.feed_forward(block.feed_forward_norm(x), valid, mine)
+            x = block(x, mask, valid, rotation, cache, memory, bias, scores, layer, adapt=mine)
         if cache is not None:
             cache.advance(x.shape[1])
         return x
+
+    def run_some(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        valid: Tensor | None,
+        rotation: Tensor | None,
+        cache: KVCache | None,
+        memory: Memory | None,
+        bias: Tensor | None,
+        scores: list[Tensor] | None,
+        layers: LayerPass,
+        adapt: Adapt | None = None,
+    ) -> Tensor:
+        """The same of some layers, with what `layers` says; rotation and bias go on by `layers.ahead`."""
+        length, entry, going_on = x.shape[1], layers.entry, (rotation, bias)
+        rotation, bias = (_first(part, length) for part in going_on)
+        for layer, block in enumerate(list(self.blocks)[: layers.until]):
+            if layer in layers.taps:
+                layers.tap(layer, self.norm(x[:, :length]))
+            if entry is not None and layer == entry.layer:
+                mask = entry.mask(mask, length, length if cache is None else cache.length + length).to(x.device)
+                places = entry.places(length).to(x.device)
+                x = torch.cat((x, entry.states(x).flatten(1, 2)), dim=1)
+                rotation, bias = (_at(part, places) for part in going_on)
+            if layers.uses(layer):
+                told: list[Tensor] | None = None if scores is None else []
+                mine = None if adapt is None else partial(adapt, layer)
+                behind = block(x, mask, valid, rotation, cache, memory, bias, told, layer, length, mine)
+                x = layers.change(layer, x, behind)
+                if scores is not None and told:
+                    scores.append(told[0][:, :, :length])
+        if layers.until is not None and layers.until in layers.taps:
+            layers.tap(layers.until, self.norm(x[:, :length]))
+        if cache is not None:
+            cache.advance(length)
+        return x
+
+
+def _first(part: Tensor | None, length: int) -> Tensor | None:
+    """The first positions, the second last dimension, of what may be one for all."""
+    return part if part is None or part.shape[-2] == 1 else part[..., :length, :]
+
+
+def _at(part: Tensor | None, places: Tensor) -> Tensor | None:
+    """The given positions of what may be one for all."""
+    return part if part is None or part.shape[-2] == 1 else part[..., places, :]
 
 
 def causal_mask(length: int, device: torch.device, start: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec
-from espnet_ext.decoding import CAUSAL, Generation, Order, build_strategy, generate
+from espnet_ext.decoding import CAUSAL, FULL, Depth, Generation, Order, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import TextCoreLM
@@ -206,6 +206,7 @@ def decode(
     steps: Order = CAUSAL,
     cache: CachePolicy = EXACT,
     most_rows: int | None = None,
+    depth: Depth = FULL,
     **conf: Any,
 ) -> Generation:
     """What a strategy makes of a batch.
@@ -222,13 +223,14 @@ def decode(
         steps: the order in which they follow each other.
         cache: how keys and values are kept.
         most_rows: how many rows are generated at once.
+        depth: which layers each row uses.
         **conf: options of the strategy.
 
     Returns:
         Codes, lengths and costs.
     """
     strategy, sampler = build_strategy(name, **conf), Sampler(options, row_generators(seed, names))
-    how: dict[str, Any] = {"order": steps, "cache": cache, "most_rows": most_rows}
+    how: dict[str, Any] = {"order": steps, "cache": cache, "most_rows": most_rows, "depth": depth}
     return generate(model, batch.conditions(model), strategy, sampler, max_frames, min_frames, **how)
 
 

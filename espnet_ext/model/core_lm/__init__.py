@@ -3,13 +3,12 @@
 from espnet_ext.model.core_lm.base import (
     CoreLM,
     CoreLMOutput,
-    StepConditions,
-    StepModel,
     corelms,
     local_options,
     register_corelm,
 )
 from espnet_ext.model.core_lm.gpst import GPST, JointConditions
+from espnet_ext.model.core_lm.step_model import StepConditions, StepModel
 from espnet_ext.model.core_lm.text import TextCoreLM
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import HeadScores

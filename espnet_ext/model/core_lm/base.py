@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.errors import UserError
-from espnet_ext.model.ahead import Ahead, Further
+from espnet_ext.model.ahead import Further
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm.local_drop import local_drop
+from espnet_ext.model.core_lm.step_model import StepModel
 from espnet_ext.model.heads import (
     MODEL,
     CodeVectors,
-    Heads,
+    Head,
     HeadScores,
     LocalInput,
     SlotEmbedding,
     Slots,
     local_transformers,
 )
-from espnet_ext.model.parts import Part, Parts, PartScores, Taught
+from espnet_ext.model.layers import LayerPass
+from espnet_ext.model.parts import Again, Part, Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
-from espnet_ext.model.primary import Primary, PrimaryState
-from espnet_ext.model.transformer import Transformer
+from espnet_ext.model.primary import Primary
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.registry import Registry
 
@@ -51,104 +50,6 @@ class CoreLMOutput(NamedTuple):
     alignment: Alignment | None = None
     units: HeadScores | None = None
     parts: Mapping[str, PartScores] = {}
-
-
-class StepConditions(Protocol):
-    """What rows are generated from, as far as the loop over steps has to know.
-
-    Attributes:
-        given: (B,) bool, False for a row whose conditions the model must not see.
-    """
-
-    @property
-    def given(self) -> Tensor:
-        """(B,) bool."""
-
-
-class StepModel(ABC):
-    """What `generate` runs: a core LM, or the semantic stage of one.
-
-    Attributes:
-        spec: the codec's facts.
-        layout: of frames in steps.
-        heads: by name.
-        parts: what is trained beside it, by name.
-        conditioning_dropout: probability that an utterance was trained without its conditions.
-        objective: "causal" for a model that predicts each step from those in front of it, "masked" for one that fills
-            masked steps from all others, see `fill`, "window" for one that fills those of a window, see `extend_at`.
-        mask_unit: what of an utterance a masked model was trained to fill at once, see `Masking`.
-        mask_span: steps of the blocks that it was trained with, likewise.
-    """
-
-    spec: CodecSpec
-    layout: StepLayout
-    heads: Heads
-    parts: Parts
-    conditioning_dropout: float
-    objective: str = "causal"
-    mask_unit: str = "steps"
-    mask_span: int = 1
-
-    def step_transformers(self) -> list[Transformer]:
-        """Those that run once per step, besides the heads; what runs once per utterance is not worth `fast`'s work."""
-        return []
-
-    @abstractmethod
-    def first_codes(self, conditions: Any) -> Tensor:
-        """Input of the first step: (B, M) int64."""
-
-    @abstractmethod
-    def prefill(self, conditions: Any, max_steps: Tensor | int, cache: CachePolicy = EXACT) -> PrimaryState:
-        """The state before the first step; `max_steps` is one number or one per row, see `Primary.prefill`."""
-
-    @abstractmethod
-    def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vector (B, D) that predicts the next step, given the codes (B, M) of the last one."""
-
-    @property
-    def code_vectors(self) -> Mapping[str, CodeVectors]:
-        """Where similar codes are near each other, by whose vectors these are; none of a model without code tables."""
-        return self.heads.code_vectors
-
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors (B, W, D), each of which predicts a step, given the codes (B, W, M) of those in front.
-
-        A model that can make them in one pass does so: it is what speculation over steps gains from.
-        """
-        return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
-
-    def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:
-        """What `extend` gives, and hidden vectors (B, W, k, D) of positions behind each of the steps."""
-        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
-
-    def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors of all steps of whole utterances, for a model whose `objective` is masked.
-
-        Args:
-            codes: (B, L, M) int64, MASK where a code is not known, and EOS behind the last frame.
-            step_lengths: (B,) int64 steps.
-            state: from `prefill`, which has the predicted `lengths`; it stays as it is.
-
-        Returns:
-            (B, L, D), of which hidden[:, l] predicts the masked codes of step l.
-        """
-        raise NotImplementedError
-
-    def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors of steps in any order, for a model whose `objective` is window.
-
-        Each sees what the state holds, and those in front of it that exist; the state then holds all of them.
-
-        Args:
-            codes: (B, W, M) int64, all MASK where a step is to be predicted.
-            steps: (B, W) int64, which steps of the utterance they are.
-            exists: (B, W) bool, False where a row has nothing.
-            state: from `prefill`.
-
-        Returns:
-            (B, W, D), each of which predicts its own step.
-        """
-        raise NotImplementedError
 
 
 class CoreLM(nn.Module, StepModel):
@@ -221,6 +122,10 @@ class CoreLM(nn.Module, StepModel):
         """The model's own, those that steps are embedded with, and what else is known of the codes."""
         return {MODEL: self.embedding, **self.heads.code_vectors}
 
+    @property
+    def layers(self) -> int:  # noqa: D102 (inherited)
+        return len(self.step_transformers()[0].blocks)
+
     def targets(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Steps of the codes and of the frame that ends each utterance: (B, L, M); arguments as in `scores`."""
         frames = nn.functional.pad(codes, (0, 0, 0, 1), value=self.spec.eos_id)
@@ -255,6 +160,7 @@ class CoreLM(nn.Module, StepModel):
         true: Tensor | None = None,
         further: Further | None = None,
         learned: Tensor | None = None,
+        again: Again | None = None,
     ) -> CoreLMOutput:
         """Scores of every head, with the other parts of the output.
 
@@ -270,6 +176,7 @@ class CoreLM(nn.Module, StepModel):
             true: (B, L) bool, steps whose predecessors are true ones; the local transformers learn from these alone.
             further: makes hidden vectors of positions behind steps, for the parts that ask for them.
             learned: (B, L, M) bool, codes that a masked model predicts; None for all.
+            again: another pass over the same batch, for parts.
 
         Returns:
             The scores.
@@ -304,7 +211,7 @@ class CoreLM(nn.Module, StepModel):
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
         true = exists if true is None else true
-        taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further)
+        taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further, again)
         parts = {name: part(taught) for name, part in self.parts.items()}
         return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
 
@@ -320,7 +227,8 @@ class CoreLM(nn.Module, StepModel):
         primary = getattr(self, "primary", None)
         # what stands behind a step predicts those to come: of a causal model
         looks = isinstance(primary, Primary) and primary.looks_ahead and self.objective == "causal"
-        built = build_parts(conf, self.step_slots, self.embedding.table.embedding_dim, self.heads, looks)
+        layers, width = self.layers if self.goes_through else 0, self.embedding.table.embedding_dim
+        built = build_parts(conf, self.step_slots, width, self.heads, looks, layers)
         for name, part in built.items():
             assert isinstance(part, Part)
             part.join(self.step_transformers())
@@ -375,6 +283,7 @@ class CoreLM(nn.Module, StepModel):
             if head.residual and "parallel" not in self.heads:
                 raise UserError(f"residual must be false with parallel_heads false, got true for local {name}")
         for head in self.heads.values():
+            assert isinstance(head, Head)
             head.share(self.heads)
 
     def draw_given(self, rows: int, device: torch.device) -> Tensor:
@@ -382,6 +291,21 @@ class CoreLM(nn.Module, StepModel):
         if not self.training or self.conditioning_dropout == 0.0:
             return torch.ones(rows, dtype=torch.bool, device=device)
         return torch.rand(rows, device=device) >= self.conditioning_dropout
+
+
+def parted(made: Tensor, layers: LayerPass, steps: int) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """What `Again.run` gives.
+
+    Args:
+        made: (B, L + P * K, D), the steps and then what has entered behind each of P positions, the steps the last.
+        layers: how the pass went.
+        steps: L.
+
+    Returns:
+        Hidden vectors of the steps, of what has entered, and of what was taken out.
+    """
+    entered = made[:, steps:].unflatten(1, (-1, layers.ahead))[:, -steps:] if layers.ahead else made[:, :0, None]
+    return made[:, :steps], entered, {layer: layers.hidden(layer)[:, -steps:] for layer in layers.taken}
 
 
 corelms: Registry[type[CoreLM]] = Registry("corelm", "espnet_ext.corelm")

@@ -13,10 +13,13 @@ from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stac
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead, Recorded
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, parted, register_corelm
 from espnet_ext.model.core_lm.unit_stage import UnitStage
 from espnet_ext.model.heads import Heads, HeadScores, LocalInput, ParallelHeads, SlotEmbedding
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.parts import Again
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps, primaries
+from espnet_ext.model.primary.base import mean_of
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -78,6 +81,7 @@ class GPST(CoreLM):
     """
 
     reads = "semantic"
+    goes_through = True
     depth: Tensor
 
     def __init__(
@@ -154,14 +158,36 @@ class GPST(CoreLM):
                 (close_gaps(positions[:, : keep.shape[1]], keep)[0], positions[:, keep.shape[1] :]), dim=1
             )
         kept = self.primary.record(mask, steps.shape[1]) if self.asks_further else None
-        hidden = self.primary.read(prefix, mask, steps, step_lengths, positions, kept)
+        read = partial(self._read, prefix, mask, steps, step_lengths, positions)
+        hidden = read(kept=kept)
         # where the prefix was moved to, its targets are moved as well
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
         units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
+
+        def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+            return parted(read(layers)[:, prefix.shape[1] :], layers, steps.shape[1])
+
+        again = Again(run, lambda: self._mean(semantic, semantic_lengths, steps[:, :0], semantic_lengths * 0, given))
         further = None if kept is None else partial(self._further, kept)
         hidden = hidden[:, prefix.shape[1] :]
-        return self.scores(hidden, targets, codes_lengths, units=units, true=true, further=further)
+        return self.scores(hidden, targets, codes_lengths, units=units, true=true, further=further, again=again)
+
+    def _read(
+        self,
+        prefix: Tensor,
+        mask: Tensor,
+        steps: Tensor,
+        step_lengths: Tensor,
+        positions: Tensor | None,
+        layers: LayerPass | None = None,
+        kept: Recorded | None = None,
+    ) -> Tensor:
+        """As `PrefixPrimary.read`, where positions go on behind the last step for what enters on the way."""
+        if positions is not None and layers is not None and layers.ahead:
+            behind = torch.arange(1, layers.ahead + 1, device=steps.device) * self._advance
+            positions = torch.cat((positions, positions[:, -1:] + behind), dim=1)
+        return self.primary.read(prefix, mask, steps, step_lengths, positions, kept, layers)
 
     def _further(self, kept: Recorded, ahead: Ahead, places: Tensor) -> Tensor:
         """Hidden vectors (B, A, k, D) of positions behind recorded steps."""
@@ -220,11 +246,15 @@ class GPST(CoreLM):
         return self._acoustic(conditions).gather(1, last)[:, 0]
 
     def prefill(  # noqa: D102 (inherited)
-        self, conditions: JointConditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+        self,
+        conditions: JointConditions,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         prefix, mask, positions = self._prefix(conditions)
         max_steps = torch.as_tensor(max_steps).expand(len(prefix))
-        state = self.primary.start(prefix, mask, max_steps, positions, cache)
+        state = self.primary.start(prefix, mask, max_steps, positions, cache, layers)
         if positions is not None:
             state.first_position = (conditions.prompt_lengths * conditions.given).double() * self._advance
         return state
@@ -232,9 +262,12 @@ class GPST(CoreLM):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.extend(codes[:, None], state)[:, 0]
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        x = self.primary.embed_steps(self.embedding.step(codes))
-        return self.primary.advance(x, state, self._coming(state, codes.shape[1]))
+    def extend(  # noqa: D102 (inherited)
+        self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None
+    ) -> Tensor:
+        x, coming = self.primary.embed_steps(self.embedding.step(codes)), codes.shape[1]
+        coming += 0 if layers is None else layers.ahead
+        return self.primary.advance(x, state, self._coming(state, coming), layers=layers)
 
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         x, coming = self.primary.embed_steps(self.embedding.step(codes)), codes.shape[1] + len(ahead.vectors)
@@ -247,6 +280,17 @@ class GPST(CoreLM):
             return None
         steps = state.steps[:, None] + torch.arange(count, device=first.device)
         return first[:, None] + steps.double() * self._advance
+
+    def summary(self, conditions: JointConditions) -> Tensor:  # noqa: D102 (inherited)
+        prompt = self.embedding.step(conditions.prompt)
+        return self._mean(
+            conditions.units, conditions.unit_lengths, prompt, conditions.prompt_lengths, conditions.given
+        )
+
+    def _mean(self, units: Tensor, lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor, given: Tensor) -> Tensor:
+        """Embedded units and prompt on average, (B, 2 * D); in training there is no prompt."""
+        of_units = mean_of(self.primary.embed_text(units), lengths)
+        return torch.cat((of_units, mean_of(prompt, prompt_lengths)), dim=1) * given[:, None]
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -11,9 +11,9 @@ from torch import Tensor
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, num_steps, stack_frames
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead
-from espnet_ext.model.alignment import best_path
+from espnet_ext.model.alignment import Alignment, best_path
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, register_corelm
+from espnet_ext.model.core_lm.base import CoreLM, CoreLMOutput, parted, register_corelm
 from espnet_ext.model.core_lm.masking import Masking, codes_of_frames
 from espnet_ext.model.heads import (
     Heads,
@@ -21,6 +21,8 @@ from espnet_ext.model.heads import (
     ParallelHeads,
     SlotEmbedding,
 )
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.parts import Again
 from espnet_ext.model.primary import Conditions, Known, PrimaryOutput, PrimaryState, attention_priors, primaries
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_choice
@@ -150,9 +152,35 @@ class TextCoreLM(CoreLM):
             inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
-        return self.scores(
-            hidden, targets, codes_lengths, alignment=alignment, true=true, further=further, learned=learned
-        )
+
+        def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+            made = self._hidden(conditions, inputs, targets, codes_lengths, layers=layers).hidden
+            return parted(made, layers, targets.shape[1])
+
+        again = Again(run, lambda: self.summary(conditions)) if self.goes_through else None
+        given = hidden, targets, codes_lengths, alignment
+        return self.scores(*given, true=true, further=further, learned=learned, again=again)
+
+    def _hidden_of_blocks(
+        self, conditions: Conditions, targets: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Alignment | None, Tensor]:
+        """Hidden vectors, alignment and the codes that are learned, (B, L, M) bool, of masked steps of all blocks.
+
+        A step sees all in front of its block; in its block known steps see known ones in front of them, and masked ones
+        all known ones and the masked ones in front of them, as if the known ones came first.
+        """
+        step_lengths, (_, steps, slots) = self.layout.num_steps(lengths + 1), targets.shape
+        masked, block = self.masking.draw_blocks(step_lengths, steps, self.training)
+        inputs = targets.masked_fill(masked[..., None], self.spec.mask_id)
+        rank = torch.arange(steps, device=targets.device) + steps * masked
+        exists = length_mask(step_lengths, steps)[:, None]
+        before, beside = block[:, None] < block[..., None], block[:, None] == block[..., None]
+        in_block = beside & (rank[:, None] <= rank[..., None])
+        itself = torch.eye(steps, dtype=torch.bool, device=targets.device)
+        sees = torch.cat((before & exists, (in_block & exists) | itself), dim=2)
+        embedded = self.embedding.step(targets), self.embedding.step(inputs), self.embedding.frames(targets)
+        made = self.primary.forward_window(conditions, *embedded, step_lengths, sees)
+        return made.hidden, made.alignment, masked[..., None].expand(-1, -1, slots)
 
     @torch.no_grad()
     def spoken_at(
@@ -178,10 +206,16 @@ class TextCoreLM(CoreLM):
         return path[:, : codes.shape[1]]
 
     def _hidden(
-        self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor, further: bool = False
+        self,
+        conditions: Conditions,
+        inputs: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        further: bool = False,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        asked = {"further": True} if further else {}
+        asked: dict[str, Any] = ({"further": True} if further else {}) | _told(layers)
         run = self.primary.forward_masked if self.objective == "masked" else self.primary
         output: PrimaryOutput = run(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
         return output
@@ -205,14 +239,19 @@ class TextCoreLM(CoreLM):
         return torch.full((len(given), self.slots), self.spec.bos_id, device=given.device)
 
     def prefill(  # noqa: D102 (inherited)
-        self, conditions: Conditions, max_steps: Tensor | int, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         steps = torch.as_tensor(max_steps).expand(len(conditions.text))
         if self.objective != "masked":
-            state = self.primary.prefill(conditions, steps, cache)
+            state = self.primary.prefill(conditions, steps, cache, **_told(layers))
             if self.objective == "window" and not state.cache.plain:
                 raise UserError(f"cache must be exact with objective window, whose steps lie in any order, got {cache}")
             return state
+        assert layers is None, "parts that choose layers are refused with masked steps"
         assert conditions.known is not None and conditions.known_lengths is not None
         targets = self.targets(conditions.known, conditions.known_lengths)
         told = self.embedding.frames(targets)
@@ -223,8 +262,18 @@ class TextCoreLM(CoreLM):
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.step(self.embedding.step(codes), state)
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.extend(self.embedding.step(codes), state)
+    def extend(  # noqa: D102 (inherited)
+        self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None
+    ) -> Tensor:
+        return self.primary.extend(self.embedding.step(codes), state, **_told(layers))
+
+    @property
+    def goes_through(self) -> bool:  # type: ignore[override]  # noqa: D102 (inherited)
+        # which layers masked steps would need nobody has learned
+        return self.primary.goes_through and self.objective == "causal"
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102 (inherited)
+        return self.primary.summary(conditions)
 
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         return self.primary.extend_ahead(self.embedding.step(codes), state, ahead)
@@ -237,3 +286,8 @@ class TextCoreLM(CoreLM):
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()
+
+
+def _told(layers: LayerPass | RowLayers | None) -> dict[str, Any]:
+    """What a primary transformer is told of layers: nothing where there is nothing, as it may not know of any."""
+    return {} if layers is None else {"layers": layers}

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.core_lm.base import StepModel
+from espnet_ext.model.core_lm.step_model import StepModel
 from espnet_ext.model.heads import Heads
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.parts import Parts
 from espnet_ext.model.primary import PrefixPrimary, PrimaryState, close_gaps
 from espnet_ext.model.transformer import Transformer
@@ -97,18 +98,25 @@ class UnitStage(StepModel):
         ids = nn.functional.pad(conditions.units, (1, 0), value=self.spec.eos_id)
         return ids.gather(1, (conditions.unit_lengths * conditions.given)[:, None])
 
-    def prefill(self, conditions: UnitConditions, max_steps: Tensor | int, cache: CachePolicy = EXACT) -> PrimaryState:
+    def prefill(
+        self,
+        conditions: UnitConditions,
+        max_steps: Tensor | int,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
+    ) -> PrimaryState:
         """The state before the first step, see `Primary.prefill`."""
         x, mask = self.embed(conditions.units, conditions.unit_lengths * conditions.given, conditions.language)
         # the last position is the first step's input
         before = mask & (mask.long().cumsum(dim=1) < mask.sum(dim=1, keepdim=True))
         prefix, mask = close_gaps(x, before)
-        return self.primary.start(prefix, mask, torch.as_tensor(max_steps).expand(len(x)), policy=cache)
+        max_steps = torch.as_tensor(max_steps).expand(len(x))
+        return self.primary.start(prefix, mask, max_steps, policy=cache, layers=layers)
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vector (B, D) that predicts the next unit, given the last one (B, 1)."""
         return self.extend(codes[:, None], state)[:, 0]
 
-    def extend(self, codes: Tensor, state: PrimaryState) -> Tensor:
+    def extend(self, codes: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
         """Hidden vectors (B, W, D) that predict the next units, given the last ones (B, W, 1)."""
-        return self.primary.advance(self.primary.embed_text(codes[..., 0]), state)
+        return self.primary.advance(self.primary.embed_text(codes[..., 0]), state, layers=layers)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Further
 from espnet_ext.model.heads import Heads, HeadScores, SlotEmbedding, Slots
+from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.registry import Registry
+
+
+class Again(NamedTuple):
+    """The same batch through the primary transformer once more, for parts that learn between its layers.
+
+    Attributes:
+        run: hidden vectors (B, L, D) of the steps, those (B, L, K, D) of positions that enter on the way, K = 0 for
+            none, and those (B, L, D) that are taken out, by the layer.
+        summary: what text and prompt are on average, (B, 2 * D).
+    """
+
+    run: Callable[[LayerPass], tuple[Tensor, Tensor, dict[int, Tensor]]]
+    summary: Callable[[], Tensor]
 
 
 class Taught(NamedTuple):
@@ -27,6 +42,7 @@ class Taught(NamedTuple):
         heads: of the model.
         embedding: of steps.
         further: makes hidden vectors of positions behind steps; None unless a part of the model looks ahead.
+        again: another pass over the same steps; None where a model has none.
     """
 
     hidden: Tensor
@@ -37,6 +53,18 @@ class Taught(NamedTuple):
     heads: Heads
     embedding: SlotEmbedding
     further: Further | None = None
+    again: Again | None = None
+
+    def predicted(self, hidden: Tensor, name: str, ahead: int = 0) -> HeadScores:
+        """What a head makes of hidden vectors (B, L, D) that each predict the step so many behind its own."""
+        head: Any = self.heads[name]
+        exists = self.exists[:, ahead:]
+        count = exists.shape[1]
+        targets = self.targets[:, ahead:][exists]
+        logits, mask = head(self.heads.inputs(head, hidden[:, :count][exists]), targets)
+        counts = (self.counted[:, ahead:] & self.true[:, :count, None])[exists] & mask
+        weights = counts.to(torch.promote_types(logits.dtype, torch.float32))
+        return HeadScores(logits, targets, weights, weights.sum())
 
 
 class PartScores(NamedTuple):
@@ -86,6 +114,13 @@ class Part(nn.Module, ABC):
         """
 
 
+class LayerPart(Part):
+    """A part that works between the layers of the primary transformer, whose number it is built with.
+
+    The constructor takes `Slots`, D and the number of layers; `taught.again` is there.
+    """
+
+
 PartT = TypeVar("PartT", bound=Part)
 parts: Registry[type[Part]] = Registry("parts", "espnet_ext.part")
 register_part = parts.register
@@ -103,7 +138,12 @@ class Parts(nn.ModuleDict):
 
 
 def build_parts(
-    conf: Mapping[str, Mapping[str, object]], slots: Slots, width: int, heads: Heads, looks_ahead: bool = False
+    conf: Mapping[str, Mapping[str, object]],
+    slots: Slots,
+    width: int,
+    heads: Heads,
+    looks_ahead: bool = False,
+    layers: int = 0,
 ) -> Parts:
     """The parts of a model.
 
@@ -113,6 +153,7 @@ def build_parts(
         width: D.
         heads: of the model.
         looks_ahead: whether positions can be put behind its steps.
+        layers: of a primary transformer that parts can work in; 0 for none.
 
     Returns:
         The parts.
@@ -131,7 +172,9 @@ def build_parts(
             raise UserError(
                 f"parts must be without {name}, which looks ahead, with a primary transformer that does not"
             )
-        built[name] = kind(slots, width, **own)
+        if issubclass(kind, LayerPart) and not layers:
+            raise UserError(f"parts must be without {name}, which works between layers that this model does not show")
+        built[name] = kind(slots, width, *([layers] if issubclass(kind, LayerPart) else []), **own)
     return Parts(built)
 
 

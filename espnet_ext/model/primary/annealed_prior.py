@@ -22,7 +22,7 @@ from espnet_ext.model.primary.attention_prior import (
     ending,
     register_prior,
 )
-from espnet_ext.model.primary.base import EndGuard
+from espnet_ext.model.primary.state import EndGuard
 from espnet_ext.options import check_flag, check_number
 
 

@@ -23,8 +23,8 @@ from espnet_ext.model.alignment import (
     positions_of,
     within_tokens,
 )
-from espnet_ext.model.primary.base import EndGuard, Ending
 from espnet_ext.model.primary.known_path import Known, path_around
+from espnet_ext.model.primary.state import EndGuard, Ending
 from espnet_ext.options import check_flag, check_number
 from espnet_ext.registry import Registry
 

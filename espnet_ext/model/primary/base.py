@@ -3,96 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.errors import UserError
+from espnet_ext.codes import length_mask
 from espnet_ext.model.ahead import Ahead, Further
 from espnet_ext.model.alignment import Alignment
-from espnet_ext.model.cache import KVCache, Memory, with_rows
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.primary.conditions import Conditions
 from espnet_ext.model.primary.known_path import Known
+from espnet_ext.model.primary.state import PrimaryState
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
-
-ConditionsT = TypeVar("ConditionsT")
-
-
-class Conditions(NamedTuple):
-    """What a batch of utterances is generated from.
-
-    Attributes:
-        text: (B, U) int64 token ids, right-padded with any id.
-        text_lengths: (B,) int64.
-        prompt: (B, K, D) embedded steps of the speaker prompt, right-padded.
-        prompt_lengths: (B,) int64 steps; 0 for a row without prompt.
-        given: (B,) bool, False for a row whose text and prompt the model must not see.
-        known: (B, T, N) int64 codes of utterances that a masked model is to complete, MASK where there is to be
-            something new, right-padded with any id; None where nothing is known.
-        known_lengths: (B,) int64 frames; 0 for a row of which nothing is known, not even its length.
-    """
-
-    text: Tensor
-    text_lengths: Tensor
-    prompt: Tensor
-    prompt_lengths: Tensor
-    given: Tensor
-    known: Tensor | None = None
-    known_lengths: Tensor | None = None
-
-
-def with_unconditional(conditions: ConditionsT) -> ConditionsT:
-    """Every row a second time without its conditions, for classifier-free guidance: 2B rows.
-
-    Args:
-        conditions: a named tuple of tensors (B, …), one of them `given`.
-
-    Returns:
-        The same kind.
-    """
-    fields: Any = conditions
-    given = torch.cat((fields.given, torch.zeros_like(fields.given)))
-    twice = (part if part is None else torch.cat((part, part)) for part in fields)
-    return fields._make(twice)._replace(given=given)
-
-
-def rows_of(conditions: ConditionsT, rows: Sequence[int]) -> ConditionsT:
-    """Some rows of what a batch is generated from, no wider than they need.
-
-    Args:
-        conditions: a named tuple of tensors (B, …).
-        rows: their numbers.
-
-    Returns:
-        The same kind.
-    """
-    fields: Any = conditions
-    index = torch.tensor(rows, device=fields.given.device)
-    parts: dict[str, Any] = {name: part if part is None else part[index] for name, part in fields._asdict().items()}
-    for name in (name for name in fields._fields if parts[name] is not None):
-        lengths = parts.get(f"{name}_lengths", parts.get(f"{name.removesuffix('s')}_lengths"))
-        if lengths is not None:
-            parts[name] = parts[name][:, : int(lengths.max())]
-    return fields._make(parts.values())
-
-
-def rows_together(several: Sequence[ConditionsT]) -> ConditionsT:
-    """What several batches are generated from as one batch: named tuples of tensors (B, …), right-padded with zeros."""
-    batches: list[Any] = list(several)
-    parts: list[Tensor | None] = []
-    for tensors in zip(*batches, strict=True):
-        if tensors[0] is None:
-            parts.append(None)
-            continue
-        if tensors[0].dim() > 1:
-            behind, width = (0, 0) * (tensors[0].dim() - 2), max(part.shape[1] for part in tensors)
-            tensors = tuple(nn.functional.pad(part, (*behind, 0, width - part.shape[1])) for part in tensors)
-        parts.append(torch.cat(tensors))
-    return batches[0]._make(parts)
 
 
 class PrimaryOutput(NamedTuple):
@@ -109,131 +34,6 @@ class PrimaryOutput(NamedTuple):
     further: Further | None = None
 
 
-class Ending(NamedTuple):
-    """Which rows may end their utterance in the coming step, and which have to.
-
-    Attributes:
-        possible: (B,) bool.
-        due: (B,) bool.
-    """
-
-    possible: Tensor
-    due: Tensor
-
-
-# of the tokens of the frames (B, frames), the number of steps done (1 or B,), and the mask of the tokens (B, U)
-EndGuard = Callable[[Tensor, Tensor, Tensor], Ending]
-Guard = Callable[[int], EndGuard | None]  # of the steps behind the text's end after which a row must end
-
-
-@dataclass
-class PrimaryState:
-    """Everything a row carries from step to step.
-
-    Attributes:
-        cache: keys and values of the prompt and the steps so far.
-        memory: the text, for a primary with cross-attention.
-        path: (B, frames), where each frame is in the text as its prior expects or has seen it, likewise.
-        first_position: (B,) rotary position of the first step's input; None where positions are places in the cache.
-        end_guard: tells from the path where a row may end; None where it may everywhere.
-        guard: makes an end guard; None where no path is known.
-        lengths: (B,) int64 frames that each row will have, for a masked model.
-    """
-
-    cache: KVCache
-    memory: Memory | None = None
-    path: Tensor | None = None
-    first_position: Tensor | None = None
-    end_guard: EndGuard | None = None
-    guard: Guard | None = None
-    lengths: Tensor | None = None
-
-    def guard_ends(self, steps: int) -> None:
-        """Forbid the end before that of the text, and force it so many steps behind that; 0 for no guard.
-
-        Args:
-            steps: behind the text's end.
-
-        Raises:
-            UserError: if the model knows nothing of the text's end.
-        """
-        self.end_guard = self.guard(steps) if steps and self.guard is not None else None
-        if steps and self.end_guard is None:
-            raise UserError("end_guard must be 0 with a model that does not follow its text, which has no such guard")
-
-    @property
-    def steps(self) -> Tensor:
-        """Steps done: (1,) int64 where all rows have done as many, else (B,)."""
-        return self.cache.next_step()
-
-    def ending(self, steps: Tensor | None = None) -> Ending | None:
-        """Which rows may or must end in a step; None where all may and none must.
-
-        Args:
-            steps: (1 or B,) int64, those in front of it; None for the coming one.
-
-        Returns:
-            The rows.
-        """
-        if self.end_guard is None:
-            return None
-        assert self.path is not None and self.memory is not None
-        return self.end_guard(self.path, self.steps if steps is None else steps, self.memory.mask)
-
-    def make_room(self, count: int) -> None:
-        """See that so many more steps fit, whatever holes steps that were taken back have left."""
-        self.cache.make_room(0, count)
-
-    def accept(self, kept: Tensor, count: int) -> None:
-        """Keep some of the last steps of each row, and take the others back.
-
-        Args:
-            kept: (B,) int64, how many leading ones of these steps.
-            count: how many steps these are.
-        """
-        self.cache.accept(kept, count)
-
-    def put(self, rows: Tensor, other: PrimaryState, steps: int) -> None:
-        """Begin some rows anew.
-
-        Args:
-            rows: (K,) int64, whose old content is gone.
-            other: what they get, of K rows.
-            steps: most steps that any row has to go.
-        """
-        if self.cache.stays:
-            vars(self).update(vars(self.gather(torch.arange(len(self.cache.key_mask), device=rows.device))))
-        self.cache.make_room(other.cache.length, steps)
-        self.cache.put(rows, other.cache)
-        self.cache.close_holes()
-        if self.memory is not None and other.memory is not None:
-            self.memory = self.memory.put(rows, other.memory)
-        if self.path is not None and other.path is not None:
-            self.path = with_rows(self.path, other.path, rows)
-        if self.first_position is not None and other.first_position is not None:
-            self.first_position = with_rows(self.first_position, other.first_position, rows)
-        if self.lengths is not None and other.lengths is not None:
-            self.lengths = with_rows(self.lengths, other.lengths, rows)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the given rows only, (B',) int64 rising indices; the cache is compacted in place."""
-        self.cache.keep(rows)
-        vars(self).update(self._other_parts(rows))
-
-    def gather(self, rows: Tensor) -> PrimaryState:
-        """A new state with only the given rows, (B',) int64 indices, in their order."""
-        return replace(self, cache=self.cache.gather(rows), **self._other_parts(rows))
-
-    def _other_parts(self, rows: Tensor) -> dict[str, Any]:
-        memory, path, first, lengths = self.memory, self.path, self.first_position, self.lengths
-        return {
-            "memory": None if memory is None else memory.gather(rows),
-            "path": None if path is None else path[rows],
-            "first_position": None if first is None else first[rows],
-            "lengths": None if lengths is None else lengths[rows],
-        }
-
-
 class Primary(nn.Module, ABC):
     """The big transformer over steps; its constructor takes the ids of the text and S, and its options by keyword.
 
@@ -242,17 +42,25 @@ class Primary(nn.Module, ABC):
         looks_ahead: whether it has `extend_ahead`, and `forward` takes `further`.
         fills: whether it can fill masked steps: those of an utterance, each of which sees all others, with
             `forward_masked`, `prefill_masked` and `fill`, and those of a window, with `forward_window` and `extend_at`.
+        goes_through: whether methods that have an argument `layers` take one that is not None, and `summary` exists.
     """
 
     width: int
     looks_ahead: ClassVar[bool] = False
     fills: ClassVar[bool] = False
+    goes_through: ClassVar[bool] = False
 
     @abstractmethod
     def forward(
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        further: bool = False,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
-        """Hidden vectors of teacher-forced steps.
+        """Hidden vectors of teacher-forced steps, and of positions that enter on the way.
 
         Args:
             conditions: text and prompt.
@@ -260,20 +68,29 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
-            further: whether the output is to have `further`.
+            further: whether the output is to have `further`, with all layers.
+            layers: which run, and what enters and leaves on the way; None for all. What enters or leaves behind prompt
+                and text counts as well.
 
         Returns:
             Hidden vectors and the alignment.
         """
 
     @abstractmethod
-    def prefill(self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT) -> PrimaryState:
+    def prefill(
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
+    ) -> PrimaryState:
         """The state before the first step.
 
         Args:
             conditions: text and prompt.
             max_steps: (B,) int64, most steps of each row.
             cache: how keys and values are kept, for `Transformer.new_cache`.
+            layers: those that each row uses; None for all.
 
         Returns:
             The state.
@@ -291,15 +108,16 @@ class Primary(nn.Module, ABC):
             The hidden vector.
         """
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
         """Hidden vectors (B, W, D) of the next W steps, each as `step` makes it, in one pass where that is possible.
 
         Args:
             x: (B, W, D) embedding of the step before each.
             state: what `prefill` or the last step left.
+            layers: which run, and what enters and leaves on the way; None for all of them, and where `goes_through`.
 
         Returns:
-            The hidden vectors.
+            The hidden vectors, and behind them those of positions that enter on the way: (B, W + W * K, D).
         """
         return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
 
@@ -376,6 +194,10 @@ class Primary(nn.Module, ABC):
         """Hidden vectors (B, W, D) of embedded steps (B, W, D) in any order; see `StepModel.extend_at`."""
         raise NotImplementedError
 
+    def summary(self, conditions: Conditions) -> Tensor:
+        """What text and prompt are on average, before any layer: (B, 2 * D); where `goes_through`."""
+        raise NotImplementedError
+
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""
         return []
@@ -383,6 +205,12 @@ class Primary(nn.Module, ABC):
 
 primaries: Registry[type[Primary]] = Registry("primary", "espnet_ext.primary")
 register_primary = primaries.register
+
+
+def mean_of(embedded: Tensor, lengths: Tensor) -> Tensor:
+    """The mean of the first vectors of each row, (B, length, D) and (B,) int64, zeros for none: (B, D)."""
+    mask = length_mask(lengths, embedded.shape[1])[..., None]
+    return embedded.masked_fill(~mask, 0.0).sum(1) / lengths.clamp_min(1)[:, None]
 
 
 def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,19 +12,21 @@ from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
 from espnet_ext.model.alignment import at_least_float32
-from espnet_ext.model.cache import KVCache, Memory
+from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
-    Conditions,
     Primary,
     PrimaryOutput,
-    PrimaryState,
     close_gaps,
+    mean_of,
     register_primary,
     visible_mask,
 )
+from espnet_ext.model.primary.conditions import Conditions
 from espnet_ext.model.primary.known_path import Known
+from espnet_ext.model.primary.state import PrimaryState
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -70,6 +72,7 @@ class CrossAttentionPrimary(Primary):
 
     looks_ahead = True
     fills = True
+    goes_through = True
 
     def __init__(
         self,
@@ -121,14 +124,20 @@ class CrossAttentionPrimary(Primary):
         return reading, memory, prompt, mask & given
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        further: bool = False,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
-        return self._forward(conditions, steps, targets, step_lengths, causal=True, further=further)
+        return self._forward(conditions, steps, targets, step_lengths, True, further, layers)
 
     def forward_masked(  # noqa: D102
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
-        return self._forward(conditions, steps, targets, step_lengths, causal=False)
+        return self._forward(conditions, steps, targets, step_lengths, False)
 
     def _forward(
         self,
@@ -138,13 +147,15 @@ class CrossAttentionPrimary(Primary):
         step_lengths: Tensor,
         causal: bool,
         further: bool = False,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
-            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], 0))
+            ahead = 0 if layers is None else layers.ahead
+            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], ahead))
         if causal:
             mask = visible_mask(torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1))
         else:
@@ -152,7 +163,7 @@ class CrossAttentionPrimary(Primary):
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
         kept = Recorded.of(mask, prompt.shape[1]) if further else None
-        hidden = self.decoder(x, mask, cache=kept, memory=memory, prior=prior, scores=scores)
+        hidden = self.decoder(x, mask, cache=kept, memory=memory, prior=prior, scores=scores, layers=layers)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
@@ -175,33 +186,44 @@ class CrossAttentionPrimary(Primary):
         return torch.cat((steps, behind)) if self.prior.reads_attention else cache.index
 
     def prefill(  # noqa: D102
-        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
         steps = int(max_steps.max())
-        kept = self._prompt_cache(memory, prompt, seen, steps, cache)
-        path = self.prior.start(reading, steps * self.stacking)
-        return PrimaryState(kept, memory, path, end_guard=self.prior.end_guard, guard=self.prior.guard)
+        state = PrimaryState(
+            self.decoder.new_cache(len(prompt), prompt.shape[1] + steps, cache),
+            memory,
+            self.prior.start(reading, steps * self.stacking),
+            end_guard=self.prior.end_guard,
+            guard=self.prior.guard,
+            layers=layers,
+        )
+        self._keep_prompt(state, prompt, seen)
+        return state
 
-    def _prompt_cache(self, memory: Memory, prompt: Tensor, seen: Tensor, steps: int, policy: CachePolicy) -> KVCache:
-        """A cache that holds the prompt, with room for so many steps."""
-        batch, width, _ = prompt.shape
-        kept = self.decoder.new_cache(batch, width + steps, policy)
+    def _keep_prompt(self, state: PrimaryState, prompt: Tensor, seen: Tensor) -> None:
+        """Put the prompt into the state's empty cache."""
+        kept, width = state.cache, prompt.shape[1]
         if width:
             kept.hide(seen)
-            self.decoder(prompt, visible_mask(seen), cache=kept, memory=memory)
+            self.decoder(prompt, visible_mask(seen), cache=kept, memory=state.memory, layers=state.layer_pass())
         kept.prefix = width
-        return kept
 
     def prefill_masked(  # noqa: D102
         self, conditions: Conditions, known: Known, max_frames: Tensor, cache: CachePolicy = EXACT
     ) -> PrimaryState:
         reading, memory, prompt, seen = self._read(conditions)
         path, lengths = self.prior.plan(reading, known, max_frames)
-        kept = self._prompt_cache(memory, prompt, seen, path.shape[1] // self.stacking, cache)
-        if not kept.plain:
+        room = prompt.shape[1] + path.shape[1] // self.stacking
+        state = PrimaryState(self.decoder.new_cache(len(prompt), room, cache), memory, path, lengths=lengths)
+        self._keep_prompt(state, prompt, seen)
+        if not state.cache.plain:
             raise UserError(f"cache must be exact with objective masked, whose steps are not kept, got {cache}")
-        return PrimaryState(kept, memory, path, lengths=lengths)
+        return state
 
     def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
@@ -218,23 +240,28 @@ class CrossAttentionPrimary(Primary):
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self._at_once(x[:, None], state)[:, 0]
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:  # noqa: D102
+        if not self.prior.reads_attention:
+            return self._at_once(x, state, layers)
         # where a prior looks in a step depends on what the one in front of it has read
-        return super().extend(x, state) if self.prior.reads_attention else self._at_once(x, state)
+        made = [self._at_once(one, state, layers) for one in x.split(1, dim=1)]
+        return torch.cat([one[:, :1] for one in made] + [one[:, 1:] for one in made], dim=1)
 
     def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         # as in `extend`
         parts = x.split(1, dim=1) if self.prior.reads_attention else [x]
-        made = [apart(self._at_once(one, state, ahead), one.shape[1], ahead) for one in parts]
+        made = [apart(self._at_once(one, state, ahead=ahead), one.shape[1], ahead) for one in parts]
         return torch.cat([steps for steps, _ in made], dim=1), torch.cat([behind for _, behind in made], dim=1)
 
-    def _at_once(self, x: Tensor, state: PrimaryState, ahead: Ahead | None = None) -> Tensor:
-        """Hidden vectors (B, W + W * k, D) of W steps and what is behind them; with a prior that reads, of one step."""
+    def _at_once(
+        self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None, ahead: Ahead | None = None
+    ) -> Tensor:
+        """Hidden vectors of W steps, and then of what enters or is behind them; of one step with a prior that reads."""
         cache, memory, path, count = state.cache, state.memory, state.path, x.shape[1]
         assert memory is not None and path is not None
         cache.check_room(count)
-        if ahead is not None and not self.prior.reads_attention:
-            count += len(ahead.vectors)
+        if not self.prior.reads_attention:
+            count += (0 if layers is None else layers.ahead) + (0 if ahead is None else len(ahead.vectors))
         frames = state.steps[:, None] * self.stacking + torch.arange(count * self.stacking, device=x.device)
         frames = frames.clamp_max(path.shape[1] - 1)  # a row that has ended, and is still there, may be beyond
         prior = self.prior.step(path, frames, memory.mask).to(x.dtype)
@@ -243,9 +270,10 @@ class CrossAttentionPrimary(Primary):
             adapt = ahead.gated(x.shape[1])
             cache, x = put_behind(cache, ahead, x)
             prior = prior[:, :, self._looks(cache)]
+        told = {"adapt": adapt, "layers": state.layer_pass(layers)}
         mask = cache.visible(x.shape[1])
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, adapt=adapt)
+        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, **told)
         if scores:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
             read = (torch.stack(scores).mean(0) + prior)[:, :, :1]
@@ -283,6 +311,11 @@ class CrossAttentionPrimary(Primary):
         itself = torch.ones(count, cache.length + count, dtype=torch.bool, device=x.device).triu(cache.length)
         mask = (visible & keys[:, None, None]) | (visible & itself)
         return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=cache.positions_of(steps))
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
+        text = mean_of(self.text_encoder.embedding(conditions.text), conditions.text_lengths)
+        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
+        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]

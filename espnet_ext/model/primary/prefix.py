@@ -13,15 +13,17 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Ahead, Recorded, apart, put_behind
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.primary.base import (
-    Conditions,
     Primary,
     PrimaryOutput,
-    PrimaryState,
     close_gaps,
+    mean_of,
     register_primary,
     visible_mask,
 )
+from espnet_ext.model.primary.conditions import Conditions
+from espnet_ext.model.primary.state import PrimaryState
 from espnet_ext.model.transformer import Adapt, Transformer
 from espnet_ext.options import check_number
 
@@ -42,6 +44,7 @@ class PrefixPrimary(Primary):
     """
 
     looks_ahead = True
+    goes_through = True
 
     def __init__(
         self,
@@ -90,11 +93,17 @@ class PrefixPrimary(Primary):
         return x + self.position(index.clamp(0, self.position.num_embeddings - 1))
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
+        self,
+        conditions: Conditions,
+        steps: Tensor,
+        targets: Tensor,
+        step_lengths: Tensor,
+        further: bool = False,
+        layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
         kept = self.record(mask, steps.shape[1]) if further else None
-        hidden = self.read(prefix, mask, steps, step_lengths, kept=kept)[:, prefix.shape[1] :]
+        hidden = self.read(prefix, mask, steps, step_lengths, kept=kept, layers=layers)[:, prefix.shape[1] :]
         return PrimaryOutput(hidden, None, None if kept is None else partial(self.further, kept))
 
     def record(self, mask: Tensor, steps: int) -> Recorded:
@@ -124,8 +133,9 @@ class PrefixPrimary(Primary):
         step_lengths: Tensor,
         positions: Tensor | None = None,
         kept: Recorded | None = None,
+        layers: LayerPass | None = None,
     ) -> Tensor:
-        """Hidden vectors of a prefix and the steps behind it: (B, P + L, D).
+        """Hidden vectors of a prefix and the steps behind it, and of positions that enter on the way: (B, P + L, D).
 
         Args:
             prefix: (B, P, D) embedded, left-padded.
@@ -134,6 +144,7 @@ class PrefixPrimary(Primary):
             step_lengths: (B,) int64.
             positions: (B, P + L) rotary positions; None for one after the other.
             kept: what `record` has made, for `further`.
+            layers: as in `forward`.
 
         Returns:
             The hidden vectors.
@@ -144,12 +155,16 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, step_lengths)
         x = self._add_positions(torch.cat((prefix, self.embed_steps(steps)), dim=1), (~mask).sum(1))
         keys = torch.cat((mask, mask.new_ones(steps.shape[:2])), dim=1)
-        return self.transformer(x, visible_mask(keys), cache=kept, positions=positions)
+        return self.transformer(x, visible_mask(keys), cache=kept, positions=positions, layers=layers)
 
     def prefill(  # noqa: D102
-        self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT
+        self,
+        conditions: Conditions,
+        max_steps: Tensor,
+        cache: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
-        return self.start(*self._prefix(conditions), max_steps, policy=cache)
+        return self.start(*self._prefix(conditions), max_steps, policy=cache, layers=layers)
 
     def start(
         self,
@@ -158,6 +173,7 @@ class PrefixPrimary(Primary):
         max_steps: Tensor,
         positions: Tensor | None = None,
         policy: CachePolicy = EXACT,
+        layers: RowLayers | None = None,
     ) -> PrimaryState:
         """The state behind a prefix.
 
@@ -167,6 +183,7 @@ class PrefixPrimary(Primary):
             max_steps: (B,) int64, most steps of each row.
             positions: (B, P) rotary positions; None for one after the other.
             policy: how keys and values are kept.
+            layers: those that each row uses; None for all.
 
         Returns:
             The state.
@@ -178,17 +195,23 @@ class PrefixPrimary(Primary):
         self._check_lengths(mask, max_steps)
         cache = self.transformer.new_cache(batch, width + int(max_steps.max()), policy)
         cache.hide(mask)
+        state = PrimaryState(cache, layers=layers)
         if width:
-            x = self._add_positions(prefix, (~mask).sum(1))
-            self.transformer(x, visible_mask(mask), cache=cache, positions=positions)
+            x, some = self._add_positions(prefix, (~mask).sum(1)), state.layer_pass()
+            self.transformer(x, visible_mask(mask), cache=cache, positions=positions, layers=some)
         cache.prefix = width
-        return PrimaryState(cache)
+        return state
 
     def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
         return self.extend(x[:, None], state)[:, 0]
 
-    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
-        return self.advance(self.embed_steps(x), state)
+    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:  # noqa: D102
+        return self.advance(self.embed_steps(x), state, layers=layers)
+
+    def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
+        text = mean_of(self.text_embedding(conditions.text), conditions.text_lengths)
+        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
+        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
 
     def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         return self.advance_ahead(self.embed_steps(x), state, ahead)
@@ -216,7 +239,12 @@ class PrefixPrimary(Primary):
         return [self.transformer]
 
     def advance(
-        self, x: Tensor, state: PrimaryState, positions: Tensor | None = None, adapt: Adapt | None = None
+        self,
+        x: Tensor,
+        state: PrimaryState,
+        positions: Tensor | None = None,
+        adapt: Adapt | None = None,
+        layers: LayerPass | None = None,
     ) -> Tensor:
         """Hidden vectors (B, W, D) behind W more positions of any kind; the state moves on.
 
@@ -225,13 +253,15 @@ class PrefixPrimary(Primary):
             state: what `start` or the last call left.
             positions: (B, W) rotary ones; None for those behind the last one.
             adapt: as of `Transformer`.
+            layers: as in `extend`.
 
         Returns:
             The hidden vectors.
         """
         cache = state.cache
         x, mask = self._add_positions(x, cache.padding, cache), cache.visible(x.shape[1])
-        return self.transformer(x, mask, cache=cache, positions=positions, adapt=adapt)
+        told = {"adapt": adapt, "layers": state.layer_pass(layers)}
+        return self.transformer(x, mask, cache=cache, positions=positions, **told)
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Embedded text ids, told apart from prompt and steps: (…) int64 → (…, D)."""
