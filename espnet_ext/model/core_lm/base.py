@@ -243,6 +243,8 @@ class CoreLM(nn.Module, StepModel):
             # shape each
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
+        if self.asks_further and further is None:
+            raise UserError(f"parts must be without those that look ahead with this core LM, got {list(self.parts)}")
         true = exists if true is None else true
         taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further)
         parts = {name: part(taught) for name, part in self.parts.items()}

@@ -20,7 +20,7 @@ from espnet_ext.model.heads import (
     ParallelHeads,
     SlotEmbedding,
 )
-from espnet_ext.model.primary import Conditions, PrimaryOutput, PrimaryState, primaries
+from espnet_ext.model.primary import Conditions, PrimaryState, primaries
 from espnet_ext.model.transformer import Transformer
 
 
@@ -102,7 +102,11 @@ class TextCoreLM(CoreLM):
         inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
-        hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
+        read, further = self._read(conditions, inputs, targets, codes_lengths), None
+        if self.asks_further:
+            (hidden, alignment), further = self.primary.forward_ahead(*read)
+        else:
+            hidden, alignment = self.primary(*read)
         return self.scores(hidden, targets, codes_lengths, alignment=alignment, true=true, further=further)
 
     @torch.no_grad()
@@ -122,18 +126,18 @@ class TextCoreLM(CoreLM):
         targets = self.targets(codes, codes_lengths)
         inputs, _ = self.inputs(targets, self.spec.bos_id)
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
-        alignment = self._hidden(conditions, inputs, targets, codes_lengths).alignment
+        _, alignment = self.primary(*self._read(conditions, inputs, targets, codes_lengths))
         if alignment is None:
             return None
         path = best_path(alignment.log_attention, alignment.frame_lengths, alignment.text_lengths)
         return path[:, : codes.shape[1]]
 
-    def _hidden(
-        self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor, further: bool = False
-    ) -> PrimaryOutput:
+    def _read(
+        self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor
+    ) -> tuple[Conditions, Tensor, Tensor, Tensor]:
+        """What the primary transformer is given."""
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        asked = {"further": True} if further else {}
-        return self.primary(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
+        return conditions, *embedded, self.layout.num_steps(lengths + 1)
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
         """Text and embedded prompt; the arguments are those of `forward`."""

@@ -91,12 +91,10 @@ class PrimaryOutput(NamedTuple):
     Attributes:
         hidden: (B, L, D), hidden[:, l] predicts step l.
         alignment: of steps and text, for its losses; None for a primary that has none.
-        further: makes those of positions behind steps; None where nobody has asked for it.
     """
 
     hidden: Tensor
     alignment: Alignment | None
-    further: Further | None = None
 
 
 class Ending(NamedTuple):
@@ -224,16 +222,14 @@ class Primary(nn.Module, ABC):
 
     Attributes:
         width: D.
-        looks_ahead: whether it has `extend_ahead`, and `forward` takes `further`.
+        looks_ahead: whether it has `forward_ahead` and `extend_ahead`.
     """
 
     width: int
     looks_ahead: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
-    ) -> PrimaryOutput:
+    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
         """Hidden vectors of teacher-forced steps.
 
         Args:
@@ -242,11 +238,16 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
-            further: whether the output is to have `further`.
 
         Returns:
             Hidden vectors and the alignment.
         """
+
+    def forward_ahead(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[PrimaryOutput, Further]:
+        """What `forward` gives, bit for bit, and what makes hidden vectors of positions behind its steps."""
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
 
     @abstractmethod
     def prefill(self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT) -> PrimaryState:

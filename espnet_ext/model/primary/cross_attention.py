@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
-from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
+from espnet_ext.model.ahead import Ahead, AheadCache, Further, Recorded, apart, put_behind
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
@@ -118,8 +118,20 @@ class CrossAttentionPrimary(Primary):
         return reading, memory, prompt, mask & given
 
     def forward(  # noqa: D102
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, further: bool = False
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
+        return self._forward(conditions, steps, targets, step_lengths, False)[0]
+
+    def forward_ahead(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[PrimaryOutput, Further]:
+        output, further = self._forward(conditions, steps, targets, step_lengths, True)
+        assert further is not None
+        return output, further
+
+    def _forward(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor, ahead: bool
+    ) -> tuple[PrimaryOutput, Further | None]:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
@@ -130,13 +142,13 @@ class CrossAttentionPrimary(Primary):
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
         visible = visible_mask(keys)
-        kept = Recorded.of(visible, prompt.shape[1]) if further else None
+        kept = Recorded.of(visible, prompt.shape[1]) if ahead else None
         hidden = self.decoder(x, visible, cache=kept, memory=memory, prior=prior, scores=scores)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
         behind = None if kept is None else partial(self._further, kept, memory, prior)
-        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment, behind)
+        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment), behind
 
     def _further(self, kept: Recorded, memory: Memory, prior: Tensor | None, ahead: Ahead, places: Tensor) -> Tensor:
         """Hidden vectors (B, A, k, D) of positions behind recorded steps, whose prior (B, S, P + L, U) is known."""
