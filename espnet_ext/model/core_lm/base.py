@@ -189,11 +189,23 @@ class CoreLM(nn.Module, StepModel):
             counted = counted & learned
             codes = counted.sum()
         step_lengths = self.layout.num_steps(lengths + 1)
+        exists = length_mask(step_lengths, targets.shape[1])
+        true = exists if true is None else true
+        heads = self._score_heads(hidden, targets, counted, codes, step_lengths, true)
+        if self.asks_further and further is None:
+            raise UserError(f"parts must be without those that look ahead with this core LM, got {list(self.parts)}")
+        taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further, again)
+        parts = {name: part(taught) for name, part in self.parts.items()}
+        return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
+
+    def _score_heads(
+        self, hidden: Tensor, targets: Tensor, counted: Tensor, codes: Tensor, step_lengths: Tensor, true: Tensor
+    ) -> dict[str, HeadScores]:
         exists, ones = length_mask(step_lengths, targets.shape[1]), torch.ones_like(step_lengths)
         seen, weight = exists, ones
         if self.training and self.local_drop > 0.0:
             seen, weight = local_drop(step_lengths, targets.shape[1], self.local_drop)
-        clean = seen if true is None else seen & true
+        clean = seen & true
         # of few steps that local-drop leaves all may follow a replaced one; an utterance never goes without any
         clean = clean.where(clean.any(dim=1, keepdim=True), seen)
         heads = {}
@@ -210,10 +222,7 @@ class CoreLM(nn.Module, StepModel):
             # shape each
             weights = asked[chosen] * mask * learned[chosen][:, None]
             heads[name] = HeadScores(logits, targets[chosen], weights, weights.sum() * stands_for)
-        true = exists if true is None else true
-        taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further, again)
-        parts = {name: part(taught) for name, part in self.parts.items()}
-        return CoreLMOutput(heads, targets[exists], codes, alignment, units, parts)
+        return heads
 
     def add_parts(self, conf: Mapping[str, Mapping[str, object]]) -> None:
         """Add parts that are trained beside the model.

@@ -151,11 +151,14 @@ class TextCoreLM(CoreLM):
         else:
             inputs, true = self.inputs(targets, self.spec.bos_id)
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
-        hidden, alignment, further = self._hidden(conditions, inputs, targets, codes_lengths, self.asks_further)
+        read, further = self._read(conditions, inputs, targets, codes_lengths), None
+        if self.asks_further:
+            (hidden, alignment), further = self.primary.forward_ahead(*read)
+        else:
+            hidden, alignment = self._hidden(*read)
 
         def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
-            made = self._hidden(conditions, inputs, targets, codes_lengths, layers=layers).hidden
-            return parted(made, layers, targets.shape[1])
+            return parted(self.primary(*read, **_told(layers)).hidden, layers, targets.shape[1])
 
         again = Again(run, lambda: self.summary(conditions)) if self.goes_through else None
         given = hidden, targets, codes_lengths, alignment
@@ -199,25 +202,22 @@ class TextCoreLM(CoreLM):
         targets = self.targets(codes, codes_lengths)
         inputs = targets if self.objective != "causal" else self.inputs(targets, self.spec.bos_id)[0]
         conditions = self.conditions(text, text_lengths, prompt, prompt_lengths)
-        alignment = self._hidden(conditions, inputs, targets, codes_lengths).alignment
+        _, alignment = self._hidden(*self._read(conditions, inputs, targets, codes_lengths))
         if alignment is None:
             return None
         path = best_path(alignment.log_attention, alignment.frame_lengths, alignment.text_lengths)
         return path[:, : codes.shape[1]]
 
-    def _hidden(
-        self,
-        conditions: Conditions,
-        inputs: Tensor,
-        targets: Tensor,
-        lengths: Tensor,
-        further: bool = False,
-        layers: LayerPass | None = None,
-    ) -> PrimaryOutput:
+    def _read(
+        self, conditions: Conditions, inputs: Tensor, targets: Tensor, lengths: Tensor
+    ) -> tuple[Conditions, Tensor, Tensor, Tensor]:
+        """What the primary transformer is given."""
         embedded = self.embedding.step(inputs), self.embedding.frames(targets)
-        asked: dict[str, Any] = ({"further": True} if further else {}) | _told(layers)
-        run = self.primary.forward_masked if self.objective == "masked" else self.primary
-        output: PrimaryOutput = run(conditions, *embedded, self.layout.num_steps(lengths + 1), **asked)
+        return conditions, *embedded, self.layout.num_steps(lengths + 1)
+
+    def _hidden(self, *read: Any) -> PrimaryOutput:
+        """What the primary transformer makes of it."""
+        output: PrimaryOutput = (self.primary.forward_masked if self.objective == "masked" else self.primary)(*read)
         return output
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:

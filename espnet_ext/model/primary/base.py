@@ -26,12 +26,10 @@ class PrimaryOutput(NamedTuple):
     Attributes:
         hidden: (B, L, D), hidden[:, l] predicts step l.
         alignment: of steps and text, for its losses; None for a primary that has none.
-        further: makes those of positions behind steps; None where nobody has asked for it.
     """
 
     hidden: Tensor
     alignment: Alignment | None
-    further: Further | None = None
 
 
 class Primary(nn.Module, ABC):
@@ -39,7 +37,7 @@ class Primary(nn.Module, ABC):
 
     Attributes:
         width: D.
-        looks_ahead: whether it has `extend_ahead`, and `forward` takes `further`.
+        looks_ahead: whether it has `forward_ahead` and `extend_ahead`.
         fills: whether it can fill masked steps: those of an utterance, each of which sees all others, with
             `forward_masked`, `prefill_masked` and `fill`, and those of a window, with `forward_window` and `extend_at`.
         goes_through: whether methods that have an argument `layers` take one that is not None, and `summary` exists.
@@ -57,7 +55,6 @@ class Primary(nn.Module, ABC):
         steps: Tensor,
         targets: Tensor,
         step_lengths: Tensor,
-        further: bool = False,
         layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         """Hidden vectors of teacher-forced steps, and of positions that enter on the way.
@@ -68,13 +65,18 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
-            further: whether the output is to have `further`, with all layers.
             layers: which run, and what enters and leaves on the way; None for all. What enters or leaves behind prompt
                 and text counts as well.
 
         Returns:
             Hidden vectors and the alignment.
         """
+
+    def forward_ahead(
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[PrimaryOutput, Further]:
+        """What `forward` gives, bit for bit, and what makes hidden vectors of positions behind its steps."""
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
 
     @abstractmethod
     def prefill(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
-from espnet_ext.model.ahead import Ahead, AheadCache, Recorded, apart, put_behind
+from espnet_ext.model.ahead import Ahead, AheadCache, Further, Recorded, apart, put_behind
 from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
@@ -129,15 +129,21 @@ class CrossAttentionPrimary(Primary):
         steps: Tensor,
         targets: Tensor,
         step_lengths: Tensor,
-        further: bool = False,
         layers: LayerPass | None = None,
     ) -> PrimaryOutput:
-        return self._forward(conditions, steps, targets, step_lengths, True, further, layers)
+        return self._forward(conditions, steps, targets, step_lengths, layers=layers)[0]
 
     def forward_masked(  # noqa: D102
         self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
     ) -> PrimaryOutput:
-        return self._forward(conditions, steps, targets, step_lengths, False)
+        return self._forward(conditions, steps, targets, step_lengths, causal=False)[0]
+
+    def forward_ahead(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[PrimaryOutput, Further]:
+        output, further = self._forward(conditions, steps, targets, step_lengths, ahead=True)
+        assert further is not None
+        return output, further
 
     def _forward(
         self,
@@ -145,30 +151,30 @@ class CrossAttentionPrimary(Primary):
         steps: Tensor,
         targets: Tensor,
         step_lengths: Tensor,
-        causal: bool,
-        further: bool = False,
+        causal: bool = True,
+        ahead: bool = False,
         layers: LayerPass | None = None,
-    ) -> PrimaryOutput:
+    ) -> tuple[PrimaryOutput, Further | None]:
         reading, memory, prompt, seen = self._read(conditions)
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
             prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
-            ahead = 0 if layers is None else layers.ahead
-            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], ahead))
+            entering = 0 if layers is None else layers.ahead
+            prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], entering))
         if causal:
             mask = visible_mask(torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1))
         else:
             mask = filling_mask(seen, length_mask(step_lengths, steps.shape[1]))
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
         x = torch.cat((prompt, steps), dim=1)
-        kept = Recorded.of(mask, prompt.shape[1]) if further else None
+        kept = Recorded.of(mask, prompt.shape[1]) if ahead else None
         hidden = self.decoder(x, mask, cache=kept, memory=memory, prior=prior, scores=scores, layers=layers)
         if scores:
             mean = torch.stack(scores).mean(0)[:, :, prompt.shape[1] :]
             alignment = self.prior.alignment_of(mean, reading, step_lengths)
         behind = None if kept is None else partial(self._further, kept, memory, prior)
-        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment, behind)
+        return PrimaryOutput(hidden[:, prompt.shape[1] :], alignment), behind
 
     def _further(self, kept: Recorded, memory: Memory, prior: Tensor | None, ahead: Ahead, places: Tensor) -> Tensor:
         """Hidden vectors (B, A, k, D) of positions behind recorded steps, whose prior (B, S, P + L, U) is known."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
 from espnet_ext.errors import UserError
-from espnet_ext.model.ahead import Ahead, Recorded, apart, put_behind
+from espnet_ext.model.ahead import Ahead, Further, Recorded, apart, put_behind
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.layers import LayerPass, RowLayers
@@ -98,13 +98,19 @@ class PrefixPrimary(Primary):
         steps: Tensor,
         targets: Tensor,
         step_lengths: Tensor,
-        further: bool = False,
         layers: LayerPass | None = None,
     ) -> PrimaryOutput:
         prefix, mask = self._prefix(conditions)
-        kept = self.record(mask, steps.shape[1]) if further else None
-        hidden = self.read(prefix, mask, steps, step_lengths, kept=kept, layers=layers)[:, prefix.shape[1] :]
-        return PrimaryOutput(hidden, None, None if kept is None else partial(self.further, kept))
+        hidden = self.read(prefix, mask, steps, step_lengths, layers=layers)
+        return PrimaryOutput(hidden[:, prefix.shape[1] :], None)
+
+    def forward_ahead(  # noqa: D102
+        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[PrimaryOutput, Further]:
+        prefix, mask = self._prefix(conditions)
+        kept = self.record(mask, steps.shape[1])
+        hidden = self.read(prefix, mask, steps, step_lengths, kept=kept)[:, prefix.shape[1] :]
+        return PrimaryOutput(hidden, None), partial(self.further, kept)
 
     def record(self, mask: Tensor, steps: int) -> Recorded:
         """What `read` can keep its keys and values in, of so many steps behind a prefix with this mask (B, P)."""
