@@ -2,8 +2,9 @@
 
 python benchmarks/depth.py --exp EXP --data_dir DUMP/test --out benchmarks/results/depth
 
-The codes of every utterance are teacher-forced through the state that decoding begins with, layers left out for prompt
-and steps, and scored by the autoregressive local transformer; twice the standard error is over utterances.
+The codes of every utterance are teacher-forced, layers left out for prompt and steps, and scored by the autoregressive
+local transformer: aligned with the text, as in training, and from the state that decoding begins with, where a prior
+expects them along its own path. Twice the standard error is over utterances.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from espnet_ext.bin import run
 from espnet_ext.codes import length_mask
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding import Routed
+from espnet_ext.decoding.rows import legal_ids
 from espnet_ext.inference import CodecLM
 from espnet_ext.model.heads import ARLocalTransformer
-from espnet_ext.model.layers import RowLayers
+from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.scoring.tables.markdown import table
 
 ROWS = 18
@@ -38,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", type=Path, required=True, help="experiment with part routers and a local ar")
     parser.add_argument("--data_dir", type=Path, required=True, help="codes.scp, prompt.scp and text of a test set")
-    parser.add_argument("--thresholds", nargs="+", type=float, default=[0.5, 0.7, 0.8, 0.9, 0.95])
+    parser.add_argument("--thresholds", nargs="+", type=float, default=[0.5, 0.9, 0.95])
     parser.add_argument("--utterances", type=int, default=54, help="how many of the test set, at most")
     parser.add_argument("--out", type=Path, required=True, help="path of the results without their ending")
     return parser
@@ -55,21 +57,25 @@ def layers_of(model: Any, conditions: Any, kind: str) -> Tensor:
 
 
 @torch.no_grad()
-def likelihood(speak: CodecLM, batch: tuple[Any, Tensor, Tensor], kind: str) -> tuple[Tensor, Tensor]:
-    """Nats of the codes of each utterance, summed, and how many layers it uses: both (B,)."""
+def likelihood(speak: CodecLM, batch: tuple[Any, Tensor, Tensor], kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Nats of the codes of each utterance, aligned and along the expected path, and how many layers it uses: (B,)."""
     conditions, codes, lengths = batch
     model = speak.corelm
-    targets = model.layout.to_steps(codes, model.spec.bos_id, model.spec.eos_id)
-    steps = torch.cat((model.first_codes(conditions)[:, None], targets[:, :-1]), dim=1)
-    used = layers_of(model, conditions, kind)
-    state = model.prefill(conditions, steps.shape[1], layers=RowLayers(used))
-    hidden, local = model.extend(steps, state), model.heads.of(ARLocalTransformer)
-    real = length_mask(lengths // model.stacking, steps.shape[1])
-    logits, _ = local(model.heads.inputs(local, hidden[real]), targets[real])
-    logits[..., model.spec.codebook_size :] = -torch.inf
-    nats = torch.zeros(real.shape, dtype=torch.float64)
-    nats[real] = -logits.double().log_softmax(-1).gather(-1, targets[real][..., None]).flatten(1).sum(1)
-    return nats.sum(1), used.sum(1)
+    targets = model.targets(codes, lengths)
+    steps, _ = model.inputs(targets, model.spec.bos_id)
+    rows = RowLayers(layers_of(model, conditions, kind))
+    aligned = model._hidden(conditions, steps, targets, lengths, LayerPass(rows=rows)).hidden
+    along = model.extend(steps, model.prefill(conditions, steps.shape[1], layers=rows))
+    real, local = length_mask(lengths // model.stacking, steps.shape[1]), model.heads.of(ARLocalTransformer)
+    legal = legal_ids(model.spec, model.layout, steps.shape[1], 1)
+    made = []
+    for hidden in (aligned, along):
+        logits, _ = local(model.heads.inputs(local, hidden[real]), targets[real])
+        logprobs = logits.double().masked_fill(~legal, -torch.inf).log_softmax(-1)
+        nats = torch.zeros(real.shape, dtype=torch.float64)
+        nats[real] = -logprobs.gather(-1, targets[real][..., None]).flatten(1).sum(1)
+        made.append(nats.sum(1))
+    return made[0], made[1], rows.count()
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -81,15 +87,17 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     kinds = ["full", *(f"without {one}" for one in range(speak.corelm.layers))]
     kinds += [f"routed {one}" for one in args.thresholds]
     cells: list[dict[str, Any]] = []
-    right = None
+    first: list[Tensor] = []
     for kind in kinds:
         made = [likelihood(speak, batch, kind) for batch in every]
-        nats, layers = (torch.cat([one[place] for one in made]) for place in (0, 1))
-        right = nats if right is None else right
-        change = float((nats - right).sum() / counts.sum())
-        error = float((nats - right - change * counts).square().sum().sqrt() / counts.sum())
-        about = {"nats_per_code": float(nats.sum() / counts.sum()), "change": change, "twice_error": 2 * error}
-        cells.append({"depth": kind, "layers_per_step": float((layers * counts).sum() / counts.sum()), **about})
+        *nats, layers = (torch.cat([one[place] for one in made]) for place in range(3))
+        first = first or nats
+        cells.append({"depth": kind, "layers_per_step": float((layers * counts).sum() / counts.sum())})
+        for name, mine, right in zip(("aligned", "along"), nats, first, strict=True):
+            change = float((mine - right).sum() / counts.sum())
+            error = float((mine - right - change * counts).square().sum().sqrt() / counts.sum())
+            about = {"nats_per_code": float(mine.sum() / counts.sum()), "change": change, "twice_error": 2 * error}
+            cells[-1] |= {f"{key}_{name}": value for key, value in about.items()}
         print(cells[-1], flush=True)  # noqa: T201
     return cells
 
@@ -101,12 +109,16 @@ def main(argv: list[str] | None = None) -> None:
     cells = measure(args)
     told = {"command": shlex.join(["python", *sys.argv]), "date": datetime.now(UTC).date().isoformat()}
     rows = [
-        [one["depth"], f"{one['layers_per_step']:.2f}", f"{one['nats_per_code']:.4f}", f"{one['change']:+.4f}",
-         f"{one['twice_error']:.4f}"]
+        [one["depth"], f"{one['layers_per_step']:.2f}", *(
+            cell for name in ("aligned", "along")
+            for cell in (f"{one[f'nats_per_code_{name}']:.3f}",
+                         f"{one[f'change_{name}']:+.3f} ± {one[f'twice_error_{name}']:.3f}")
+        )]
         for one in cells
     ]  # fmt: skip
     page = f"# Layers\n\n`{told['command']}`, {told['date']}, {processor()}, torch {torch.__version__}\n\n"
-    page += table(["depth", "layers per step", "nats per code", "change", "± 2 SE"], rows) + "\n"
+    heads = ["depth", "layers per step", "nats per code, aligned", "change ± 2 SE", "along the expected path"]
+    page += table([*heads, "change ± 2 SE"], rows) + "\n"
     publish(args.out, {**told, "utterances": args.utterances, "cells": cells}, page)
 
 
