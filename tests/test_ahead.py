@@ -257,9 +257,8 @@ def test_what_is_trained_guesses_steps_that_nobody_else_does(drafter):
 
 @pytest.mark.parametrize("drafter", AHEAD)
 def test_a_model_without_the_part_or_with_a_narrower_one_is_refused_in_one_line(drafter):
-    message = (
-        rf"drafter must be one of \['jacobi', 'ngram', 'repeat'\] with a model without part {drafter}, got '{drafter}'"
-    )
+    able = r"\['early_exit', 'jacobi', 'ngram', 'repeat'\]"
+    message = f"drafter must be one of {able} with a model without part {drafter}, got '{drafter}'"
     with pytest.raises(UserError, match=message):
         decode(tiny_model(), ragged_batch(), "local_ar", steps=order_of(drafter))
     message = f"width must be at most 4 with drafter {drafter} and 3 steps of part {drafter}, got 5"

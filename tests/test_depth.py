@@ -24,6 +24,7 @@ from espnet_ext.fast.graphs import Graphs
 from espnet_ext.fast.options import FastOptions
 from espnet_ext.inference.options import decode_options
 from espnet_ext.inference.speech import Timing
+from espnet_ext.model.ahead import Ahead
 from espnet_ext.model.caches import build_cache
 from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.loss import LossWeights, codec_loss
@@ -96,11 +97,13 @@ def test_a_pass_that_names_all_layers_is_bit_for_bit_the_plain_one():
         {},
         {"steps": order_of("jacobi", "gumbel")},
         {"steps": order_of("early_exit", "gumbel")},
+        {"steps": order_of("prompts", "gumbel")},
+        {"steps": order_of("masks", "gumbel")},
         {"most_rows": 1},
         {"most_rows": 2},
         {"cache": build_cache("gear", buffer=4, rank=0)},
     ],
-    ids=["causal", "jacobi", "early_exit", "joining alone", "joining", "gear"],
+    ids=["causal", "jacobi", "early_exit", "prompts", "masks", "joining alone", "joining", "gear"],
 )
 def test_a_row_is_what_a_model_without_the_layers_that_it_skips_makes_of_it(primary, sampling, how):
     """In a batch whose rows skip different ones, which is the oracle for masks, joining and what others read."""
@@ -113,6 +116,38 @@ def test_a_row_is_what_a_model_without_the_layers_that_it_skips_makes_of_it(prim
         assert torch.equal(together.codes[row, : alone.lengths[0]], alone.codes[0]), row
         if "steps" not in how:
             assert int(together.primary_layers[row]) == sum(used) * int(together.steps[row])
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+@torch.no_grad()
+def test_what_stands_behind_the_steps_of_a_row_goes_through_its_layers_alone(primary):
+    model, batch = shared_model(primary), ragged_batch()
+    generator = torch.Generator().manual_seed(0)
+    codes, ahead = torch.randint(8, (3, 4, model.slots), generator=generator), Ahead(torch.randn(2, 32).double())
+    state = model.prefill(batch.conditions(model), 12, layers=RowLayers(torch.tensor(USED)))
+    steps, behind = model.extend_ahead(codes, state, ahead)
+    for row, used in enumerate(USED):
+        fewer = without(model, used)
+        own = fewer.extend_ahead(codes[row : row + 1], fewer.prefill(batch.row(row).conditions(fewer), 12), ahead)
+        torch.testing.assert_close(steps[row], own[0][0])
+        torch.testing.assert_close(behind[row], own[1][0])
+
+
+@torch.no_grad()
+def test_where_a_row_looks_in_its_text_no_layer_that_it_skips_has_a_say():
+    model, batch = tiny_model("cross_attention_annealed"), ragged_batch()
+    for block in model.primary.decoder.blocks:
+        for weight in block.cross.parameters():
+            weight.mul_(4)  # layers that disagree about where to look
+    codes = torch.randint(8, (3, 8, model.slots), generator=torch.Generator().manual_seed(0))
+    used = [*USED[:2], (False, False)]
+    state = model.prefill(batch.conditions(model), 12, layers=RowLayers(torch.tensor(used)))
+    model.extend(codes, state)
+    for row, mine in enumerate(used):
+        fewer, some = (without(model, mine), None) if any(mine) else (model, RowLayers(torch.tensor([mine])))
+        alone = fewer.prefill(batch.row(row).conditions(fewer), 12, layers=some)
+        fewer.extend(codes[row : row + 1], alone)
+        assert state.path[row, :8].tolist() == alone.path[0, :8].tolist()
 
 
 def test_rows_are_routed_on_their_own():
@@ -253,6 +288,16 @@ def test_a_model_without_routers_is_refused_before_anything_is_decoded():
     with pytest.raises(UserError, match=message):
         DecodeOptions(depth="routed").check(tiny_model())
     assert build_order("causal") is not None
+
+
+@pytest.mark.parametrize("objective", ["masked", "window"])
+@pytest.mark.parametrize("part", ["routers", "early_exit", "hidden_transfer"])
+def test_a_model_that_fills_masked_steps_has_no_parts_between_its_layers(objective, part):
+    model = tiny_model(objective=objective, mask_conf={"span": 4})
+    with pytest.raises(UserError, match=f"parts must be without {part}, which works between layers that this model"):
+        model.add_parts({part: {}})
+    with pytest.raises(UserError, match="depth must be 'full' with a model whose parts are"):
+        DecodeOptions(order=objective, depth="routed").check(model)
 
 
 # what makes steps faster

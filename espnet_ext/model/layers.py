@@ -113,6 +113,15 @@ class LayerPass:
             return behind
         return torch.where(self.rows.used[:, layer, None, None], behind, before)
 
+    def mean(self, told: list[Tensor]) -> Tensor:
+        """Mean of what the layers that ran have told, each (B, …), for a row of those that it uses; 0 for none."""
+        if self.rows is None:
+            return torch.stack(told).mean(0)
+        ran = [layer for layer, runs in enumerate(self.rows.some) if runs][: len(told)]
+        counts = self.rows.used[:, ran].T.to(told[0].dtype)
+        share = counts / counts.sum(0).clamp_min(1)
+        return (torch.stack(told) * share.view(*share.shape, *[1] * (told[0].dim() - 1))).sum(0)
+
     def tap(self, layer: int, x: Tensor) -> None:
         """Take hidden states out."""
         self.taken.setdefault(layer, []).append(x)

@@ -276,13 +276,14 @@ class CrossAttentionPrimary(Primary):
             adapt = ahead.gated(x.shape[1])
             cache, x = put_behind(cache, ahead, x)
             prior = prior[:, :, self._looks(cache)]
-        told = {"adapt": adapt, "layers": state.layer_pass(layers)}
-        mask = cache.visible(x.shape[1])
+        mask, layers = cache.visible(x.shape[1]), state.layer_pass(layers)
         scores: list[Tensor] | None = [] if self.prior.reads_attention else None
-        hidden = self.decoder(x, mask, cache=cache, memory=memory, prior=prior, scores=scores, **told)
-        if scores:
+        hidden = self.decoder(
+            x, mask, cache=cache, memory=memory, prior=prior, scores=scores, adapt=adapt, layers=layers
+        )
+        if scores is not None:
             # what was read, unlike what the loss of the alignment is about, is read with the prior
-            read = (torch.stack(scores).mean(0) + prior)[:, :, :1]
+            read = ((layers or LayerPass()).mean(scores) + prior if scores else prior)[:, :, :1]
             guided = read.masked_fill(~memory.mask[:, None, None], -torch.inf)
             self.prior.observe(path, frames, guided, memory.mask)
         return hidden
