@@ -37,6 +37,11 @@ Conf = Mapping[str, Any]
 Clause = Callable[[str, int, Conf], None]  # of a registered name, S and the options of the part
 UNITS = CodecSpec(num_codebooks=1, codebook_size=6, frame_rate_hz=25.0, sample_rate_hz=16000)
 UPDATES = 2
+# a part may need any of the heads
+LOCALS: dict[str, Any] = {
+    "local": ["ar", "maskgit"],
+    "local_conf": {"ar": {"width": 16, "heads": 2}, "maskgit": {"width": 16, "heads": 2}},
+}
 
 
 def with_part(model: Any, name: str, conf: Conf) -> Any:
@@ -153,8 +158,7 @@ def it_works_in_bfloat16(name: str, stacking: int, conf: Conf) -> None:
 def tiny_gpst(stacking: int = 1, **options: Any) -> GPST:
     """The other core LM, in float64 and eval mode."""
     torch.manual_seed(0)
-    local = {"width": 16, "heads": 2}
-    how: dict[str, Any] = {"local_conf": local, "frame_stacking_factor": stacking, **options}
+    how: dict[str, Any] = {**LOCALS, "frame_stacking_factor": stacking, **options}
     return GPST(SPEC, UNITS, primary_conf={**PRIMARIES["prefix"], "dropout": 0.0}, **how).double().eval()
 
 
@@ -200,7 +204,8 @@ def weights_of_another_model_are_refused(name: str, stacking: int, conf: Conf) -
     same.double().load_state_dict(beside.state_dict())
     for key, value in own_losses(loss_of(beside), name).items():
         assert torch.equal(own_losses(loss_of(same), name)[key], value), "the same weights must say the same"
-    other = with_part(TextCoreLM(SPEC, TEXT_VOCAB, "prefix", wide, "none", {}, stacking), name, conf)
+    how = {"primary_conf": wide, **LOCALS, "frame_stacking_factor": stacking}
+    other = with_part(TextCoreLM(SPEC, TEXT_VOCAB, "prefix", **how), name, conf)
     shapes = [{key: one.shape for key, one in model.parts[name].state_dict().items()} for model in (beside, other)]
     wrong: list[tuple[Any, Any]] = []
     if shapes[0]:
