@@ -128,6 +128,7 @@ def test_a_runaway_is_decoded_again_with_other_draws_that_name_seed_and_attempt_
     assert [said(made, row) for row in range(3)] == [FINE[:-1]] * 3 and made.has_eos.all()
     assert made.failed == (Runaway.LOOP, Runaway.SILENCE)
     assert made.steps.tolist() == [24 + 23, 16 + 23, 23], "the costs are those of all attempts"
+    assert torch.equal(made.primary_passes, made.steps) and bool((made.primary_layers % made.steps == 0).all())
     timing = Timing.of(made, 3, torch.zeros(3), 16000)
     assert (timing.retries, timing.runaways_loop, timing.runaways_silence, timing.runaways_no_end) == (2, 1, 1, 0)
 
