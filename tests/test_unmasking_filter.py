@@ -41,7 +41,7 @@ def taught(model: Any, hidden: torch.Tensor) -> Taught:
     """Steps of these hidden vectors, of one utterance."""
     some = torch.ones(1, len(hidden), dtype=torch.bool)
     targets = torch.zeros(1, len(hidden), model.slots, dtype=torch.int64)
-    return Taught(hidden[None], targets, some, some[..., None].expand_as(targets), some, model.heads)
+    return Taught(hidden[None], targets, some, some[..., None].expand_as(targets), some, model.heads, model.embedding)
 
 
 # what it learns
