@@ -24,6 +24,7 @@ from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.folded import FoldedRead, fold
 from espnet_ext.fast.linear import backends_of, rows_as_int8
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.primary import rows_of
 from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.model.transformer import Transformer
 
@@ -143,11 +144,7 @@ def test_the_error_of_logits_is_bounded(primary, precision, is_native):
 
     @torch.no_grad()
     def logits(which):
-        conditions = (
-            ragged_batch()
-            .conditions(which)
-            ._replace(**{name: part[:1] for name, part in ragged_batch().conditions(which)._asdict().items()})
-        )
+        conditions = rows_of(ragged_batch().conditions(which), [0])
         state, found = which.prefill(conditions, len(steps)), []
         for codes in steps:
             hidden = which.step(codes, state)
