@@ -293,7 +293,7 @@ def test_rows_that_have_ended_are_not_computed_any_more():
 def test_memory_does_not_grow_with_the_steps():
     model = float32_model("prefix", local="ar")
     accelerate(model, FastOptions("float32"))
-    conditions = type(ragged_batch().conditions(model))(*(part[:1] for part in ragged_batch().conditions(model)))
+    conditions = rows_of(ragged_batch().conditions(model), [0])
     sampler = Sampler(SamplingOptions(0.8), row_generators(0, NAMES[:1]))
     sizes = {}
     # the loop itself: what `generate` returns, and what `generate_stream` yields, is made of all steps
