@@ -317,7 +317,8 @@ class CrossAttentionPrimary(Primary):
         keys = torch.cat((exists.new_ones(len(x), cache.length), exists), dim=1)
         itself = torch.ones(count, cache.length + count, dtype=torch.bool, device=x.device).triu(cache.length)
         mask = (visible & keys[:, None, None]) | (visible & itself)
-        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=cache.positions_of(steps))
+        positions = cache.rotary_positions(x.dtype, steps=steps)
+        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=positions)
 
     def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
         text = mean_of(self.text_encoder.embedding(conditions.text), conditions.text_lengths)
