@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -164,7 +165,11 @@ class KVCache:
             self.close_holes()
 
     def may_go_back(self, steps: int) -> None:
-        """Be told, at the beginning, how many of the last steps may be taken back: nothing to do where all is kept."""
+        """Be told, before the first step, how many of the last may be taken back: nothing to do where all is kept."""
+
+    def taken_back(self) -> AbstractContextManager[None]:
+        """Passes in it are all taken back, with `accept`, right behind it: nothing to do where all is kept."""
+        return nullcontext()
 
     def close_holes(self, always: bool = False) -> None:
         """Move what each row holds to the right of fewer places, where that spares many of them, or `always`."""
