@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import NAMES, PRIMARIES, SAMPLING, ragged_batch
+from conftest import PRIMARIES, SAMPLING, ragged_batch
 from test_clocks import assert_alone, codes_of, run_turns
 from test_gpst import conditions_of, ragged, shared_gpst
 from test_graphs import uncaptured
@@ -187,41 +187,6 @@ def test_guessed_steps_are_kept_and_taken_back_row_by_row(primary, sampling, who
     right, made = (decode(model, ragged_batch(), *how, steps=order, cache=policy) for policy in (EXACT, whole[0]))
     assert torch.equal(made.codes, right.codes)
     assert not whole[1]["_unpack"], "what may be taken back is never in a block"
-
-
-@pytest.mark.parametrize(("drafter", "buffer", "width"), [("early_exit", 16, 8), ("early_exit", 4, 4), ("jacobi", 4, 4)])
-def test_what_is_packed_does_not_depend_on_how_far_others_guess(drafter, buffer, width):
-    """Also where a pass is as wide as a block, and is the first one of a row without prompt."""
-    order = build_order("speculative", drafter=drafter, width=width, acceptance="exact")
-    model, policy = shared_model("cross_attention"), Gear(2, buffer=buffer, rank=0, sparse=0.0)
-    batch, limits = ragged_batch(), torch.tensor([49, 60, 54])
-    for seed in range(2):
-        how = {"steps": order, "cache": policy, "min_frames": 45, "seed": seed}
-        together = decode(model, batch, "local_ar", SAMPLING["sampled"], limits, **how)
-        for row in range(3):
-            single = batch.row(row), "local_ar", SAMPLING["sampled"], limits[row], NAMES[row : row + 1]
-            alone = decode(model, *single, **how)
-            assert torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
-            torch.testing.assert_close(together.logprobs[row], alone.logprobs[0], rtol=1e-6, atol=1e-6)
-
-
-@torch.no_grad()
-def test_of_passes_that_are_all_taken_back_no_block_tells():
-    model, policy = shared_model("cross_attention"), Gear(2, buffer=4, rank=0, sparse=0.0)
-    conditions, codes = ragged_batch().conditions(model), codes_of(model)
-    for done in range(4, 9):
-        ends = []
-        for guesses in (0, 3):
-            state = model.prefill(conditions, 24, policy)
-            state.cache.may_go_back(4)
-            for step in codes[:, :done].unbind(1):
-                model.step(step, state)
-            with state.cache.taken_back():
-                for step in codes[:, done : done + guesses].unbind(1):
-                    model.step(step, state)
-            state.accept(torch.zeros(3, dtype=torch.int64), guesses)
-            ends.append(model.step(codes[:, done], state))
-        torch.testing.assert_close(ends[1], ends[0])
 
 
 @torch.no_grad()
