@@ -112,6 +112,21 @@ class AttentionPrior(nn.Module, ABC):
             Prior and alignment.
         """
 
+    def again(
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        """What `forward` says, for one more pass over the same batch, which is no further batch of the training.
+
+        Args:
+            reading: text and prompt.
+            targets: as in `forward`.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Prior and alignment.
+        """
+        return self.forward(reading, targets, step_lengths)
+
     def alignment_of(self, scores: Tensor, reading: Reading, step_lengths: Tensor) -> Alignment | None:
         """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
 
