@@ -60,6 +60,15 @@ def test_the_prior_fades_between_two_batches_of_the_training_and_stays_away():
     assert model.state_dict()["primary.prior.batches"] == 6, "a continued training must know how far it is"
 
 
+def test_passes_for_parts_that_are_trained_beside_the_rest_are_no_batches():
+    model = with_prior(anneal_from=2, anneal_until=6)
+    model.add_parts({"routers": {}, "early_exit": {}, "hidden_transfer": {}})
+    model.double().train()
+    for _ in range(3):
+        model(*ragged_batch())
+    assert int(model.primary.prior.batches) == 3
+
+
 def test_a_prior_that_follows_an_optimizer_counts_its_steps_and_no_batches():
     model = with_prior(anneal_from=2, anneal_until=4).train()
     optimizer, strengths = torch.optim.SGD(model.parameters(), lr=0.0), []

@@ -6,13 +6,15 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import PRIMARIES, SPEC, ragged_batch
+from conftest import NAMES, PRIMARIES, SAMPLING, SPEC, ragged_batch
 from test_attention_prior import with_prior
 from test_gpst import conditions_of, ragged, shared_gpst
 
+from espnet_ext.decoding import build_order
 from espnet_ext.fast.static_state import StaticState
 from espnet_ext.model import cache as caches
-from espnet_ext.testing.models import shared_model
+from espnet_ext.model.caches import Gear
+from espnet_ext.testing.models import decode, shared_model
 
 TURNS = ((3, (1, 3, 0)), (2, (0, 1, 2)), (4, (4, 0, 1)), (1, (1, 1, 1)), (3, (2, 2, 2)))  # steps, and those kept
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
@@ -115,3 +117,41 @@ def test_a_cache_whose_rows_have_taken_much_back_is_no_longer_than_the_longest_n
     longest = int(state.cache.key_mask[:, : state.cache.length].sum(1).max())
     assert state.steps.tolist() == [3, 3, 2]
     assert longest <= state.cache.length <= longest + 3 < before + 8
+
+
+# packed blocks
+
+
+@pytest.mark.parametrize(("drafter", "buffer"), [("early_exit", 8), ("early_exit", 4), ("jacobi", 4)])
+def test_what_is_packed_does_not_depend_on_how_far_others_guess(drafter, buffer):
+    """Also where a pass is as wide as a block, and is the first one of a row without prompt."""
+    how = {"width": 4, "acceptance": "pcg", "acceptance_conf": {"groups": 2}, "exact": False}
+    order = build_order("speculative", drafter=drafter, **how)
+    model, policy = shared_model("cross_attention"), Gear(2, buffer=buffer, rank=0, sparse=0.0)
+    batch, limits = ragged_batch(), torch.tensor([49, 60, 54])
+    how = {"steps": order, "cache": policy, "min_frames": 45, "seed": 7}
+    together = decode(model, batch, "local_ar", SAMPLING["sampled"], limits, **how)
+    for row in range(3):
+        single = batch.row(row), "local_ar", SAMPLING["sampled"], limits[row], NAMES[row : row + 1]
+        alone = decode(model, *single, **how)
+        assert torch.equal(together.codes[row, : together.lengths[row]], alone.codes[0])
+        torch.testing.assert_close(together.logprobs[row], alone.logprobs[0], rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_of_passes_that_are_all_taken_back_no_block_tells():
+    model, policy = shared_model("cross_attention"), Gear(2, buffer=4, rank=0, sparse=0.0)
+    conditions, codes = ragged_batch().conditions(model), codes_of(model)
+    for done in range(4, 9):
+        ends = []
+        for guesses in (0, 3):
+            state = model.prefill(conditions, 24, policy)
+            state.cache.may_go_back(4)
+            for step in codes[:, :done].unbind(1):
+                model.step(step, state)
+            with state.cache.taken_back():
+                for step in codes[:, done : done + guesses].unbind(1):
+                    model.step(step, state)
+            state.accept(torch.zeros(3, dtype=torch.int64), guesses)
+            ends.append(model.step(codes[:, done], state))
+        torch.testing.assert_close(ends[1], ends[0])

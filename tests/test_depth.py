@@ -294,7 +294,8 @@ def test_a_model_without_routers_is_refused_before_anything_is_decoded():
 @pytest.mark.parametrize("part", ["routers", "early_exit", "hidden_transfer"])
 def test_a_model_that_fills_masked_steps_has_no_parts_between_its_layers(objective, part):
     model = tiny_model(objective=objective, mask_conf={"span": 4})
-    with pytest.raises(UserError, match=f"parts must be without {part}, which works between layers that this model"):
+    message = f"parts must be without {part}, which is for objective causal, with objective {objective}"
+    with pytest.raises(UserError, match=message):
         model.add_parts({part: {}})
     with pytest.raises(UserError, match="depth must be 'full' with a model whose parts are"):
         DecodeOptions(order=objective, depth="routed").check(model)

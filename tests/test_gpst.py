@@ -308,3 +308,9 @@ def test_a_prompt_that_does_not_fill_its_last_step_is_refused():
     model, batch = shared_gpst("rope", 2), ragged()
     with pytest.raises(ValueError, match=r"prompts must have a multiple of 2 frames, got \[3, 0, 2\]"):
         model.conditions(batch["semantic"], batch["semantic_lengths"], batch["codes"][:, :3], torch.tensor([3, 0, 2]))
+
+
+def test_routers_are_told_of_no_prompt_as_in_training():
+    model, batch = shared_gpst(), ragged()
+    told = [model.summary(conditions_of(model, batch, steps)) for steps in ((0, 0, 0), (2, 0, 1))]
+    assert torch.equal(*told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generator
 from espnet_ext.decoding.tokens_per_layer import Held
 from espnet_ext.errors import UserError
 from espnet_ext.model.caches import build_cache
+from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.layers import Entry, LayerPass
+from espnet_ext.model.primary import Primary
 from espnet_ext.testing import exactness
 from espnet_ext.testing.exactness import enumerable_model, exact_distribution, total_variation
 from espnet_ext.testing.models import NAMES, decode, shared_model
@@ -124,11 +127,32 @@ def test_a_position_that_enters_is_as_if_it_were_alone_behind_its_step(primary):
         torch.testing.assert_close(one[:, 1:], entered[:, place])
 
 
+def decode_with_the_prior_of_training(model: Any) -> Any:
+    """A copy whose annealed prior has not faded, and is in decoding what it last was over whole utterances."""
+    model = copy.deepcopy(model)
+    prior = model.primary.prior
+    prior.anneal, forward, said = (8, 9), prior.again, []
+
+    def again(*given: Any) -> Any:
+        said.append(forward(*given)[0])
+        return said[-1], None
+
+    def step(path: Any, frames: Any, tokens: Any) -> Any:
+        return said[-1][:, :, int(frames[0, 0]) // model.stacking][:, :, None]
+
+    prior.again, prior.step = again, step
+    return model
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("primary", ["cross_attention_annealed", "prefix", "prefix_learned"])
+@pytest.mark.parametrize("primary", ["cross_attention_annealed", "not annealed yet", "prefix", "prefix_learned"])
 def test_what_is_learned_is_what_is_guessed_with(primary):
     """Teacher-forced positions are those of decoding, where no path is learned from the speech."""
-    model, batch = shared_model(primary), ragged_batch().row(0)
+    batch = ragged_batch().row(0)
+    if primary == "not annealed yet":
+        model = decode_with_the_prior_of_training(shared_model("cross_attention_annealed"))
+    else:
+        model = shared_model(primary)
     taught = []
     scores = type(model).scores
 
@@ -270,3 +294,10 @@ def test_a_model_without_the_part_or_without_layers_is_refused_with_the_drafters
     with pytest.raises(UserError, match="parts must be without routers, which works between layers"):
         model.add_parts({"routers": {}})
     assert DraftEarlyExit().goes_through and Entry(0, 1, torch.clone).count == 1
+
+
+def test_who_runs_all_layers_says_so_when_asked_for_some():
+    model = tiny_model("prefix")
+    for kind in (Primary, StepModel):
+        with pytest.raises(NotImplementedError, match="runs all layers"):
+            kind.extend(model, torch.zeros(1, 1, 3), None, LayerPass())

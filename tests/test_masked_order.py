@@ -197,6 +197,17 @@ def test_what_an_edit_is_known_of_tells_the_prior_where_its_frames_are():
     assert (path[:, 1:] >= path[:, :-1]).all()
 
 
+@pytest.mark.parametrize("stacking", [1, 2])
+def test_an_edit_works_with_all_weights_in_bfloat16(stacking):
+    model, batch = masked_model(stacking).to(torch.bfloat16), ragged_batch()
+    anew = torch.zeros(batch.codes.shape[:2], dtype=torch.bool)
+    anew[:, 1:3] = True
+    made = complete(model, batch, anew)
+    for row, length in enumerate(batch.code_lengths.tolist()):
+        stays = ~anew[row, :length]
+        assert torch.equal(made.codes[row, :length][stays], batch.codes[row, :length][stays])
+
+
 @pytest.mark.parametrize("is_native", [False, True])
 @pytest.mark.parametrize("strategy", ["parallel", "local_ar"])
 def test_packed_weights_keep_the_codes_and_a_step_at_a_time_is_no_must(strategy, is_native):

@@ -275,6 +275,16 @@ def test_lookahead_needs_parallel_heads():
         model.add_parts({"lookahead": {}})
 
 
+@pytest.mark.parametrize("objective", ["masked", "window"])
+@pytest.mark.parametrize("part", ["lookahead", "unmasking_filter"])
+def test_a_part_that_nobody_asks_of_a_model_that_fills_masked_steps_is_refused(objective, part):
+    """Nobody drafts there, and a filter would learn from steps that the model has seen."""
+    model = tiny_model(objective=objective, mask_conf={"span": 4})
+    message = f"parts must be without {part}, which is for objective causal, with objective {objective}"
+    with pytest.raises(UserError, match=message):
+        model.add_parts({part: {}})
+
+
 # training
 
 

@@ -9,6 +9,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.fast import FastOptions, accelerate
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
 from espnet_ext.testing.models import SAMPLING, decode, ragged_batch, tiny_model
+from espnet_ext.testing.part import tiny_gpst
 
 SIZES = {"width": 16, "heads": 2, "residual": True}
 BOTH = {"ar": SIZES, "maskgit": {**SIZES, "weights": "ar"}}
@@ -74,6 +75,10 @@ def test_accelerated_it_makes_the_same_codes(stacking):
 def test_other_sizes_than_those_of_the_ar_one_are_refused():
     with pytest.raises(UserError, match=r"same sizes for maskgit with weights ar as for ar, got width 8 and 16"):
         tiny_model(local_conf={"ar": SIZES, "maskgit": {**SIZES, "width": 8, "weights": "ar"}})
+    with pytest.raises(UserError, match="got heads 4 and 2"):
+        tiny_model(local_conf={"ar": SIZES, "maskgit": {**SIZES, "heads": 4, "weights": "ar"}})
+    with pytest.raises(UserError, match="got dropout 0.5 and 0.0"):
+        tiny_model(local_conf={"ar": SIZES, "maskgit": {**SIZES, "dropout": 0.5, "weights": "ar"}})
     with pytest.raises(UserError, match="got residual False and True"):
         tiny_model(local_conf={"ar": SIZES, "maskgit": {**SIZES, "residual": False, "weights": "ar"}})
 
@@ -81,6 +86,9 @@ def test_other_sizes_than_those_of_the_ar_one_are_refused():
 def test_nobody_to_share_with_is_refused():
     with pytest.raises(UserError, match=r"local must contain ar for maskgit with weights ar, got \['maskgit'\]"):
         tiny_model(local="maskgit", local_conf={**SIZES, "weights": "ar"})
+    alone = {"local": "maskgit", "local_conf": {"width": 16, "heads": 2, "weights": "ar"}, "parallel_heads": False}
+    with pytest.raises(UserError, match=r"local must contain ar for maskgit with weights ar, got \['maskgit'\]"):
+        tiny_gpst(**alone)
     with pytest.raises(UserError, match=r"weights must be one of \['own', 'ar'\], got 'all'"):
         tiny_model(local="maskgit", local_conf={**SIZES, "weights": "all"})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import NAMES, SAMPLING, SPEC, ragged_batch
@@ -159,6 +161,14 @@ def test_a_row_does_not_depend_on_others_however_much_is_sure(threshold, samplin
     for stacking, strategy in ((1, "local_ar"), (2, "local_maskgit")):
         model = shared_model(stacking=stacking, objective="window")
         assert_rows_are_their_own(model, strategy, SAMPLING[sampling], Window(WIDTH, threshold))
+
+
+@stackings
+def test_a_row_does_not_depend_on_others_where_the_cache_is_rounded(stacking):
+    model = copy.deepcopy(shared_model(stacking=stacking, objective="window")).float()
+    model.primary.decoder.cache_dtype = torch.bfloat16
+    for sampling in ("greedy", "sampled"):
+        assert_rows_are_their_own(model, "local_ar", SAMPLING[sampling], Window(WIDTH, threshold=0.3))
 
 
 @pytest.mark.parametrize("most_rows", [1, 2])

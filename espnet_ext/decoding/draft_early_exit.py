@@ -82,11 +82,12 @@ class DraftEarlyExit(Drafter):
         # what a prior reads of guesses is forgotten with them
         ahead = replace(state, path=None if state.path is None else state.path.clone())
         made: list[Draft] = []
-        for place in range(int(own.length.max())):
-            going = (own.length > place).nonzero()[:, 0]
-            last = made[-1].codes if made else turn.codes
-            hidden = self._leave(turn.model, last, ahead, [exits[one] for one in own.exit.tolist()], going)
-            made.append(_guess(turn, [one.codes for one in made], hidden, going, draws))
+        with state.cache.taken_back():
+            for place in range(int(own.length.max())):
+                going = (own.length > place).nonzero()[:, 0]
+                last = made[-1].codes if made else turn.codes
+                hidden = self._leave(turn.model, last, ahead, [exits[one] for one in own.exit.tolist()], going)
+                made.append(_guess(turn, [one.codes for one in made], hidden, going, draws))
         if made:
             state.accept(torch.zeros_like(own.length), len(made))
         last = made[-1].codes if made else turn.codes

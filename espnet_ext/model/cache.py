@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -104,9 +105,27 @@ class KVCache:
         places = torch.arange(self.length, self.length + count, device=self.keys.device)
         return places if self.lag is None else places - self.lag[0, :, None]
 
-    def positions_of(self, steps: Tensor) -> Tensor:
-        """Positions (B, W) of steps (B, W), as `next_positions` counts them, wherever they lie."""
-        return steps + self.prefix if self.lag is None else steps + self.prefix + (self.lag[1] - self.lag[0])[:, None]
+    def rotary_positions(self, dtype: torch.dtype, count: int = 1, steps: Tensor | None = None) -> Tensor | None:
+        """Positions by which queries and keys are turned; the only place that says what of left padding counts.
+
+        Args:
+            dtype: of the new keys.
+            count: positions that come, where `steps` is None.
+            steps: (B, W) int64, those whose positions are asked for, wherever they lie; None for what comes.
+
+        Returns:
+            (B, count or W) int64; None for those that follow `length`, the same for all rows.
+        """
+        # rounded keys tell more than differences of positions: those of a row then begin behind its left padding
+        padding = self.padding if self.keys.dtype != dtype or not self.plain else None
+        if steps is None and self.lag is None and padding is None:
+            return None
+        if steps is None:
+            positions = self.next_positions(count)
+        else:
+            positions = steps + self.prefix
+            positions = positions if self.lag is None else positions + (self.lag[1] - self.lag[0])[:, None]
+        return positions if padding is None else positions - padding[:, None]
 
     def next_step(self) -> Tensor:
         """Number of the coming step: (1,) int64, or (B,) where rows differ."""
@@ -115,11 +134,9 @@ class KVCache:
 
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
         """Angles of the coming positions: (2, count, head_width), or (2, B, 1, count, head_width) where rows differ."""
-        # rounded keys tell more than differences of positions: those of a row then begin behind its left padding
-        padding = self.padding if self.keys.dtype != dtype or not self.plain else None
-        if self.lag is None and padding is None:
+        positions = self.rotary_positions(dtype, count)
+        if positions is None:
             return rotary.at(self.length, count, dtype)
-        positions = self.next_positions(count) - (0 if padding is None else padding[:, None])
         # a row that has ended, and is still there, may be beyond
         return rotary.at(0, self.capacity, dtype)[:, positions.clamp(0, self.capacity - 1)][:, :, None]
 
@@ -148,7 +165,11 @@ class KVCache:
             self.close_holes()
 
     def may_go_back(self, steps: int) -> None:
-        """Be told, at the beginning, how many of the last steps may be taken back: nothing to do where all is kept."""
+        """Be told, before the first step, how many of the last may be taken back: nothing to do where all is kept."""
+
+    def taken_back(self) -> AbstractContextManager[None]:
+        """Passes in it are all taken back, with `accept`, right behind it: nothing to do where all is kept."""
+        return nullcontext()
 
     def close_holes(self, always: bool = False) -> None:
         """Move what each row holds to the right of fewer places, where that spares many of them, or `always`."""

@@ -56,6 +56,11 @@ class Entry:
         place = torch.arange(width)
         return torch.cat((place, (place[:, None] + torch.arange(1, self.count + 1)).flatten()))
 
+    def steps(self, width: int) -> Tensor:
+        """Which of W positions each of them is, or stands behind, in the same order: (W + W * K,) int64."""
+        place = torch.arange(width)
+        return torch.cat((place, place.repeat_interleave(self.count)))
+
     def mask(self, mask: Tensor | None, width: int, keys: int) -> Tensor:
         """What all of them may look at, (1 or B, 1, W + W * K, keys + W * K) bool.
 
@@ -86,6 +91,7 @@ class LayerPass:
         gates: (B, layers), what each layer's change of a row counts, in training; None for 1.
         taps: layers in front of which hidden states are taken out, through the norm that is behind the last layer.
         entry: positions that enter on the way.
+        same_prior: whether these have the prior of the position that they stand behind, not that of their own place.
         taken: layer → hidden states (B, W, D), of every call that the pass took.
     """
 
@@ -94,6 +100,7 @@ class LayerPass:
     gates: Tensor | None = None
     taps: tuple[int, ...] = ()
     entry: Entry | None = None
+    same_prior: bool = False
     taken: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @property

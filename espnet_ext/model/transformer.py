@@ -242,7 +242,8 @@ class Transformer(nn.Module):
                 mask = entry.mask(mask, length, length if cache is None else cache.length + length).to(x.device)
                 places = entry.places(length).to(x.device)
                 x = torch.cat((x, entry.states(x).flatten(1, 2)), dim=1)
-                rotation, bias = (_at(part, places) for part in going_on)
+                rotation = _at(going_on[0], places)
+                bias = _at(going_on[1], entry.steps(length).to(x.device) if layers.same_prior else places)
             if layers.uses(layer):
                 told: list[Tensor] | None = None if scores is None else []
                 mine = None if adapt is None else partial(adapt, layer)

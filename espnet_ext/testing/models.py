@@ -14,7 +14,7 @@ from espnet_ext.decoding import CAUSAL, FULL, Depth, Generation, Order, build_st
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.parts import LayerPart, parts
+from espnet_ext.model.parts import parts
 from espnet_ext.model.primary import Conditions
 
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
@@ -170,7 +170,7 @@ def with_parts(model: TextCoreLM, std: float = 0.3) -> TextCoreLM:
             name
             for name in parts
             if (needs := parts[name].needs) is None or any(isinstance(one, needs) for one in heads)
-            if model.objective == "causal" or not (parts[name].looks_ahead or issubclass(parts[name], LayerPart))
+            if model.objective in parts[name].objectives
         ]
         model.add_parts({name: {} for name in able})
         for parameter in model.parts.parameters():

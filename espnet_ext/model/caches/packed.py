@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -24,7 +26,8 @@ class PackedCache(KVCache):
         packed: parts of both, (layers, B, heads, blocks, …).
         blocks: (B,) int64 on the CPU, packed blocks of each row.
         fill: (B,) int64 on the CPU, newest positions of each row, which follow them.
-        margin: newest positions that are not packed, as they may be taken back.
+        margin: newest positions that are not packed, as they may be taken back; 0 before the first step.
+        packs: whether blocks are made; not while all that comes is taken back.
     """
 
     plain = False
@@ -33,12 +36,18 @@ class PackedCache(KVCache):
     packed: list[list[Tensor]]
     blocks: Tensor
     fill: Tensor
-    margin: int = 1
+    margin: int = 0
+    packs: bool = True
 
     @property
     def size(self) -> int:
         """Positions of a block."""
         return self.packings[0].rows
+
+    @property
+    def _begins(self) -> bool:
+        """Whether what comes is what rows begin with, of which nothing is taken back."""
+        return self.length == 0 and not self.margin
 
     def num_bytes(self) -> int:  # noqa: D102 (inherited)
         return super().num_bytes() + sum(part.nbytes for parts in self.packed for part in parts)
@@ -47,7 +56,7 @@ class PackedCache(KVCache):
         """Keys and values of one layer, as `visible` tells what is what; those that begin a row are as they are."""
         new = keys.shape[2]
         self.check_room(new)
-        if self.length == 0:
+        if self._begins:
             for which, part in enumerate((keys, values)):
                 self._begin(layer, which, part)
             return keys, values
@@ -62,7 +71,7 @@ class PackedCache(KVCache):
 
     def visible(self, count: int = 1) -> Tensor | None:
         """What so many more positions may look at: (B, 1, count, positions that are read) bool; None for all."""
-        if self.length == 0:
+        if self._begins:
             return super().visible(count)
         device = self.keys.device
         held, fill = (self.blocks * self.size)[:, None, None].to(device), self.fill[:, None, None].to(device)
@@ -72,17 +81,26 @@ class PackedCache(KVCache):
         return torch.cat((older.expand(-1, count, -1), newest), dim=2)[:, None]
 
     def advance(self, count: int) -> None:  # noqa: D102 (inherited)
-        if self.length == 0:
+        if self._begins:
             held = self.key_mask[:, :count].sum(1).cpu()
             self.blocks, self.fill = held // self.size, held % self.size
         else:
             self.fill = self.fill + count
-            while len(rows := (self.fill - max(count, self.margin) >= self.size).nonzero()[:, 0]):
+            while self.packs and len(rows := (self.fill - max(count, self.margin) >= self.size).nonzero()[:, 0]):
                 self._pack(rows)
         super().advance(count)
 
     def may_go_back(self, steps: int) -> None:  # noqa: D102 (inherited)
         self.margin = max(self.margin, steps)
+
+    @contextmanager
+    def taken_back(self) -> Iterator[None]:
+        """As in every cache: how many passes these are is for other rows to say, and no block is to tell of it."""
+        self.packs = False
+        try:
+            yield
+        finally:
+            self.packs = True
 
     def accept(self, kept: Tensor, count: int) -> None:  # noqa: D102 (inherited)
         super().accept(kept, count)
@@ -103,7 +121,8 @@ class PackedCache(KVCache):
 
     def _width(self, count: int) -> int:
         """Newest positions that there must be room for where so many come at once."""
-        return max(self.keys.shape[3], self.size + max(count, self.margin) - 1 + count)
+        most = self.size + max(count, self.margin) - 1 if self.packs else int(self.fill.max())
+        return max(self.keys.shape[3], most + count)
 
     def _widen(self, width: int) -> None:
         if (missing := width - self.keys.shape[3]) > 0:

@@ -237,7 +237,7 @@ class CoreLM(nn.Module, StepModel):
         # what stands behind a step predicts those to come: of a causal model
         looks = isinstance(primary, Primary) and primary.looks_ahead and self.objective == "causal"
         layers, width = self.layers if self.goes_through else 0, self.embedding.table.embedding_dim
-        built = build_parts(conf, self.step_slots, width, self.heads, looks, layers)
+        built = build_parts(conf, self.step_slots, width, self.heads, looks, layers, self.objective)
         for name, part in built.items():
             assert isinstance(part, Part)
             part.join(self.step_transformers())

@@ -168,7 +168,7 @@ class GPST(CoreLM):
         def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
             return parted(read(layers)[:, prefix.shape[1] :], layers, steps.shape[1])
 
-        again = Again(run, lambda: self._mean(semantic, semantic_lengths, steps[:, :0], semantic_lengths * 0, given))
+        again = Again(run, lambda: self._mean(semantic, semantic_lengths, given))
         further = None if kept is None else partial(self._further, kept)
         hidden = hidden[:, prefix.shape[1] :]
         return self.scores(hidden, targets, codes_lengths, units=units, true=true, further=further, again=again)
@@ -282,15 +282,12 @@ class GPST(CoreLM):
         return first[:, None] + steps.double() * self._advance
 
     def summary(self, conditions: JointConditions) -> Tensor:  # noqa: D102 (inherited)
-        prompt = self.embedding.step(conditions.prompt)
-        return self._mean(
-            conditions.units, conditions.unit_lengths, prompt, conditions.prompt_lengths, conditions.given
-        )
+        return self._mean(conditions.units, conditions.unit_lengths, conditions.given)
 
-    def _mean(self, units: Tensor, lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor, given: Tensor) -> Tensor:
-        """Embedded units and prompt on average, (B, 2 * D); in training there is no prompt."""
-        of_units = mean_of(self.primary.embed_text(units), lengths)
-        return torch.cat((of_units, mean_of(prompt, prompt_lengths)), dim=1) * given[:, None]
+    def _mean(self, units: Tensor, lengths: Tensor, given: Tensor) -> Tensor:
+        """Embedded units on average, and zeros for the prompt, (B, 2 * D): in training nobody sees one."""
+        of_units = mean_of(self.primary.embed_text(units), lengths) * given[:, None]
+        return torch.cat((of_units, torch.zeros_like(of_units)), dim=1)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -90,6 +90,8 @@ class StepModel(ABC):
         A model that can make them in one pass does so: it is what speculation over steps gains from. `layers` as in
         `Primary.extend`.
         """
+        if layers is not None:
+            raise NotImplementedError(f"{type(self).__name__} runs all layers")
         return torch.stack([self.step(codes[:, place], state) for place in range(codes.shape[1])], dim=1)
 
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,15 @@ from torch import Generator, Tensor
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads.ar import ARLocalTransformer
 from espnet_ext.model.heads.base import Heads, LocalInput, LocalOutput, register_head
+from espnet_ext.model.heads.parallel import ParallelHeads
 from espnet_ext.model.heads.slot_transformer import SlotTransformer
 from espnet_ext.options import check_choice
 
 MASKS = ("slots", "frames", "left_to_right")
 WEIGHTS = ("own", "ar")
 SHARED = ("embedding", "input_projection", "transformer", "heads")  # modules; positions are its own
-SIZES = ("width", "layers", "num_heads", "residual")
+# options that both must have alike, and the attributes that hold them
+ALIKE = {"width": "width", "layers": "layers", "heads": "num_heads", "dropout": "dropout", "residual": "residual"}
 
 
 def masked_counts(ratio: Tensor, slots: int | Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class MaskGITLocalTransformer(SlotTransformer):
             it; with one frame per step these are the same. "left_to_right": the last slots. Several names: one of
             them, drawn per step ("mixed" is an old name of the first two). From steps whose first slots are known
             dependence is learned much sooner, also for masks anywhere.
-        weights: "own", or "ar": those of the AR local transformer of the same model, of the same sizes, which is
+        weights: "own", or "ar": those of the AR local transformer of the same model, of the same sizes and dropout, which is
             trained on both tasks at once. What it learns from the codes in front serves masks anywhere, which take many
             times as long to teach it.
         **options: as for `SlotTransformer`.
@@ -85,12 +87,14 @@ class MaskGITLocalTransformer(SlotTransformer):
             return
         others = [head for head in heads.values() if isinstance(head, ARLocalTransformer)]
         if not others:
-            raise UserError(f"local must contain ar for maskgit with weights ar, got {[*heads][1:]}")
-        for name in SIZES:
-            if getattr(self, name) != getattr(others[0], name):
+            local = [name for name, head in heads.items() if not isinstance(head, ParallelHeads)]
+            raise UserError(f"local must contain ar for maskgit with weights ar, got {local}")
+        for name, attribute in ALIKE.items():
+            mine, theirs = getattr(self, attribute), getattr(others[0], attribute)
+            if mine != theirs:
                 raise UserError(
-                    f"local_conf must have the same sizes for maskgit with weights ar as for ar, got {name} "
-                    f"{getattr(self, name)!r} and {getattr(others[0], name)!r}"
+                    f"local_conf must have the same sizes for maskgit with weights ar as for ar, got {name} {mine!r} "
+                    f"and {theirs!r}"
                 )
         for name in SHARED:
             delattr(self, name)

@@ -29,7 +29,7 @@ class SlotTransformer(Head):
             to learn only what they cannot know: how the codes of a step depend on each other.
 
     Attributes:
-        width, layers, num_heads, residual: likewise.
+        width, layers, num_heads, dropout, residual: likewise.
         bidirectional: whether slots see those behind them, so that the last slot's code is read as well.
 
     Reference:
@@ -56,7 +56,7 @@ class SlotTransformer(Head):
         check_number("width", width, least=1, whole=True)
         check_flag("residual", residual)
         self.slots, self.spec, self.residual = slots.count, slots.spec, residual
-        self.width, self.layers, self.num_heads = width, layers, heads
+        self.width, self.layers, self.num_heads, self.dropout = width, layers, heads, dropout
         self.has_own_tables = embedding is None
         self.embedding = SlotEmbedding(slots, width, steps=False) if embedding is None else embedding
         self.input_projection = nn.Linear(primary_width, width)

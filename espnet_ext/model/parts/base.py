@@ -89,10 +89,12 @@ class Part(nn.Module, ABC):
     Attributes:
         needs: class of a head that the model must have; None for none.
         looks_ahead: whether it puts positions of its own behind steps, which the primary transformer must allow.
+        objectives: those of models that it is for; what looks ahead or works between layers is for causal ones alone.
     """
 
     needs: ClassVar[type[nn.Module] | None] = None
     looks_ahead: ClassVar[bool] = False
+    objectives: ClassVar[tuple[str, ...]] = ("causal",)
 
     def join(self, transformers: Sequence[Transformer]) -> None:
         """Make what depends on the model that the part goes beside.
@@ -144,6 +146,7 @@ def build_parts(
     heads: Heads,
     looks_ahead: bool = False,
     layers: int = 0,
+    objective: str = "causal",
 ) -> Parts:
     """The parts of a model.
 
@@ -154,6 +157,7 @@ def build_parts(
         heads: of the model.
         looks_ahead: whether positions can be put behind its steps.
         layers: of a primary transformer that parts can work in; 0 for none.
+        objective: of the model.
 
     Returns:
         The parts.
@@ -164,6 +168,9 @@ def build_parts(
     built: dict[str, nn.Module] = {}
     for name, own in complete_parts(conf).items():
         kind = parts[name]
+        if objective not in kind.objectives:
+            able = " or ".join(kind.objectives)
+            raise UserError(f"parts must be without {name}, which is for objective {able}, with objective {objective}")
         if kind.needs is not None and not any(isinstance(head, kind.needs) for head in heads.values()):
             raise UserError(
                 f"parts must be without {name}, which needs {kind.needs.__name__}, with heads {list(heads)}"

@@ -163,9 +163,15 @@ class AnnealedPrior(AttentionPrior):
     def forward(  # noqa: D102
         self, reading: Reading, targets: Tensor, step_lengths: Tensor
     ) -> tuple[Tensor | None, Alignment | None]:
-        strength = self.strength()
+        made = self.again(reading, targets, step_lengths)
         if self.training and not self._follows:
             self.batches += 1
+        return made
+
+    def again(  # noqa: D102
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        strength = self.strength()
         if strength == 0.0:
             return None, None
         frames, tokens = targets.shape[1] * self.stacking, reading.text.shape[1]

@@ -112,6 +112,21 @@ class AttentionPrior(nn.Module, ABC):
             Prior and alignment.
         """
 
+    def again(
+        self, reading: Reading, targets: Tensor, step_lengths: Tensor
+    ) -> tuple[Tensor | None, Alignment | None]:
+        """What `forward` says, for one more pass over the same batch, which is no further batch of the training.
+
+        Args:
+            reading: text and prompt.
+            targets: as in `forward`.
+            step_lengths: (B,) int64.
+
+        Returns:
+            Prior and alignment.
+        """
+        return self.forward(reading, targets, step_lengths)
+
     def alignment_of(self, scores: Tensor, reading: Reading, step_lengths: Tensor) -> Alignment | None:
         """The alignment that the cross-attention found, for its loss; None where that of `forward` counts.
 
@@ -252,10 +267,11 @@ class PathPrior(AttentionPrior):
         self.frame_predictor = FramePredictor(width)
 
     def attend(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> Tensor:
-        """Log-attention of the aligner, (B, L * S, U)."""
+        """Log-attention of the aligner, (B, L * S, U), in float32 at least, whatever the weights are in."""
         told = targets.shape[2]  # frames of a step that are told apart
-        frames = targets.detach().flatten(1, 2)
-        log_attention = self.aligner(reading.text, reading.lengths, frames, step_lengths * told)
+        dtype = self.aligner.log_scale.dtype
+        text, frames = reading.text.to(dtype), targets.detach().flatten(1, 2).to(dtype)
+        log_attention = at_least_float32(self.aligner(text, reading.lengths, frames, step_lengths * told))
         return log_attention.repeat_interleave(self.stacking // told, dim=1)
 
     def align(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -302,7 +318,7 @@ class PathPrior(AttentionPrior):
             return path, lengths
         some = Reading(*(part[rows] for part in reading))
         is_known = known.is_known[rows].flatten(1).repeat_interleave(self.stacking // known.is_known.shape[2], dim=1)
-        attention = self.attend(some, at_least_float32(known.frames[rows]), frame_lengths[rows] // self.stacking)
+        attention = self.attend(some, known.frames[rows], frame_lengths[rows] // self.stacking)
         of_rows = frame_lengths[rows], some.lengths
         found = path_around(attention, is_known, *of_rows, expected[rows])
         found = within_tokens(found, of_rows[0]) if self.moves else found

@@ -121,6 +121,8 @@ class Primary(nn.Module, ABC):
         Returns:
             The hidden vectors, and behind them those of positions that enter on the way: (B, W + W * K, D).
         """
+        if layers is not None:
+            raise NotImplementedError(f"{type(self).__name__} runs all layers")
         return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
 
     def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:

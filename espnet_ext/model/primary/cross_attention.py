@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -156,11 +157,15 @@ class CrossAttentionPrimary(Primary):
         layers: LayerPass | None = None,
     ) -> tuple[PrimaryOutput, Further | None]:
         reading, memory, prompt, seen = self._read(conditions)
+        # a pass that says how it goes through the layers is one more over a batch that there was
+        ask = self.prior if layers is None else self.prior.again
         with torch.autocast(steps.device.type, enabled=False):  # paths and their losses need float32
-            prior, alignment = self.prior(reading.float(), at_least_float32(targets), step_lengths)
+            prior, alignment = ask(reading.float(), at_least_float32(targets), step_lengths)
         if prior is not None:
             # the prompt attends to the text as well, without a preference
             entering = 0 if layers is None else layers.ahead
+            if layers is not None and self.prior.reads_attention:
+                layers = replace(layers, same_prior=True)  # as `_looks` has it
             prior = nn.functional.pad(prior.to(steps.dtype), (0, 0, prompt.shape[1], entering))
         if causal:
             mask = visible_mask(torch.cat((seen, seen.new_ones(steps.shape[:2])), dim=1))
@@ -317,7 +322,8 @@ class CrossAttentionPrimary(Primary):
         keys = torch.cat((exists.new_ones(len(x), cache.length), exists), dim=1)
         itself = torch.ones(count, cache.length + count, dtype=torch.bool, device=x.device).triu(cache.length)
         mask = (visible & keys[:, None, None]) | (visible & itself)
-        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=cache.positions_of(steps))
+        positions = cache.rotary_positions(x.dtype, steps=steps)
+        return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=positions)
 
     def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
         text = mean_of(self.text_encoder.embedding(conditions.text), conditions.text_lengths)
