@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from published import publish
 from tokenization import processor
 
@@ -33,6 +34,7 @@ LOSSY = {
     "lantern": {"k": 32, "delta": 0.5},
     "pcg": {"groups": 16},
 }
+NO_NAME = str.maketrans(":,=", "___")  # of a directory
 HEARD = {"wer": ("rate", 100.0), "frechet": ("corrected", 1.0), "speaker": ("own", 1.0)}  # field, scale
 
 
@@ -43,7 +45,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="codes of the test set")
     parser.add_argument("--inference_config", type=Path, required=True, help="of all ways, but for the order")
     parser.add_argument("--drafters", nargs="+", default=["repeat", "jacobi", "ngram"])
-    parser.add_argument("--acceptances", nargs="+", default=["gumbel", "exact", "block", *LOSSY])
+    parser.add_argument(
+        "--acceptances", nargs="+", default=["gumbel", "exact", "block", *LOSSY],
+        help="with options of one's own where wanted: pcg:groups=4,vectors=codec",
+    )  # fmt: skip
     parser.add_argument("--width", type=int, default=3)
     parser.add_argument("--timed", type=int, default=8, help="utterances whose seconds are taken, at batch 1 and 8")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of every way; their median counts")
@@ -60,11 +65,23 @@ def ways(args: argparse.Namespace) -> dict[str, DecodeOptions]:
     base = DecodeOptions.from_yaml(args.inference_config)
     found = {CAUSAL: base}
     for drafter in args.drafters:
-        for acceptance in args.acceptances:
+        for told in args.acceptances:
+            acceptance, own = accepting(told)
             conf = {"drafter": drafter, "acceptance": acceptance, "width": args.width, "exact": acceptance not in LOSSY}
-            conf["acceptance_conf"] = LOSSY.get(acceptance, {})
-            found[f"{drafter}_{acceptance}"] = base.changed(order="speculative", order_conf=conf)
+            conf["acceptance_conf"] = own
+            found[f"{drafter}_{told}".translate(NO_NAME)] = base.changed(order="speculative", order_conf=conf)
     return found
+
+
+def accepting(told: str) -> tuple[str, dict[str, object]]:
+    """The name and the options of an acceptance.
+
+    >>> accepting("pcg:groups=4,vectors=codec")
+    ('pcg', {'groups': 4, 'vectors': 'codec'})
+    """
+    name, _, own = told.partition(":")
+    pairs = (pair.partition("=") for pair in own.split(",") if pair)
+    return name, {key: yaml.safe_load(value) for key, _, value in pairs} or LOSSY.get(name, {})
 
 
 def measure(exp: Path, options: dict[str, DecodeOptions], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
