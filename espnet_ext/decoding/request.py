@@ -16,7 +16,7 @@ from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.caches import EXACT, CachePolicy, caches
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.primary import rows_of, rows_together
 from espnet_ext.options import check_number
@@ -52,6 +52,9 @@ def check_fits(
     order.check_model(strategy, model)
     depth.check_model(model)
     sampling.check(model.spec.num_codebooks)
+    if model.objective != "causal" and not cache.plain:
+        able = [one for one in caches if caches[one].plain]
+        raise UserError(f"cache must be one of {able} with a model of objective {model.objective}, got {cache}")
     for transformer in model.step_transformers():
         cache.check(transformer.width // transformer.heads)
 
