@@ -90,6 +90,7 @@ class Decoding(NamedTuple):
         """Refuse what does not fit together, with a UserError that names it."""
         rows, sampler, limit = len(self.conditions.given), self.sampler, torch.as_tensor(self.max_frames)
         check_fits(self.model, self.strategy, self.order, sampler.options, self.cache, self.depth)
+        self.order.check_guard(self.end_guard)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):
             raise UserError(f"generators must be one per row = {rows}, got {len(sampler.generators)}")
         if int(limit.min()) < self.min_frames:
