@@ -99,7 +99,9 @@ class Decoding(NamedTuple):
             check_number("most_rows", self.most_rows, least=1, whole=True)
 
     def warn(self) -> None:
-        """A warning where guidance is by what the model has not learned."""
+        """A warning where guidance is by what the model has not learned, and of what the strategy doubts."""
+        if doubt := self.strategy.doubt(self.model.heads, self.sampler.options):
+            warnings.warn(doubt, stacklevel=3)
         scale = self.sampler.options.cfg_scale
         if scale != 1 and self.model.conditioning_dropout == 0:
             warnings.warn(
