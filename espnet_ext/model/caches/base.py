@@ -18,8 +18,8 @@ class CachePolicy(ABC):
     """How keys and values of earlier positions are kept; subclasses are frozen dataclasses of their options.
 
     Attributes:
-        plain: whether what attention reads lies in the cache place by place, as `KVCache.plain` says of what `new` makes;
-            models of masked steps need that.
+        plain: whether what attention reads lies in the caches place by place, as their `plain` says too; models of
+            masked steps need that.
     """
 
     plain: ClassVar[bool] = True
