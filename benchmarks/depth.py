@@ -64,7 +64,7 @@ def likelihood(speak: CodecLM, batch: tuple[Any, Tensor, Tensor], kind: str) -> 
     targets = model.targets(codes, lengths)
     steps, _ = model.inputs(targets, model.spec.bos_id)
     rows = RowLayers(layers_of(model, conditions, kind))
-    aligned = model._hidden(conditions, steps, targets, lengths, LayerPass(rows=rows)).hidden
+    aligned = model._hidden(*model._read(conditions, steps, targets, lengths), LayerPass(rows=rows)).hidden
     along = model.extend(steps, model.prefill(conditions, steps.shape[1], layers=rows))
     real, local = length_mask(lengths // model.stacking, steps.shape[1]), model.heads.of(ARLocalTransformer)
     legal = legal_ids(model.spec, model.layout, steps.shape[1], 1)

@@ -333,6 +333,16 @@ def test_a_rank_above_the_width_of_the_heads_is_refused_before_anything_is_decod
     options.changed(cache_conf={"rank": 16, "buffer": 32}).check(model)
 
 
+@pytest.mark.parametrize("objective", ["masked", "window"])
+def test_a_cache_that_packs_is_refused_before_masked_steps_are_decoded(objective):
+    model = shared_model(objective=objective)
+    message = rf"cache must be one of \['exact'.*\] with a model of objective {objective}, got Gear\(bits=4"
+    options = DecodeOptions(order=objective, cache="gear")
+    with pytest.raises(UserError, match=message):
+        options.check(model)
+    options.changed(cache="exact").check(model)
+
+
 def test_the_cache_of_old_results_is_not_told():
     options = DecodeOptions()
     assert options.caching == EXACT and not {"cache", "cache_conf"} & {*options.given(), *options.complete()}

@@ -92,6 +92,15 @@ def test_rows_in_buffers_have_their_own_clocks(primary, closed):
 
 
 @torch.no_grad()
+def test_rows_in_buffers_have_the_lengths_that_they_had():
+    model = shared_model(objective="masked")
+    state = model.prefill(ragged_batch().conditions(model), 24)
+    lengths = state.lengths.clone()
+    StaticState(state).load(state)
+    assert torch.equal(state.lengths, lengths)
+
+
+@torch.no_grad()
 def test_rows_that_leave_take_their_clocks_along():
     model = shared_model("prefix")
     state = model.prefill(ragged_batch().conditions(model), 24)

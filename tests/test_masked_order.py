@@ -228,6 +228,8 @@ def test_packed_weights_keep_the_codes_and_a_step_at_a_time_is_no_must(strategy,
         ({"rounds": [2, 0]}, "rounds must be"),
         ({"choice": "purity"}, r"choice must be one of \['confidence', 'random'\], got 'purity'"),
         ({"temperature": -1}, "temperature must be"),
+        ({"rounds": []}, r"rounds must be a number or a list of them, one for each codebook, got \[\]"),
+        ({"choice": "random", "temperature": 3.0}, "temperature must be 0 with choice random, .*, got 3.0"),
     ],
 )
 def test_options_out_of_range_are_refused(conf, message):

@@ -15,6 +15,7 @@ from espnet_ext.codes import StepLayout
 from espnet_ext.decoding import (
     CAUSAL,
     Advance,
+    Masked,
     Order,
     SpeechLimits,
     Turn,
@@ -26,7 +27,7 @@ from espnet_ext.decoding import (
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.decoding.sampling import Sampler, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.inference.options import decode_options
+from espnet_ext.inference.options import decode_options, find_voice
 from espnet_ext.testing.models import decode, shared_model
 from espnet_ext.testing.order import ORDER_CONTRACT, check_order
 
@@ -170,3 +171,37 @@ def test_the_order_of_the_command_line_is_that_of_steps(tmp_path):
         decode_options(args, DecodeOptions)
     args.order = "causal"
     assert decode_options(args, DecodeOptions).steps == CAUSAL
+
+
+@pytest.mark.parametrize("name", ["decoding", "order", "depth", "cache"])
+def test_a_name_that_there_is_not_is_told_before_a_voice_is_fetched(name, tmp_path):
+    parser = ArgumentParser()
+    add_sampling_options(parser)
+    args = parser.parse_args([f"--{name}", "nearest"])
+    args.exp = tmp_path / "nothing"
+    with pytest.raises(UserError, match=f"{name} must be one of .*, got 'nearest'"):
+        find_voice(args)
+    setattr(args, name, None)
+    with pytest.raises(FileNotFoundError):
+        find_voice(args)
+
+
+def test_an_end_guard_is_refused_where_no_ends_are_decided(tmp_path):
+    message = "end_guard must be 0 with order masked, which decides no ends, got 0.5"
+    with pytest.raises(UserError, match=message):
+        DecodeOptions(order="masked", end_guard=0.5)
+    model = shared_model(objective="masked")
+    given = ragged_batch().conditions(model), build_strategy("parallel"), Sampler(SAMPLING["greedy"], ())
+    with pytest.raises(UserError, match=message):
+        generate(model, *given, 8, order=Masked(), end_guard=0.5)
+    generate(model, *given, 8, order=Masked(), end_guard=0)
+    # what is kept for another order says nothing about the one that is asked for
+    config = tmp_path / "decode.yaml"
+    config.write_text("order: masked\n")
+    parser = ArgumentParser()
+    add_sampling_options(parser)
+    args = parser.parse_args(["--inference_config", str(config), "--order", "causal", "--end_guard", "0.5"])
+    assert decode_options(args, DecodeOptions).end_guard == 0.5
+    args.order = None
+    with pytest.raises(UserError, match=message):
+        decode_options(args, DecodeOptions)

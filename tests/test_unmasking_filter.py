@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -189,6 +190,18 @@ def test_parts_are_no_heads():
     model = shared_model()
     assert list(model.heads) == ["parallel", "ar", "maskgit"] and list(model.heads.beside) == list(model.parts)
     assert not [name for name in model.state_dict() if name.startswith("heads.") and "filter" in name]
+
+
+def test_another_temperature_than_the_filter_was_trained_for_is_told():
+    """What is sure at one temperature is not at another: the filter reads probabilities that are sharpened by it."""
+    message = "temperature must be 0.4, which this model's unmasking_filter was trained for, got 0.8"
+    with pytest.warns(UserWarning, match=message):
+        decode(shared_model(), ragged_batch(), NAME, SAMPLING["sampled"], 3, **LEARNED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(shared_model(), ragged_batch(), NAME, SamplingOptions(temperature=0.4), 3, **LEARNED)
+        decode(shared_model(), ragged_batch(), NAME, SamplingOptions(temperature=[0.4] * 3), 3, **LEARNED)
+        decode(shared_model(), ragged_batch(), NAME, SAMPLING["sampled"], 3)
 
 
 # what is refused

@@ -10,6 +10,8 @@ from conftest import NAMES, SAMPLING, SPEC, ragged_batch
 
 from espnet_ext.codes import length_mask
 from espnet_ext.decoding import Window, build_strategy, generate
+from espnet_ext.decoding.batch import Batch
+from espnet_ext.decoding.rows import Rows
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.decoding.window import Observed
 from espnet_ext.errors import UserError
@@ -176,6 +178,29 @@ def test_a_row_that_joins_later_is_what_it_is_alone(most_rows):
     model = shared_model(objective="window")
     order = Window(WIDTH, threshold=0.3)
     assert_rows_are_their_own(model, "local_ar", SAMPLING["guided, no repetition"], order, most_rows=most_rows)
+
+
+@pytest.mark.parametrize("sampling", ["greedy", "sampled", "guided, no repetition"])
+def test_samplers_of_a_window_are_made_one_from_the_other_and_are_those_made_from_the_beginning(sampling, monkeypatch):
+    taken, take = [0], Rows._take
+
+    def counted(*args):
+        taken[0] += 1
+        return take(*args)
+
+    def from_the_beginning(batch, made):
+        return (batch.sampler_behind(made[:step]) for step in range(len(made) + 1))
+
+    monkeypatch.setattr(Rows, "_take", counted)
+    how = shared_model(objective="window"), ragged_batch(), "local_ar", SAMPLING[sampling], 12
+    made = decode(*how, steps=Window(WIDTH, threshold=0.3))
+    few, taken[0] = taken[0], 0
+    monkeypatch.setattr(Batch, "samplers_behind", from_the_beginning)
+    same = decode(*how, steps=Window(WIDTH, threshold=0.3))
+    assert torch.equal(made.codes, same.codes) and torch.equal(made.logprobs, same.logprobs)
+    # of each turn four steps are committed, and three are looked at, or six where each begins anew
+    turns = taken[0] // (6 + WIDTH)
+    assert few == turns * (3 + WIDTH) < taken[0] == turns * (6 + WIDTH)
 
 
 def test_more_steps_are_kept_the_less_sure_they_need_to_be_and_one_at_least():

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions
 from espnet_ext.model.heads import Head, Heads
 from espnet_ext.registries import strategies
 
@@ -79,6 +79,18 @@ class DecodingStrategy(ABC):
         """
         for kind in self.head_types:
             heads.of(kind)
+
+    def doubt(self, heads: Heads, sampling: SamplingOptions) -> str | None:
+        """What a user is warned of: something that works, but not as it was meant to; None for nothing.
+
+        Args:
+            heads: the model's heads.
+            sampling: how distributions are sharpened.
+
+        Returns:
+            The warning, in one line.
+        """
+        return None
 
     @abstractmethod
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy, Filled, Round, last_round, register_strategy
 from espnet_ext.decoding.masked_step import MaskedStep, rank
-from espnet_ext.decoding.sampling import Sampler
+from espnet_ext.decoding.sampling import Sampler, SamplingOptions
 from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Heads, MaskGITLocalTransformer
 from espnet_ext.model.parts import UnmaskingFilter
@@ -60,6 +60,15 @@ class LocalMaskGITAdaptive(DecodingStrategy):
         super().check(heads)
         if self.schedule == "learned" and FILTER not in heads.beside:
             raise UserError(f"schedule must be threshold with a model without part {FILTER}, got 'learned'")
+
+    def doubt(self, heads: Heads, sampling: SamplingOptions) -> str | None:  # noqa: D102 (inherited)
+        part = heads.beside[FILTER] if self.schedule == "learned" else None
+        if not isinstance(part, UnmaskingFilter) or set(sampling.temperatures) == {part.temperature}:
+            return None
+        return (
+            f"temperature must be {part.temperature}, which this model's {FILTER} was trained for, got "
+            f"{sampling.temperature}: what it says of codes is then not what it learned"
+        )
 
     def decode_step(self, heads: Heads, hidden: Tensor, sampler: Sampler) -> Filled:  # noqa: D102
         return last_round(self.rounds(heads, hidden, sampler))

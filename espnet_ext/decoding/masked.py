@@ -62,6 +62,9 @@ class Masked(Order):
             codes, or "random" ones.
         temperature: of the Gumbel noise that is added to the confidence; it falls to 0 in the last round.
 
+    Raises:
+        UserError: if an option is out of range, or `temperature` is given with `choice` "random".
+
     Reference:
         Chang et al. 2022, arXiv:2202.04200, over the time of an utterance; MaskGCT, arXiv:2409.00750; MAGNeT,
         arXiv:2401.04577.
@@ -79,10 +82,14 @@ class Masked(Order):
     def __post_init__(self) -> None:
         if isinstance(self.rounds, (list, tuple)):
             object.__setattr__(self, "rounds", tuple(self.rounds))  # to be a key, as the rest is
+        if self.rounds == ():
+            raise UserError("rounds must be a number or a list of them, one for each codebook, got []")
         for count in self.rounds if isinstance(self.rounds, tuple) else (self.rounds,):
             check_number("rounds", count, least=1, most=MOST_ROUNDS, whole=True)
         check_choice("choice", self.choice, CHOICES)
         check_number("temperature", self.temperature, least=0, most=MOST_TEMPERATURE)
+        if self.choice == "random" and self.temperature:
+            raise UserError(f"temperature must be 0 with choice random, which is all noise, got {self.temperature}")
 
     def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:  # noqa: D102 (inherited)
         levels = self._levels(model)

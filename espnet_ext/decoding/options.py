@@ -42,7 +42,8 @@ class DecodeOptions:
             where it has run away, and with 0 is only told. None for 1 where somebody listens (`say`, Python), and for
             0 where a corpus is decoded.
         end_guard: seconds after the end of the text from which on speech must end, and it cannot before, by the
-            attention or its path; 0 for no guard, None for what the model says.
+            attention or its path; 0 for no guard, None for what the model says. An order that makes whole utterances
+            has none.
         order: name of the order in which steps follow each other.
         order_conf: its options, as far as they are given.
         cache: name of the policy by which keys and values of earlier positions are kept.
@@ -95,6 +96,7 @@ class DecodeOptions:
         if self.end_guard is not None:
             check_number("end_guard", self.end_guard, least=0)
         _ = self.strategy, self.sampler, self.steps, self.caching, self.layers
+        self.steps.check_guard(self.end_guard)
 
     def __hash__(self) -> int:
         how = self.strategy, self.steps, self.caching, self.layers, self.sampler

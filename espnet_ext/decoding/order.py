@@ -144,9 +144,17 @@ class Order(ABC):
             able = [one for one in orders if orders[one].objective == model.objective]
             self._refuse(able, f"with a model of objective {model.objective}")
 
+    def check_guard(self, end_guard: float | None) -> None:
+        """Refuse seconds behind the text's end after which speech must end, where its length is known beforehand."""
+        if end_guard and self.whole:
+            raise UserError(f"end_guard must be 0 with order {self._name}, which decides no ends, got {end_guard}")
+
     def _refuse(self, able: list[str], what: str) -> NoReturn:
-        mine = next((one for one in orders if orders[one] is type(self)), type(self).__name__)
-        raise UserError(f"order must be one of {able} {what}, got {mine!r}")
+        raise UserError(f"order must be one of {able} {what}, got {self._name!r}")
+
+    @property
+    def _name(self) -> str:
+        return next((one for one in orders if orders[one] is type(self)), type(self).__name__)
 
     def check_model(self, strategy: DecodingStrategy, model: StepModel) -> None:
         """Refuse a strategy or a model that the order cannot go with, with a UserError that names those that can.

@@ -16,7 +16,7 @@ from espnet_ext.decoding.order import CAUSAL, Order, Step, plain_step
 from espnet_ext.decoding.runaway import Watch
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.errors import UserError
-from espnet_ext.model.caches import EXACT, CachePolicy
+from espnet_ext.model.caches import EXACT, CachePolicy, caches
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.primary import rows_of, rows_together
 from espnet_ext.options import check_number
@@ -52,6 +52,9 @@ def check_fits(
     order.check_model(strategy, model)
     depth.check_model(model)
     sampling.check(model.spec.num_codebooks)
+    if model.objective != "causal" and not cache.plain:
+        able = [one for one in caches if caches[one].plain]
+        raise UserError(f"cache must be one of {able} with a model of objective {model.objective}, got {cache}")
     for transformer in model.step_transformers():
         cache.check(transformer.width // transformer.heads)
 
@@ -87,6 +90,7 @@ class Decoding(NamedTuple):
         """Refuse what does not fit together, with a UserError that names it."""
         rows, sampler, limit = len(self.conditions.given), self.sampler, torch.as_tensor(self.max_frames)
         check_fits(self.model, self.strategy, self.order, sampler.options, self.cache, self.depth)
+        self.order.check_guard(self.end_guard)
         if len(sampler.generators) != rows and (sampler.generators or not sampler.options.is_greedy):
             raise UserError(f"generators must be one per row = {rows}, got {len(sampler.generators)}")
         if int(limit.min()) < self.min_frames:
@@ -95,7 +99,9 @@ class Decoding(NamedTuple):
             check_number("most_rows", self.most_rows, least=1, whole=True)
 
     def warn(self) -> None:
-        """A warning where guidance is by what the model has not learned."""
+        """A warning where guidance is by what the model has not learned, and of what the strategy doubts."""
+        if doubt := self.strategy.doubt(self.model.heads, self.sampler.options):
+            warnings.warn(doubt, stacklevel=3)
         scale = self.sampler.options.cfg_scale
         if scale != 1 and self.model.conditioning_dropout == 0:
             warnings.warn(

@@ -123,7 +123,7 @@ class Window(Order):
         turn.state.accept(own.count, fresh + self.width)
 
         so_far = own.codes.masked_fill(~own.known[..., None], mask_id)
-        samplers = [turn.sampler(so_far[:, :step].unbind(1)) for step in range(self.width)]
+        samplers = list(turn.samplers(so_far[:, :-1].unbind(1)))
         utterances = rows // 2 if samplers[0].options.guided else rows
         places = (~own.known).flatten().nonzero()[:, 0]
         sampler = window_of(samplers, utterances, mask_id).for_rows(places)

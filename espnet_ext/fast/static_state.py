@@ -148,8 +148,8 @@ class StaticState:
         self._copy(state)
         assert isinstance(self.buffers.cache, StaticKVCache)
         cache = replace(self.buffers.cache, length=state.cache.length, prefix=state.cache.prefix)
-        end_guard, guard, layers = state.end_guard, state.guard, state.layers
-        _assign(state, replace(self.buffers, cache=cache, end_guard=end_guard, guard=guard, layers=layers))
+        as_it_is = {name: getattr(state, name) for name in ("end_guard", "guard", "lengths", "layers")}
+        _assign(state, replace(self.buffers, cache=cache, **as_it_is))
         self._held, self._owner = cache, weakref.ref(state)
 
     def _copy(self, state: PrimaryState) -> None:

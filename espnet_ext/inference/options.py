@@ -18,7 +18,7 @@ from espnet_ext.inference.requests import Mode, default_mode, modes_of
 from espnet_ext.jobs import Workers
 from espnet_ext.model.core_lm import CoreLM, TextCoreLM, corelms
 from espnet_ext.options import check_number
-from espnet_ext.registries import modes, orders, strategies
+from espnet_ext.registries import caches, depths, modes, orders, strategies
 from espnet_ext.storage.pretrained import pretrained
 from espnet_ext.storage.voice_files import VOICE_NAME
 from espnet_ext.storage.yaml_files import add_pair
@@ -55,15 +55,16 @@ def decode_options(args: argparse.Namespace, kind: type[Options]) -> Options:
         logging.info("decoding as %s says", source)
     names = ("decoding", "cache", "depth", "seed", *LATER, *SAMPLING)
     changes = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    options = options.changed(**changes) if changes else options
-    # not by `changed`, which first asks the strategy for an option of this name
-    return options if args.order in (None, options.order) else replace(options, order=args.order, order_conf={})
+    # not by `changed`, which first asks the strategy for an option of this name; before what goes with that order
+    if args.order not in (None, options.order):
+        options = replace(options, order=args.order, order_conf={})
+    return options.changed(**changes) if changes else options
 
 
 def find_voice(args: argparse.Namespace, later: bool = False) -> None:
     """Put experiment directories in the place of what names them, fetched and unpacked where they have to be.
 
-    A strategy or an order that there is not is told before that.
+    A strategy, an order, a depth or a cache policy that there is not is told before that.
 
     Args:
         args: options of a command that speaks.
@@ -74,7 +75,8 @@ def find_voice(args: argparse.Namespace, later: bool = False) -> None:
         UserError: if it cannot be fetched, is damaged, a name is unknown, or something is to be kept in what is not
             the user's directory.
     """
-    for registry, name in ((strategies, args.decoding), (orders, args.order)):
+    named = (strategies, args.decoding), (orders, args.order), (depths, args.depth), (caches, args.cache)
+    for registry, name in named:
         if name is not None:
             registry.check_options(name, {})
     given = args.exp

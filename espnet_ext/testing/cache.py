@@ -33,6 +33,13 @@ def a_row_does_not_depend_on_its_batch(name: str, stacking: int, conf: Conf) -> 
             assert_rows_are_their_own(*given, cache=policy, most_rows=most_rows)
 
 
+def its_caches_are_as_plain_as_it_says(name: str, stacking: int, conf: Conf) -> None:
+    """Models of masked steps go by what the policy says before there is a cache."""
+    policy, model = build_cache(name, **conf), shared_model("prefix", stacking)
+    state = model.prefill(ragged_batch().conditions(model), 4, policy)
+    assert policy.plain == state.cache.plain, f"plain must be {state.cache.plain}, got {policy.plain}"
+
+
 @torch.no_grad()
 def rows_that_stay_are_as_they_were(name: str, stacking: int, conf: Conf) -> None:
     """`gather` gives rows in any order, `keep` in place; both go on alike, and fewer rows are fewer bytes."""
@@ -75,6 +82,7 @@ def an_unknown_option_is_refused_with_those_there_are(name: str, stacking: int, 
 
 CACHE_CONTRACT: tuple[Clause, ...] = (
     a_row_does_not_depend_on_its_batch,
+    its_caches_are_as_plain_as_it_says,
     rows_that_stay_are_as_they_were,
     what_is_taken_back_is_forgotten,
     an_unknown_option_is_refused_with_those_there_are,

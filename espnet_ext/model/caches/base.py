@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -14,7 +15,14 @@ Shape = tuple[int, int, int, int, int]  # layers, B, heads, capacity, head_width
 
 
 class CachePolicy(ABC):
-    """How keys and values of earlier positions are kept; subclasses are frozen dataclasses of their options."""
+    """How keys and values of earlier positions are kept; subclasses are frozen dataclasses of their options.
+
+    Attributes:
+        plain: whether what attention reads lies in the caches place by place, as their `plain` says too; models of
+            masked steps need that.
+    """
+
+    plain: ClassVar[bool] = True
 
     def check(self, head_width: int) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuse heads that the policy, with its options, cannot serve.

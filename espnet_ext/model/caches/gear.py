@@ -44,6 +44,8 @@ class Gear(CachePolicy):
     sparse: float = 1.0
     buffer: int = 16
 
+    plain = False
+
     def __post_init__(self) -> None:
         check_number("bits", self.bits, whole=True)
         if self.bits not in BITS:

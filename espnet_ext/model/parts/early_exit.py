@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from espnet_ext.errors import UserError
 from espnet_ext.model.heads import ParallelHeads, Slots
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.parts.base import LayerPart, PartScores, Taught, register_part
@@ -56,8 +55,7 @@ class EarlyExit(LayerPart):
         return out
 
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
-        if taught.again is None:
-            raise UserError("parts must be without early_exit for a primary transformer that does not show its layers")
+        assert taught.again is not None, "layer parts are refused where layers are not shown"
         _, _, taken = taught.again.run(LayerPass(until=self.exits[-1], taps=tuple(self.exits)))
         name = next(name for name, head in taught.heads.items() if isinstance(head, ParallelHeads))
         predictions = {str(layer): taught.predicted(self.leave(layer, taken[layer]), name) for layer in self.exits}

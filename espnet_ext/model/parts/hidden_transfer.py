@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.errors import UserError
 from espnet_ext.model.heads import ParallelHeads, Slots
 from espnet_ext.model.layers import Entry, LayerPass
 from espnet_ext.model.parts.base import LayerPart, PartScores, Taught, register_part
@@ -71,8 +70,7 @@ class HiddenTransfer(LayerPart):
         return Entry(self.layer, count, states)
 
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
-        if taught.again is None:
-            raise UserError("parts must be without hidden_transfer for a primary that does not show its layers")
+        assert taught.again is not None, "layer parts are refused where layers are not shown"
         _, entered, _ = taught.again.run(LayerPass(entry=self.entry(self.steps)))
         name = next(name for name, head in taught.heads.items() if isinstance(head, ParallelHeads))
         predictions = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.errors import UserError
 from espnet_ext.model.heads import Slots
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.parts.base import LayerPart, PartScores, Taught, register_part
@@ -50,8 +49,7 @@ class Routers(LayerPart):
         return out
 
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
-        if taught.again is None:
-            raise UserError("parts must be without routers for a primary transformer that does not show its layers")
+        assert taught.again is not None, "layer parts are refused where layers are not shown"
         chance = self.probabilities(taught.again.summary())
         drawn = torch.rand_like(chance) if self.training else torch.full_like(chance, 0.5)
         gates = (drawn <= chance).to(chance.dtype) + chance - chance.detach()
