@@ -63,9 +63,9 @@ class MaskGITLocalTransformer(SlotTransformer):
             it; with one frame per step these are the same. "left_to_right": the last slots. Several names: one of
             them, drawn per step ("mixed" is an old name of the first two). From steps whose first slots are known
             dependence is learned much sooner, also for masks anywhere.
-        weights: "own", or "ar": those of the AR local transformer of the same model, of the same sizes and dropout, which is
-            trained on both tasks at once. What it learns from the codes in front serves masks anywhere, which take many
-            times as long to teach it.
+        weights: "own", or "ar": those of the AR local transformer of the same model, of the same sizes and dropout,
+            which is trained on both tasks at once. What it learns from the codes in front serves masks anywhere, which
+            take many times as long to teach it.
         **options: as for `SlotTransformer`.
     """
 

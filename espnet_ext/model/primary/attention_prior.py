@@ -112,9 +112,7 @@ class AttentionPrior(nn.Module, ABC):
             Prior and alignment.
         """
 
-    def again(
-        self, reading: Reading, targets: Tensor, step_lengths: Tensor
-    ) -> tuple[Tensor | None, Alignment | None]:
+    def again(self, reading: Reading, targets: Tensor, step_lengths: Tensor) -> tuple[Tensor | None, Alignment | None]:
         """What `forward` says, for one more pass over the same batch, which is no further batch of the training.
 
         Args:
