@@ -241,7 +241,7 @@ def test_every_strategy_of_ours_can_be_a_graph():
 def test_a_graph_makes_the_codes_of_its_strategy(name, conf, primary):
     model = tiny_model(primary, 2).cuda()
     conditions = ragged_batch().conditions(model.cpu())
-    model, conditions = model.cuda(), type(conditions)(*(part.cuda() for part in conditions))
+    model, conditions = model.cuda(), type(conditions)(*(part if part is None else part.cuda() for part in conditions))
     strategy = build_strategy(name, **conf)
     static = Graphs()
     for seed in (3, 4):

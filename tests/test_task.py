@@ -32,7 +32,7 @@ def test_the_options_of_several_local_transformers_are_given_by_name_and_complet
     config = yaml.safe_load((experiment / "config.yaml").read_text())
     assert config["local"] == ["ar", "maskgit"]
     common = {"width": 16, "layers": 1, "heads": 4, "dropout": 0.0, "residual": False}
-    assert config["local_conf"] == {"ar": common, "maskgit": {**common, "mask": "slots"}}
+    assert config["local_conf"] == {"ar": common, "maskgit": {**common, "mask": "slots", "weights": "own"}}
 
 
 def test_the_options_of_the_attention_prior_are_completed_in_config_yaml(experiment):

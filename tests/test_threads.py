@@ -51,7 +51,7 @@ def assert_threads_do_not_meet(
         seed, (name, conf) = request
         rows = seed % len(NAMES) + 1 if ragged else len(NAMES)
         batch = ragged_batch().conditions(model)
-        conditions = type(batch)(*(part[:rows] for part in batch))
+        conditions = type(batch)(*(part if part is None else part[:rows] for part in batch))
         kind = list(SAMPLING)[seed % len(SAMPLING) if ragged else 1]
         sampler = Sampler(SAMPLING[kind], row_generators(seed, NAMES[:rows]))
         frames = 4 + seed if ragged else 20
