@@ -142,7 +142,8 @@ class Batch:
             self.state.make_room(self.order.width)
         samplers = self.sampler_behind, self.samplers_behind
         what = self.model, self.strategy, self._pairs(self.codes), self.state, *samplers, self.step
-        turn = Turn(*what, self._pairs(self.rows.limit), self.rows.min_frames)
+        limits = self._pairs(self.rows.limit) if self.order.whole else None
+        turn = Turn(*what, limits, self.rows.min_frames)
         made = self.order.advance(turn, self.own)
         if self.sampler.options.guided:
             parts = {name: part[: len(self.ids)] for name, part in made._asdict().items() if part is not None}

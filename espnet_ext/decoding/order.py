@@ -74,7 +74,7 @@ class Turn:
         samplers: of the first step and of those behind each of such steps; what is asked for later is made from what
             was asked for before.
         step: how a step is run.
-        limits: (R,) int64, most frames of every row, for an order that makes whole utterances.
+        limits: (R,) int64, most frames of every row, for an order that makes whole utterances; None for others.
         min_frames: fewest frames of a row.
     """
 
