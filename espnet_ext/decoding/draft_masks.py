@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from espnet_ext.decoding.draft_heads import check_width
-from espnet_ext.decoding.draft_prompts import Behind
-from espnet_ext.decoding.drafters import Draft, Drafter, LastWindow, Seen, from_hidden, register_drafter
+from espnet_ext.decoding.draft_behind import DraftBehind
+from espnet_ext.decoding.drafters import Draft, LastWindow, from_hidden, register_drafter
 from espnet_ext.decoding.order import Turn
-from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.core_lm.base import CoreLM
 from espnet_ext.model.parts import Masks
 
 
 @register_drafter("masks")
 @dataclass(frozen=True)
-class DraftMasks(Drafter):
+class DraftMasks(DraftBehind):
     """What the part `masks` makes behind the last step that was kept, of each guess given the one in front of it.
 
     All W steps of a pass have masks behind them, W * W positions in place of W. The first turn repeats the last step.
@@ -29,19 +26,13 @@ class DraftMasks(Drafter):
     """
 
     part = "masks"
-
-    def check(self, model: StepModel, count: int) -> None:  # noqa: D102 (inherited)
-        super().check(model, count)
-        check_width("masks", self.part, model.parts.of(Masks).steps, count)
-
-    def begin(self, model: StepModel, conditions: Any) -> Behind:  # noqa: D102 (inherited)
-        return Behind()
+    kind = Masks
 
     def extend(self, turn: Turn, codes: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102 (inherited)
         masks = turn.model.parts.of(Masks)
         return turn.model.extend_ahead(codes, turn.state, masks.ahead(codes.shape[1] - 1))
 
-    def draft(self, turn: Turn, own: Behind, count: int, draws: bool) -> Draft:  # noqa: D102 (inherited)
+    def draft(self, turn: Turn, own: LastWindow, count: int, draws: bool) -> Draft:  # noqa: D102 (inherited)
         model, made = turn.model, []
         assert isinstance(model, CoreLM)
         sampler, before = model.parts.of(Masks).sampler, turn.codes
@@ -52,6 +43,3 @@ class DraftMasks(Drafter):
             before = made[-1].codes[:, 0]
         probs = [one.probs for one in made if one.probs is not None]
         return Draft(torch.cat([one.codes for one in made], dim=1), torch.cat(probs, dim=1) if probs else None)
-
-    def observe(self, own: Behind, seen: Seen) -> None:  # noqa: D102 (inherited)
-        own.learn(seen)

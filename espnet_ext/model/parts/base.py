@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Further
-from espnet_ext.model.heads import Heads, HeadScores, SlotEmbedding, Slots
+from espnet_ext.model.heads import Head, Heads, HeadScores, SlotEmbedding, Slots
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.registry import Registry
@@ -55,9 +55,8 @@ class Taught(NamedTuple):
     further: Further | None = None
     again: Again | None = None
 
-    def predicted(self, hidden: Tensor, name: str, ahead: int = 0) -> HeadScores:
+    def predicted(self, hidden: Tensor, head: Head, ahead: int = 0) -> HeadScores:
         """What a head makes of hidden vectors (B, L, D) that each predict the step so many behind its own."""
-        head: Any = self.heads[name]
         exists = self.exists[:, ahead:]
         count = exists.shape[1]
         targets = self.targets[:, ahead:][exists]

@@ -57,6 +57,6 @@ class EarlyExit(LayerPart):
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
         assert taught.again is not None, "layer parts are refused where layers are not shown"
         _, _, taken = taught.again.run(LayerPass(until=self.exits[-1], taps=tuple(self.exits)))
-        name = next(name for name, head in taught.heads.items() if isinstance(head, ParallelHeads))
-        predictions = {str(layer): taught.predicted(self.leave(layer, taken[layer]), name) for layer in self.exits}
+        head = taught.heads.of(ParallelHeads)
+        predictions = {str(layer): taught.predicted(self.leave(layer, taken[layer]), head) for layer in self.exits}
         return PartScores(predictions, weight=self.weight)

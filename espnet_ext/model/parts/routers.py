@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from espnet_ext.model.heads import Slots
+from espnet_ext.model.heads import Head, Slots
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.parts.base import LayerPart, PartScores, Taught, register_part
 from espnet_ext.options import check_number
@@ -54,5 +56,5 @@ class Routers(LayerPart):
         drawn = torch.rand_like(chance) if self.training else torch.full_like(chance, 0.5)
         gates = (drawn <= chance).to(chance.dtype) + chance - chance.detach()
         hidden, _, _ = taught.again.run(LayerPass(gates=gates))
-        predictions = {name: taught.predicted(hidden, name) for name in taught.heads}
+        predictions = {name: taught.predicted(hidden, cast(Head, head)) for name, head in taught.heads.items()}
         return PartScores(predictions, {"layers": self.cost * gates.mean()}, self.weight)

@@ -217,6 +217,12 @@ def mean_of(embedded: Tensor, lengths: Tensor) -> Tensor:
     return embedded.masked_fill(~mask, 0.0).sum(1) / lengths.clamp_min(1)[:, None]
 
 
+def summary_of(text: Tensor, conditions: Conditions) -> Tensor:
+    """What embedded text (B, U, D) and the prompt are on average, zeros where they are not given: (B, 2 * D)."""
+    both = mean_of(text, conditions.text_lengths), mean_of(conditions.prompt, conditions.prompt_lengths)
+    return torch.cat(both, dim=1) * conditions.given[:, None]
+
+
 def close_gaps(x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """What is kept of each row at the right edge, in its order, and the mask of it: (B, K, …) and (B, K) bool.
 

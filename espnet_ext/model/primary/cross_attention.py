@@ -21,8 +21,8 @@ from espnet_ext.model.primary.base import (
     Primary,
     PrimaryOutput,
     close_gaps,
-    mean_of,
     register_primary,
+    summary_of,
     visible_mask,
 )
 from espnet_ext.model.primary.conditions import Conditions
@@ -326,9 +326,7 @@ class CrossAttentionPrimary(Primary):
         return self.decoder(x, mask, cache=cache, memory=memory, prior=prior, positions=positions)
 
     def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
-        text = mean_of(self.text_encoder.embedding(conditions.text), conditions.text_lengths)
-        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
-        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
+        return summary_of(self.text_encoder.embedding(conditions.text), conditions)
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102
         return [self.decoder]

@@ -18,8 +18,8 @@ from espnet_ext.model.primary.base import (
     Primary,
     PrimaryOutput,
     close_gaps,
-    mean_of,
     register_primary,
+    summary_of,
     visible_mask,
 )
 from espnet_ext.model.primary.conditions import Conditions
@@ -215,9 +215,7 @@ class PrefixPrimary(Primary):
         return self.advance(self.embed_steps(x), state, layers=layers)
 
     def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102
-        text = mean_of(self.text_embedding(conditions.text), conditions.text_lengths)
-        prompt = mean_of(conditions.prompt, conditions.prompt_lengths)
-        return torch.cat((text, prompt), dim=1) * conditions.given[:, None]
+        return summary_of(self.text_embedding(conditions.text), conditions)
 
     def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
         return self.advance_ahead(self.embed_steps(x), state, ahead)
