@@ -23,8 +23,8 @@ from torch import Tensor
 from espnet_ext.errors import UserError
 from espnet_ext.fast.fallback import can_read
 from espnet_ext.fast.linear import LinearBackend, linear_backends, rows_as_int8
-from espnet_ext.model.cache import KVCache, Memory
-from espnet_ext.model.transformer import Adapt, Block, Transformer
+from espnet_ext.model.cache import KVCache
+from espnet_ext.model.transformer import Block, BlockInputs, Transformer
 from espnet_ext.storage.own_cache import is_own, own_cache
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -218,23 +218,13 @@ class NativeStack:
         rounded = any(isinstance(part, NativeLinear) and part.precision != "float32" for part in transformer.modules())
         self.cache_dtype = torch.bfloat16 if rounded else torch.float32
 
-    def __call__(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        valid: Tensor | None,
-        rotation: Tensor | None,
-        cache: KVCache | None,
-        memory: Memory | None,
-        bias: Tensor | None,
-        scores: list[Tensor] | None,
-        adapt: Adapt | None = None,
-    ) -> Tensor:
+    def __call__(self, x: Tensor, inputs: BlockInputs) -> Tensor:
         """The arguments are those of `Transformer.run`."""
+        cache, memory, bias = inputs.cache, inputs.memory, inputs.bias
         if cache is None or x.shape[1] != 1 or not can_read("native", cache, READS):
-            return Transformer.run(self._transformer, x, mask, valid, rotation, cache, memory, bias, scores, adapt)
+            return Transformer.run(self._transformer, x, inputs)
         x = x.clone()
-        step, here, native = self._step(x, mask, rotation, cache), Address(x.data_ptr()), self._library
+        step, here, native = self._step(x, inputs.mask, inputs.rotation, cache), Address(x.data_ptr()), self._library
         if memory is None or bias is None:
             native.run_layers(
                 ctypes.byref(step), self._layers, len(self.blocks), here, Address(cache.keys.data_ptr()),
@@ -247,7 +237,7 @@ class NativeStack:
                     ctypes.byref(step), weights, here, Address(keys.data_ptr()), Address(values.data_ptr())
                 )
                 if block.cross is not None and block.cross_norm is not None:
-                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+                    x += block.cross(block.cross_norm(x), memory.keys[layer], memory.values[layer], bias, inputs.scores)
                 native.run_feed_forward(ctypes.byref(step), weights, here)
         cache.advance(1)
         return x

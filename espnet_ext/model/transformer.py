@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.attention import AdaptLayer, CrossAttention, SelfAttention
 from espnet_ext.model.cache import KVCache, Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.layers import LayerPass
+from espnet_ext.model.layers import Entry, LayerPass
 from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.options import check_number
 
@@ -23,6 +24,30 @@ MOST_LAYERS = 1024
 
 # of a layer, the name of one of its linear maps, and what goes into it and comes out: what is to come out
 Adapt = Callable[[int, str, Tensor, Tensor], Tensor]
+
+
+class BlockInputs(NamedTuple):
+    """What the blocks are given besides hidden states, ready to be used; most of it as `Transformer.forward` has it.
+
+    Attributes:
+        mask: bool, broadcastable to (B, 1, length, keys).
+        valid: (B, length) bool.
+        rotation: angles of the positions, (2, length, head_width) or (2, B, length, head_width).
+        cache: earlier positions.
+        memory: projected text.
+        bias: added to the cross-attention logits, (B, 1 or cross heads, 1 or length, U).
+        scores: gets those logits without the prior.
+        adapt: changes what linear maps give.
+    """
+
+    mask: Tensor | None
+    valid: Tensor | None = None
+    rotation: Tensor | None = None
+    cache: KVCache | None = None
+    memory: Memory | None = None
+    bias: Tensor | None = None
+    scores: list[Tensor] | None = None
+    adapt: Adapt | None = None
 
 
 class FeedForward(nn.Module):
@@ -69,27 +94,19 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(width, dropout, kernel_size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        valid: Tensor | None,
-        rotation: Tensor | None,
-        cache: KVCache | None,
-        memory: Memory | None,
-        bias: Tensor | None,
-        scores: list[Tensor] | None,
-        layer: int,
-        kept: int | None = None,
-        adapt: AdaptLayer | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, inputs: BlockInputs, layer: int, kept: int | None = None) -> Tensor:
         """What the block number `layer` makes of x (B, length, D); the cache keeps `kept` positions, None for all."""
-        attended = self.attention(self.attention_norm(x), mask, rotation, cache, layer, adapt, kept)
+        adapt = None if inputs.adapt is None else partial(inputs.adapt, layer)
+        attended = self.attention(
+            self.attention_norm(x), inputs.mask, inputs.rotation, inputs.cache, layer, adapt, kept
+        )
         x = x + (self.dropout(attended) if self.training else attended)
-        if self.cross is not None and self.cross_norm is not None and memory is not None and bias is not None:
-            read = self.cross(self.cross_norm(x), memory.keys[layer], memory.values[layer], bias, scores)
+        if self.cross is not None and self.cross_norm is not None and inputs.memory is not None:
+            keys, values = inputs.memory.keys[layer], inputs.memory.values[layer]
+            assert inputs.bias is not None
+            read = self.cross(self.cross_norm(x), keys, values, inputs.bias, inputs.scores)
             x = x + (self.dropout(read) if self.training else read)
-        changed: Tensor = x + self.feed_forward(self.feed_forward_norm(x), valid, adapt)
+        changed: Tensor = x + self.feed_forward(self.feed_forward_norm(x), inputs.valid, adapt)
         return changed
 
 
@@ -195,67 +212,49 @@ class Transformer(nn.Module):
         if memory is not None:
             bias = torch.zeros_like(memory.mask, dtype=x.dtype).masked_fill(~memory.mask, -torch.inf)[:, None, None]
             bias = bias if prior is None else bias + prior
-        if layers is not None:
-            return self.norm(self.run_some(x, mask, valid, rotation, cache, memory, bias, scores, layers, adapt))
-        return self.norm(self.run(x, mask, valid, rotation, cache, memory, bias, scores, adapt))
+        inputs = BlockInputs(mask, valid, rotation, cache, memory, bias, scores, adapt)
+        return self.norm(self.run(x, inputs) if layers is None else self.run_some(x, inputs, layers))
 
-    def run(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        valid: Tensor | None,
-        rotation: Tensor | None,
-        cache: KVCache | None,
-        memory: Memory | None,
-        bias: Tensor | None,
-        scores: list[Tensor] | None,
-        adapt: Adapt | None = None,
-    ) -> Tensor:
-        """What the blocks make of x (B, length, D), before the norm; `rotation` and `bias` are ready to be used."""
+    def run(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        """What the blocks make of x (B, length, D), before the norm."""
         for layer, block in enumerate(self.blocks):
-            mine = None if adapt is None else partial(adapt, layer)
-            x = block(x, mask, valid, rotation, cache, memory, bias, scores, layer, adapt=mine)
-        if cache is not None:
-            cache.advance(x.shape[1])
+            x = block(x, inputs, layer)
+        if inputs.cache is not None:
+            inputs.cache.advance(x.shape[1])
         return x
 
-    def run_some(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        valid: Tensor | None,
-        rotation: Tensor | None,
-        cache: KVCache | None,
-        memory: Memory | None,
-        bias: Tensor | None,
-        scores: list[Tensor] | None,
-        layers: LayerPass,
-        adapt: Adapt | None = None,
-    ) -> Tensor:
+    def run_some(self, x: Tensor, inputs: BlockInputs, layers: LayerPass) -> Tensor:
         """The same of some layers, with what `layers` says; rotation and bias go on by `layers.ahead`."""
-        length, entry, going_on = x.shape[1], layers.entry, (rotation, bias)
-        rotation, bias = (_first(part, length) for part in going_on)
+        length, entry, going_on = x.shape[1], layers.entry, inputs
+        inputs = inputs._replace(rotation=_first(inputs.rotation, length), bias=_first(inputs.bias, length))
         for layer, block in enumerate(list(self.blocks)[: layers.until]):
             if layer in layers.taps:
                 layers.tap(layer, self.norm(x[:, :length]))
             if entry is not None and layer == entry.layer:
-                mask = entry.mask(mask, length, length if cache is None else cache.length + length).to(x.device)
-                places = entry.places(length).to(x.device)
+                inputs = _entered(going_on, entry, length, layers.same_prior, x.device)
                 x = torch.cat((x, entry.states(x).flatten(1, 2)), dim=1)
-                rotation = _at(going_on[0], places)
-                bias = _at(going_on[1], entry.steps(length).to(x.device) if layers.same_prior else places)
             if layers.uses(layer):
-                told: list[Tensor] | None = None if scores is None else []
-                mine = None if adapt is None else partial(adapt, layer)
-                behind = block(x, mask, valid, rotation, cache, memory, bias, told, layer, length, mine)
+                told: list[Tensor] | None = None if inputs.scores is None else []
+                behind = block(x, inputs._replace(scores=told), layer, length)
                 x = layers.change(layer, x, behind)
-                if scores is not None and told:
-                    scores.append(told[0][:, :, :length])
+                if inputs.scores is not None and told:
+                    inputs.scores.append(told[0][:, :, :length])
         if layers.until is not None and layers.until in layers.taps:
             layers.tap(layers.until, self.norm(x[:, :length]))
-        if cache is not None:
-            cache.advance(length)
+        if inputs.cache is not None:
+            inputs.cache.advance(length)
         return x
+
+
+def _entered(inputs: BlockInputs, entry: Entry, length: int, same_prior: bool, device: torch.device) -> BlockInputs:
+    """What blocks are given once positions have entered behind each of `length` ones."""
+    keys = length if inputs.cache is None else inputs.cache.length + length
+    places = entry.places(length).to(device)
+    return inputs._replace(
+        mask=entry.mask(inputs.mask, length, keys).to(device),
+        rotation=_at(inputs.rotation, places),
+        bias=_at(inputs.bias, entry.steps(length).to(device) if same_prior else places),
+    )
 
 
 def _first(part: Tensor | None, length: int) -> Tensor | None:
