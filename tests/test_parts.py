@@ -166,6 +166,9 @@ def test_what_is_trained_alone_learns_and_leaves_the_model_bit_for_bit_as_it_was
     assert model.parts["lookahead"].training and not model.training and not model.primary.training
     losses = learned(model, 60)
     assert losses[-1] < 0.5 * losses[0]
+    stats = {mode: codec_loss(model.train(mode)(*ragged_batch()), 3, LossWeights()).stats for mode in (True, False)}
+    assert set(stats[True]) == {"loss"} | {one for one in stats[False] if "lookahead" in one}
+    assert "loss_ar" in stats[False], "what frozen heads say is of no use in training"
     after = decode(model.eval(), *how)
     assert torch.equal(before.codes, after.codes) and torch.equal(before.logprobs, after.logprobs)
     changed = {name for name, one in model.state_dict().items() if not torch.equal(one, weights[name])}
@@ -173,14 +176,14 @@ def test_what_is_trained_alone_learns_and_leaves_the_model_bit_for_bit_as_it_was
 
 
 def test_trained_heads_guess_steps_that_untrained_ones_do_not():
-    """Greedily, on codes of which each step tells the next ones."""
+    """Greedily, on codes of which each step tells the next ones; behind 150 updates it hangs on rounding whether."""
     model = tiny_model("prefix", local="none")
     learned_from = torch.tensor([0, 3, 5, 1, 7, 2, 6, 4])
     batch = ragged_batch()
     batch = batch._replace(codes=learned_from[(torch.arange(9)[:, None] + torch.arange(3))[None].expand(3, -1, -1) % 8])
     model = with_lookahead(model).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
-    for _ in range(150):
+    for _ in range(400):
         optimizer.zero_grad()
         codec_loss(model(*batch), 3, LossWeights()).total.backward()
         optimizer.step()

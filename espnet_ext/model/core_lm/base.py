@@ -36,7 +36,7 @@ class CoreLMOutput(NamedTuple):
     """Teacher-forced scores of a batch.
 
     Attributes:
-        heads: by name of the head; P differs where steps were dropped.
+        heads: by name of the head; P differs where steps were dropped. None while parts alone are trained.
         targets: (P, M) int64 of all steps.
         codes: how many of them belong to a frame, a scalar.
         alignment: of steps and text, for its losses; None for a model that has none.
@@ -191,7 +191,11 @@ class CoreLM(nn.Module, StepModel):
         step_lengths = self.layout.num_steps(lengths + 1)
         exists = length_mask(step_lengths, targets.shape[1])
         true = exists if true is None else true
-        heads = self._score_heads(hidden, targets, counted, codes, step_lengths, true)
+        heads: dict[str, HeadScores] = {}
+        if self.only_parts_learn:
+            alignment = units = None
+        else:
+            heads = self._score_heads(hidden, targets, counted, codes, step_lengths, true)
         if self.asks_further and further is None:
             raise UserError(f"parts must be without those that look ahead with this core LM, got {list(self.parts)}")
         taught = Taught(hidden, targets, exists, counted, true, self.heads, self.embedding, further, again)
@@ -243,6 +247,11 @@ class CoreLM(nn.Module, StepModel):
             part.join(self.step_transformers())
             self.parts[name] = part.train(self.training)
         self.heads.know(self.parts)
+
+    @property
+    def only_parts_learn(self) -> bool:
+        """Whether parts are in training beside frozen heads, which then score nothing; in evaluation they do."""
+        return any(self.parts[name].training for name in self.trained_parts)
 
     @property
     def asks_further(self) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from espnet_ext.model.heads import HeadScores, ParallelHeads, Slots
+from espnet_ext.model.heads import ParallelHeads, Slots
 from espnet_ext.model.parts.base import Part, PartScores, Taught, register_part
 from espnet_ext.options import check_number
 
@@ -60,17 +60,10 @@ class Lookahead(Part):
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(steps))
 
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
-        heads, predictions = taught.heads.of(ParallelHeads), {}
-        for ahead, block in enumerate(self.blocks, start=1):
-            # the hidden vector of step t predicts step t itself, and here step t + ahead
-            exists = taught.exists[:, ahead:]
-            count = exists.shape[1]
-            targets = taught.targets[:, ahead:][exists]
-            counts = taught.counted[:, ahead:] & taught.true[:, :count, None]
-            logits = heads.logits(block(taught.hidden[:, :count][exists]))
-            weights = counts[exists].to(torch.promote_types(logits.dtype, torch.float32))
-            predictions[str(ahead)] = HeadScores(logits, targets, weights, weights.sum())
-        return PartScores(predictions, weight=self.weight)
+        heads = taught.heads.of(ParallelHeads)
+        blocks = enumerate(self.blocks, start=1)
+        made = {str(ahead): taught.predicted(block(taught.hidden), heads, ahead) for ahead, block in blocks}
+        return PartScores(made, weight=self.weight)
 
     def ahead(self, hidden: Tensor, count: int) -> Tensor:
         """Vectors for the parallel heads, of the steps behind the one that is predicted: (R, D) → (R, count, D)."""
