@@ -1,6 +1,6 @@
 """Orders of models that were trained for them beside `causal`: passes, speed, and with an evaluation what is heard.
 
-python benchmarks/orders.py --causal EXP --masked EXP --window EXP --data_dir dump/…/test --out benchmarks/results/orders
+python benchmarks/orders.py --causal EXP --masked EXP --window EXP --data_dir dump/…/test --out NAME
 
 All ways decode the same texts, in turns, each with the same seeds; seconds are those of the process. The speech is
 left in --work, with the scores of `bin.evaluate` if --evaluate gives its options.

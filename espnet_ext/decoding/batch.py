@@ -138,8 +138,7 @@ class Batch:
 
     def advance(self) -> None:
         """Make the next steps of every row, and take those that are kept."""
-        if self.order.width > 1:  # where rows keep different numbers of steps there are holes
-            self.state.make_room(self.order.width)
+        self.state.make_room(self.order.width)  # rows that join or keep different numbers of steps leave holes
         samplers = self.sampler_behind, self.samplers_behind
         what = self.model, self.strategy, self._pairs(self.codes), self.state, *samplers, self.step
         limits = self._pairs(self.rows.limit) if self.order.whole else None
@@ -232,7 +231,7 @@ class Batch:
         self._lay_aside(rows)
         self.rows.put(rows, other.rows)
         pairs = self._pairs(rows, len(self.ids))
-        self.state.put(pairs, other.state, self.rows.most_left() + self.order.width - 1)
+        self.state.put(pairs, other.state)
         if self.own is not None:
             self.own.put(pairs, other.own)
         self.codes = self.codes.index_copy(0, rows, other.codes)

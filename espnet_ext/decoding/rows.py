@@ -279,11 +279,6 @@ class Rows:
         reasons = torch.where(endless, REASONS.index(Runaway.NO_END), reasons)
         return tuple(REASONS[reason] for reason in reasons.tolist())
 
-    def most_left(self) -> int:
-        """Most steps that a row may still take."""
-        steps = self.layout.num_steps(self.limit)
-        return int((steps - self.done).masked_fill(self.finished, 0).max())
-
     def put(self, rows: Tensor, other: Rows) -> None:
         """Begin some rows, (K,) int64, anew with what as many others hold."""
         for name, value in vars(self).items():

@@ -15,6 +15,7 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.rotary import RotaryEmbedding
 
 LEAST_HOLES, MOST_HOLES = 32, 0.25  # places, and share of all, that no row needs, above which they are closed
+SPARE = 8  # one of so many places is free where the cache grows, so that holes are not closed in every step
 
 
 @dataclass
@@ -62,7 +63,7 @@ class KVCache:
 
     def check_room(self, count: int) -> None:
         """Refuse so many more positions if they do not fit."""
-        if self.length + count > self.capacity:
+        if not self.has_room(count):
             raise UserError(f"cache capacity must be at least {self.length + count}, got {self.capacity}")
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,12 +187,16 @@ class KVCache:
         self._go_to(before - spare)
         self._lag_by(torch.full((2, len(held)), -spare, device=held.device))
 
+    def has_room(self, count: int, least: int = 0) -> bool:
+        """Whether so many more places fit, if at `least` so many are filled."""
+        return max(self.length, least) + count <= self.capacity
+
     def make_room(self, least: int, count: int) -> None:
         """See that so many more places fit, if at `least` so many are filled: holes are closed, or the cache grows."""
-        if max(self.length, least) + count > self.capacity:
-            self.close_holes(always=True)
-        if (missing := max(self.length, least) + count - self.capacity) > 0:
-            missing += self.capacity // 8  # it will not be the last time
+        if self.has_room(count, least):
+            return
+        self.close_holes(always=True)
+        if (missing := max(self.length, least) + max(count, self.capacity // SPARE) - self.capacity) > 0:
             self.key_mask = F.pad(self.key_mask, (0, missing), value=True)
             self._grow(missing)
 
@@ -222,9 +227,16 @@ class KVCache:
 
     def _move(self, order: Tensor) -> None:
         """Have the places `order` (B, P), rising, be the first ones of each row."""
+        count = order.shape[1]
+        first = self.length - count
+        together = torch.arange(first, first + count, device=order.device)
+        if bool((order == together).all()):  # as where rows have joined, and none has taken steps back
+            for part in (part for layer in self._layers for part in layer):
+                part[:, :, :count] = part[:, :, first : first + count].clone()
+            return
         index = order[:, None, :, None].expand(-1, self.keys.shape[2], -1, self.keys.shape[4])
         for part in (part for layer in self._layers for part in layer):
-            part[:, :, : order.shape[1]] = part.gather(2, index)
+            part[:, :, :count] = part.gather(2, index)
 
     def _grow(self, missing: int) -> None:
         """Have so many more places."""

@@ -100,9 +100,16 @@ class PrimaryState:
         layers, rows = len(self.cache.keys), len(self.cache.key_mask)
         return torch.full((rows,), layers if until is None else min(layers, until), device=self.cache.keys.device)
 
-    def make_room(self, count: int) -> None:
-        """See that so many more steps fit, whatever holes steps that were taken back have left."""
-        self.cache.make_room(0, count)
+    def make_room(self, count: int, least: int = 0) -> None:
+        """See that so many more steps fit, if at `least` so many places are filled, whatever holes rows have left."""
+        if not self.cache.has_room(count, least):
+            self._let_go()
+            self.cache.make_room(least, count)
+
+    def _let_go(self) -> None:
+        """Have tensors of its own, where those that it has are to stay what they are."""
+        if self.cache.stays:
+            vars(self).update(vars(self.gather(torch.arange(len(self.cache.key_mask), device=self.steps.device))))
 
     def accept(self, kept: Tensor, count: int) -> None:
         """Keep some of the last steps of each row, and take the others back.
@@ -113,17 +120,15 @@ class PrimaryState:
         """
         self.cache.accept(kept, count)
 
-    def put(self, rows: Tensor, other: PrimaryState, steps: int) -> None:
-        """Begin some rows anew.
+    def put(self, rows: Tensor, other: PrimaryState) -> None:
+        """Begin some rows anew; there is room for what they hold, and steps have to have it made when they come.
 
         Args:
             rows: (K,) int64, whose old content is gone.
             other: what they get, of K rows.
-            steps: most steps that any row has to go.
         """
-        if self.cache.stays:
-            vars(self).update(vars(self.gather(torch.arange(len(self.cache.key_mask), device=rows.device))))
-        self.cache.make_room(other.cache.length, steps)
+        self._let_go()
+        self.make_room(0, other.cache.length)
         self.cache.put(rows, other.cache)
         self.cache.close_holes()
         if self.memory is not None and other.memory is not None:
