@@ -17,7 +17,7 @@ from espnet_ext.options import check_choice, check_number
 UNITS = ("steps", "codes", "levels")
 
 
-class Masks(NamedTuple):
+class MaskedCodes(NamedTuple):
     """The masks of a batch.
 
     Attributes:
@@ -81,7 +81,7 @@ class Masking:
             raise UserError(f"mask_conf must be among {known}, got {unknown}")
         return cls(**given)
 
-    def draw(self, exists: Tensor, codebooks: int, training: bool) -> Masks:
+    def draw(self, exists: Tensor, codebooks: int, training: bool) -> MaskedCodes:
         """Masks of a batch.
 
         Args:
@@ -96,12 +96,12 @@ class Masking:
         wide = exists if self.unit == "codes" else exists.any(-1, keepdim=True)
         masked = self._along_time(wide, generator) & exists
         if self.unit != "levels":
-            return Masks(masked, masked)
+            return MaskedCodes(masked, masked)
         device = exists.device
         level = torch.randint(codebooks, (len(exists), 1, 1), generator=generator, device=device)
         codebook = torch.arange(exists.shape[2], device=device) % codebooks
         learned = masked & (codebook == level)
-        return Masks(learned | (exists & (codebook > level)), learned)
+        return MaskedCodes(learned | (exists & (codebook > level)), learned)
 
     def draw_blocks(self, step_lengths: Tensor, steps: int, training: bool) -> Blocks:
         """Masks of a model of `objective: window`: utterances cut into blocks of `span` steps, some of each masked.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espnet_ext.errors import UserError
 from espnet_ext.model.ahead import Further
-from espnet_ext.model.heads import Head, Heads, HeadScores, SlotEmbedding, Slots
+from espnet_ext.model.heads import Head, Heads, HeadScores, ParallelHeads, SlotEmbedding, Slots
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.registry import Registry
@@ -55,15 +55,42 @@ class Taught(NamedTuple):
     further: Further | None = None
     again: Again | None = None
 
-    def predicted(self, hidden: Tensor, head: Head, ahead: int = 0) -> HeadScores:
-        """What a head makes of hidden vectors (B, L, D) that each predict the step so many behind its own."""
-        exists = self.exists[:, ahead:]
-        count = exists.shape[1]
-        targets = self.targets[:, ahead:][exists]
-        logits, mask = head(self.heads.inputs(head, hidden[:, :count][exists]), targets)
-        counts = (self.counted[:, ahead:] & self.true[:, :count, None])[exists] & mask
+    def predicted(self, hidden: Tensor, head: Head, ahead: int = 0, places: Tensor | None = None) -> HeadScores:
+        """What a head makes of hidden vectors that each predict the step so many behind its own.
+
+        Args:
+            hidden: (B, A, D).
+            head: of the model.
+            ahead: how many steps behind.
+            places: (A,) int64, rising, the steps that these vectors are of; None for all.
+
+        Returns:
+            The scores of those that there are.
+        """
+        steps = self.targets.shape[1]
+        places = torch.arange(steps, device=hidden.device) if places is None else places
+        at = places[places + ahead < steps]
+        exists = self.exists[:, at + ahead]
+        targets = self.targets[:, at + ahead][exists]
+        logits, mask = head(self.heads.inputs(head, hidden[:, : len(at)][exists]), targets)
+        counts = (self.counted[:, at + ahead] & self.true[:, at, None])[exists] & mask
         weights = counts.to(torch.promote_types(logits.dtype, torch.float32))
         return HeadScores(logits, targets, weights, weights.sum())
+
+    def predicted_ahead(self, vectors: Tensor, places: Tensor | None = None) -> dict[str, HeadScores]:
+        """What the parallel heads make of steps to come, by how far they are.
+
+        Args:
+            vectors: (B, A, k, D), of which the j-th one behind step l predicts step l + j.
+            places: (A,) int64, rising, those steps; None for all.
+
+        Returns:
+            The scores.
+        """
+        head = self.heads.of(ParallelHeads)
+        return {
+            str(ahead): self.predicted(one, head, ahead, places) for ahead, one in enumerate(vectors.unbind(2), start=1)
+        }
 
 
 class PartScores(NamedTuple):

@@ -72,8 +72,4 @@ class HiddenTransfer(LayerPart):
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
         assert taught.again is not None, "layer parts are refused where layers are not shown"
         _, entered, _ = taught.again.run(LayerPass(entry=self.entry(self.steps)))
-        head = taught.heads.of(ParallelHeads)
-        predictions = {
-            str(ahead): taught.predicted(entered[:, :, ahead - 1], head, ahead) for ahead in range(1, self.steps + 1)
-        }
-        return PartScores(predictions, weight=self.weight)
+        return PartScores(taught.predicted_ahead(entered), weight=self.weight)

@@ -60,10 +60,8 @@ class Lookahead(Part):
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(steps))
 
     def forward(self, taught: Taught) -> PartScores:  # noqa: D102 (inherited)
-        heads = taught.heads.of(ParallelHeads)
-        blocks = enumerate(self.blocks, start=1)
-        made = {str(ahead): taught.predicted(block(taught.hidden), heads, ahead) for ahead, block in blocks}
-        return PartScores(made, weight=self.weight)
+        vectors = torch.stack([block(taught.hidden) for block in self.blocks], dim=2)
+        return PartScores(taught.predicted_ahead(vectors), weight=self.weight)
 
     def ahead(self, hidden: Tensor, count: int) -> Tensor:
         """Vectors for the parallel heads, of the steps behind the one that is predicted: (R, D) → (R, count, D)."""

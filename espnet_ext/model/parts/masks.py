@@ -13,7 +13,7 @@ from espnet_ext.model.heads import ParallelHeads, Slots
 from espnet_ext.model.parts.base import Part, PartScores, Taught, register_part
 from espnet_ext.model.parts.lookahead import MOST_STEPS
 from espnet_ext.model.parts.lora import LoRA
-from espnet_ext.model.parts.prompts import chosen_places, scores_behind
+from espnet_ext.model.parts.prompts import chosen_places
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_number
 
@@ -88,7 +88,7 @@ class Masks(Part):
         # the j-th one predicts step l + j, behind a true step; beyond the end anything may stand
         before = (places[:, None] + number).clamp_max(taught.targets.shape[1] - 1)
         vectors = self.sampler(hidden, taught.embedding.step(taught.targets[:, before]))
-        return PartScores(scores_behind(taught, vectors, places), weight=self.weight)
+        return PartScores(taught.predicted_ahead(vectors, places), weight=self.weight)
 
     def ahead(self, count: int) -> Ahead:
         """What stands in so many positions behind a step, and what works there."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from espnet_ext.model.ahead import Ahead
-from espnet_ext.model.heads import HeadScores, ParallelHeads, Slots
+from espnet_ext.model.heads import ParallelHeads, Slots
 from espnet_ext.model.parts.base import Part, PartScores, Taught, register_part
 from espnet_ext.model.parts.lookahead import MOST_STEPS
 from espnet_ext.options import check_number
@@ -16,30 +16,6 @@ def chosen_places(steps: int, every: int, training: bool, device: torch.device) 
     """Steps that something is put behind, one of so many: (A,) int64; in training others each time."""
     first = int(torch.randint(min(every, steps), ())) if training else 0
     return torch.arange(first, steps, every, device=device)
-
-
-def scores_behind(taught: Taught, vectors: Tensor, places: Tensor) -> dict[str, HeadScores]:
-    """Predictions of the steps that follow some steps, by how far they follow.
-
-    Args:
-        taught: steps of a batch.
-        vectors: (B, A, k, D), of which the parallel heads make codes.
-        places: (A,) int64, the steps they stand behind.
-
-    Returns:
-        The predictions.
-    """
-    heads, predictions, steps = taught.heads.of(ParallelHeads), {}, taught.targets.shape[1]
-    for number, ahead in enumerate(vectors.unbind(2), start=1):
-        # the hidden vector of step t predicts step t itself, and what stands behind it steps t + 1 …
-        at = places[places + number < steps]
-        exists = taught.exists[:, at + number]
-        logits = heads.logits(ahead[:, : len(at)][exists])
-        counts = taught.counted[:, at + number] & taught.true[:, at][..., None]
-        weights = counts[exists].to(torch.promote_types(logits.dtype, torch.float32))
-        targets = taught.targets[:, at + number][exists]
-        predictions[str(number)] = HeadScores(logits, targets, weights, weights.sum())
-    return predictions
 
 
 @register_part("prompts")
@@ -76,7 +52,7 @@ class Prompts(Part):
         assert taught.further is not None
         places = chosen_places(taught.targets.shape[1], self.every, self.training, taught.targets.device)
         vectors = taught.further(self.ahead(self.steps), places)
-        return PartScores(scores_behind(taught, vectors, places), weight=self.weight)
+        return PartScores(taught.predicted_ahead(vectors, places), weight=self.weight)
 
     def ahead(self, count: int) -> Ahead:
         """What stands in so many positions behind a step."""
