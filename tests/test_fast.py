@@ -24,6 +24,7 @@ from espnet_ext.fast.compiled import compile_step
 from espnet_ext.fast.folded import FoldedRead, fold
 from espnet_ext.fast.linear import backends_of, rows_as_int8
 from espnet_ext.model.heads import ARLocalTransformer, MaskGITLocalTransformer
+from espnet_ext.model.loss import LossWeights, codec_loss
 from espnet_ext.model.primary import rows_of
 from espnet_ext.model.rotary import RotaryEmbedding
 from espnet_ext.model.transformer import Transformer
@@ -328,6 +329,17 @@ def test_a_model_in_bfloat16_decodes(primary, name):
     result = decode(model, ragged_batch(), name, SAMPLING["guided"], 8)
     SPEC.check(result.codes)
     assert bool(result.logprobs.isfinite().all())
+
+
+@pytest.mark.parametrize("primary", ["cross_attention", "cross_attention_annealed", "prefix", "prefix_learned"])
+def test_a_model_in_bfloat16_is_scored(primary):
+    model = float32_model(primary)
+    dtypes = torch.float32, torch.bfloat16
+    losses = [codec_loss(model.to(dtype)(*ragged_batch()), 3, LossWeights()).stats for dtype in dtypes]
+    assert losses[0].keys() == losses[1].keys()
+    assert all(bool(one.isfinite()) for one in losses[1].values())
+    for name in ("loss_parallel", "loss_ar"):
+        torch.testing.assert_close(losses[1][name].float(), losses[0][name].float(), rtol=0.05, atol=0.05)
 
 
 def test_positions_stay_exact_in_a_model_of_bfloat16():

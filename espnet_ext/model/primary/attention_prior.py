@@ -278,9 +278,13 @@ class PathPrior(AttentionPrior):
         return log_attention, best_path(log_attention.detach(), step_lengths * self.stacking, reading.lengths)
 
     def predict(self, reading: Reading) -> Tensor:
-        """Log of the expected frames per token (B, U); the encoders learn from the codes, not from this."""
-        mask = length_mask(reading.lengths, reading.encoded.shape[1])
-        return self.frame_predictor(reading.encoded.detach(), mask, reading.prompt.detach())
+        """Log of the expected frames per token (B, U), in float32 at least: sums over a long text go on from it.
+
+        The encoders learn from the codes, not from this.
+        """
+        mask, dtype = length_mask(reading.lengths, reading.encoded.shape[1]), self.aligner.log_scale.dtype
+        encoded, prompt = reading.encoded.detach().to(dtype), reading.prompt.detach().to(dtype)
+        return at_least_float32(self.frame_predictor(encoded, mask, prompt))
 
     def forward(  # noqa: D102
         self, reading: Reading, targets: Tensor, step_lengths: Tensor
@@ -295,12 +299,11 @@ class PathPrior(AttentionPrior):
 
     def start(self, reading: Reading, frames: int) -> Tensor:  # noqa: D102
         of_frames = positions_of if self.moves else path_of
-        # a sum over a long text in bfloat16 would be whole tokens off
-        expected = at_least_float32(self.predict(reading)).exp()
+        expected = self.predict(reading).exp()
         return of_frames(expected, reading.lengths, frames)
 
     def plan(self, reading: Reading, known: Known, max_frames: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        expected = at_least_float32(self.predict(reading)).exp()
+        expected = self.predict(reading).exp()
         expected = expected * length_mask(reading.lengths, expected.shape[1])
         total = expected.sum(1)
         # tokens of the training also last for the frame that ends an utterance, and the rest of its step
