@@ -15,9 +15,9 @@ from espnet_ext.decoding.local_maskgit import unmask_schedule
 from espnet_ext.decoding.masked_step import rank
 from espnet_ext.decoding.masked_utterance import MaskedUtterances
 from espnet_ext.decoding.order import Advance, Order, Turn, register_order
+from espnet_ext.decoding.row_tensors import RowTensors
 from espnet_ext.decoding.sampling import Sampler
 from espnet_ext.errors import UserError
-from espnet_ext.model.cache import with_rows
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.options import check_choice, check_number
 
@@ -26,7 +26,7 @@ MOST_ROUNDS, MOST_TEMPERATURE = 1000, 100
 
 
 @dataclass
-class Given:
+class Given(RowTensors):
     """What is known of every row at its beginning.
 
     Attributes:
@@ -36,15 +36,6 @@ class Given:
 
     codes: Tensor
     lengths: Tensor
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the given rows only, (R',) int64."""
-        self.codes, self.lengths = self.codes[rows], self.lengths[rows]
-
-    def put(self, rows: Tensor, other: Given) -> None:
-        """Begin some rows, (K,) int64, anew with what is known of as many others."""
-        self.codes = with_rows(self.codes, other.codes, rows)
-        self.lengths = with_rows(self.lengths, other.lengths, rows)
 
 
 @register_order("masked")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout, length_mask, unstack_frames
 from espnet_ext.decoding.order import Advance
+from espnet_ext.decoding.row_tensors import RowTensors
 from espnet_ext.decoding.runaway import REASONS, Repetitions, Runaway, Watch
-from espnet_ext.model.cache import with_rows
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def legal_ids(spec: CodecSpec, layout: StepLayout, step: int, min_frames: int) -
     return legal
 
 
-class Rows:
+class Rows(RowTensors):
     """The bookkeeping of `generate`: what each row of the batch holds and whether it goes on.
 
     A row has *ended* when its length is known, and is *finished* when all its codes are out, which with delays takes
@@ -85,6 +86,8 @@ class Rows:
     Attributes:
         depth: (R,) int64, layers that a pass of each row runs.
     """
+
+    shared = ("_frames",)
 
     def __init__(
         self, spec: CodecSpec, layout: StepLayout, limit: Tensor, min_frames: int, watch: Watch | None = None
@@ -279,11 +282,9 @@ class Rows:
         reasons = torch.where(endless, REASONS.index(Runaway.NO_END), reasons)
         return tuple(REASONS[reason] for reason in reasons.tolist())
 
-    def put(self, rows: Tensor, other: Rows) -> None:
+    def put(self, rows: Tensor, other: Self) -> None:
         """Begin some rows, (K,) int64, anew with what as many others hold."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor) and name != "_frames":
-                setattr(self, name, with_rows(value, getattr(other, name), rows))
+        super().put(rows, other)
         for row, count in zip(rows.tolist(), other.clock, strict=True):
             self.clock[row] = count
         if self.repetitions is not None and other.repetitions is not None:
@@ -291,9 +292,7 @@ class Rows:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with the given rows only, (R',) int64 indices."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor) and name != "_frames":
-                setattr(self, name, value[rows])
+        super().keep(rows)
         self.clock = [self.clock[row] for row in rows.tolist()]
         if self.repetitions is not None:
             self.repetitions.keep(rows)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from espnet_ext.codes import CodecSpec, StepLayout
+from espnet_ext.decoding.row_tensors import RowTensors
 from espnet_ext.errors import UserError
-from espnet_ext.model.cache import with_rows
 from espnet_ext.options import check_number
 
 MARGIN = 1.25  # of what the training has at most: the next speaker may be somewhat slower
@@ -116,7 +116,7 @@ class Watch:
         return cls(limits, None if ratio is None else (tokens * ratio * MARGIN).ceil().long(), stops)
 
 
-class Repetitions:
+class Repetitions(RowTensors):
     """Counts, row by row, how long codes of codebook 0 repeat those before or are silent; it looks now and then.
 
     Args:
@@ -130,6 +130,8 @@ class Repetitions:
     Attributes:
         every: steps from one look to the next.
     """
+
+    shared = ("most", "silent")
 
     def __init__(
         self, limits: SpeechLimits, spec: CodecSpec, layout: StepLayout, batch: int, steps: int, device: torch.device
@@ -171,11 +173,3 @@ class Repetitions:
             return None
         loop, silence = REASONS.index(Runaway.LOOP), REASONS.index(Runaway.SILENCE)
         return torch.where(over[:, -1], silence, over.any(1) * loop)
-
-    def put(self, rows: Tensor, other: Repetitions) -> None:
-        """Begin some rows anew, (K,) int64."""
-        self.past, self.run = with_rows(self.past, other.past, rows), with_rows(self.run, other.run, rows)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the given rows only, (R',) int64 indices."""
-        self.past, self.run = self.past[rows], self.run[rows]

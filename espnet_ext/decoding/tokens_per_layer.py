@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from espnet_ext.decoding.row_tensors import RowTensors
+
 
 @dataclass
-class Held:
+class Held(RowTensors):
     """How guesses of every row have fared, by the layer in front of which it has left.
 
     Attributes:
@@ -49,13 +51,3 @@ class Held:
             (part * (1 - 1 / memory)).scatter_add(1, index, new.minimum(self.length)[:, None].to(part.dtype))
             for part, new in ((self.tested, kept), (self.held, kept - 1))
         )
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some rows."""
-        for name, part in vars(self).items():
-            setattr(self, name, part[rows])
-
-    def put(self, rows: Tensor, other: Held) -> None:
-        """Begin some rows anew."""
-        for name, part in vars(self).items():
-            setattr(self, name, part.index_copy(0, rows, getattr(other, name)))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from espnet_ext.decoding.base import DecodingStrategy
 from espnet_ext.decoding.order import Advance, Order, Turn, register_order
+from espnet_ext.decoding.row_tensors import RowTensors
 from espnet_ext.decoding.sampling import window_of
 from espnet_ext.decoding.speculative import MOST_WIDTH
 from espnet_ext.errors import UserError
@@ -19,7 +20,7 @@ from espnet_ext.options import check_number
 
 
 @dataclass
-class Observed:
+class Observed(RowTensors):
     """What a row has observed of its window, which begins at its first step that is not known.
 
     Attributes:
@@ -39,14 +40,6 @@ class Observed:
     fresh: Tensor
     steps: Tensor
     count: Tensor
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with the given rows only, (R',) int64."""
-        vars(self).update({name: part[rows] for name, part in vars(self).items()})
-
-    def put(self, rows: Tensor, other: Observed) -> None:
-        """Begin some rows, (K,) int64, anew with what as many others have observed."""
-        vars(self).update({name: part.index_copy(0, rows, getattr(other, name)) for name, part in vars(self).items()})
 
     def move_on(self, new: Tensor) -> Tensor:
         """Take the steps that are known since this turn, (R, W) bool; slide behind the leading ones: how many, (R,)."""
