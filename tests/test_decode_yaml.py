@@ -13,7 +13,7 @@ from fabricated import command, linked
 from espnet_ext.data.inputs.lengths import training_lengths
 from espnet_ext.decoding.options import DecodeOptions, GPSTDecodeOptions
 from espnet_ext.errors import UserError
-from espnet_ext.inference.decode_yaml import AS_DECODED, keep, keep_unless_chosen, kept_options, kept_yaml
+from espnet_ext.inference.decode_yaml import AS_DECODED, find_base, keep, keep_unless_chosen, kept_options, kept_yaml
 from espnet_ext.inference.speech import cut_off
 
 GREEDY = {"temperature": 0.0}
@@ -65,6 +65,30 @@ def test_options_come_from_a_yaml(tmp_path: Path) -> None:
 
 
 # --- what an experiment keeps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "order"), [("masked", "masked"), ("window", "window"), ("causal", "speculative")]
+)
+def test_what_recipes_share_is_decoded_in_the_order_of_the_model(
+    objective: str,
+    order: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exp, conf = tmp_path / "recipe/exp/model", tmp_path / "recipe/conf"
+    exp.mkdir(parents=True)
+    conf.mkdir()
+    (exp / "config.yaml").write_text(yaml.safe_dump({"corelm_conf": {"objective": objective}}))
+    (conf / "decode_local_ar.yaml").write_text("order: speculative\norder_conf: {width: 3}\nsampling: {top_k: 5}\n")
+    with caplog.at_level("INFO"):
+        found = [find_base(exp, None, "local_ar").options, kept_options(exp, None, DecodeOptions)[0]]
+    conf = {"width": 3} if objective == "causal" else {}
+    assert found == [DecodeOptions(sampling={"top_k": 5}, order=order, order_conf=conf)] * 2
+    assert (f"the model has objective {objective}" in caplog.text) == (objective != "causal")
+    assert kept_options(exp, "parallel", DecodeOptions)[0].order == DecodeOptions().for_objective(objective).order
 
 
 def test_an_experiment_keeps_one_decode_yaml_per_strategy(tmp_path: Path) -> None:

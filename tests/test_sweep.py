@@ -11,7 +11,7 @@ import yaml
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.decode_yaml import Base, find_base
-from espnet_ext.inference.sweep import Checkpoint, check_settings, parse_settings, plan
+from espnet_ext.inference.sweep import Checkpoint, check_settings, parse_settings, plan, vary
 
 ONE, TWO = Checkpoint(Path("exp/a"), 1), Checkpoint(Path("exp/b"), 2)
 CONF = Path("conf/decode.yaml")
@@ -60,6 +60,15 @@ def test_decode_yaml_is_the_user_s_before_the_experiment_s_before_the_recipe_s(t
     path.write_text(yaml.safe_dump({"sampling": {"heat": 1}}))
     with pytest.raises(ValueError, match=r"sampling must have keys among .* got \['heat'\] \(in .*decode_local_ar"):
         find_base(exp, conf_dir, "local_ar")
+
+
+def test_options_of_an_order_are_varied_where_it_has_them() -> None:
+    base, settings = DecodeOptions("parallel", order="masked"), {"rounds": [1, 8], "width": [3], "temperature": [0.5]}
+    check_settings(settings, ["parallel"])
+    found = vary(base, settings)
+    assert [name for name, _ in found] == ["_rounds-1_temperature-0.5", "_rounds-8_temperature-0.5"]
+    assert [one.order_conf for _, one in found] == [{"rounds": 1}, {"rounds": 8}]
+    assert all(one.sampling == {"temperature": 0.5} for _, one in found), "of the sampler, which has one, too"
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,7 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
         if found is None:
             logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
         base = DecodeOptions(name) if found is None else read_options(found, name, DecodeOptions)
+        base = base.for_objective(speak.corelm.objective)
         try:
             speak.check(base)
         except UserError as error:

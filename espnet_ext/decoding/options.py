@@ -228,10 +228,10 @@ class DecodeOptions:
                 values[f"{name}_conf"] = registry.complete(values[name], values[f"{name}_conf"])
         return values
 
-    def order_for(self, objective: str) -> str:
-        """The order itself if it goes with models of an objective, else the first one that does."""
+    def for_objective(self, objective: str) -> Self:
+        """The same if its order goes with models of an objective, else with the first one that does, as it comes."""
         fitting = [name for name in orders if orders[name].objective == objective]
-        return self.order if self.order in fitting else fitting[0]
+        return self if self.order in fitting or not fitting else replace(self, order=fitting[0], order_conf={})
 
     def check(self, model: CoreLM) -> None:
         """Refuse a model that cannot be decoded so, with what is missing."""

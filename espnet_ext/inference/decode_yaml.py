@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -12,6 +12,7 @@ import yaml
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.storage.atomic import atomic_path
+from espnet_ext.storage.yaml_files import read_yaml
 
 FOLDER, PREFIX = "decode", "decode_"
 AS_DECODED = "How the recipe decoded its test sets."
@@ -76,13 +77,16 @@ def yamls_of(exp: Path, decodings: Iterable[str]) -> list[Path]:
     return list({path.name: path for path in [*found, *kept]}.values())
 
 
-def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[Options, Path | None]:
+def kept_options(
+    exp: Path, decoding: str | None, kind: type[Options], objective: str | None = None
+) -> tuple[Options, Path | None]:
     """How an experiment is decoded where nothing else is said: as it keeps it, else as its recipe says.
 
     Args:
         exp: experiment directory.
         decoding: the strategy; None as for `kept_yaml`.
         kind: class of the options.
+        objective: of its model, whose order they get if they have that of others; None to look it up.
 
     Returns:
         The options, and the file that they are from; defaults, which are logged, and None if there is none.
@@ -94,8 +98,9 @@ def kept_options(exp: Path, decoding: str | None, kind: type[Options]) -> tuple[
     if path is None and kind is DecodeOptions:  # what recipes share is for texts
         path, _ = first_yaml(_recipe(exp), decoding or DecodeOptions.decoding)
     if path is not None:
-        return read_options(path, path.stem.removeprefix(PREFIX), kind), path
-    options = kind() if decoding is None else kind(decoding)
+        options = read_options(path, path.stem.removeprefix(PREFIX), kind)
+        return _for_model(options, path, objective or objective_of(exp)), path
+    options = (kind() if decoding is None else kind(decoding)).for_objective(objective or objective_of(exp))
     logging.warning("%s keeps no decode yaml for %s: it is decoded with the defaults", exp, options.decoding)
     return options, None
 
@@ -165,4 +170,19 @@ def find_base(exp: Path, conf_dir: Path | None, decoding: str) -> Base:
     if found is None:
         looked_for = ", ".join(map(str, paths))
         raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")
-    return Base(read_options(found, decoding, DecodeOptions), found)
+    return Base(_for_model(read_options(found, decoding, DecodeOptions), found, objective_of(exp)), found)
+
+
+def objective_of(exp: Path) -> str:
+    """The objective of an experiment's model; that of the default where its config.yaml says nothing of it."""
+    path = exp / "config.yaml"
+    conf = read_yaml(path, "config.yaml").get("corelm_conf") if path.is_file() else None
+    return str((conf if isinstance(conf, Mapping) else {}).get("objective", "causal"))
+
+
+def _for_model(options: Options, path: Path, objective: str) -> Options:
+    """Options with the model's order: yamls that recipes share have that of causal models."""
+    fitting = options.for_objective(objective)
+    if fitting is not options:
+        logging.info("order %s in place of that of %s: the model has objective %s", fitting.order, path, objective)
+    return fitting

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from espnet_ext.decoding import strategies
+from espnet_ext.decoding import orders, strategies
 from espnet_ext.decoding.options import SAMPLING, DecodeOptions
 from espnet_ext.errors import UserError
 from espnet_ext.inference.decode_yaml import Base
@@ -95,7 +95,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
-    """Refuse an option that means nothing to any of the strategies, before anything runs.
+    """Refuse an option that means nothing to any of the strategies or to an order, before anything runs.
 
     Args:
         settings: what is varied.
@@ -105,15 +105,17 @@ def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
         UserError: naming the options that there are.
     """
     known = {*SAMPLING, *(name for strategy in decodings for name in strategies.options(strategy))}
-    unknown = sorted(set(settings) - known)
+    of_orders = {name for order in orders for name in orders.options(order)} - known
+    unknown = sorted(set(settings) - known - of_orders)
     if unknown:
         raise UserError(
-            f"--set must name options of {list(decodings)} or of the sampler, {sorted(known)}, got {unknown}"
+            f"--set must name options of {list(decodings)} or of the sampler, {sorted(known)}, or of an order, "
+            f"{sorted(of_orders)}, got {unknown}"
         )
 
 
 def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptions]]:
-    """Options of every combination of those settings that mean something to the strategy.
+    """Options of every combination of those settings that mean something to the strategy or its order.
 
     Args:
         base: strategy and options that are not varied.
@@ -128,12 +130,16 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
     >>> [name for name, _ in vary(DecodeOptions("local_maskgit"), {"n_rounds": [1, 3], "threshold": [0.5]})]
     ['_n_rounds-1', '_n_rounds-3']
     """
-    own = strategies.options(base.decoding)
-    names = [name for name in settings if name in own or name in SAMPLING]
+    own = {*strategies.options(base.decoding), *SAMPLING}
+    names = [name for name in settings if name in own or name in orders.options(base.order)]
     found = []
     for values in product(*(settings[name] for name in names)):
         chosen = dict(zip(names, values, strict=True))
-        found.append(("".join(f"_{name}-{value}" for name, value in chosen.items()), base.changed(**chosen)))
+        options = base.changed(**{name: value for name, value in chosen.items() if name in own})
+        of_order = {name: value for name, value in chosen.items() if name not in own}
+        if of_order:
+            options = replace(options, order_conf={**options.order_conf, **of_order})
+        found.append(("".join(f"_{name}-{value}" for name, value in chosen.items()), options))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -223,11 +222,9 @@ class Trained:
         """
         decoding = changes.get("decoding")
         if self.directory is not None:
-            kept, source = kept_options(self.directory, decoding, mode.options)
+            kept, source = kept_options(self.directory, decoding, mode.options, self.corelm.objective)
         else:
-            kept, source = mode.options(), None
-        if source is None:
-            kept = replace(kept, order=kept.order_for(self.corelm.objective))
+            kept, source = mode.options().for_objective(self.corelm.objective), None
         if source is None and decoding is None:
             possible = strategies_for(self.corelm.heads)
             changes["decoding"] = kept.decoding if kept.decoding in possible else possible[0]
