@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import NAMES, SPEC, TEXT_VOCAB, ragged_batch, tiny_model
 from scipy.stats import betabinom
+from training import train
 
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.alignment import forward_sum_loss
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.loss import LossWeights, alignment_losses, codec_loss
+from espnet_ext.model.loss import LossWeights, alignment_losses
 from espnet_ext.model.primary import AnnealedPrior, CrossAttentionPrimary
 from espnet_ext.model.primary.annealed_prior import diagonal_prior
 
@@ -250,20 +251,15 @@ def reader(stacking):
         SPEC, TEXT_VOCAB, primary_conf={**small, "prior": "annealed", "prior_conf": prior_conf}, local="none",
         frame_stacking_factor=stacking, code_corruption=0.3,
     ).train()  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), fused=True)
     generator, rows = torch.Generator().manual_seed(1), 24
     lengths, none = torch.full((rows,), TOKENS * HOLD), torch.zeros(rows, dtype=torch.long)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, 2.5 * (1.004 - update / UPDATES)))
-    for _ in range(UPDATES):
+
+    def batch():
         text, codes = spoken(rows, generator)
-        output = model(text, none + TOKENS, codes, lengths, torch.zeros(rows, 0, 3, dtype=torch.long), none)
-        loss = codec_loss(output, 3, LossWeights(alignment=0.1))
-        optimizer.zero_grad()
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
-    return model.eval()
+        return text, none + TOKENS, codes, lengths, torch.zeros(rows, 0, 3, dtype=torch.long), none
+
+    train(model, batch, UPDATES, lr=3e-3, weights=LossWeights(alignment=0.1))
+    return model
 
 
 @pytest.mark.parametrize("stacking", [1, 2])

@@ -5,11 +5,11 @@ from functools import cache
 import pytest
 import torch
 from conftest import SPEC, TEXT_VOCAB
+from training import train
 
 from espnet_ext.decoding import build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.loss import LossWeights, codec_loss
 
 FRAMES, ROWS, UPDATES = 6, 24, 300  # frames of an utterance, utterances of an update
 CHANCE = 1 / SPEC.codebook_size**2  # of two independent codes both obeying their rule
@@ -26,6 +26,18 @@ def conditions_of(rows):
     ones = torch.ones(rows, dtype=torch.long)
     text = torch.arange(TEXT_VOCAB)[:4].expand(rows, -1)
     return text, ones * 4, torch.zeros(rows, 0, 3, dtype=torch.long), ones * 0
+
+
+def batches(language, frames):
+    """What a training is given, utterance after utterance of a language."""
+    generator = torch.Generator().manual_seed(1)
+    text, text_lengths, prompt, prompt_lengths = conditions_of(ROWS)
+
+    def batch():
+        codes = language(ROWS, generator)
+        return text, text_lengths, codes, torch.full((ROWS,), frames), prompt, prompt_lengths
+
+    return batch
 
 
 def new_model(stacking):
@@ -53,20 +65,7 @@ def new_model(stacking):
 def trained(stacking):
     """The model, and the statistics of its last update."""
     model = new_model(stacking)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.98), fused=True)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, 2.5 * (1.004 - update / UPDATES)))
-    generator = torch.Generator().manual_seed(1)
-    text, text_lengths, prompt, prompt_lengths = conditions_of(ROWS)
-    lengths = torch.full((ROWS,), FRAMES)
-    for _ in range(UPDATES):
-        output = model(text, text_lengths, code_language(ROWS, generator), lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, 3, LossWeights())
-        optimizer.zero_grad()
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
-    return model.eval(), loss.stats
+    return model, train(model, batches(code_language, FRAMES), UPDATES, lr=5e-3)
 
 
 def sample(model, strategy, **conf):

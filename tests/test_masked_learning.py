@@ -5,14 +5,14 @@ from functools import cache
 import pytest
 import torch
 from conftest import SPEC, TEXT_VOCAB
-from test_learning import CHANCE, PERMUTATIONS, conditions_of
+from test_learning import CHANCE, PERMUTATIONS, batches, conditions_of
+from training import train
 
 from espnet_ext.decoding import Masked, Window, build_strategy, generate
 from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generators
 from espnet_ext.model.core_lm import TextCoreLM
-from espnet_ext.model.loss import LossWeights, codec_loss
 
-FRAMES, ROWS, UPDATES, CODES = 7, 24, 150, SPEC.codebook_size
+FRAMES, UPDATES, CODES = 7, 150, SPEC.codebook_size
 
 
 def code_language(rows, generator):
@@ -35,20 +35,8 @@ def trained(objective="masked"):
     ).train()
     for parameter in (model.embedding.table.weight, model.heads["ar"].position):
         parameter.data *= 10.0  # codes and slots differ from the start
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98), fused=True)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: min(1.0, 2.5 * (1.004 - update / UPDATES)))
-    generator = torch.Generator().manual_seed(1)
-    text, text_lengths, prompt, prompt_lengths = conditions_of(ROWS)
-    lengths = torch.full((ROWS,), FRAMES)
-    for _ in range(UPDATES):
-        output = model(text, text_lengths, code_language(ROWS, generator), lengths, prompt, prompt_lengths)
-        loss = codec_loss(output, 3, LossWeights())
-        optimizer.zero_grad()
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay.step()
-    return model.eval()
+    train(model, batches(code_language, FRAMES), UPDATES, lr=4e-3)
+    return model
 
 
 def fill(anew, strategy="local_ar", rounds=FRAMES, rows=64):
