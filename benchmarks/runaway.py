@@ -43,7 +43,7 @@ GRAMMAR = Path(__file__).resolve().parents[1] / "egs2/mini_libritts/codec_lm1/lo
 SETS = ("train", "dev", "test_seen", "test_unseen")
 CONFIDENCE = 1.959964  # standard deviations of the 95 % interval
 # temperature, end guard in seconds, and of how many chunks one is decoded so: what an experiment keeps first of all
-WAYS = ((None, 0.0, 1), (0.7, 0.0, 1), (None, 1.0, 4), (0.7, 1.0, 4))
+WAYS = ((None, 0.0, 1), (0.7, 0.0, 2), (None, 1.0, 8), (0.7, 1.0, 8))
 PUBLISHED = (207, 60424)  # runaways and sentences that a public system reports
 
 
