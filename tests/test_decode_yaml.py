@@ -82,11 +82,12 @@ def test_what_recipes_share_is_decoded_in_the_order_of_the_model(
     exp.mkdir(parents=True)
     conf.mkdir()
     (exp / "config.yaml").write_text(yaml.safe_dump({"corelm_conf": {"objective": objective}}))
-    (conf / "decode_local_ar.yaml").write_text("order: speculative\norder_conf: {width: 3}\nsampling: {top_k: 5}\n")
+    (conf / "decode_local_ar.yaml").write_text("order: speculative\norder_conf: {width: 3}\nend_guard: 1.0\n")
     with caplog.at_level("INFO"):
         found = [find_base(exp, None, "local_ar").options, kept_options(exp, None, DecodeOptions)[0]]
     conf = {"width": 3} if objective == "causal" else {}
-    assert found == [DecodeOptions(sampling={"top_k": 5}, order=order, order_conf=conf)] * 2
+    guard = None if objective == "masked" else 1.0  # it knows the end of an utterance anyway
+    assert found == [DecodeOptions(order=order, order_conf=conf, end_guard=guard)] * 2
     assert (f"the model has objective {objective}" in caplog.text) == (objective != "causal")
     assert kept_options(exp, "parallel", DecodeOptions)[0].order == DecodeOptions().for_objective(objective).order
 

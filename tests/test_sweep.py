@@ -64,7 +64,7 @@ def test_decode_yaml_is_the_user_s_before_the_experiment_s_before_the_recipe_s(t
 
 def test_options_of_an_order_are_varied_where_it_has_them() -> None:
     base, settings = DecodeOptions("parallel", order="masked"), {"rounds": [1, 8], "width": [3], "temperature": [0.5]}
-    check_settings(settings, ["parallel"])
+    check_settings({"rounds": [1, 8]}, [Base(base, CONF)])
     found = vary(base, settings)
     assert [name for name, _ in found] == ["_rounds-1_temperature-0.5", "_rounds-8_temperature-0.5"]
     assert [one.order_conf for _, one in found] == [{"rounds": 1}, {"rounds": 8}]
@@ -85,10 +85,12 @@ def test_settings_are_names_and_values(pairs: list[str], message: str) -> None:
 
 def test_setting_that_means_nothing_to_any_strategy_is_refused_and_impossible_values_are() -> None:
     with pytest.raises(
-        ValueError, match=r"--set must name options of \['parallel'\] or of the sampler, .*got \['n_rounds'\]"
+        ValueError, match=r"--set must name options of \['parallel'\], of the sampler or of order .*got \['n_rounds'\]"
     ):
-        check_settings({"n_rounds": [1]}, ["parallel"])
-    check_settings({"n_rounds": [1]}, ["parallel", "local_maskgit"])
+        check_settings({"n_rounds": [1]}, PARALLEL)
+    check_settings({"n_rounds": [1]}, [*PARALLEL, Base(DecodeOptions("local_maskgit"), CONF)])
+    with pytest.raises(ValueError, match=r"of order \['causal'\], .*got \['rounds'\]"):
+        check_settings({"rounds": [1]}, PARALLEL)
     with pytest.raises(ValueError, match="n_rounds must be at least 1, got 0"):
         plan([ONE], [[Base(DecodeOptions("local_maskgit"), CONF)]], {"n_rounds": [0]})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decodings", default="parallel local_ar", help=f"strategies, of {list(strategies)}")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE,…",
-        help="option of strategies (n_rounds=1,3,8) or of the sampler (temperature=0.6,0.8) to vary; repeatable",
+        help="option of strategies (n_rounds=1,3,8), of the sampler (temperature=0.6,0.8) or of the order of a model "
+        "(rounds=1,8) to vary, the first of these that has it; repeatable",
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=1, help="outputs of each cell, with seeds seed, seed + 1, …")
     parser.add_argument(
@@ -251,9 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_number("repeats", args.repeats, least=1, whole=True)
     ModelRef(args.exp[0], None, args.device, **fast_choices(args)).fast()
     decodings = args.decodings.split()
+    for name in decodings:
+        strategies.check_options(name, {})  # which refuses a name that there is not
     settings = parse_settings(args.set)
-    check_settings(settings, decodings)
     bases = [[find_base(exp, args.conf_dir, name) for name in decodings] for exp in args.exp]
+    check_settings(settings, itertools.chain(*bases))
     cells, refused = served(plan([Checkpoint.read(exp) for exp in args.exp], bases, settings), args.device)
     if not cells:
         raise UserError(f"--decodings must have one that the models serve, got {args.decodings!r}: {refused}")

@@ -199,8 +199,8 @@ class Batch:
             False if there is nothing left to do.
         """
         finished = self.rows.finished
-        must_look = self.order.whole or self.rows.may_be_full
-        must_look = must_look or self.state.cache.length + self.order.width > self.state.cache.capacity
+        is_full = not self.state.cache.has_room(self.order.width)
+        must_look = self.order.whole or self.rows.may_be_full or is_full
         if is_gpu(finished.device) and self.turns % TURNS_AT_ONCE and not must_look:
             return True
         size, left = len(finished), len(finished) - int(finished.sum())
@@ -210,7 +210,8 @@ class Batch:
             return True
         if left == 0:
             return False
-        stay = rows_that_stay(size, left, is_gpu(finished.device))
+        # what finished rows hold is no reason to have a larger cache
+        stay = left if is_full else rows_that_stay(size, left, is_gpu(finished.device))
         if stay < size:
             order = finished.long().argsort(stable=True)
             self._keep(order[:stay].sort().values, order[stay:])

@@ -19,8 +19,8 @@ class DraftPrompts(DraftBehind):
 
     All W steps of a pass have prompts behind them, W * W positions in place of W: which of the steps is the last one
     that is kept nobody knows beforehand. With prompts behind the last step of the window alone, and the last step
-    repeated where it is not kept, fewer steps stay per pass (`docs/speculation.md`); the positions cost little in a batch
-    of one. The first turn repeats the last step.
+    repeated where it is not kept, fewer steps stay per pass (`docs/speculation.md`); the positions cost little in
+    a batch of one. The first turn repeats the last step.
 
     Reference:
         Parallel prompt decoding, Chen et al. 2024, arXiv:2405.18628, with one guess for each step in place of a tree.

@@ -229,9 +229,15 @@ class DecodeOptions:
         return values
 
     def for_objective(self, objective: str) -> Self:
-        """The same if its order goes with models of an objective, else with the first one that does, as it comes."""
+        """The same if its order goes with models of an objective, else with the first one that does, as it comes.
+
+        An order that makes whole utterances knows their ends, and has no guard of them.
+        """
         fitting = [name for name in orders if orders[name].objective == objective]
-        return self if self.order in fitting or not fitting else replace(self, order=fitting[0], order_conf={})
+        if self.order in fitting or not fitting:
+            return self
+        guard = None if orders[fitting[0]].whole else self.end_guard
+        return replace(self, order=fitting[0], order_conf={}, end_guard=guard)
 
     def check(self, model: CoreLM) -> None:
         """Refuse a model that cannot be decoded so, with what is missing."""

@@ -58,8 +58,8 @@ class StaticKVCache(KVCache):
     def rotation(self, rotary: RotaryEmbedding, count: int, dtype: torch.dtype) -> Tensor:
         """Angles of the coming positions: (2, B, 1, 1, head_width)."""
         if self.angles is None:
-            self.angles = rotary.at(0, self.capacity, dtype)
-        positions = self.next_positions(count).clamp(0, self.capacity - 1)
+            self.angles = rotary.at(0, self.most_positions(count), dtype)
+        positions = self.next_positions(count).clamp(0, len(self.angles[0]) - 1)
         return self.angles[:, positions][:, :, None]
 
     def advance(self, count: int) -> None:

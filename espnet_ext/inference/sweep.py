@@ -94,23 +94,25 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, list[Any]]:
     return settings
 
 
-def check_settings(settings: Settings, decodings: Sequence[str]) -> None:
-    """Refuse an option that means nothing to any of the strategies or to an order, before anything runs.
+def check_settings(settings: Settings, bases: Iterable[Base]) -> None:
+    """Refuse an option that means nothing to any of the strategies or their orders, before anything runs.
 
     Args:
         settings: what is varied.
-        decodings: the strategies.
+        bases: the strategies, with the options that are not varied.
 
     Raises:
         UserError: naming the options that there are.
     """
+    told = [base.options for base in bases]
+    decodings, steps = (list(dict.fromkeys(getattr(one, name) for one in told)) for name in ("decoding", "order"))
     known = {*SAMPLING, *(name for strategy in decodings for name in strategies.options(strategy))}
-    of_orders = {name for order in orders for name in orders.options(order)} - known
-    unknown = sorted(set(settings) - known - of_orders)
+    known |= {name for order in steps for name in orders.options(order)}
+    unknown = sorted(set(settings) - known)
     if unknown:
         raise UserError(
-            f"--set must name options of {list(decodings)} or of the sampler, {sorted(known)}, or of an order, "
-            f"{sorted(of_orders)}, got {unknown}"
+            f"--set must name options of {decodings}, of the sampler or of order {steps}, {sorted(known)}, "
+            f"got {unknown}"
         )
 
 

@@ -138,8 +138,13 @@ class KVCache:
         positions = self.rotary_positions(dtype, count)
         if positions is None:
             return rotary.at(self.length, count, dtype)
+        most = self.most_positions(count)
         # a row that has ended, and is still there, may be beyond
-        return rotary.at(0, self.capacity, dtype)[:, positions.clamp(0, self.capacity - 1)][:, :, None]
+        return rotary.at(0, most, dtype)[:, positions.clamp(0, most - 1)][:, :, None]
+
+    def most_positions(self, count: int) -> int:
+        """More than the last of so many positions to come: left padding, which holes may have been, and places."""
+        return 2 * self.capacity + count
 
     def advance(self, count: int) -> None:
         """Count positions that every layer has written."""
@@ -191,7 +196,7 @@ class KVCache:
         """Whether so many more places fit, if at `least` so many are filled."""
         return max(self.length, least) + count <= self.capacity
 
-    def make_room(self, least: int, count: int) -> None:
+    def make_room(self, count: int, least: int = 0) -> None:
         """See that so many more places fit, if at `least` so many are filled: holes are closed, or the cache grows."""
         if self.has_room(count, least):
             return

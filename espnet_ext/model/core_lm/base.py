@@ -36,7 +36,8 @@ class CoreLMOutput(NamedTuple):
     """Teacher-forced scores of a batch.
 
     Attributes:
-        heads: by name of the head; P differs where steps were dropped. None while parts alone are trained.
+        heads: by name of the head; P differs where steps were dropped. While parts alone are trained there are none,
+            and neither alignment nor units.
         targets: (P, M) int64 of all steps.
         codes: how many of them belong to a frame, a scalar.
         alignment: of steps and text, for its losses; None for a model that has none.

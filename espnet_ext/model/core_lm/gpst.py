@@ -163,7 +163,9 @@ class GPST(CoreLM):
         # where the prefix was moved to, its targets are moved as well
         next_units, counted = self.units.targets(semantic, semantic_lengths, keep.shape[1])
         moved, _ = close_gaps(torch.stack((next_units, (counted & given[:, None]).long()), dim=-1), keep)
-        units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
+        units: HeadScores | None = None
+        if not self.only_parts_learn:
+            units = self._score_units(hidden[:, : prefix.shape[1]], moved[..., 0], moved[..., 1].bool() & mask)
 
         def run(layers: LayerPass) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
             return parted(read(layers)[:, prefix.shape[1] :], layers, steps.shape[1])

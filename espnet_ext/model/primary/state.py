@@ -104,7 +104,7 @@ class PrimaryState:
         """See that so many more steps fit, if at `least` so many places are filled, whatever holes rows have left."""
         if not self.cache.has_room(count, least):
             self._let_go()
-            self.cache.make_room(least, count)
+            self.cache.make_room(count, least)
 
     def _let_go(self) -> None:
         """Have tensors of its own, where those that it has are to stay what they are."""
