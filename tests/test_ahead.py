@@ -18,7 +18,7 @@ from espnet_ext.model.ahead import Ahead, AheadCache
 from espnet_ext.model.caches import EXACT, build_cache
 from espnet_ext.model.loss import LossWeights, codec_loss
 from espnet_ext.testing.exactness import enumerable_model, exact_distribution, total_variation
-from espnet_ext.testing.models import assert_rows_are_their_own, decode, shared_model, with_parts
+from espnet_ext.testing.models import PlainPrimary, assert_rows_are_their_own, decode, shared_model, with_parts
 from espnet_ext.testing.speculation import codes_are_those_of_causal, drafts_that_are_drawn_tell_from_what, order_of
 
 AHEAD = ["masks", "prompts"]
@@ -275,8 +275,8 @@ def test_what_a_part_cannot_be_is_refused_in_one_line(part, conf):
 
 
 @pytest.mark.parametrize("part", AHEAD)
-def test_a_primary_transformer_that_cannot_look_ahead_is_refused(part, monkeypatch):
+def test_a_primary_transformer_that_cannot_look_ahead_is_refused(part):
     model = tiny_model("prefix")
-    monkeypatch.setattr(type(model.primary), "looks_ahead", False)
+    model.primary = PlainPrimary(model.primary)
     with pytest.raises(UserError, match=f"parts must be without {part}, which looks ahead, with a primary transformer"):
         model.add_parts({part: {}})

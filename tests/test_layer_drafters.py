@@ -19,10 +19,9 @@ from espnet_ext.errors import UserError
 from espnet_ext.model.caches import build_cache
 from espnet_ext.model.core_lm import StepModel
 from espnet_ext.model.layers import Entry, LayerPass
-from espnet_ext.model.primary import Primary
 from espnet_ext.testing import exactness
 from espnet_ext.testing.exactness import enumerable_model, exact_distribution, total_variation
-from espnet_ext.testing.models import NAMES, decode, shared_model
+from espnet_ext.testing.models import NAMES, PlainPrimary, decode, shared_model
 from espnet_ext.testing.speculation import order_of
 
 LIMITS = torch.tensor([7, 12, 9])
@@ -278,7 +277,7 @@ def test_an_exit_that_there_is_not_is_refused_in_one_line(conf, message):
         decode(shared_model(), ragged_batch(), "local_ar", steps=order_of("early_exit", drafter_conf=conf))
 
 
-def test_a_model_without_the_part_or_without_layers_is_refused_with_the_drafters_that_it_has(monkeypatch):
+def test_a_model_without_the_part_or_without_layers_is_refused_with_the_drafters_that_it_has():
     message = r"drafter must be one of \['early_exit', 'jacobi', .*\] with a model without part hidden_transfer"
     with pytest.raises(UserError, match=message):
         decode(tiny_model(), ragged_batch(), "local_ar", steps=order_of("hidden_transfer"))
@@ -287,7 +286,7 @@ def test_a_model_without_the_part_or_without_layers_is_refused_with_the_drafters
     with pytest.raises(UserError, match=r"layer must be in \[0, 1\], got 2"):
         tiny_model().add_parts({"hidden_transfer": {"layer": 2}})
     model = tiny_model()
-    monkeypatch.setattr(type(model.primary), "goes_through", False)
+    model.primary = PlainPrimary(model.primary)
     message = r"drafter must be one of \['jacobi', .*\] with a model that runs all layers, got 'early_exit'"
     with pytest.raises(UserError, match=message):
         decode(model, ragged_batch(), "local_ar", steps=order_of("early_exit"))
@@ -297,7 +296,14 @@ def test_a_model_without_the_part_or_without_layers_is_refused_with_the_drafters
 
 
 def test_who_runs_all_layers_says_so_when_asked_for_some():
-    model = tiny_model("prefix")
-    for kind in (Primary, StepModel):
-        with pytest.raises(NotImplementedError, match="runs all layers"):
-            kind.extend(model, torch.zeros(1, 1, 3), None, LayerPass())
+    with pytest.raises(NotImplementedError, match="runs all layers"):
+        StepModel.extend(tiny_model("prefix"), torch.zeros(1, 1, 3), None, LayerPass())
+
+
+@pytest.mark.parametrize("order", ["causal", "speculative"])
+def test_a_primary_transformer_that_can_nothing_besides_makes_the_same_codes(order):
+    plain, model = tiny_model(), tiny_model()
+    plain.primary = PlainPrimary(plain.primary)
+    steps = order_of("jacobi") if order == "speculative" else build_order("causal")
+    made = [decode(one, ragged_batch(), "local_ar", steps=steps).codes for one in (model, plain)]
+    assert torch.equal(*made)

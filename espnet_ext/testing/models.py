@@ -15,7 +15,7 @@ from espnet_ext.decoding.sampling import Sampler, SamplingOptions, row_generator
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.core_lm import TextCoreLM
 from espnet_ext.model.parts import parts
-from espnet_ext.model.primary import Conditions
+from espnet_ext.model.primary import Conditions, Primary, PrimaryOutput, PrimaryState
 
 SPEC = CodecSpec(num_codebooks=3, codebook_size=8, frame_rate_hz=25.0, sample_rate_hz=16000)
 TEXT_VOCAB = 10
@@ -150,6 +150,28 @@ def shared_model(
     if objective == "window":
         how["mask_conf"] = {"span": 64}
     return with_parts(tiny_model(primary, stacking, local, **how))
+
+
+class PlainPrimary(Primary):
+    """Another primary transformer without what it can do besides.
+
+    Args:
+        inner: the other one.
+    """
+
+    def __init__(self, inner: Primary) -> None:
+        super().__init__()
+        self.inner, self.width = inner, inner.width
+
+    def forward(self, *given: Any) -> PrimaryOutput:  # noqa: D102 (inherited)
+        output: PrimaryOutput = self.inner(*given)
+        return output
+
+    def prefill(self, *given: Any) -> PrimaryState:  # noqa: D102 (inherited)
+        return self.inner.prefill(*given)
+
+    def step(self, x: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
+        return self.inner.step(x, state)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from espnet_ext.model.heads import (
 from espnet_ext.model.layers import LayerPass
 from espnet_ext.model.parts import Again, Part, Parts, PartScores, Taught
 from espnet_ext.model.parts.base import build_parts
-from espnet_ext.model.primary import Primary
+from espnet_ext.model.primary import LooksAhead
 from espnet_ext.options import check_choice, check_number
 from espnet_ext.registry import Registry
 
@@ -238,9 +238,8 @@ class CoreLM(nn.Module, StepModel):
         Raises:
             UserError: if a name or an option is unknown, or a part needs what the model does not have.
         """
-        primary = getattr(self, "primary", None)
         # what stands behind a step predicts those to come: of a causal model
-        looks = isinstance(primary, Primary) and primary.looks_ahead and self.objective == "causal"
+        looks = isinstance(getattr(self, "primary", None), LooksAhead) and self.objective == "causal"
         layers, width = self.layers if self.goes_through else 0, self.embedding.table.embedding_dim
         built = build_parts(conf, self.step_slots, width, self.heads, looks, layers, self.objective)
         for name, part in built.items():

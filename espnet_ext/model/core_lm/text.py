@@ -23,7 +23,17 @@ from espnet_ext.model.heads import (
 )
 from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.parts import Again
-from espnet_ext.model.primary import Conditions, Known, PrimaryOutput, PrimaryState, attention_priors, primaries
+from espnet_ext.model.primary import (
+    Conditions,
+    FillsSteps,
+    Known,
+    LooksAhead,
+    PrimaryOutput,
+    PrimaryState,
+    RunsSomeLayers,
+    attention_priors,
+    primaries,
+)
 from espnet_ext.model.transformer import Transformer
 from espnet_ext.options import check_choice
 
@@ -96,9 +106,9 @@ class TextCoreLM(CoreLM):
 
     def _check_masked(self, primary: str) -> None:
         """Refuse what does not go with masked steps."""
-        able = [name for name in primaries if primaries[name].fills]
-        if primary not in able:
-            raise UserError(f"primary must be one of {able} with objective {self.objective}, got {primary!r}")
+        filling = [name for name in primaries if issubclass(primaries[name], FillsSteps)]
+        if primary not in filling:
+            raise UserError(f"primary must be one of {filling} with objective {self.objective}, got {primary!r}")
         prior: Any = getattr(self.primary, "prior", None)
         if prior is not None and not prior.plans:
             able = [name for name in attention_priors if attention_priors[name].plans]
@@ -153,7 +163,7 @@ class TextCoreLM(CoreLM):
         conditions = conditions._replace(given=self.draw_given(len(text), text.device))
         read, further = self._read(conditions, inputs, targets, codes_lengths), None
         if self.asks_further:
-            (hidden, alignment), further = self.primary.forward_ahead(*read)
+            (hidden, alignment), further = self._looking.forward_ahead(*read)
         else:
             hidden, alignment = self._hidden(*read)
 
@@ -182,7 +192,7 @@ class TextCoreLM(CoreLM):
         itself = torch.eye(steps, dtype=torch.bool, device=targets.device)
         sees = torch.cat((before & exists, (in_block & exists) | itself), dim=2)
         embedded = self.embedding.step(targets), self.embedding.step(inputs), self.embedding.frames(targets)
-        made = self.primary.forward_window(conditions, *embedded, step_lengths, sees)
+        made = self._filling.forward_window(conditions, *embedded, step_lengths, sees)
         return made.hidden, made.alignment, masked[..., None].expand(-1, -1, slots)
 
     @torch.no_grad()
@@ -217,7 +227,9 @@ class TextCoreLM(CoreLM):
 
     def _hidden(self, *read: Any) -> PrimaryOutput:
         """What the primary transformer makes of it."""
-        output: PrimaryOutput = (self.primary.forward_masked if self.objective == "masked" else self.primary)(*read)
+        if self.objective == "masked":
+            return self._filling.forward_masked(*read)
+        output: PrimaryOutput = self.primary(*read)
         return output
 
     def conditions(self, text: Tensor, text_lengths: Tensor, prompt: Tensor, prompt_lengths: Tensor) -> Conditions:
@@ -257,7 +269,7 @@ class TextCoreLM(CoreLM):
         told = self.embedding.frames(targets)
         is_known = (targets != self.spec.mask_id).unflatten(2, (told.shape[2], -1)).all(-1)
         known = Known(told, is_known, conditions.known_lengths)
-        return self.primary.prefill_masked(conditions, known, steps.to(targets.device) * self.stacking, cache)
+        return self._filling.prefill_masked(conditions, known, steps.to(targets.device) * self.stacking, cache)
 
     def step(self, codes: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
         return self.primary.step(self.embedding.step(codes), state)
@@ -270,19 +282,34 @@ class TextCoreLM(CoreLM):
     @property
     def goes_through(self) -> bool:  # type: ignore[override]  # noqa: D102 (inherited)
         # which layers masked steps would need nobody has learned
-        return self.primary.goes_through and self.objective == "causal"
+        return isinstance(self.primary, RunsSomeLayers) and self.objective == "causal"
 
     def summary(self, conditions: Conditions) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.summary(conditions)
+        return self._layered.summary(conditions)
 
     def extend_ahead(self, codes: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return self.primary.extend_ahead(self.embedding.step(codes), state, ahead)
+        return self._looking.extend_ahead(self.embedding.step(codes), state, ahead)
 
     def fill(self, codes: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102 (inherited)
-        return self.primary.fill(self.embedding.step(codes), step_lengths, state)
+        return self._filling.fill(self.embedding.step(codes), step_lengths, state)
 
     def extend_at(self, codes: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:  # noqa: D102
-        return self.primary.extend_at(self.embedding.step(codes), steps, exists, state)
+        return self._filling.extend_at(self.embedding.step(codes), steps, exists, state)
+
+    @property
+    def _filling(self) -> FillsSteps:
+        assert isinstance(self.primary, FillsSteps), "others are refused with this objective"
+        return self.primary
+
+    @property
+    def _looking(self) -> LooksAhead:
+        assert isinstance(self.primary, LooksAhead), "parts that look ahead are refused with others"
+        return self.primary
+
+    @property
+    def _layered(self) -> RunsSomeLayers:
+        assert isinstance(self.primary, RunsSomeLayers), "whoever asks has seen that it goes through"
+        return self.primary
 
     def step_transformers(self) -> list[Transformer]:  # noqa: D102 (inherited)
         return self.primary.step_transformers()

@@ -1,5 +1,6 @@
 """Primary transformers; importing this package registers them."""
 
+from espnet_ext.model.primary.abilities import FillsSteps, LooksAhead, RunsSomeLayers
 from espnet_ext.model.primary.annealed_prior import AnnealedPrior
 from espnet_ext.model.primary.attention_prior import AttentionPrior, PathPrior, attention_priors, register_prior
 from espnet_ext.model.primary.base import Primary, PrimaryOutput, close_gaps, primaries, register_primary
@@ -15,12 +16,15 @@ __all__ = [
     "Conditions",
     "CrossAttentionPrimary",
     "Ending",
+    "FillsSteps",
     "Known",
+    "LooksAhead",
     "PrefixPrimary",
     "PathPrior",
     "Primary",
     "PrimaryOutput",
     "PrimaryState",
+    "RunsSomeLayers",
     "attention_priors",
     "close_gaps",
     "primaries",

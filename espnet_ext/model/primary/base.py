@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espnet_ext.codes import length_mask
-from espnet_ext.model.ahead import Ahead, Further
 from espnet_ext.model.alignment import Alignment
 from espnet_ext.model.caches import EXACT, CachePolicy
-from espnet_ext.model.layers import LayerPass, RowLayers
 from espnet_ext.model.primary.conditions import Conditions
-from espnet_ext.model.primary.known_path import Known
 from espnet_ext.model.primary.state import PrimaryState
 from espnet_ext.model.transformer import Transformer, causal_mask
 from espnet_ext.registry import Registry
@@ -35,29 +32,17 @@ class PrimaryOutput(NamedTuple):
 class Primary(nn.Module, ABC):
     """The big transformer over steps; its constructor takes the ids of the text and S, and its options by keyword.
 
+    What it can do besides is said by base classes, see `abilities`.
+
     Attributes:
         width: D.
-        looks_ahead: whether it has `forward_ahead` and `extend_ahead`.
-        fills: whether it can fill masked steps: those of an utterance, each of which sees all others, with
-            `forward_masked`, `prefill_masked` and `fill`, and those of a window, with `forward_window` and `extend_at`.
-        goes_through: whether methods that have an argument `layers` take one that is not None, and `summary` exists.
     """
 
     width: int
-    looks_ahead: ClassVar[bool] = False
-    fills: ClassVar[bool] = False
-    goes_through: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(
-        self,
-        conditions: Conditions,
-        steps: Tensor,
-        targets: Tensor,
-        step_lengths: Tensor,
-        layers: LayerPass | None = None,
-    ) -> PrimaryOutput:
-        """Hidden vectors of teacher-forced steps, and of positions that enter on the way.
+    def forward(self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor) -> PrimaryOutput:
+        """Hidden vectors of teacher-forced steps.
 
         Args:
             conditions: text and prompt.
@@ -65,34 +50,19 @@ class Primary(nn.Module, ABC):
             targets: (B, L, S or 1, D) embedded frames, or embedded steps where the model does not tell frames apart.
                 They are aligned with the text, and are for nothing else.
             step_lengths: (B,) int64.
-            layers: which run, and what enters and leaves on the way; None for all. What enters or leaves behind prompt
-                and text counts as well.
 
         Returns:
             Hidden vectors and the alignment.
         """
 
-    def forward_ahead(
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
-    ) -> tuple[PrimaryOutput, Further]:
-        """What `forward` gives, bit for bit, and what makes hidden vectors of positions behind its steps."""
-        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
-
     @abstractmethod
-    def prefill(
-        self,
-        conditions: Conditions,
-        max_steps: Tensor,
-        cache: CachePolicy = EXACT,
-        layers: RowLayers | None = None,
-    ) -> PrimaryState:
+    def prefill(self, conditions: Conditions, max_steps: Tensor, cache: CachePolicy = EXACT) -> PrimaryState:
         """The state before the first step.
 
         Args:
             conditions: text and prompt.
             max_steps: (B,) int64, most steps of each row.
             cache: how keys and values are kept, for `Transformer.new_cache`.
-            layers: those that each row uses; None for all.
 
         Returns:
             The state.
@@ -110,97 +80,17 @@ class Primary(nn.Module, ABC):
             The hidden vector.
         """
 
-    def extend(self, x: Tensor, state: PrimaryState, layers: LayerPass | None = None) -> Tensor:
+    def extend(self, x: Tensor, state: PrimaryState) -> Tensor:
         """Hidden vectors (B, W, D) of the next W steps, each as `step` makes it, in one pass where that is possible.
 
         Args:
             x: (B, W, D) embedding of the step before each.
             state: what `prefill` or the last step left.
-            layers: which run, and what enters and leaves on the way; None for all of them, and where `goes_through`.
-
-        Returns:
-            The hidden vectors, and behind them those of positions that enter on the way: (B, W + W * K, D).
-        """
-        if layers is not None:
-            raise NotImplementedError(f"{type(self).__name__} runs all layers")
-        return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
-
-    def extend_ahead(self, x: Tensor, state: PrimaryState, ahead: Ahead) -> tuple[Tensor, Tensor]:
-        """What `extend` gives, (B, W, D), and hidden vectors of positions behind each of the steps, (B, W, k, D).
-
-        They are as if what stands there were the input of the steps to come; the state does not keep them.
-
-        Args:
-            x: (B, W, D) embedding of the step before each.
-            state: what `prefill` or the last step left.
-            ahead: what stands there.
 
         Returns:
             The hidden vectors.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
-
-    def forward_masked(
-        self, conditions: Conditions, steps: Tensor, targets: Tensor, step_lengths: Tensor
-    ) -> PrimaryOutput:
-        """What `forward` gives, of steps that all see each other; hidden[:, l] is that of steps[:, l].
-
-        Args:
-            conditions: text and prompt.
-            steps: (B, L, D) embedded steps some codes of which are masked, right-padded.
-            targets: as in `forward`.
-            step_lengths: (B,) int64.
-
-        Returns:
-            Hidden vectors and the alignment.
-        """
-        raise NotImplementedError
-
-    def prefill_masked(
-        self, conditions: Conditions, known: Known, max_frames: Tensor, cache: CachePolicy = EXACT
-    ) -> PrimaryState:
-        """The state that `fill` reads, with the `lengths` of the rows.
-
-        Args:
-            conditions: text and prompt.
-            known: of the utterances.
-            max_frames: (B,) int64, most frames of a row whose length is predicted.
-            cache: how keys and values of the prompt are kept.
-
-        Returns:
-            The state.
-        """
-        raise NotImplementedError
-
-    def fill(self, x: Tensor, step_lengths: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors (B, L, D) of embedded steps (B, L, D) that all see each other; the state stays as it is."""
-        raise NotImplementedError
-
-    def forward_window(
-        self, conditions: Conditions, steps: Tensor, masked: Tensor, targets: Tensor, step_lengths: Tensor, sees: Tensor
-    ) -> PrimaryOutput:
-        """What `forward` gives, of masked steps that see known ones; hidden[:, l] is that of masked[:, l].
-
-        Args:
-            conditions: text and prompt.
-            steps: (B, L, D) embedded steps, all of them known; each sees those in front of it.
-            masked: (B, L, D) the same steps, some of which are masked.
-            targets: as in `forward`.
-            step_lengths: (B,) int64.
-            sees: (B, L, 2 L) bool, which of `steps`, and of `masked`, each of `masked` sees.
-
-        Returns:
-            Hidden vectors and the alignment.
-        """
-        raise NotImplementedError
-
-    def extend_at(self, x: Tensor, steps: Tensor, exists: Tensor, state: PrimaryState) -> Tensor:
-        """Hidden vectors (B, W, D) of embedded steps (B, W, D) in any order; see `StepModel.extend_at`."""
-        raise NotImplementedError
-
-    def summary(self, conditions: Conditions) -> Tensor:
-        """What text and prompt are on average, before any layer: (B, 2 * D); where `goes_through`."""
-        raise NotImplementedError
+        return torch.stack([self.step(x[:, place], state) for place in range(x.shape[1])], dim=1)
 
     def step_transformers(self) -> list[Transformer]:
         """Those that `step` runs, for `fast`."""

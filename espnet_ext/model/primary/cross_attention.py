@@ -16,9 +16,9 @@ from espnet_ext.model.alignment import at_least_float32
 from espnet_ext.model.cache import Memory
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.primary.abilities import FillsSteps, LooksAhead, RunsSomeLayers
 from espnet_ext.model.primary.attention_prior import Reading, attention_priors
 from espnet_ext.model.primary.base import (
-    Primary,
     PrimaryOutput,
     close_gaps,
     register_primary,
@@ -46,7 +46,7 @@ class TextEncoder(nn.Module):
 
 
 @register_primary("cross_attention")
-class CrossAttentionPrimary(Primary):
+class CrossAttentionPrimary(LooksAhead, RunsSomeLayers, FillsSteps):
     """Text encoder, context encoder and a causal decoder whose layers attend to the text.
 
     The context encoder reads the speaker prompt; its output stands in front of the steps. The cross-attention
@@ -70,10 +70,6 @@ class CrossAttentionPrimary(Primary):
         positions, a bidirectional text encoder, no convolution in the context encoder's feed-forward, a cross-attention
         head per frame of a step (there one, as here at S = 1), and besides its prior the prior "path".
     """
-
-    looks_ahead = True
-    fills = True
-    goes_through = True
 
     def __init__(
         self,

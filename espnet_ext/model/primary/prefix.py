@@ -14,8 +14,8 @@ from espnet_ext.model.ahead import Ahead, Further, Recorded, apart, put_behind
 from espnet_ext.model.cache import KVCache
 from espnet_ext.model.caches import EXACT, CachePolicy
 from espnet_ext.model.layers import LayerPass, RowLayers
+from espnet_ext.model.primary.abilities import LooksAhead, RunsSomeLayers
 from espnet_ext.model.primary.base import (
-    Primary,
     PrimaryOutput,
     close_gaps,
     register_primary,
@@ -29,7 +29,7 @@ from espnet_ext.options import check_number
 
 
 @register_primary("prefix")
-class PrefixPrimary(Primary):
+class PrefixPrimary(LooksAhead, RunsSomeLayers):
     """Prompt steps, then text tokens, then the steps, all in one causal transformer.
 
     Args:
@@ -42,9 +42,6 @@ class PrefixPrimary(Primary):
         position: "rope" or "learned".
         max_positions: positions of a learned table: prompt, text and steps together.
     """
-
-    looks_ahead = True
-    goes_through = True
 
     def __init__(
         self,
