@@ -90,6 +90,9 @@ def test_what_recipes_share_is_decoded_in_the_order_of_the_model(
     assert found == [DecodeOptions(order=order, order_conf=conf, end_guard=guard)] * 2
     assert (f"the model has objective {objective}" in caplog.text) == (objective != "causal")
     assert kept_options(exp, "parallel", DecodeOptions)[0].order == DecodeOptions().for_objective(objective).order
+    (tmp_path / "recipe/conf/decode_masked.yaml").write_text("order: masked\norder_conf: {rounds: 3}\n")
+    rounds = {"rounds": 3} if objective == "masked" else conf
+    assert kept_options(exp, None, DecodeOptions)[0].order_conf == rounds, "as the yaml for such models says"
 
 
 def test_an_experiment_keeps_one_decode_yaml_per_strategy(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
         UserError: if a strategy or its yaml is wrong, or none is left.
     """
     from espnet_ext.decoding.options import DecodeOptions
-    from espnet_ext.inference.decode_yaml import first_yaml, read_options
+    from espnet_ext.inference.decode_yaml import first_yaml, for_model, read_options
 
     possible, refused = [], {}
     # a strategy with the codes of another one follows it
@@ -199,8 +199,10 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
         found, paths = first_yaml(places, name)
         if found is None:
             logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
-        base = DecodeOptions(name) if found is None else read_options(found, name, DecodeOptions)
-        base = base.for_objective(speak.corelm.objective)
+        if found is None:
+            base = DecodeOptions(name).for_objective(speak.corelm.objective)
+        else:
+            base = for_model(read_options(found, name, DecodeOptions), found, speak.corelm.objective)
         try:
             speak.check(base)
         except UserError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -99,7 +100,7 @@ def kept_options(
         path, _ = first_yaml(_recipe(exp), decoding or DecodeOptions.decoding)
     if path is not None:
         options = read_options(path, path.stem.removeprefix(PREFIX), kind)
-        return _for_model(options, path, objective or objective_of(exp)), path
+        return for_model(options, path, objective or objective_of(exp)), path
     options = (kind() if decoding is None else kind(decoding)).for_objective(objective or objective_of(exp))
     logging.warning("%s keeps no decode yaml for %s: it is decoded with the defaults", exp, options.decoding)
     return options, None
@@ -170,7 +171,7 @@ def find_base(exp: Path, conf_dir: Path | None, decoding: str) -> Base:
     if found is None:
         looked_for = ", ".join(map(str, paths))
         raise FileNotFoundError(f"{decoding} of {exp} has no decode yaml: none of {looked_for} is there")
-    return Base(_for_model(read_options(found, decoding, DecodeOptions), found, objective_of(exp)), found)
+    return Base(for_model(read_options(found, decoding, DecodeOptions), found, objective_of(exp)), found)
 
 
 def objective_of(exp: Path) -> str:
@@ -180,9 +181,25 @@ def objective_of(exp: Path) -> str:
     return str((conf if isinstance(conf, Mapping) else {}).get("objective", "causal"))
 
 
-def _for_model(options: Options, path: Path, objective: str) -> Options:
-    """Options with the model's order: yamls that recipes share have that of causal models."""
+def for_model(options: Options, path: Path, objective: str) -> Options:
+    """Options with the model's order: yamls that recipes share have that of causal models.
+
+    A decode_<objective>.yaml beside the file says which; without one it is the first that goes with such models.
+
+    Args:
+        options: of a yaml.
+        path: of it.
+        objective: of the model.
+
+    Returns:
+        The options; where they have another order, the log tells.
+    """
     fitting = options.for_objective(objective)
-    if fitting is not options:
-        logging.info("order %s in place of that of %s: the model has objective %s", fitting.order, path, objective)
+    if fitting is options:
+        return options
+    beside = path.with_name(f"{PREFIX}{objective}.yaml")
+    if beside.is_file():
+        own = DecodeOptions.from_yaml(beside)
+        fitting = replace(fitting, order=own.order, order_conf=own.order_conf)
+    logging.info("order %s in place of that of %s: the model has objective %s", fitting.order, path, objective)
     return fitting
