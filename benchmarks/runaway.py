@@ -180,7 +180,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}` on {result['processor']}, {result['date']}, torch {result['torch']}. "
         f"Trainings of the mini corpus for the first S: {result['models']}; they take chunks of sentences in turn, the "
-        f"first one by the first alone. Sentences with seed {result['seed']}, draws with that of each decode yaml. Limits of training: "
+        f"first one by the first alone. Sentences with seed {result['seed']}, "
+        f"draws with that of each decode yaml. Limits of training: "
         + "; ".join(sorted({json.dumps(limits) for limits in result["limits"]}))
         + f". Intervals are Wilson's, 95 %. A public system reports {PUBLISHED[0]} of {PUBLISHED[1]:,} "
         f"({PUBLISHED[0] / PUBLISHED[1]:.2%}, {low:.2%} … {high:.2%}).",
