@@ -21,7 +21,6 @@ from espnet_ext.bin import codec_lm_inference, evaluate
 from espnet_ext.data.datadir import read_scp
 from espnet_ext.decoding.options import DecodeOptions
 from espnet_ext.inference.model_ref import ModelRef
-from espnet_ext.inference.sweep import Checkpoint
 
 HEARD = {"wer": ("rate", 100.0), "frechet": ("corrected", 1.0), "speaker": ("own", 1.0)}  # field, scale
 
@@ -38,11 +37,6 @@ class Way(NamedTuple):
     name: str
     exp: Path
     options: DecodeOptions
-
-    @property
-    def system(self) -> str:
-        """Its name among those of all S."""
-        return f"s{Checkpoint.read(self.exp).stacking}_{self.name}"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -96,18 +90,19 @@ def costs(made: Sequence[Any]) -> dict[str, float]:
 
 
 def hear(ways: Sequence[Way], lines: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Decode the whole test set in every way, and put the scores into the lines; the first way is compared with."""
+    """Decode the whole test set in every way, and put the scores into the lines."""
+    systems = [f"s{line['stacking']}_{way.name}" for way, line in zip(ways, lines, strict=True)]
     command = ["--codec_info", str(args.data_dir / "codec_info.yaml"), "--reference", str(args.data_dir)]
-    for way in ways:
+    for way, system in zip(ways, systems, strict=True):
         output = args.work / way.exp.name / f"decode_{way.name}" / args.data_dir.name
         if not (output / "timing.json").is_file():
             how = codec_lm_inference.options_for(way.exp, args.data_dir, output, {"batch_size": 8})
             codec_lm_inference.decode(how, way.options)
-        command += ["--system", f"{way.system}={output}"]
+        command += ["--system", f"{system}={output}"]
     evaluate.main([*command, "--output_dir", str(args.work / "scores"), *args.evaluate.split()])
     scores = json.loads((args.work / "scores" / "scores.json").read_text(encoding="utf-8"))
-    for way, line in zip(ways, lines, strict=True):
-        line["scores"] = {name: scores["systems"][way.system][name] for name in HEARD}
+    for system, line in zip(systems, lines, strict=True):
+        line["scores"] = {name: scores["systems"][system][name] for name in HEARD}
 
 
 def with_interval(score: dict[str, Any] | None, field: str, scale: float) -> str:

@@ -199,7 +199,6 @@ def served(args: argparse.Namespace, speak: Speaker) -> tuple[list[DecodeOptions
         found, paths = first_yaml(places, name)
         if found is None:
             logging.warning("none of %s is there: tuning of %s begins with its defaults", [*map(str, paths)], name)
-        if found is None:
             base = DecodeOptions(name).for_objective(speak.corelm.objective)
         else:
             base = for_model(read_options(found, name, DecodeOptions), found, speak.corelm.objective)

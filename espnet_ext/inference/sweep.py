@@ -139,8 +139,7 @@ def vary(base: DecodeOptions, settings: Settings) -> list[tuple[str, DecodeOptio
         chosen = dict(zip(names, values, strict=True))
         options = base.changed(**{name: value for name, value in chosen.items() if name in own})
         of_order = {name: value for name, value in chosen.items() if name not in own}
-        if of_order:
-            options = replace(options, order_conf={**options.order_conf, **of_order})
+        options = replace(options, order_conf={**options.order_conf, **of_order})
         found.append(("".join(f"_{name}-{value}" for name, value in chosen.items()), options))
     return found
 
